@@ -1,0 +1,3 @@
+//! heaplab.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! heaplab-worker.
+fn main() {}

@@ -1,0 +1,197 @@
+//! What the harness tells a worker and what the worker answers.
+//!
+//! A worker is started as `heaplab-worker '<RunSpec as JSON>'` with the subject in `LD_PRELOAD`, and prints
+//! exactly one line of JSON on standard output: a [`Answer`]. Everything else it has to say goes to standard error.
+//! The command can be typed by hand (`heaplab run --print-command`).
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What one run measures; each measure has its own process because one disturbs the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Measure {
+    /// Wall and CPU time over all ops; no clock inside.
+    Speed,
+    /// `rdtsc` around every call, into histograms.
+    Latency,
+    /// Live, usable and resident bytes over progress.
+    Memory,
+    /// The replay alone, to be counted from outside (callgrind, strace, faults).
+    Counts,
+}
+
+/// How the threads advance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// As fast as causality allows.
+    Fast,
+    /// The script's global order, one thread at a time: deterministic.
+    Lockstep,
+}
+
+/// Which bytes of a fresh block the replay writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Touch {
+    /// None.
+    None,
+    /// The first cache line.
+    First,
+    /// One byte a page (and the first cache line).
+    Page,
+    /// Every byte.
+    All,
+}
+
+/// Which entry points the replay calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Api {
+    /// malloc, calloc, aligned_alloc, realloc, free.
+    Malloc,
+    /// The subject's own sized free (free_sized, sdallocx, mi_free_size) where it has one.
+    Sized,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// The script file.
+    pub script: PathBuf,
+    /// What is measured.
+    pub measure: Measure,
+    /// How threads advance.
+    pub mode: Mode,
+    /// Touch policy.
+    pub touch: Touch,
+    /// Entry points.
+    pub api: Api,
+    /// Check alignment, overlap, contents, zeroing and prefix kept by realloc. Always set for `memory`.
+    pub integrity: bool,
+    /// How often the script is run from start to end in this process (speed); ≥ 1. Blocks alive at the end
+    /// are freed (untimed) between repetitions.
+    pub repeat: u32,
+    /// Points of the memory curve wanted over progress.
+    pub samples: u32,
+    /// Idle tail after the last op, milliseconds (all threads asleep, memory still sampled).
+    pub idle_tail_ms: u64,
+    /// Path of the library that must be in force, for the proof; `None` for the system allocator.
+    pub expect_library: Option<PathBuf>,
+    /// The subject is the null allocator: integrity and memory make no sense.
+    pub null: bool,
+}
+
+/// The worker's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum Answer {
+    /// The run is done.
+    Ok(Box<Report>),
+    /// The subject broke a rule, or the run could not be done.
+    Failed {
+        /// One lower-case sentence: what and where ("overlapping blocks at op 1,204,331 of thread 2").
+        reason: String,
+    },
+}
+
+/// What was measured in one run. Fields that a measure does not produce are absent.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Calls of the malloc family that were made; must equal the script's count times `repeat`.
+    pub calls: u64,
+    /// Wall nanoseconds from the start barrier to the last thread's end (all repetitions).
+    pub wall_ns: u64,
+    /// CPU nanoseconds of the replaying threads (all repetitions).
+    pub cpu_ns: u64,
+    /// Nanoseconds spent waiting for another thread's block, summed over threads.
+    pub wait_ns: u64,
+    /// Minor faults during the replay.
+    pub minor_faults: u64,
+    /// Major faults during the replay.
+    pub major_faults: u64,
+    /// Voluntary and involuntary context switches during the replay.
+    pub context_switches: u64,
+    /// Anonymous resident bytes of the whole process at the start of main, before the worker did anything.
+    pub start_anon_bytes: u64,
+    /// Memory curve (`memory` only).
+    pub memory: Option<MemoryCurve>,
+    /// Histograms (`latency` only).
+    pub latency: Vec<LatencyHistogram>,
+    /// Cost of an empty pair of clock reads, nanoseconds (`latency` only).
+    pub timer_ns: f64,
+    /// What the subject said of itself.
+    pub subject: SubjectProof,
+}
+
+/// Memory at instants of the run; all arrays have the same length.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MemoryCurve {
+    /// Calls done, all threads.
+    pub ops: Vec<u64>,
+    /// Nanoseconds since the start.
+    pub time_ns: Vec<u64>,
+    /// Requested bytes alive.
+    pub live_bytes: Vec<u64>,
+    /// `malloc_usable_size` summed over live blocks.
+    pub usable_bytes: Vec<u64>,
+    /// Anonymous resident bytes + shared memory that is not the worker's + huge pages, minus nothing: the
+    /// harness subtracts the bare worker's baseline.
+    pub resident_bytes: Vec<u64>,
+    /// Resident bytes at the highest point seen (sampled more densely than the curve), with live and usable bytes
+    /// at that instant.
+    pub peak_resident_bytes: u64,
+    /// Live bytes at that instant.
+    pub live_at_peak_resident_bytes: u64,
+    /// Usable bytes at that instant.
+    pub usable_at_peak_resident_bytes: u64,
+    /// Highest live bytes, exact.
+    pub peak_live_bytes: u64,
+    /// Resident bytes at that instant (nearest sample).
+    pub resident_at_peak_live_bytes: u64,
+    /// Usable bytes at that instant.
+    pub usable_at_peak_live_bytes: u64,
+    /// Average of resident bytes weighted by ops.
+    pub mean_resident_bytes: u64,
+    /// Average of resident / live weighted by ops, over samples with live above 64 KiB; absent if there are none.
+    pub footprint_mean: Option<f64>,
+    /// Resident bytes after the idle tail; absent without a tail.
+    pub after_idle_bytes: Option<u64>,
+    /// Largest difference seen between `statm` and `smaps_rollup` (checked a few times), bytes.
+    pub sampling_error_bytes: u64,
+}
+
+/// One histogram of call latencies, in nanoseconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LatencyHistogram {
+    /// `malloc`, `calloc`, `aligned`, `realloc`, `free`.
+    pub op: String,
+    /// Upper end of the size range, bytes (inclusive): 64, 1024, 32768, 1048576 or `u64::MAX`.
+    pub size_le: u64,
+    /// The block was freed by another thread than allocated it (frees only).
+    pub remote: bool,
+    /// HdrHistogram V2 (not compressed), base64; 2 significant digits; unit: nanoseconds.
+    pub hdr_v2_base64: String,
+    /// Calls that took longer than 1 µs, told apart: a page fault happened, the thread was preempted, or neither
+    /// (the allocator's slow path).
+    pub slow_by_fault: u64,
+    /// See above.
+    pub slow_by_preemption: u64,
+    /// See above.
+    pub slow_by_allocator: u64,
+}
+
+/// Evidence that the subject was in force.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SubjectProof {
+    /// Object file that `malloc` resolved to (dladdr).
+    pub malloc_object: String,
+    /// Name and version as the subject tells it (`mallctl("version")`, `mi_version`, `gnu_get_libc_version`,
+    /// `spanalloc_version`), if it does.
+    pub version: Option<String>,
+    /// Effective settings read back from the subject.
+    pub settings: std::collections::BTreeMap<String, String>,
+    /// The subject has an own sized free, used with `Api::Sized`.
+    pub sized_free: Option<String>,
+}

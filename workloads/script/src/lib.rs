@@ -1,0 +1,10 @@
+//! The script: a workload compiled for replay. From here on a synthetic and a recorded workload are the same thing.
+//!
+//! A script file holds, in this order: a header, the thread table, one array of [`Op`] per thread
+//! (64-byte aligned), the global order (run-length: thread, number of its ops), and the names of phases.
+//! See [`file`] for the exact layout. This crate is small on purpose: the worker links it.
+
+pub mod file;
+mod op;
+
+pub use op::{FLAG_SHARED, MAX_SIZE, Op, OpKind};

@@ -1,0 +1,94 @@
+//! One operation of a script, 16 bytes, and the meaning of each field.
+//!
+//! An op names a *slot* instead of an address. A slot holds at most one live block at a time; the
+//! compiler recycles slots, so a slot table is as large as the peak of live blocks.
+
+/// What an op does. The discriminants are the file format: never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum OpKind {
+    /// `slot = malloc(size)`
+    Malloc = 0,
+    /// `slot = calloc(1, size)`
+    Calloc = 1,
+    /// `slot = aligned_alloc(1 << align_log2, size)` (also memalign, posix_memalign, valloc, pvalloc)
+    AlignedAlloc = 2,
+    /// `slot = realloc(slot, size)`: the block keeps its slot
+    Realloc = 3,
+    /// `free(slot)`; `size` and `align_log2` repeat the block's, so that a sized free needs no table
+    Free = 4,
+    /// The thread sleeps for `size` nanoseconds (recorded gap of 1 ms and more); `slot` unused
+    Idle = 5,
+    /// Start of phase number `size`; `slot` unused
+    Mark = 6,
+    /// Thread number `slot` of the script is started by this thread
+    ThreadStart = 7,
+}
+
+/// The block at this slot was, or will be, handled by another thread: before the op touches the slot
+/// it waits until the slot's generation equals the op's and the slot is full (free, realloc) or empty
+/// (allocations); afterwards it publishes the slot with release order.
+pub const FLAG_SHARED: u8 = 1;
+
+/// One operation. `#[repr(C)]`, 16 bytes, little endian; an array of these is what a worker maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Op {
+    /// An [`OpKind`] as its number.
+    pub kind: u8,
+    /// [`FLAG_SHARED`] or 0.
+    pub flags: u8,
+    /// Generation of the slot that this op expects (shared slots only, else 0). An allocation expects the
+    /// slot empty at generation g and fills it at g; the free expects it full at g and leaves it empty at g + 1
+    /// (wrapping). A realloc leaves the generation as it is.
+    pub generation: u16,
+    /// Index into the slot table of the script.
+    pub slot: u32,
+    /// Bits 0..=55: bytes requested (nanoseconds for `Idle`); bits 56..=63: log2 of the alignment, 0 = default.
+    pub size_and_align: u64,
+}
+
+/// Largest size an op can carry, bytes.
+pub const MAX_SIZE: u64 = (1 << 56) - 1;
+
+impl Op {
+    /// Makes an op. `size` must be at most [`MAX_SIZE`], `align_log2` below 64.
+    pub const fn new(kind: OpKind, flags: u8, generation: u16, slot: u32, size: u64, align_log2: u8) -> Self {
+        assert!(size <= MAX_SIZE && align_log2 < 64);
+        Self { kind: kind as u8, flags, generation, slot, size_and_align: size | (align_log2 as u64) << 56 }
+    }
+
+    /// Bytes requested, or nanoseconds for `Idle`.
+    #[inline(always)]
+    pub const fn size(self) -> u64 {
+        self.size_and_align & MAX_SIZE
+    }
+
+    /// log2 of the requested alignment; 0 means the default alignment of malloc.
+    #[inline(always)]
+    pub const fn align_log2(self) -> u8 {
+        (self.size_and_align >> 56) as u8
+    }
+
+    /// The kind as an enum, `None` for a number that no version knows.
+    #[inline(always)]
+    pub const fn kind(self) -> Option<OpKind> {
+        Some(match self.kind {
+            0 => OpKind::Malloc,
+            1 => OpKind::Calloc,
+            2 => OpKind::AlignedAlloc,
+            3 => OpKind::Realloc,
+            4 => OpKind::Free,
+            5 => OpKind::Idle,
+            6 => OpKind::Mark,
+            7 => OpKind::ThreadStart,
+            _ => return None,
+        })
+    }
+
+    /// Whether the op is a call of the malloc family (what "ops" counts mean everywhere).
+    #[inline(always)]
+    pub const fn is_call(self) -> bool {
+        self.kind <= OpKind::Free as u8
+    }
+}
