@@ -310,6 +310,16 @@ pub struct RunLine {
     pub block: u32,
     /// Position within the block.
     pub order: u32,
+    /// `malloc`, `sized` or `program`: with `threads` and `workload_hash` what tells two rows apart that share a
+    /// workload's name, so that a resumed session continues the right one.
+    #[serde(default)]
+    pub api: String,
+    /// Threads of the workload.
+    #[serde(default)]
+    pub threads: u32,
+    /// Hash of what was run.
+    #[serde(default)]
+    pub workload_hash: String,
     /// `Ok` or `Failed`.
     pub status: Status,
     /// Why it failed.
