@@ -13,7 +13,7 @@ pub enum OpKind {
     Calloc = 1,
     /// `slot = aligned_alloc(1 << align_log2, size)` (also memalign, posix_memalign, valloc, pvalloc)
     AlignedAlloc = 2,
-    /// `slot = realloc(slot, size)`: the block keeps its slot
+    /// `slot = realloc(slot, size)`: the block keeps its slot; a shared slot moves to generation g + 1
     Realloc = 3,
     /// `free(slot)`; `size` and `align_log2` repeat the block's, so that a sized free needs no table
     Free = 4,
@@ -40,7 +40,8 @@ pub struct Op {
     pub flags: u8,
     /// Generation of the slot that this op expects (shared slots only, else 0). An allocation expects the
     /// slot empty at generation g and fills it at g; the free expects it full at g and leaves it empty at g + 1
-    /// (wrapping). A realloc leaves the generation as it is.
+    /// (wrapping). A realloc expects it full at g and leaves it **full at g + 1** (wrapping): without that step a free in
+    /// a third thread could overtake the realloc, and the realloc would wait for ever.
     pub generation: u16,
     /// Index into the slot table of the script.
     pub slot: u32,
