@@ -81,6 +81,10 @@ pub struct RunSpec {
     pub expect_library: Option<PathBuf>,
     /// The subject is the null allocator: integrity and memory make no sense.
     pub null: bool,
+    /// Anonymous bytes of a bare worker, left out of `footprint_mean` (every other figure is reported as read);
+    /// 0 = not known.
+    #[serde(default)]
+    pub baseline_bytes: u64,
 }
 
 /// The worker's answer.
@@ -107,6 +111,9 @@ pub struct Report {
     pub cpu_ns: u64,
     /// Nanoseconds spent waiting for another thread's block, summed over threads.
     pub wait_ns: u64,
+    /// Nanoseconds slept for the script's idle ops (`memory` only: the other measures skip them).
+    #[serde(default)]
+    pub idle_ns: u64,
     /// Minor faults during the replay.
     pub minor_faults: u64,
     /// Major faults during the replay.
