@@ -1,2 +1,18 @@
-//! reports.
+//! Result sets of heaplab and everything made from them: statistics, tables, charts, the HTML report, exports.
+//!
+//! Data enters as samples and histograms ([`schema::Metric::from_samples`], [`latency_by_op`]) or as a stored
+//! `result.json` ([`load`]); it leaves as text (tables and exports), as files (the report) or as a
+//! comparison of two sets . Nothing here measures, and nothing here decides a verdict.
+#![forbid(unsafe_code)]
+
+mod builder;
+mod error;
+mod latency;
 pub mod schema;
+pub mod stats;
+mod store;
+
+pub use builder::{BASELINE, WorkloadKey, fill_ratios};
+pub use error::ReportError;
+pub use latency::{HistogramPart, interval_log, latency_by_op};
+pub use store::{RESULT_FILE, RUNS_FILE, load, merge, save_atomic, write_atomic};
