@@ -1,9 +1,24 @@
-//! The script file: writer and mapped reader. (Interface first; owned by the workloads part.)
+//! The script file: what is known about it, its global order, its writer and its mapped reader.
 //!
 //! ```text
 //! ScriptWriter::create(path, thread_count) -> push(thread, op) … order(thread, count) … finish(ScriptInfo)
 //! Script::open(path) -> threads() -> &[Op], order() -> &[Run], info()
 //! ```
+//!
+//! Layout, all numbers little endian:
+//!
+//! | part | bytes |
+//! |---|---|
+//! | header | 192: magic `HLSCRIPT`, version, counts, offsets of all parts, [`ScriptInfo`], a hash of the header |
+//! | thread table | 24 per thread: offset of its ops, number of its ops, who starts it |
+//! | ops | one array of 16-byte [`crate::Op`] per thread, each at a multiple of 64 |
+//! | order | 8-byte [`Run`]s, at a multiple of 64 |
+//! | phases | for each name: length (u32), UTF-8 bytes |
+//!
+//! A thread that no `ThreadStart` op names exists from the beginning: it is started together with thread 0.
+
+pub use crate::reader::Script;
+pub use crate::writer::ScriptWriter;
 
 /// One run of the global order: `count` consecutive ops of `thread`. `#[repr(C)]`, 8 bytes, mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +50,10 @@ pub struct ScriptInfo {
     pub peak_live_bytes: u64,
     /// Largest number of blocks alive, following the global order.
     pub peak_live_blocks: u64,
-    /// FNV-1a 64 over all ops (thread by thread) and the order: "same script, byte for byte".
+    /// Sum of all `Idle` ops, nanoseconds: what a replay sleeps.
+    pub idle_ns: u64,
+    /// Recorded idle time that the compiler left out, nanoseconds (0 for models).
+    pub idle_dropped_ns: u64,
+    /// 64-bit hash over all ops (thread by thread) and the order: "same script, byte for byte".
     pub checksum: u64,
 }

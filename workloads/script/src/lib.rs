@@ -4,7 +4,18 @@
 //! (64-byte aligned), the global order (run-length: thread, number of its ops), and the names of phases.
 //! See [`file`] for the exact layout. This crate is small on purpose: the worker links it.
 
-pub mod file;
-mod op;
+#![deny(unsafe_code)]
 
+mod error;
+pub mod file;
+mod hash;
+mod layout;
+mod map;
+mod op;
+mod reader;
+mod spill;
+mod writer;
+
+pub use error::ScriptError;
+pub use file::{Run, Script, ScriptInfo, ScriptWriter};
 pub use op::{FLAG_SHARED, MAX_SIZE, Op, OpKind};

@@ -54,9 +54,22 @@ pub const MAX_SIZE: u64 = (1 << 56) - 1;
 
 impl Op {
     /// Makes an op. `size` must be at most [`MAX_SIZE`], `align_log2` below 64.
-    pub const fn new(kind: OpKind, flags: u8, generation: u16, slot: u32, size: u64, align_log2: u8) -> Self {
+    pub const fn new(
+        kind: OpKind,
+        flags: u8,
+        generation: u16,
+        slot: u32,
+        size: u64,
+        align_log2: u8,
+    ) -> Self {
         assert!(size <= MAX_SIZE && align_log2 < 64);
-        Self { kind: kind as u8, flags, generation, slot, size_and_align: size | (align_log2 as u64) << 56 }
+        Self {
+            kind: kind as u8,
+            flags,
+            generation,
+            slot,
+            size_and_align: size | (align_log2 as u64) << 56,
+        }
     }
 
     /// Bytes requested, or nanoseconds for `Idle`.

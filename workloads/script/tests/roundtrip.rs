@@ -1,0 +1,229 @@
+//! A script written is the script read; a damaged one is an error, never a crash.
+
+use heaplab_script::{FLAG_SHARED, Op, OpKind, Run, Script, ScriptInfo, ScriptWriter};
+use proptest::prelude::*;
+use std::path::Path;
+
+/// Two threads: thread 0 allocates a private and a shared block, starts thread 1, which frees the shared one.
+fn write_example(path: &Path) -> ScriptInfo {
+    let mut writer = ScriptWriter::create(path, 2).unwrap();
+    let fill = writer.phase("fill");
+    let private = 3;
+    let shared = 8;
+    for op in [
+        Op::new(OpKind::Mark, 0, 0, 0, fill, 0),
+        Op::new(OpKind::Malloc, 0, 0, private, 100, 0),
+        Op::new(OpKind::AlignedAlloc, FLAG_SHARED, 0, shared, 4096, 6),
+        Op::new(OpKind::ThreadStart, 0, 0, 1, 0, 0),
+        Op::new(OpKind::Realloc, 0, 0, private, 200, 0),
+        Op::new(OpKind::Free, 0, 0, private, 200, 0),
+    ] {
+        writer.push(0, op).unwrap();
+        writer.order(0, 1).unwrap();
+    }
+    writer
+        .push(1, Op::new(OpKind::Free, FLAG_SHARED, 0, shared, 4096, 6))
+        .unwrap();
+    writer
+        .push(1, Op::new(OpKind::Idle, 0, 0, 0, 2_000_000, 0))
+        .unwrap();
+    writer.order(1, 2).unwrap();
+    writer
+        .finish(ScriptInfo {
+            private_slots: 8,
+            shared_slots: 1,
+            peak_live_bytes: 4296,
+            peak_live_blocks: 2,
+            ..ScriptInfo::default()
+        })
+        .unwrap()
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.hlscript");
+    let written = write_example(&path);
+    let script = Script::open(&path).unwrap();
+    assert_eq!(script.info(), &written);
+    assert_eq!(
+        (
+            written.calls,
+            written.allocations,
+            written.frees,
+            written.reallocs
+        ),
+        (5, 2, 2, 1)
+    );
+    assert_eq!(written.idle_ns, 2_000_000);
+    assert_eq!(script.thread_count(), 2);
+    assert_eq!(
+        script.threads().map(<[Op]>::len).collect::<Vec<_>>(),
+        [6, 2]
+    );
+    assert_eq!(
+        script.order(),
+        [
+            Run {
+                thread: 0,
+                count: 6
+            },
+            Run {
+                thread: 1,
+                count: 2
+            }
+        ]
+    );
+    assert_eq!(script.phases(), ["fill"]);
+    assert!(script.exists_from_start(0) && !script.exists_from_start(1));
+    assert_eq!(script.thread(0).as_ptr().addr() % 64, 0);
+    assert_eq!(script.thread(1)[0].slot, 8);
+    script.verify_checksum().unwrap();
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "scratch files are removed");
+}
+
+#[test]
+fn pools_are_relocated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.hlscript");
+    let mut writer = ScriptWriter::create(&path, 2).unwrap();
+    for thread in 0..2 {
+        writer
+            .push(thread, Op::new(OpKind::Malloc, 0, 0, 2, 10, 0))
+            .unwrap();
+        writer
+            .push(
+                thread,
+                Op::new(OpKind::Malloc, FLAG_SHARED, 7, thread, 10, 0),
+            )
+            .unwrap();
+        writer
+            .push(thread, Op::new(OpKind::Mark, 0, 0, 0, 0, 0))
+            .unwrap();
+        writer.order(thread, 3).unwrap();
+    }
+    let info = ScriptInfo {
+        private_slots: 16,
+        shared_slots: 2,
+        ..ScriptInfo::default()
+    };
+    writer.finish_relocated(info, &[0, 8], 16).unwrap();
+    let script = Script::open(&path).unwrap();
+    let slots = |thread| {
+        script
+            .thread(thread)
+            .iter()
+            .map(|op| op.slot)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(slots(0), [2, 16, 0]);
+    assert_eq!(slots(1), [10, 17, 0]);
+    script.verify_checksum().unwrap();
+}
+
+#[test]
+fn many_ops_go_through_the_scratch_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.hlscript");
+    let mut writer = ScriptWriter::create(&path, 3).unwrap();
+    let count = 200_000u32;
+    for index in 0..count {
+        let thread = index % 3;
+        writer
+            .push(
+                thread,
+                Op::new(OpKind::Malloc, 0, 0, index, u64::from(index), 0),
+            )
+            .unwrap();
+        writer.order(thread, 1).unwrap();
+    }
+    let info = ScriptInfo {
+        private_slots: count,
+        ..ScriptInfo::default()
+    };
+    let first = writer.finish(info).unwrap();
+    let script = Script::open(&path).unwrap();
+    for (thread, ops) in script.threads().enumerate() {
+        assert!(
+            ops.iter()
+                .enumerate()
+                .all(|(at, op)| op.slot as usize == at * 3 + thread)
+        );
+    }
+    assert_eq!(script.order().len(), count as usize);
+    assert_ne!(first.checksum, 0);
+}
+
+#[test]
+fn an_order_that_does_not_add_up_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.hlscript");
+    let mut writer = ScriptWriter::create(&path, 1).unwrap();
+    writer
+        .push(0, Op::new(OpKind::Malloc, 0, 0, 0, 10, 0))
+        .unwrap();
+    let error = writer
+        .finish(ScriptInfo::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("thread 0 has 1 ops but the order counts 0"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn errors_name_the_file_and_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    let error = Script::open(&missing).err().unwrap().to_string();
+    assert!(
+        error.contains("missing") && error.starts_with("cannot open"),
+        "{error}"
+    );
+    let other = folder.path().join("other");
+    std::fs::write(&other, b"no script at all").unwrap();
+    let error = Script::open(&other).err().unwrap().to_string();
+    assert!(error.contains("16 bytes are too few"), "{error}");
+    std::fs::write(&other, [0u8; 500]).unwrap();
+    let error = Script::open(&other).err().unwrap().to_string();
+    assert!(error.contains("does not begin with HLSCRIPT"), "{error}");
+    std::fs::write(&other, b"").unwrap();
+    assert!(Script::open(&other).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+    /// A script that opens after damage is still sound: ops and order are within their bounds.
+    #[test]
+    fn damage_is_an_error_or_harmless(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.hlscript");
+        write_example(&path);
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (at, value) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        if let Ok(script) = Script::open(&path) {
+            let info = script.info();
+            let slots = info.private_slots + info.shared_slots;
+            for op in script.threads().flatten() {
+                prop_assert!(op.kind().is_some());
+                prop_assert!(!op.is_call() || op.slot < slots);
+            }
+            let ordered: u64 = script.order().iter().map(|run| u64::from(run.count)).sum();
+            let ops: usize = script.threads().map(<[Op]>::len).sum();
+            prop_assert_eq!(ordered, ops as u64);
+        }
+    }
+}
