@@ -1,0 +1,320 @@
+//! Free blocks: a stack per class and thread, and a list per class through which batches travel between threads.
+
+use crate::region::{self, CLASSES};
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Blocks a stack holds before half of them go to the shared list.
+const STACK: usize = 4096;
+/// Blocks moved at once.
+const BATCH: usize = STACK / 2;
+
+// A pointer-sized variable in the static TLS block: read in two instructions, without a call to the loader.
+core::arch::global_asm!(
+    ".section .tbss,\"awT\",@nobits",
+    ".p2align 3",
+    ".globl heaplab_null_cache",
+    ".hidden heaplab_null_cache",
+    ".type heaplab_null_cache,@object",
+    ".size heaplab_null_cache,8",
+    "heaplab_null_cache:",
+    ".zero 8",
+    ".text",
+);
+
+/// This thread's cache, or null before its first call.
+#[inline(always)]
+pub fn current() -> *mut Cache {
+    let cache: *mut Cache;
+    // SAFETY: reads the thread's own variable defined above; it is zero or was written by `set_current`.
+    unsafe {
+        core::arch::asm!(
+            "mov {cache}, qword ptr [rip + heaplab_null_cache@GOTTPOFF]",
+            "mov {cache}, qword ptr fs:[{cache}]",
+            cache = out(reg) cache,
+            options(nostack, preserves_flags, readonly, pure),
+        );
+    }
+    cache
+}
+
+fn set_current(cache: *mut Cache) {
+    // SAFETY: writes the thread's own variable defined above.
+    unsafe {
+        core::arch::asm!(
+            "mov {offset}, qword ptr [rip + heaplab_null_cache@GOTTPOFF]",
+            "mov qword ptr fs:[{offset}], {cache}",
+            offset = out(reg) _,
+            cache = in(reg) cache,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// One thread's free blocks.
+#[repr(C)]
+pub struct Cache {
+    /// Blocks in each stack.
+    tops: [usize; CLASSES],
+    /// Fresh memory of each class: next block and end.
+    fresh: [(usize, usize); CLASSES],
+    /// Next cache in the list of caches without a thread.
+    next: *mut Cache,
+    stacks: [[*mut c_void; STACK]; CLASSES],
+}
+
+impl Cache {
+    /// Takes a free block of `class`.
+    #[inline(always)]
+    pub fn pop(&mut self, class: usize) -> Option<*mut c_void> {
+        // SAFETY: `class` below CLASSES is checked by `get`-like comparison here; `top` never exceeds STACK.
+        unsafe {
+            if class >= CLASSES {
+                return None;
+            }
+            let top = *self.tops.get_unchecked(class);
+            if top == 0 {
+                return None;
+            }
+            *self.tops.get_unchecked_mut(class) = top - 1;
+            Some(*self.stacks.get_unchecked(class).get_unchecked(top - 1))
+        }
+    }
+
+    /// Keeps a free block; false when the stack is full.
+    #[inline(always)]
+    pub fn push(&mut self, class: usize, block: *mut c_void) -> bool {
+        // SAFETY: `class` is that of a block given out, so below CLASSES; `top` is compared with STACK.
+        unsafe {
+            let top = *self.tops.get_unchecked(class);
+            if top == STACK {
+                return false;
+            }
+            *self.stacks.get_unchecked_mut(class).get_unchecked_mut(top) = block;
+            *self.tops.get_unchecked_mut(class) = top + 1;
+            true
+        }
+    }
+
+    /// The way of an allocation whose stack is empty: a batch from the shared list, else fresh memory.
+    #[cold]
+    #[inline(never)]
+    pub fn refill(cache: *mut Cache, class: usize) -> *mut c_void {
+        if class >= CLASSES {
+            return ptr::null_mut();
+        }
+        let cache = if cache.is_null() {
+            Self::adopt()
+        } else {
+            cache
+        };
+        if cache.is_null() {
+            return ptr::null_mut();
+        }
+        // SAFETY: this thread's own cache.
+        let cache = unsafe { &mut *cache };
+        if SHARED[class].take(&mut cache.stacks[class], &mut cache.tops[class]) {
+            return cache.pop(class).unwrap_or(ptr::null_mut());
+        }
+        let bytes = region::bytes_of(class);
+        let (next, end) = cache.fresh[class];
+        if next < end {
+            cache.fresh[class].0 = next + bytes;
+            return next as *mut c_void;
+        }
+        let count = (64 * 1024 / bytes).max(1);
+        let start = region::take(class, count);
+        if start != 0 {
+            cache.fresh[class] = (start + bytes, start + bytes * count);
+        }
+        start as *mut c_void
+    }
+
+    /// The way of a free whose stack is full: half of it goes to the shared list.
+    #[cold]
+    #[inline(never)]
+    pub fn spill(cache: *mut Cache, class: usize, block: *mut c_void) {
+        let cache = if cache.is_null() {
+            Self::adopt()
+        } else {
+            cache
+        };
+        if cache.is_null() {
+            return; // no memory for a cache: the block is lost, which null may
+        }
+        // SAFETY: this thread's own cache.
+        let cache = unsafe { &mut *cache };
+        if cache.tops[class] == STACK {
+            SHARED[class].give(&cache.stacks[class][STACK - BATCH..]);
+            cache.tops[class] = STACK - BATCH;
+        }
+        cache.push(class, block);
+    }
+
+    /// Gives the thread a cache: one that an ended thread left, else a new one.
+    fn adopt() -> *mut Cache {
+        let mut cache = ORPHANS.pop();
+        if cache.is_null() {
+            let (protection, flags) = (
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            );
+            // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
+            let memory = unsafe {
+                libc::mmap(
+                    ptr::null_mut(),
+                    size_of::<Cache>(),
+                    protection,
+                    flags,
+                    -1,
+                    0,
+                )
+            };
+            if memory == libc::MAP_FAILED {
+                return ptr::null_mut();
+            }
+            cache = memory.cast(); // zero bytes are an empty cache
+        }
+        set_current(cache);
+        ORPHANS.watch(cache);
+        cache
+    }
+}
+
+/// Batches of free blocks of one class. A batch's blocks are linked through their first word, batches through the
+/// second word of their first block; blocks have at least 16 bytes.
+struct Shared {
+    busy: AtomicBool,
+    head: UnsafeCell<*mut [usize; 2]>,
+}
+
+// SAFETY: `head` is only touched by the holder of `busy`.
+unsafe impl Sync for Shared {}
+
+static SHARED: [Shared; CLASSES] = [const {
+    Shared {
+        busy: AtomicBool::new(false),
+        head: UnsafeCell::new(ptr::null_mut()),
+    }
+}; CLASSES];
+
+impl Shared {
+    fn locked<R>(&self, work: impl FnOnce(&mut *mut [usize; 2]) -> R) -> R {
+        while self.busy.swap(true, Ordering::Acquire) {
+            core::hint::spin_loop();
+        }
+        // SAFETY: the flag was taken, so nobody else has the reference.
+        let result = work(unsafe { &mut *self.head.get() });
+        self.busy.store(false, Ordering::Release);
+        result
+    }
+
+    /// Puts `blocks` into the list as one batch.
+    fn give(&self, blocks: &[*mut c_void]) {
+        let mut first: *mut [usize; 2] = ptr::null_mut();
+        for &block in blocks {
+            let node = block.cast::<[usize; 2]>();
+            // SAFETY: the block is free and has at least 16 bytes.
+            unsafe { node.write([first as usize, 0]) };
+            first = node;
+        }
+        self.locked(|head| {
+            // SAFETY: `first` is the batch's first block, written above.
+            unsafe { (*first)[1] = *head as usize };
+            *head = first;
+        });
+    }
+
+    /// Moves one batch into an empty stack; false when there is none.
+    fn take(&self, stack: &mut [*mut c_void; STACK], top: &mut usize) -> bool {
+        let mut node = self.locked(|head| {
+            let first = *head;
+            if !first.is_null() {
+                // SAFETY: a batch in the list; its second word is the next batch.
+                *head = unsafe { (*first)[1] } as *mut [usize; 2];
+            }
+            first
+        });
+        let found = !node.is_null();
+        while !node.is_null() {
+            stack[*top] = node.cast();
+            *top += 1;
+            // SAFETY: a block of the batch taken; its first word is the next block.
+            node = unsafe { (*node)[0] } as *mut [usize; 2];
+        }
+        found
+    }
+}
+
+/// Caches whose thread has ended, for the next thread.
+struct Orphans {
+    busy: AtomicBool,
+    head: UnsafeCell<*mut Cache>,
+    /// The pthread key whose destructor brings caches here, plus one; 0 = not made.
+    key: AtomicUsize,
+}
+
+// SAFETY: `head` is only touched by the holder of `busy`.
+unsafe impl Sync for Orphans {}
+
+static ORPHANS: Orphans = Orphans {
+    busy: AtomicBool::new(false),
+    head: UnsafeCell::new(ptr::null_mut()),
+    key: AtomicUsize::new(0),
+};
+
+impl Orphans {
+    fn locked<R>(&self, work: impl FnOnce(&mut *mut Cache) -> R) -> R {
+        while self.busy.swap(true, Ordering::Acquire) {
+            core::hint::spin_loop();
+        }
+        // SAFETY: the flag was taken, so nobody else has the reference.
+        let result = work(unsafe { &mut *self.head.get() });
+        self.busy.store(false, Ordering::Release);
+        result
+    }
+
+    fn pop(&self) -> *mut Cache {
+        self.locked(|head| {
+            let cache = *head;
+            if !cache.is_null() {
+                // SAFETY: a cache in the list belongs to no thread.
+                *head = unsafe { (*cache).next };
+            }
+            cache
+        })
+    }
+
+    /// Sees to it that `cache` comes back when the calling thread ends.
+    fn watch(&self, cache: *mut Cache) {
+        let key = match self.key.load(Ordering::Acquire) {
+            0 => self.locked(|_| {
+                if self.key.load(Ordering::Acquire) == 0 {
+                    let mut key: libc::pthread_key_t = 0;
+                    // SAFETY: `key` is a place for the result, the destructor has the right signature.
+                    if unsafe { libc::pthread_key_create(&raw mut key, Some(thread_ends)) } == 0 {
+                        self.key.store(key as usize + 1, Ordering::Release);
+                    }
+                }
+                self.key.load(Ordering::Acquire)
+            }),
+            key => key,
+        };
+        if key != 0 {
+            // SAFETY: the key was made above and is never deleted.
+            unsafe { libc::pthread_setspecific((key - 1) as libc::pthread_key_t, cache.cast()) };
+        }
+    }
+}
+
+extern "C" fn thread_ends(cache: *mut c_void) {
+    let cache = cache.cast::<Cache>();
+    set_current(ptr::null_mut());
+    ORPHANS.locked(|head| {
+        // SAFETY: the cache was this thread's, which no longer uses it.
+        unsafe { (*cache).next = *head };
+        *head = cache;
+    });
+}
