@@ -1,0 +1,317 @@
+//! Chunks: the envelope of everything in a trace file. Knows lengths, compression and checksums, not contents.
+//!
+//! File header, 16 bytes: magic `HLTRACE\n`, major version (u16), minor version (u16), 4 reserved bytes.
+//! Chunk header, 32 bytes: magic `HLck`, kind (u16), flags (u16; bit 0: body is zstd), bytes of meta (u32), stored
+//! bytes of body (u32), bytes of body before compression (u32), 4 reserved bytes, XXH64 of the first 24 header bytes +
+//! meta + stored body (u64). Then meta, never compressed, and body. All numbers little endian.
+
+use super::error::TraceError;
+use super::xxh64::xxh64;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// First bytes of every trace.
+pub const MAGIC: [u8; 8] = *b"HLTRACE\n";
+/// Readers refuse a larger major version.
+pub const MAJOR: u16 = 1;
+/// Counts additions that old readers may ignore.
+pub const MINOR: u16 = 0;
+/// Bytes of the file header.
+pub const FILE_HEADER: u64 = 16;
+const CHUNK_MAGIC: u32 = u32::from_le_bytes(*b"HLck");
+/// Bytes of a chunk header.
+pub const CHUNK_HEADER: usize = 32;
+const HASHED: usize = 24;
+const ZSTD: u16 = 1;
+/// Bound of meta and of body, stored or not: what a hostile file can make a reader allocate.
+pub const MAX_PART: u32 = 32 << 20;
+
+/// What a chunk holds. The numbers are the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkKind(pub u16);
+
+impl ChunkKind {
+    pub const HEADER: Self = Self(1);
+    pub const ARGV: Self = Self(2);
+    pub const NAME: Self = Self(3);
+    pub const MARK: Self = Self(4);
+    pub const NOTE: Self = Self(5);
+    pub const FINISH: Self = Self(6);
+    pub const RAW_THREAD_START: Self = Self(16);
+    pub const RAW_THREAD_END: Self = Self(17);
+    pub const RAW_EVENTS: Self = Self(18);
+    pub const THREADS: Self = Self(32);
+    pub const SEGMENT: Self = Self(33);
+    pub const EVENTS: Self = Self(34);
+    pub const INDEX: Self = Self(35);
+}
+
+/// Writes chunks one behind the other; each reaches the file in one call, so that a cut file ends in one bad chunk.
+pub struct ChunkWriter {
+    path: PathBuf,
+    file: File,
+    offset: u64,
+    level: i32,
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+    buffer: Vec<u8>,
+}
+
+impl ChunkWriter {
+    /// Starts a file, replacing what was there. `level` is zstd's (1 fast … 19 small).
+    pub fn create(path: &Path, level: i32) -> Result<Self, TraceError> {
+        let mut file = File::create(path).map_err(|error| TraceError::io("create", path, error))?;
+        let mut header = Vec::with_capacity(FILE_HEADER as usize);
+        header.extend_from_slice(&MAGIC);
+        header.extend_from_slice(&MAJOR.to_le_bytes());
+        header.extend_from_slice(&MINOR.to_le_bytes());
+        header.resize(FILE_HEADER as usize, 0);
+        file.write_all(&header)
+            .map_err(|error| TraceError::io("write", path, error))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+            offset: FILE_HEADER,
+            level,
+            compressor: None,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the next chunk begins.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Appends a chunk; the body is compressed when that makes it smaller. Both parts are at most [`MAX_PART`] bytes.
+    pub fn write(&mut self, kind: ChunkKind, meta: &[u8], body: &[u8]) -> Result<(), TraceError> {
+        let failed = |path: &Path, error| TraceError::io("write", path, error);
+        for part in [meta, body] {
+            if part.len() > MAX_PART as usize {
+                let reason = format!("{} bytes are too many for a chunk", part.len());
+                return Err(TraceError::damaged(&self.path, self.offset, reason));
+            }
+        }
+        self.buffer.clear();
+        self.buffer.resize(CHUNK_HEADER, 0);
+        self.buffer.extend_from_slice(meta);
+        let start = self.buffer.len();
+        let mut flags = 0;
+        if body.len() >= 64 {
+            let compressor = match &mut self.compressor {
+                Some(compressor) => compressor,
+                none => none.insert(
+                    zstd::bulk::Compressor::new(self.level)
+                        .map_err(|error| failed(&self.path, error))?,
+                ),
+            };
+            self.buffer
+                .resize(start + zstd::zstd_safe::compress_bound(body.len()), 0);
+            let stored = compressor
+                .compress_to_buffer(body, &mut self.buffer[start..])
+                .map_err(|error| failed(&self.path, error))?;
+            self.buffer.truncate(start + stored);
+            flags = ZSTD;
+        }
+        if flags == 0 || self.buffer.len() - start >= body.len() {
+            self.buffer.truncate(start);
+            self.buffer.extend_from_slice(body);
+            flags = 0;
+        }
+        let stored = (self.buffer.len() - start) as u32;
+        let mut head = Vec::with_capacity(CHUNK_HEADER);
+        head.extend_from_slice(&CHUNK_MAGIC.to_le_bytes());
+        head.extend_from_slice(&kind.0.to_le_bytes());
+        head.extend_from_slice(&flags.to_le_bytes());
+        head.extend_from_slice(&(meta.len() as u32).to_le_bytes());
+        head.extend_from_slice(&stored.to_le_bytes());
+        head.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        head.resize(HASHED, 0);
+        self.buffer[..HASHED].copy_from_slice(&head);
+        let hash = chunk_hash(&self.buffer);
+        self.buffer[HASHED..CHUNK_HEADER].copy_from_slice(&hash.to_le_bytes());
+        self.file
+            .write_all(&self.buffer)
+            .map_err(|error| failed(&self.path, error))?;
+        self.offset += self.buffer.len() as u64;
+        Ok(())
+    }
+
+    /// Appends bytes that are no chunk (the trailer).
+    pub fn trailer(&mut self, bytes: &[u8]) -> Result<(), TraceError> {
+        self.file
+            .write_all(bytes)
+            .map_err(|error| TraceError::io("write", &self.path, error))
+    }
+}
+
+/// The hash over a whole chunk in one buffer: header without the hash, then all that follows it.
+fn chunk_hash(chunk: &[u8]) -> u64 {
+    xxh64(&chunk[..HASHED]) ^ xxh64(&chunk[CHUNK_HEADER..]).rotate_left(1)
+}
+
+/// A chunk's place and kind, from its header alone (nothing behind it has been checked yet).
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkPlace {
+    pub offset: u64,
+    pub kind: ChunkKind,
+    flags: u16,
+    meta: u32,
+    stored: u32,
+    raw: u32,
+}
+
+impl ChunkPlace {
+    /// Where the next chunk begins.
+    pub fn end(&self) -> u64 {
+        self.offset + CHUNK_HEADER as u64 + u64::from(self.meta) + u64::from(self.stored)
+    }
+}
+
+/// A checked chunk.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    pub meta: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
+/// Reads chunks at any place; holds one file and scratch space, shareable by `clone` of the handle.
+pub struct ChunkReader {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl ChunkReader {
+    /// Opens a file and checks magic and version.
+    pub fn open(path: &Path) -> Result<Self, TraceError> {
+        let file = File::open(path).map_err(|error| TraceError::io("open", path, error))?;
+        let about = file
+            .metadata()
+            .map_err(|error| TraceError::io("read", path, error))?;
+        let not = |reason: String| TraceError::NotATrace {
+            path: path.to_path_buf(),
+            reason,
+        };
+        if !about.is_file() {
+            return Err(not("it is not a regular file".into()));
+        }
+        let length = about.len();
+        if length < FILE_HEADER {
+            return Err(not(format!("it has only {length} bytes")));
+        }
+        let mut header = [0u8; FILE_HEADER as usize];
+        file.read_exact_at(&mut header, 0)
+            .map_err(|error| TraceError::io("read", path, error))?;
+        if header[..8] != MAGIC {
+            return Err(not("its first bytes are not HLTRACE".into()));
+        }
+        let major = u16::from_le_bytes([header[8], header[9]]);
+        if major > MAJOR {
+            return Err(TraceError::TooNew {
+                path: path.to_path_buf(),
+                version: major,
+                known: MAJOR,
+            });
+        }
+        if major == 0 {
+            return Err(not("its format version is 0".into()));
+        }
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+            length,
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the file.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Reads bytes that are no chunk (the trailer).
+    pub fn bytes_at(&self, offset: u64, into: &mut [u8]) -> Result<(), TraceError> {
+        self.file
+            .read_exact_at(into, offset)
+            .map_err(|error| TraceError::io("read", &self.path, error))
+    }
+
+    /// The header of the chunk at `offset`; `None` at the end of the file.
+    pub fn place(&self, offset: u64) -> Result<Option<ChunkPlace>, TraceError> {
+        let damaged = |reason: &str| TraceError::damaged(&self.path, offset, reason);
+        if offset >= self.length {
+            return Ok(None);
+        }
+        if self.length - offset < CHUNK_HEADER as u64 {
+            return Err(damaged("the file ends inside a chunk header"));
+        }
+        let mut head = [0u8; CHUNK_HEADER];
+        self.bytes_at(offset, &mut head)?;
+        let (u16_at, u32_at) = (
+            |at: usize| u16::from_le_bytes([head[at], head[at + 1]]),
+            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]),
+        );
+        if u32_at(0) != CHUNK_MAGIC {
+            return Err(damaged("no chunk begins here"));
+        }
+        let place = ChunkPlace {
+            offset,
+            kind: ChunkKind(u16_at(4)),
+            flags: u16_at(6),
+            meta: u32_at(8),
+            stored: u32_at(12),
+            raw: u32_at(16),
+        };
+        if place.meta > MAX_PART || place.stored > MAX_PART || place.raw > MAX_PART {
+            return Err(damaged("a chunk claims more than 32 MiB"));
+        }
+        if place.end() > self.length {
+            return Err(damaged("the file ends inside a chunk"));
+        }
+        Ok(Some(place))
+    }
+
+    /// Only the meta of a chunk, not checked against the hash: for building an index quickly.
+    pub fn meta(&self, place: &ChunkPlace) -> Result<Vec<u8>, TraceError> {
+        let mut meta = vec![0; place.meta as usize];
+        self.bytes_at(place.offset + CHUNK_HEADER as u64, &mut meta)?;
+        Ok(meta)
+    }
+
+    /// The whole chunk, checked and decompressed.
+    pub fn chunk(&self, place: &ChunkPlace) -> Result<Chunk, TraceError> {
+        let damaged = |reason: String| TraceError::damaged(&self.path, place.offset, reason);
+        let mut bytes = vec![0; (place.end() - place.offset) as usize];
+        self.bytes_at(place.offset, &mut bytes)?;
+        let mut stored_hash = [0u8; 8];
+        stored_hash.copy_from_slice(&bytes[HASHED..CHUNK_HEADER]);
+        if chunk_hash(&bytes) != u64::from_le_bytes(stored_hash) {
+            return Err(damaged("the checksum of a chunk does not match".into()));
+        }
+        let body_at = CHUNK_HEADER + place.meta as usize;
+        let body = if place.flags & ZSTD != 0 {
+            let body = zstd::bulk::decompress(&bytes[body_at..], place.raw as usize)
+                .map_err(|error| damaged(format!("a chunk does not decompress: {error}")))?;
+            if body.len() != place.raw as usize {
+                return Err(damaged("a chunk decompresses to another length".into()));
+            }
+            body
+        } else {
+            bytes.split_off(body_at)
+        };
+        bytes.truncate(body_at);
+        bytes.drain(..CHUNK_HEADER);
+        Ok(Chunk { meta: bytes, body })
+    }
+}

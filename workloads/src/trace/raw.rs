@@ -1,0 +1,325 @@
+//! What a recorder writes: events with addresses, chunk by chunk and thread by thread, as they are drained.
+//!
+//! Meta of an event chunk: thread (u32), events (u32), first and last time (u64 each). Body: bytes of the four columns
+//! (u32 each), then the columns: kind (bit 7: the address is below the previous one), time (varint of the distance to
+//! the previous event, ns; the first from `first`), address (varint of the distance, rotated right by 4 bits because
+//! blocks are 16-byte aligned), size (varint; kinds without a size leave it out), log2 of alignment (aligned kinds only).
+
+use super::container::{ChunkKind, ChunkWriter};
+use super::error::TraceError;
+use super::header::{FinishInfo, TraceHeader};
+use super::varint::{self, Cursor};
+use std::path::Path;
+
+/// Events in a chunk at most; more are split.
+pub const CHUNK_EVENTS: usize = 64 * 1024;
+
+/// What was called. The numbers are the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RawKind {
+    /// `malloc` returned `address`.
+    Malloc = 0,
+    /// `calloc` returned `address`; `size` is the product.
+    Calloc = 1,
+    /// `aligned_alloc` returned `address`.
+    AlignedAlloc = 2,
+    /// `memalign` returned `address`.
+    Memalign = 3,
+    /// `posix_memalign` stored `address`.
+    PosixMemalign = 4,
+    /// `valloc` returned `address`.
+    Valloc = 5,
+    /// `pvalloc` returned `address`.
+    Pvalloc = 6,
+    /// `realloc` or `reallocarray` is about to be called with `address` (may be 0).
+    ReallocBegin = 7,
+    /// `realloc` has returned `address` (0: it failed, or the size was 0) for `size`.
+    ReallocEnd = 8,
+    /// `free` is about to be called with `address`.
+    Free = 9,
+    /// `free_sized` or sized `operator delete` is about to be called.
+    FreeSized = 10,
+    /// `free_aligned_sized` or aligned `operator delete` is about to be called.
+    FreeAlignedSized = 11,
+    /// As `ReallocEnd`, of `reallocarray`.
+    ReallocArrayEnd = 12,
+    /// An allocation of `size` bytes failed.
+    FailedAlloc = 13,
+    /// A mark in this thread's stream; `size` is the caller's number. Has no effect on blocks.
+    Mark = 14,
+}
+
+impl RawKind {
+    /// The kind with this number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Malloc,
+            1 => Self::Calloc,
+            2 => Self::AlignedAlloc,
+            3 => Self::Memalign,
+            4 => Self::PosixMemalign,
+            5 => Self::Valloc,
+            6 => Self::Pvalloc,
+            7 => Self::ReallocBegin,
+            8 => Self::ReallocEnd,
+            9 => Self::Free,
+            10 => Self::FreeSized,
+            11 => Self::FreeAlignedSized,
+            12 => Self::ReallocArrayEnd,
+            13 => Self::FailedAlloc,
+            14 => Self::Mark,
+            _ => return None,
+        })
+    }
+
+    const fn has_size(self) -> bool {
+        !matches!(
+            self,
+            Self::ReallocBegin | Self::Free | Self::FreeSized | Self::FreeAlignedSized
+        )
+    }
+
+    const fn has_alignment(self) -> bool {
+        matches!(
+            self,
+            Self::AlignedAlloc
+                | Self::Memalign
+                | Self::PosixMemalign
+                | Self::FreeAlignedSized
+                | Self::FailedAlloc
+        )
+    }
+}
+
+/// One call, as the hook saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawEvent {
+    /// Nanoseconds since the session's start. Never decreases within a thread (the writer lifts what does).
+    pub time_ns: u64,
+    /// Address of the block.
+    pub address: u64,
+    /// Bytes requested; 0 for frees and `ReallocBegin`.
+    pub size: u64,
+    /// What was called.
+    pub kind: RawKind,
+    /// log2 of the requested alignment, 0 = default; kept for `AlignedAlloc`, `Memalign`, `PosixMemalign`,
+    /// `FreeAlignedSized`, `FailedAlloc`.
+    pub align_log2: u8,
+}
+
+/// Writes a raw trace. Every call appends one whole chunk, so a killed drainer loses at most the last call.
+pub struct RawWriter {
+    out: ChunkWriter,
+    columns: [Vec<u8>; 5],
+    body: Vec<u8>,
+}
+
+impl RawWriter {
+    /// Starts a file (replacing what was there).
+    pub fn create(path: &Path, header: &TraceHeader) -> Result<Self, TraceError> {
+        let mut out = ChunkWriter::create(path, 1)?;
+        write_header(&mut out, header)?;
+        Ok(Self {
+            out,
+            columns: Default::default(),
+            body: Vec::new(),
+        })
+    }
+
+    /// A thread begins. `thread` is the recorder's number, dense from 0; the first one is the main thread.
+    pub fn thread_start(
+        &mut self,
+        thread: u32,
+        os_tid: u32,
+        time_ns: u64,
+    ) -> Result<(), TraceError> {
+        let mut meta = thread.to_le_bytes().to_vec();
+        meta.extend_from_slice(&os_tid.to_le_bytes());
+        meta.extend_from_slice(&time_ns.to_le_bytes());
+        self.out.write(ChunkKind::RAW_THREAD_START, &meta, &[])
+    }
+
+    /// A thread has (now) this name.
+    pub fn thread_name(&mut self, thread: u32, name: &str) -> Result<(), TraceError> {
+        self.out
+            .write(ChunkKind::NAME, &thread.to_le_bytes(), name.as_bytes())
+    }
+
+    /// A thread is over.
+    pub fn thread_end(&mut self, thread: u32, time_ns: u64) -> Result<(), TraceError> {
+        let mut meta = thread.to_le_bytes().to_vec();
+        meta.extend_from_slice(&time_ns.to_le_bytes());
+        self.out.write(ChunkKind::RAW_THREAD_END, &meta, &[])
+    }
+
+    /// A named mark (a phase of the program begins).
+    pub fn mark(&mut self, time_ns: u64, name: &str) -> Result<(), TraceError> {
+        self.out
+            .write(ChunkKind::MARK, &time_ns.to_le_bytes(), name.as_bytes())
+    }
+
+    /// A remark for the reader ("child 1234 is static: not recorded").
+    pub fn note(&mut self, text: &str) -> Result<(), TraceError> {
+        self.out.write(ChunkKind::NOTE, &[], text.as_bytes())
+    }
+
+    /// Events of one thread, in its order, following those of earlier calls.
+    pub fn events(&mut self, thread: u32, events: &[RawEvent]) -> Result<(), TraceError> {
+        for part in events.chunks(CHUNK_EVENTS) {
+            self.chunk(thread, part)?;
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self, thread: u32, events: &[RawEvent]) -> Result<(), TraceError> {
+        let Some(first) = events.first() else {
+            return Ok(());
+        };
+        let [kinds, times, addresses, sizes, alignments] = &mut self.columns;
+        let (mut time, mut address) = (first.time_ns, 0u64);
+        for event in events {
+            let down = event.address < address;
+            kinds.push(event.kind as u8 | u8::from(down) << 7);
+            varint::put(times, event.time_ns.saturating_sub(time));
+            time = time.max(event.time_ns);
+            varint::put(addresses, event.address.abs_diff(address).rotate_right(4));
+            address = event.address;
+            if event.kind.has_size() {
+                varint::put(sizes, event.size);
+            }
+            if event.kind.has_alignment() {
+                alignments.push(event.align_log2);
+            }
+        }
+        self.body.clear();
+        for column in &self.columns[..4] {
+            self.body
+                .extend_from_slice(&(column.len() as u32).to_le_bytes());
+        }
+        for column in &mut self.columns {
+            self.body.extend_from_slice(column);
+            column.clear();
+        }
+        let mut meta = thread.to_le_bytes().to_vec();
+        meta.extend_from_slice(&(events.len() as u32).to_le_bytes());
+        meta.extend_from_slice(&first.time_ns.to_le_bytes());
+        meta.extend_from_slice(&time.to_le_bytes());
+        self.out.write(ChunkKind::RAW_EVENTS, &meta, &self.body)
+    }
+
+    /// The recording ended in order. A file without this is read as cut off.
+    pub fn finish(mut self, info: FinishInfo) -> Result<(), TraceError> {
+        write_json(&mut self.out, ChunkKind::FINISH, &info)
+    }
+}
+
+/// The two chunks that every trace begins with.
+pub(super) fn write_header(out: &mut ChunkWriter, header: &TraceHeader) -> Result<(), TraceError> {
+    write_json(out, ChunkKind::HEADER, header)?;
+    if !header.argv.is_empty() {
+        write_json(out, ChunkKind::ARGV, &header.argv)?;
+    }
+    Ok(())
+}
+
+/// A chunk whose body is JSON.
+pub(super) fn write_json<T: serde::Serialize>(
+    out: &mut ChunkWriter,
+    kind: ChunkKind,
+    value: &T,
+) -> Result<(), TraceError> {
+    let body = serde_json::to_vec(value)
+        .map_err(|error| TraceError::io("write", out.path(), error.into()))?;
+    out.write(kind, &[], &body)
+}
+
+/// Meta of an event chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RawMeta {
+    pub thread: u32,
+    pub events: u32,
+    pub first_ns: u64,
+    pub last_ns: u64,
+}
+
+impl RawMeta {
+    /// `None` when the bytes are too few.
+    pub fn decode(meta: &[u8]) -> Option<Self> {
+        let u32_at = |at: usize| Some(u32::from_le_bytes(meta.get(at..at + 4)?.try_into().ok()?));
+        let u64_at = |at: usize| Some(u64::from_le_bytes(meta.get(at..at + 8)?.try_into().ok()?));
+        Some(Self {
+            thread: u32_at(0)?,
+            events: u32_at(4)?,
+            first_ns: u64_at(8)?,
+            last_ns: u64_at(16)?,
+        })
+    }
+}
+
+/// The events of a chunk, appended to `out`; the error says what is wrong.
+pub(super) fn decode(meta: RawMeta, body: &[u8], out: &mut Vec<RawEvent>) -> Result<(), String> {
+    let short = || "the columns of a chunk are cut".to_string();
+    let mut lengths = [0usize; 4];
+    let mut rest = body;
+    for length in &mut lengths {
+        let (word, after) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+        *length = u32::from_le_bytes(*word) as usize;
+        rest = after;
+    }
+    let mut take = |length: usize| {
+        let (column, after) = rest.split_at_checked(length).ok_or_else(short)?;
+        rest = after;
+        Ok::<_, String>(column)
+    };
+    let kinds = take(lengths[0])?;
+    let mut times = Cursor(take(lengths[1])?);
+    let mut addresses = Cursor(take(lengths[2])?);
+    let mut sizes = Cursor(take(lengths[3])?);
+    let mut alignments = rest.iter();
+    if kinds.len() != meta.events as usize || kinds.len() > CHUNK_EVENTS {
+        return Err(format!(
+            "a chunk says {} events and holds {}",
+            meta.events,
+            kinds.len()
+        ));
+    }
+    let (mut time_ns, mut address) = (meta.first_ns, 0u64);
+    out.reserve(kinds.len());
+    for &number in kinds {
+        let kind = RawKind::from_number(number & 0x7f)
+            .ok_or_else(|| format!("{} is no kind of event", number & 0x7f))?;
+        let step = times.next().ok_or_else(short)?;
+        time_ns = time_ns.checked_add(step).ok_or("a time is out of range")?;
+        let step = addresses.next().ok_or_else(short)?.rotate_left(4);
+        address = if number & 0x80 != 0 {
+            address.wrapping_sub(step)
+        } else {
+            address.wrapping_add(step)
+        };
+        let size = if kind.has_size() {
+            sizes.next().ok_or_else(short)?
+        } else {
+            0
+        };
+        let align_log2 = if kind.has_alignment() {
+            *alignments.next().ok_or_else(short)?
+        } else {
+            0
+        };
+        if align_log2 >= 48 {
+            return Err(format!("2^{align_log2} is no alignment"));
+        }
+        out.push(RawEvent {
+            time_ns,
+            address,
+            size,
+            kind,
+            align_log2,
+        });
+    }
+    if time_ns != meta.last_ns || !times.0.is_empty() || !addresses.0.is_empty() {
+        return Err("the columns of a chunk do not agree with each other".into());
+    }
+    Ok(())
+}
