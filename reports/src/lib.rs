@@ -6,13 +6,20 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod diff;
 mod error;
+pub mod export;
 mod latency;
 pub mod schema;
 pub mod stats;
 mod store;
+pub mod table;
+mod units;
+mod view;
 
 pub use builder::{BASELINE, WorkloadKey, fill_ratios};
+pub use diff::{Change, Diff, DiffRow, Direction, diff};
 pub use error::ReportError;
 pub use latency::{HistogramPart, interval_log, latency_by_op};
 pub use store::{RESULT_FILE, RUNS_FILE, load, merge, save_atomic, write_atomic};
+pub use table::Style;

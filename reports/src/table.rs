@@ -1,0 +1,307 @@
+//! The first screen in a terminal.
+
+use crate::schema::ResultSet;
+use crate::units;
+use crate::view::{Group, Row, Summary, View};
+
+/// Colour or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Style {
+    /// No escape sequences.
+    #[default]
+    Plain,
+    /// ANSI colours; every colour stands beside a sign or word that says the same.
+    Ansi,
+}
+
+impl Style {
+    pub(crate) fn paint(self, code: &str, text: &str) -> String {
+        match self {
+            Style::Ansi if !code.is_empty() && !text.is_empty() => {
+                format!("\u{1b}[{code}m{text}\u{1b}[0m")
+            }
+            _ => text.to_owned(),
+        }
+    }
+}
+
+pub(crate) const BOLD: &str = "1";
+const DIM: &str = "2";
+pub(crate) const GOOD: &str = "36";
+pub(crate) const BAD: &str = "33";
+pub(crate) const FAILED: &str = "1;31";
+
+/// One field with its colour; padding is computed from the text alone.
+pub(crate) struct Field {
+    pub text: String,
+    pub code: &'static str,
+    pub right: bool,
+}
+
+impl Field {
+    pub fn left(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            code: "",
+            right: false,
+        }
+    }
+
+    pub fn right(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            code: "",
+            right: true,
+        }
+    }
+
+    pub fn coloured(mut self, code: &'static str) -> Self {
+        self.code = code;
+        self
+    }
+}
+
+/// Lines of aligned columns; a row may have fewer fields than others, its last field then runs on freely.
+pub(crate) fn align(rows: &[Vec<Field>], gaps: &[usize], style: Style) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let mut widths = vec![0; columns];
+    for row in rows {
+        for (i, field) in row.iter().enumerate() {
+            if i + 1 < row.len() || row.len() == columns {
+                widths[i] = widths[i].max(field.text.chars().count());
+            }
+        }
+    }
+    rows.iter()
+        .map(|row| {
+            let mut line = String::new();
+            for (i, field) in row.iter().enumerate() {
+                let pad = " ".repeat(widths[i].saturating_sub(field.text.chars().count()));
+                let text = style.paint(field.code, &field.text);
+                if i > 0 {
+                    line.push_str(&" ".repeat(gaps.get(i).copied().unwrap_or(3)));
+                }
+                if field.right {
+                    line.push_str(&pad);
+                    line.push_str(&text);
+                } else {
+                    line.push_str(&text);
+                    line.push_str(&pad);
+                }
+            }
+            line.trim_end().to_owned()
+        })
+        .collect()
+}
+
+/// The comparison as `heaplab run` prints it: answer, tables, what the memory consists of, notes.
+/// `report` is the path of the HTML report to point at.
+pub fn render(result: &ResultSet, style: Style, report: Option<&str>) -> String {
+    let view = View::new(result);
+    let mut out: Vec<String> = Vec::new();
+    if let Some(summary) = &view.summary {
+        push_answer(&mut out, &view.answer, style);
+        out.push(String::new());
+        push_summary(&mut out, summary, style);
+    }
+    for (i, group) in view.groups.iter().enumerate() {
+        if i > 0 || view.summary.is_some() {
+            out.push(String::new());
+        }
+        out.push(format!(
+            "{}   {}",
+            style.paint(BOLD, &group.workload),
+            group.facts.join("   ")
+        ));
+        if view.summary.is_none() {
+            push_answer(&mut out, &view.answer, style);
+            out.push(String::new());
+        }
+        push_group(&mut out, result, group, style);
+    }
+    out.push(String::new());
+    push_legend(&mut out, &view);
+    for warning in &view.warnings {
+        out.push(format!("{} {warning}", style.paint(BAD, "!")));
+    }
+    let report = report
+        .map(|r| format!("report: {r}   "))
+        .unwrap_or_default();
+    out.push(format!(
+        "{report}again: {}   seed {}",
+        view.again, result.seed
+    ));
+    out.push(String::new());
+    out.join("\n")
+}
+
+fn push_answer(out: &mut Vec<String>, answer: &[String], style: Style) {
+    for (i, sentence) in answer.iter().enumerate() {
+        let head = if i == 0 {
+            style.paint(BOLD, "ANSWER")
+        } else {
+            "      ".to_owned()
+        };
+        out.push(format!("{head}  {sentence}"));
+    }
+}
+
+fn label(row: &Row) -> String {
+    let tail = match (row.baseline, row.ours) {
+        (true, _) => " (today)",
+        (_, true) => " (ours)",
+        _ => "",
+    };
+    let star = if row.best { "* " } else { "  " };
+    let space = if row.version.is_empty() { "" } else { " " };
+    format!("{star}{}{space}{}{tail}", row.subject, row.version)
+}
+
+fn push_group(out: &mut Vec<String>, result: &ResultSet, group: &Group, style: Style) {
+    let purge = group
+        .rows
+        .iter()
+        .any(|r| !r.purge.is_empty() && r.failed.is_none());
+    let mut head = vec![Field::left("")];
+    let mut gaps = vec![0];
+    for column in &group.columns {
+        head.push(Field::right(column.head.clone()));
+        gaps.push(3);
+        if column.ratio {
+            head.push(Field::left(""));
+            gaps.push(2);
+        }
+    }
+    if purge {
+        head.push(Field::left("purge"));
+        gaps.push(3);
+    }
+    let mut rows = vec![head];
+    for row in &group.rows {
+        let mut fields = vec![Field::left(label(row)).coloured(if row.best { BOLD } else { "" })];
+        if let Some(reason) = &row.failed {
+            fields.push(Field::left(reason.clone()).coloured(FAILED));
+            rows.push(fields);
+            continue;
+        }
+        for (column, value) in group.columns.iter().zip(&row.values) {
+            fields.push(Field::right(value.text.clone()));
+            if column.ratio {
+                let code = match value.class.as_str() {
+                    "better" => GOOD,
+                    "worse" => BAD,
+                    _ => "",
+                };
+                fields.push(Field::left(format!("{} {}", value.ratio, value.mark)).coloured(code));
+            }
+        }
+        if purge {
+            fields.push(Field::left(row.purge.clone()));
+        }
+        rows.push(fields);
+    }
+    // A failed row with the one other field is not full: its reason runs on past the columns.
+    let mut lines = align(&rows, &gaps, style);
+    if group.columns.is_empty() {
+        lines.remove(0);
+    }
+    out.extend(lines);
+    let mut tail: Vec<String> = group.could.iter().cloned().collect();
+    if let Some(parts) = group.memory.iter().find(|p| {
+        group
+            .rows
+            .iter()
+            .any(|r| r.baseline && r.subject == p.subject)
+    }) {
+        let baseline = result.calibration.worker_baseline_bytes;
+        let left_out = if baseline > 0 {
+            format!(
+                "   (worker's own, left out: {})",
+                units::bytes(baseline as f64)
+            )
+        } else {
+            String::new()
+        };
+        tail.push(format!(
+            "{}'s {}: live {} | rounding {} | resident but unused {}{left_out}",
+            parts.subject,
+            parts.resident_text,
+            parts.live_text,
+            parts.rounding_text,
+            parts.unused_text
+        ));
+    }
+    out.extend(tail.iter().map(|t| style.paint(DIM, &format!("  {t}"))));
+}
+
+fn push_summary(out: &mut Vec<String>, summary: &Summary, style: Style) {
+    let mut rows = vec![vec![
+        Field::left("  all workloads"),
+        Field::right("time"),
+        Field::left("geometric mean"),
+        Field::right("lowest peak in"),
+        Field::left("peak resident / system's, lowest to highest"),
+    ]];
+    for r in &summary.rows {
+        let ours = if r.ours { " (ours)" } else { "" };
+        let code = match r.class.as_str() {
+            "better" => GOOD,
+            "worse" => BAD,
+            _ => "",
+        };
+        let baseline = r.subject == crate::builder::BASELINE;
+        let interval = match &r.time {
+            Some(ratio) => format!("{}  n={}", units::change_with_ends(ratio), r.timed),
+            None => String::new(),
+        };
+        let failed = if r.failed > 0 {
+            format!("   {} failed", r.failed)
+        } else {
+            String::new()
+        };
+        let time = if baseline {
+            "1.00  ".to_owned()
+        } else {
+            format!("{} {:1}", r.time_text, r.mark)
+        };
+        rows.push(vec![
+            Field::left(format!(
+                "  {} {}{ours}{}",
+                r.subject,
+                r.version,
+                if baseline { " (today)" } else { "" }
+            )),
+            Field::right(time).coloured(code),
+            Field::left(interval),
+            Field::right(if r.weighed > 0 {
+                format!("{} of {}", r.lowest_peak, r.weighed)
+            } else {
+                "-".into()
+            }),
+            Field::left(format!("{}{failed}", r.memory_text)),
+        ]);
+    }
+    out.extend(align(&rows, &[0, 3, 2, 3, 3], style));
+}
+
+fn push_legend(out: &mut Vec<String>, view: &View) {
+    let marks: Vec<&str> = view
+        .groups
+        .iter()
+        .flat_map(|g| &g.rows)
+        .flat_map(|r| &r.values)
+        .map(|v| v.mark.as_str())
+        .collect();
+    if marks.iter().any(|m| ["v", "^", "~"].contains(m)) {
+        out.push(
+            "v/^ the 95 % interval of the paired ratio excludes 1; ~ not shown to differ."
+                .to_owned(),
+        );
+    }
+    if marks.contains(&"?") {
+        out.push(
+            "? fewer than 6 blocks: ranges, no difference is claimed (more: --blocks 8)."
+                .to_owned(),
+        );
+    }
+}

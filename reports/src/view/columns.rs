@@ -1,0 +1,158 @@
+//! Which metrics stand in the first table, and under which head.
+
+use crate::schema::Cell;
+use serde::Serialize;
+
+/// Where a column's figures come from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) enum Source {
+    /// A metric by name.
+    Metric(String),
+    /// 99.9th percentile of all calls.
+    P999,
+}
+
+/// One column of the first table.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Column {
+    pub head: String,
+    /// Long name for a tooltip.
+    pub title: String,
+    pub source: Source,
+    /// Whether the ratio to the baseline is shown.
+    pub ratio: bool,
+}
+
+/// Metrics with a column of their own: name, head, explanation, ratio shown.
+const SHOWN: [(&str, &str, &str, bool); 12] = [
+    (
+        "ns_per_op",
+        "ns/op",
+        "wall nanoseconds per call, no clock inside",
+        true,
+    ),
+    ("wall_s", "wall", "wall time of the program", true),
+    ("user_s", "user", "CPU time in user mode", false),
+    ("sys_s", "system", "CPU time in the kernel", false),
+    (
+        "",
+        "p99.9/call",
+        "99.9th percentile of one call, all kinds of calls",
+        false,
+    ),
+    (
+        "peak_resident_bytes",
+        "peak resident",
+        "highest resident bytes, the worker's own left out",
+        true,
+    ),
+    (
+        "peak_rss_bytes",
+        "peak RSS",
+        "highest resident set of the program",
+        true,
+    ),
+    (
+        "footprint_at_peak_resident",
+        "/live",
+        "resident / live bytes at the peak of resident bytes",
+        false,
+    ),
+    (
+        "resident_after_idle_10s_bytes",
+        "after 10 s idle",
+        "resident bytes after ten seconds of idleness",
+        false,
+    ),
+    (
+        "instructions",
+        "instructions",
+        "instructions in the subject's object",
+        true,
+    ),
+    (
+        "allocations",
+        "allocations",
+        "allocations of the program",
+        true,
+    ),
+    (
+        "bytes_allocated",
+        "bytes allocated",
+        "bytes requested by the program",
+        true,
+    ),
+];
+
+/// Metrics of the contract that have no column in the first table.
+const DETAILS_ONLY: [&str; 17] = [
+    "cpu_ns_per_op",
+    "wait_ns_per_op",
+    "ops_per_s",
+    "mean_resident_bytes",
+    "peak_live_bytes",
+    "start_resident_bytes",
+    "footprint_at_peak_live",
+    "footprint_mean",
+    "rounding_at_peak_bytes",
+    "unused_resident_at_peak_bytes",
+    "minor_faults",
+    "major_faults",
+    "syscalls",
+    "context_switches",
+    "resident_at_peak_live_bytes",
+    "live_at_peak_resident_bytes",
+    "usable_at_peak_bytes",
+];
+
+/// Columns that at least one of `cells` can fill; metrics that the user defined come last.
+pub(crate) fn of(cells: &[&Cell]) -> Vec<Column> {
+    let has = |name: &str| cells.iter().any(|c| c.metrics.contains_key(name));
+    let mut columns = Vec::new();
+    for (name, head, title, ratio) in SHOWN {
+        let source = if name.is_empty() {
+            Source::P999
+        } else {
+            Source::Metric(name.to_owned())
+        };
+        let there = match &source {
+            Source::Metric(name) => has(name),
+            Source::P999 => cells.iter().any(|c| !c.latency.is_empty()),
+        };
+        if there {
+            columns.push(Column {
+                head: head.to_owned(),
+                title: title.to_owned(),
+                source,
+                ratio,
+            });
+        }
+    }
+    // Counts alone (`--measure counts`) have nothing else to show.
+    if has("syscalls") {
+        for name in ["syscalls", "minor_faults"].into_iter().filter(|n| has(n)) {
+            columns.push(Column {
+                head: name.replace('_', " "),
+                title: name.replace('_', " "),
+                source: Source::Metric(name.to_owned()),
+                ratio: false,
+            });
+        }
+    }
+    let mut own: Vec<&String> = cells
+        .iter()
+        .flat_map(|c| c.metrics.keys())
+        .filter(|n| !DETAILS_ONLY.contains(&n.as_str()) && !SHOWN.iter().any(|s| s.0 == n.as_str()))
+        .collect();
+    own.sort();
+    own.dedup();
+    for name in own {
+        columns.push(Column {
+            head: name.clone(),
+            title: format!("metric {name}"),
+            source: Source::Metric(name.clone()),
+            ratio: true,
+        });
+    }
+    columns
+}

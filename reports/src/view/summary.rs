@@ -1,0 +1,220 @@
+//! All workloads together: a geometric mean for time, ranges for memory.
+//!
+//! There is no mean of memory over workloads: models and traces differ too much in what a byte means, so the
+//! lowest and highest ratio are named with their workloads.
+
+use super::{cells, group_name, keys, memory_metric, time_metric};
+use crate::builder::BASELINE;
+use crate::schema::{Ratio, ResultSet, Status, Subject};
+use crate::{stats, units};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The table over all workloads.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Summary {
+    /// Workloads in the set.
+    pub workloads: usize,
+    pub rows: Vec<SummaryRow>,
+}
+
+/// One subject over all workloads, against the baseline.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct SummaryRow {
+    pub subject: String,
+    pub version: String,
+    pub ours: bool,
+    /// Geometric mean of time.
+    #[serde(skip)]
+    pub time: Option<Ratio>,
+    pub time_text: String,
+    pub time_sort: Option<f64>,
+    /// `v`, `^`, `~`, `?`.
+    pub mark: String,
+    pub class: String,
+    /// Workloads in the mean.
+    pub timed: usize,
+    /// `0.42 (svc) to 1.10 (churn)`.
+    pub memory_text: String,
+    /// Workloads in which its peak was the lowest.
+    pub lowest_peak: usize,
+    /// Workloads with a peak.
+    pub weighed: usize,
+    /// Cells that failed or were not run.
+    pub failed: usize,
+}
+
+impl Summary {
+    /// `None` with fewer than two workloads.
+    pub fn new(result: &ResultSet) -> Option<Self> {
+        let keys = keys(result);
+        if keys.len() < 2 {
+            return None;
+        }
+        let rows = result
+            .subjects
+            .iter()
+            .filter_map(|s| row(result, s))
+            .collect();
+        Some(Self {
+            workloads: keys.len(),
+            rows,
+        })
+    }
+
+    /// The answer in words.
+    pub fn answer(&self) -> Vec<String> {
+        let mut sentences = Vec::new();
+        let mut timed: Vec<&SummaryRow> = self.rows.iter().filter(|r| r.time.is_some()).collect();
+        timed.sort_by(|a, b| {
+            a.time_sort
+                .unwrap_or(1.0)
+                .total_cmp(&b.time_sort.unwrap_or(1.0))
+        });
+        let mut named: Vec<&SummaryRow> = timed.first().copied().into_iter().collect();
+        // Our own first place is never the only thing said.
+        if named.first().is_some_and(|r| r.ours) {
+            named.extend(timed.iter().copied().find(|r| !r.ours));
+        }
+        for (i, r) in named.iter().enumerate() {
+            let Some(ratio) = &r.time else { continue };
+            let word = if i == 0 { "fastest" } else { "without ours" };
+            let differs = if r.mark == "~" {
+                " (not shown to differ)"
+            } else {
+                ""
+            };
+            sentences.push(format!(
+                "{word}: {}, time {}{differs} against {BASELINE}, geometric mean over {} of {} workloads; \
+                 peak {}.",
+                r.label(),
+                units::change_with_ends(ratio),
+                r.timed,
+                self.workloads,
+                if r.memory_text.is_empty() { "not measured" } else { &r.memory_text },
+            ));
+        }
+        if let Some(most) = self
+            .rows
+            .iter()
+            .map(|r| r.lowest_peak)
+            .max()
+            .filter(|m| *m > 0)
+        {
+            let names: Vec<String> = self
+                .rows
+                .iter()
+                .filter(|r| r.lowest_peak == most)
+                .map(SummaryRow::label)
+                .collect();
+            let of = self.rows.iter().map(|r| r.weighed).max().unwrap_or(0);
+            sentences.push(format!(
+                "lowest peak most often: {} ({most} of {of} workloads).",
+                names.join(" and ")
+            ));
+        }
+        let failed: Vec<String> = self
+            .rows
+            .iter()
+            .filter(|r| r.failed > 0)
+            .map(|r| format!("{} {} of {}", r.subject, r.failed, self.workloads))
+            .collect();
+        if !failed.is_empty() {
+            sentences.push(format!("failed or not run: {}.", failed.join(", ")));
+        }
+        sentences
+    }
+}
+
+impl SummaryRow {
+    fn label(&self) -> String {
+        if self.ours {
+            format!("{} (ours)", self.subject)
+        } else {
+            self.subject.clone()
+        }
+    }
+}
+
+fn row(result: &ResultSet, subject: &Subject) -> Option<SummaryRow> {
+    let mut logs: Vec<BTreeMap<u32, f64>> = Vec::new();
+    let mut peaks: Vec<(f64, String)> = Vec::new();
+    let (mut failed, mut lowest_peak, mut present, mut weighed) = (0, 0, 0, 0);
+    for key in keys(result) {
+        let group = cells(result, &key);
+        let ok = |name: &str| {
+            group
+                .iter()
+                .copied()
+                .find(|c| c.subject == name && c.status == Status::Ok)
+        };
+        let Some(cell) = group.iter().find(|c| c.subject == subject.name) else {
+            continue;
+        };
+        present += 1;
+        if cell.status != Status::Ok {
+            failed += 1;
+            continue;
+        }
+        let peak = |c: &crate::schema::Cell| {
+            memory_metric(c)
+                .and_then(|m| c.metrics.get(m))
+                .map(|m| m.median)
+        };
+        if let Some(mine) = peak(cell) {
+            weighed += 1;
+            let others = group
+                .iter()
+                .filter(|c| c.status == Status::Ok)
+                .filter_map(|c| peak(c));
+            lowest_peak += usize::from(others.fold(f64::INFINITY, f64::min) >= mine);
+        }
+        let Some(base) = ok(BASELINE).filter(|b| b.subject != cell.subject) else {
+            continue;
+        };
+        if let Some(r) = memory_metric(cell).and_then(|m| cell.metrics.get(m)?.ratio_to_system) {
+            peaks.push((r.median, group_name(result, &key)));
+        }
+        let pair = time_metric(cell).and_then(|m| {
+            Some(stats::log_pairs(
+                &cell.metrics.get(m)?.samples,
+                &base.metrics.get(m)?.samples,
+            ))
+        });
+        logs.extend(pair.filter(|p| !p.is_empty()));
+    }
+    if present == 0 {
+        return None;
+    }
+    let time = stats::geometric_mean_of_pairs(&logs);
+    peaks.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let memory_text = match (peaks.first(), peaks.last()) {
+        (Some(low), Some(high)) if peaks.len() > 1 => {
+            format!("{:.2} ({}) to {:.2} ({})", low.0, low.1, high.0, high.1)
+        }
+        (Some(only), _) => format!("{:.2} ({})", only.0, only.1),
+        _ => String::new(),
+    };
+    let (mark, class) = match &time {
+        None => ("", ""),
+        Some(r) if (r.pairs as usize) < stats::MIN_BLOCKS => ("?", ""),
+        Some(r) if !stats::shown_different(r) => ("~", ""),
+        Some(r) if r.median < 1.0 => ("v", "better"),
+        Some(_) => ("^", "worse"),
+    };
+    Some(SummaryRow {
+        subject: subject.name.clone(),
+        version: subject.version.clone(),
+        ours: subject.is_ours(),
+        time_text: time.map(|r| format!("{:.2}", r.median)).unwrap_or_default(),
+        time_sort: time.map(|r| r.median),
+        time,
+        mark: mark.to_owned(),
+        class: class.to_owned(),
+        timed: logs.len(),
+        memory_text,
+        lowest_peak,
+        weighed,
+        failed,
+    })
+}
