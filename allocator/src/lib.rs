@@ -1,1 +1,98 @@
-//! spanalloc.
+//! spanalloc: a general-purpose memory allocator in TCMalloc's three tiers.
+//!
+//! *Front end*: a cache per thread. *Middle tier*: per size class a transfer cache of batches and
+//! a central free list of spans. *Back end*: a page heap. `docs/DESIGN.md` follows one allocation
+//! through all of them. Linux on x86-64 only.
+//!
+//! ```
+//! #[global_allocator]
+//! static ALLOCATOR: spanalloc::SpanAlloc = spanalloc::SpanAlloc;
+//!
+//! let text = String::from("lives in a 16-byte block");
+//! assert!(spanalloc::stats().in_use_bytes > 0);
+//! # drop(text);
+//! ```
+//!
+//! Modules stand in the order of their layers: each uses only those above it in this list.
+#![no_std]
+#![allow(
+    unexpected_cfgs,
+    reason = "cfg(loom) is set by RUSTFLAGS for the model tests"
+)]
+
+#[cfg(any(test, loom))]
+extern crate std;
+
+#[cfg(test)]
+use std::prelude::rust_2024::*;
+
+pub mod units;
+
+#[cfg(not(loom))]
+pub mod size_class;
+
+#[cfg(not(loom))]
+pub mod os;
+
+pub mod sync;
+
+#[cfg(not(loom))]
+pub mod fault;
+
+pub mod chain;
+
+#[cfg(not(loom))]
+pub mod span;
+
+#[cfg(not(loom))]
+pub mod page_map;
+
+#[cfg(not(loom))]
+pub mod metadata;
+
+#[cfg(not(loom))]
+pub mod run_lists;
+
+#[cfg(not(loom))]
+pub mod page_heap;
+
+#[cfg(not(loom))]
+pub mod scavenger;
+
+#[cfg(not(loom))]
+pub mod central;
+
+pub mod transfer_cache;
+
+#[cfg(not(loom))]
+pub mod heap;
+
+#[cfg(not(loom))]
+pub mod thread_cache;
+
+#[cfg(not(loom))]
+pub mod tls;
+
+#[cfg(not(loom))]
+pub mod config;
+
+#[cfg(not(loom))]
+pub mod alloc;
+
+#[cfg(not(loom))]
+pub mod thread;
+
+#[cfg(not(loom))]
+pub mod stats;
+
+#[cfg(not(loom))]
+mod global;
+
+#[cfg(not(loom))]
+pub use global::SpanAlloc;
+
+#[cfg(not(loom))]
+pub use alloc::{Trimmed, trim};
+
+#[cfg(not(loom))]
+pub use stats::{Stats, stats};

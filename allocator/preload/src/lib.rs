@@ -1,6 +1,26 @@
-//! libspanalloc.so.
+//! libspanalloc.so: the malloc family of a process, by `LD_PRELOAD` or by linking.
+//!
+//! Only this library exports `malloc` and its relatives; the crate `spanalloc` never does, so that
+//! linking it into a program cannot replace that program's allocator by accident. `no_std`, so
+//! that start-up touches as little memory as possible.
 #![no_std]
+
+mod c;
+mod cxx;
+mod extensions;
+mod legacy;
+
+/// Called by the loader before `main`, and before the constructors of everything that depends on
+/// us. Allocation works earlier too; here is what is better done once and in one thread.
+extern "C" fn constructor() {
+    spanalloc::thread::start_process();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = constructor;
+
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+    spanalloc::fault::die_bug()
 }

@@ -1,0 +1,125 @@
+//! The C++ operators `new` and `delete` in all their mangled forms.
+//!
+//! We cannot throw `std::bad_alloc` from here, so the throwing forms of `new` end the process with
+//! a line on standard error when memory is short; the `nothrow` forms return null. Sized forms of
+//! `delete` need no page map: the size says the class, because C++ memory is never resized.
+
+use core::ffi::c_void;
+use spanalloc::alloc;
+use spanalloc::fault::die_out_of_memory;
+
+/// `std::align_val_t`.
+type Align = usize;
+/// `const std::nothrow_t&`.
+type Nothrow = *const c_void;
+
+#[inline(always)]
+fn new(size: usize) -> *mut c_void {
+    let block = alloc::allocate(size);
+    if block.is_null() {
+        die_out_of_memory("operator new", size)
+    } else {
+        block.cast()
+    }
+}
+
+#[inline(always)]
+fn new_aligned(size: usize, align: Align) -> *mut c_void {
+    let block = alloc::allocate_aligned(align, size);
+    if block.is_null() {
+        die_out_of_memory("operator new", size)
+    } else {
+        block.cast()
+    }
+}
+
+macro_rules! throwing_new {
+    ($($name:ident)*) => {$(
+        /// `operator new(size_t)` or `new[]`.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name(size: usize) -> *mut c_void {
+            new(size)
+        }
+    )*};
+}
+throwing_new!(_Znwm _Znam);
+
+macro_rules! nothrow_new {
+    ($($name:ident)*) => {$(
+        /// `operator new(size_t, const nothrow_t&)` or `new[]`.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name(size: usize, _: Nothrow) -> *mut c_void {
+            alloc::allocate(size).cast()
+        }
+    )*};
+}
+nothrow_new!(_ZnwmRKSt9nothrow_t _ZnamRKSt9nothrow_t);
+
+macro_rules! aligned_new {
+    ($($name:ident)*) => {$(
+        /// `operator new(size_t, align_val_t)` or `new[]`.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name(size: usize, align: Align) -> *mut c_void {
+            new_aligned(size, align)
+        }
+    )*};
+}
+aligned_new!(_ZnwmSt11align_val_t _ZnamSt11align_val_t);
+
+macro_rules! aligned_nothrow_new {
+    ($($name:ident)*) => {$(
+        /// `operator new(size_t, align_val_t, const nothrow_t&)` or `new[]`.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name(size: usize, align: Align, _: Nothrow) -> *mut c_void {
+            alloc::allocate_aligned(align, size).cast()
+        }
+    )*};
+}
+aligned_nothrow_new!(
+    _ZnwmSt11align_val_tRKSt9nothrow_t
+    _ZnamSt11align_val_tRKSt9nothrow_t
+);
+
+macro_rules! delete {
+    ($($name:ident($($unused:ty),*))*) => {$(
+        /// `operator delete` or `delete[]`.
+        ///
+        /// # Safety
+        /// Null or a live block of the matching `new`.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(block: *mut c_void $(, _: $unused)*) {
+            // SAFETY: the caller's duty.
+            unsafe { alloc::free(block.cast()) }
+        }
+    )*};
+}
+delete!(
+    _ZdlPv()
+    _ZdaPv()
+    _ZdlPvRKSt9nothrow_t(Nothrow)
+    _ZdaPvRKSt9nothrow_t(Nothrow)
+    _ZdlPvSt11align_val_t(Align)
+    _ZdaPvSt11align_val_t(Align)
+    _ZdlPvSt11align_val_tRKSt9nothrow_t(Align, Nothrow)
+    _ZdaPvSt11align_val_tRKSt9nothrow_t(Align, Nothrow)
+    _ZdlPvmSt11align_val_t(usize, Align)
+    _ZdaPvmSt11align_val_t(usize, Align)
+);
+
+macro_rules! sized_delete {
+    ($($name:ident)*) => {$(
+        /// `operator delete(void*, size_t)` or `delete[]`.
+        ///
+        /// # Safety
+        /// Null or a live block that `new` returned for this size.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(block: *mut c_void, size: usize) {
+            if block.is_null() {
+                return;
+            }
+            // SAFETY: the caller's duty.
+            unsafe { alloc::free_sized(block.cast(), size, 1) }
+        }
+    )*};
+}
+sized_delete!(_ZdlPvm _ZdaPvm);

@@ -1,0 +1,52 @@
+//! `spanalloc_*`: what `spanalloc.h` declares.
+
+use core::ffi::{CStr, c_char, c_int};
+
+/// The version with a null byte at its end, taken from the package.
+static VERSION: &CStr = {
+    const TEXT: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    match CStr::from_bytes_with_nul(TEXT.as_bytes()) {
+        Ok(text) => text,
+        Err(_) => panic!("a version has no null byte"),
+    }
+};
+
+/// The version, for example "0.1.0".
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_version() -> *const c_char {
+    VERSION.as_ptr()
+}
+
+/// Writes the statistics as JSON and a null byte into `buffer` of `len` bytes. Returns the length
+/// of the text without the null byte; if that is not less than `len`, the text was cut off.
+///
+/// # Safety
+/// `buffer` is writable for `len` bytes, or `len` is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spanalloc_stats_json(buffer: *mut c_char, len: usize) -> usize {
+    if buffer.is_null() || len == 0 {
+        return spanalloc::stats::write_json(&mut []);
+    }
+    // SAFETY: the caller's duty; zeroed first, because a slice must not be uninitialised.
+    unsafe {
+        buffer.write_bytes(0, len);
+        let bytes = core::slice::from_raw_parts_mut(buffer.cast::<u8>(), len - 1);
+        spanalloc::stats::write_json(bytes)
+    }
+}
+
+/// Gives all free memory back to the system. Returns the bytes given back.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_release_memory() -> usize {
+    spanalloc::trim(0).released_bytes
+}
+
+/// Would write a sampled heap profile to `path`. This version has no sampling yet and returns
+/// `ENOTSUP`.
+///
+/// # Safety
+/// `path` is a C string or null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spanalloc_heap_profile(_path: *const c_char) -> c_int {
+    libc::ENOTSUP
+}

@@ -1,0 +1,379 @@
+//! The allocator of the process: malloc and its relatives over the one global heap. The fast
+//! paths are here; each ends in a jump to a cold function that does everything rare.
+//!
+//! Results follow the C library: null with `errno` = `ENOMEM` when memory is short, `errno`
+//! untouched otherwise (free keeps it because nothing here calls libc on that path).
+
+use crate::chain::Chain;
+use crate::fault::{Fault, die};
+use crate::heap::{Block, Heap};
+use crate::os::Linux;
+use crate::size_class::{MAX_SMALL, NUM_CLASSES, class_of, class_of_aligned, size_of_class};
+use crate::thread::attach;
+use crate::thread_cache::ThreadCache;
+use crate::tls;
+use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SIZE, pages_for};
+use core::ptr::null_mut;
+
+/// The heap of the process.
+pub(crate) static HEAP: Heap<Linux> = Heap::new(Linux);
+
+/// Blocks that grow by realloc beyond this get a span of their own with room behind it.
+const GROWING: usize = 32 << 10;
+/// Blocks of this size and more are moved by the page tables when they have to move …
+const REMAP: usize = 512 << 10;
+/// … but each move splits kernel mappings, of which a process may have 65,530.
+const MAX_REMAPS: u64 = 2_000;
+
+#[cold]
+fn no_memory() -> *mut u8 {
+    // SAFETY: errno is the thread's own.
+    unsafe { *libc::__errno_location() = libc::ENOMEM };
+    null_mut()
+}
+
+/// A block of at least `size` bytes, aligned to 16 (8 for up to 8 bytes). Null: no memory.
+#[inline(always)]
+#[must_use]
+pub fn allocate(size: usize) -> *mut u8 {
+    if let Some(class) = class_of(size) {
+        let block = tls::cache().pop(class);
+        if !block.is_null() {
+            return block;
+        }
+    }
+    allocate_slow(size)
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn allocate_slow(size: usize) -> *mut u8 {
+    match class_of(size) {
+        Some(class) => allocate_class_slow(class),
+        None => {
+            let (block, _) = HEAP.allocate_large(size, 1);
+            if block.is_null() { no_memory() } else { block }
+        }
+    }
+}
+
+/// A block of a class whose bin is empty.
+fn allocate_class_slow(class: usize) -> *mut u8 {
+    let block = match attach() {
+        Some(cache) => {
+            // A new cache may have been filled by what attaching itself allocated.
+            let block = cache.pop(class);
+            if block.is_null() {
+                cache.refill(&HEAP, class)
+            } else {
+                block
+            }
+        }
+        None => HEAP.take_one(class).0,
+    };
+    if block.is_null() { no_memory() } else { block }
+}
+
+/// As [`allocate`], with all `size` bytes zero.
+#[inline]
+#[must_use]
+pub fn allocate_zeroed(size: usize) -> *mut u8 {
+    if size < OS_PAGE {
+        let block = allocate(size);
+        if !block.is_null() {
+            // SAFETY: the block has at least `size` bytes.
+            unsafe { block.write_bytes(0, size) };
+        }
+        return block;
+    }
+    allocate_zeroed_slow(size)
+}
+
+/// From a page upwards it pays to know that memory is zero already.
+#[cold]
+#[inline(never)]
+fn allocate_zeroed_slow(size: usize) -> *mut u8 {
+    let (block, zero) = match class_of(size) {
+        Some(class) => {
+            let cached = attach().map_or(null_mut(), |cache| cache.pop(class));
+            if cached.is_null() {
+                HEAP.take_one(class)
+            } else {
+                (cached, false)
+            }
+        }
+        None => HEAP.allocate_large(size, 1),
+    };
+    if block.is_null() {
+        return no_memory();
+    }
+    if !zero {
+        // SAFETY: the block has at least `size` bytes.
+        unsafe { block.write_bytes(0, size) };
+    }
+    block
+}
+
+/// A block of at least `size` bytes at a multiple of `align`, a power of two.
+#[inline]
+#[must_use]
+pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
+    if plain_alignment(align, size) {
+        allocate(size)
+    } else {
+        allocate_aligned_slow(align, size)
+    }
+}
+
+/// [`allocate`] gives blocks of `size` this alignment anyway.
+#[inline(always)]
+const fn plain_alignment(align: usize, size: usize) -> bool {
+    align <= 8 || (align <= MIN_ALIGN && size > 8)
+}
+
+#[inline(never)]
+fn allocate_aligned_slow(align: usize, size: usize) -> *mut u8 {
+    if let Some(class) = class_of_aligned(size, align) {
+        let block = tls::cache().pop(class);
+        return if block.is_null() {
+            allocate_class_slow(class)
+        } else {
+            block
+        };
+    }
+    let (block, _) = HEAP.allocate_large(size, align);
+    // A run that could not be cut at the alignment comes back as null.
+    if block.is_null() { no_memory() } else { block }
+}
+
+/// Frees a block; null is ignored. Anything that is not a live block ends the process, at once or
+/// when the thread cache flushes it.
+///
+/// # Safety
+/// `block` is null or was returned by this allocator and not freed since.
+#[inline(always)]
+pub unsafe fn free(block: *mut u8) {
+    if let Some(page) = HEAP.pages.map.page_of(block as usize) {
+        // SAFETY: the page is in the heap; class 0 has no room, so it takes the slow path.
+        unsafe {
+            let class = HEAP.pages.map.class_of_page(page);
+            if tls::cache().push(class, block) {
+                return;
+            }
+        }
+    }
+    // SAFETY: the caller's duty.
+    unsafe { free_slow(block) }
+}
+
+/// # Safety
+/// As [`free`].
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn free_slow(block: *mut u8) {
+    if block.is_null() {
+        return;
+    }
+    match HEAP.block_of(block) {
+        // SAFETY: the caller's duty.
+        Block::Small(class) => unsafe { free_class_slow(block, class) },
+        // SAFETY: the span is the block's.
+        Block::Large(span) => unsafe { HEAP.pages.free(span) },
+    }
+}
+
+/// # Safety
+/// `block` is an object of `class` that is not in use any more.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn free_class_slow(block: *mut u8, class: usize) {
+    match attach() {
+        Some(cache) => {
+            if cache.peek(class) == block {
+                die(Fault::DoubleFree, block as usize);
+            }
+            // SAFETY: the caller's duty.
+            unsafe { cache.overflow(&HEAP, class, block) };
+        }
+        None => {
+            // SAFETY: the caller's duty.
+            unsafe {
+                crate::chain::set_next(block, null_mut());
+                HEAP.centrals[class].0.give(
+                    &HEAP.pages,
+                    class,
+                    Chain {
+                        head: block,
+                        len: 1,
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// Frees a block whose size and alignment at allocation are known: no page map is read.
+///
+/// # Safety
+/// `block` is not null, came from [`allocate`], [`allocate_zeroed`] or [`allocate_aligned`] with
+/// exactly these (or from [`reallocate_exact`] to this size) and was not freed since.
+#[inline(always)]
+pub unsafe fn free_sized(block: *mut u8, size: usize, align: usize) {
+    // Blocks that grew beyond `GROWING` may be spans of their own.
+    if size > GROWING || !plain_alignment(align, size) {
+        // SAFETY: the caller's duty.
+        return unsafe { free(block) };
+    }
+    if let Some(class) = class_of(size) {
+        // SAFETY: the caller's duty: the block has the class that its size asks for.
+        unsafe {
+            if !tls::cache().push(class, block) {
+                free_class_slow(block, class);
+            }
+        }
+    }
+}
+
+/// Bytes of the block that the program may use; 0 for null.
+///
+/// # Safety
+/// As [`free`].
+#[must_use]
+pub unsafe fn usable_size(block: *mut u8) -> usize {
+    if block.is_null() {
+        0
+    } else {
+        HEAP.usable_size(block)
+    }
+}
+
+/// Gives a block another size, in place if it fits and would not waste half of it, else by
+/// moving. Null: no memory, and the block stays as it was.
+///
+/// # Safety
+/// As [`free`], and `block` is not null.
+#[must_use]
+pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
+    match HEAP.block_of(block) {
+        Block::Small(class) => {
+            let old = size_of_class(class);
+            if size <= old && (size > old / 2 || old <= 64) {
+                return block;
+            }
+            // SAFETY: the caller's duty.
+            unsafe { move_to(block, old, size) }
+        }
+        // SAFETY: the caller's duty.
+        Block::Large(span) => unsafe {
+            let old = (*span).bytes();
+            // Shrinking to where classes are finer than pages is a move.
+            if size > GROWING
+                && size <= crate::units::MAX_REQUEST
+                && HEAP.pages.resize_in_place(span, pages_for(size))
+            {
+                return block;
+            }
+            move_to(block, old, size)
+        },
+    }
+}
+
+/// As [`reallocate`], but blocks up to 32 KiB always end up in the class that their size asks
+/// for, so that [`free_sized`] may be used on them.
+///
+/// # Safety
+/// As [`reallocate`]; `old` is the block's present size and its alignment was at most 16.
+#[must_use]
+pub unsafe fn reallocate_exact(block: *mut u8, old: usize, size: usize) -> *mut u8 {
+    if size > GROWING {
+        // SAFETY: the caller's duty.
+        return unsafe { reallocate(block, size) };
+    }
+    if class_of(old) == class_of(size) {
+        return block;
+    }
+    let moved = allocate(size);
+    if !moved.is_null() {
+        // SAFETY: both blocks have the bytes that are copied, and they differ.
+        unsafe {
+            moved.copy_from_nonoverlapping(block, old.min(size));
+            free(block);
+        }
+    }
+    moved
+}
+
+/// Moves a block of `old` usable bytes to a new one of `size`.
+///
+/// # Safety
+/// As [`reallocate`].
+unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
+    let grows = size > old;
+    let moved = if grows && size > GROWING && old >= PAGE_SIZE {
+        let (moved, _) = HEAP.allocate_growing(size);
+        if moved.is_null() { no_memory() } else { moved }
+    } else {
+        allocate(size)
+    };
+    if moved.is_null() {
+        return moved;
+    }
+    let bytes = old.min(size);
+    // SAFETY: the caller's duty; both blocks have `bytes` bytes, and they differ.
+    unsafe {
+        if !(grows && bytes >= REMAP && remap(block, moved, bytes)) {
+            moved.copy_from_nonoverlapping(block, bytes);
+        }
+        free(block);
+    }
+    moved
+}
+
+/// Moves whole pages from one large block to another; false: not possible, nothing has changed.
+///
+/// # Safety
+/// Both blocks are large, live, and at least `bytes` long, a multiple of the page.
+unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
+    use crate::os::Os;
+    let (Block::Large(_), Block::Large(span)) = (HEAP.block_of(from), HEAP.block_of(to)) else {
+        return false;
+    };
+    {
+        let mut inner = HEAP.pages.inner.lock();
+        if inner.counters.moved_by_remap >= MAX_REMAPS {
+            return false;
+        }
+        inner.counters.moved_by_remap += 1;
+    }
+    // SAFETY: the span is live and ours.
+    unsafe { (*span).needzero = true };
+    HEAP.pages.os.move_pages(from as usize, to as usize, bytes)
+}
+
+/// What a trim could do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Bytes given back to the system.
+    pub released_bytes: usize,
+    /// Bytes in other threads' caches, which they will empty at their next slow path.
+    pub unreachable_bytes: usize,
+}
+
+/// Gives back to the system what is free: the caller's cache, the middle tier, and all free pages
+/// but `keep_bytes`. Other threads are asked to empty their caches when they next miss.
+pub fn trim(keep_bytes: usize) -> Trimmed {
+    HEAP.raise_epoch();
+    let own: &ThreadCache = tls::cache();
+    own.follow_epoch(&HEAP);
+    let released_bytes = HEAP.trim(keep_bytes);
+    let mut unreachable_bytes = 0;
+    crate::thread::REGISTRY
+        .lock()
+        .for_each(|cache| unreachable_bytes += cache.bytes());
+    Trimmed {
+        released_bytes,
+        unreachable_bytes,
+    }
+}
+
+const _: () = assert!(MAX_SMALL > GROWING && NUM_CLASSES < 256);

@@ -1,0 +1,322 @@
+//! The middle tier's lower half: the central free list of one class (Go's mcentral).
+//!
+//! It owns spans, whose bitmaps say which objects are free, and deals in chains: a refill walks a
+//! span's bitmap in address order, which undoes whatever order the program freed in; a flush sets
+//! bits, and a bit that is set already is a double free. Spans with free objects are in four
+//! lists by how empty they are, and the fullest is used first, so that sparse spans can drain and
+//! go back to the page heap. Invariants: M1 a span is in list ⌊4·available/(objects+1)⌋ while
+//! anything in it is available, else in none; M2 `spans` counts the class's spans.
+
+use crate::chain::{Chain, ChainBuilder, next_of};
+use crate::fault::{Fault, die};
+use crate::os::Os;
+use crate::page_heap::{PageHeap, Use};
+use crate::size_class::{object_index, size_of_class, span_pages};
+use crate::span::{NO_LIST, Span, SpanList, SpanTable, State};
+use crate::sync::Locked;
+use crate::units::page_bytes;
+
+const LISTS: usize = 4;
+/// One wholly free span of a class is kept if it is at most this long.
+const KEPT_PAGES: u32 = 2;
+
+/// The central free list of one class.
+#[derive(Debug)]
+pub struct Central {
+    pub(crate) inner: Locked<Inner>,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub struct Inner {
+    pub(crate) lists: [SpanList; LISTS],
+    /// The wholly free span that is kept, 0 if none.
+    kept: u32,
+    /// Spans of the class.
+    pub(crate) spans: u32,
+    /// Pages in them.
+    pub(crate) pages: u32,
+    /// Spans taken so far; longer spans are taken as this grows.
+    level: u32,
+    /// Objects handed up and taken back in all (Go's nmalloc).
+    pub(crate) handed_out: u64,
+    pub(crate) taken_back: u64,
+}
+
+fn list_for(available: u32, objects: u16) -> u8 {
+    if available == 0 {
+        NO_LIST
+    } else {
+        (available * 4 / (u32::from(objects) + 1)) as u8
+    }
+}
+
+impl Central {
+    /// Without spans.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            inner: Locked::new(Inner {
+                lists: [SpanList::new(); LISTS],
+                kept: 0,
+                spans: 0,
+                pages: 0,
+                level: 0,
+                handed_out: 0,
+                taken_back: 0,
+            }),
+        }
+    }
+
+    /// Up to `want` objects of `class` in address order per span; fewer when memory is short.
+    pub fn take<O: Os>(&self, heap: &PageHeap<O>, class: usize, want: usize) -> Chain {
+        let table = || heap.map.table();
+        let mut chain = ChainBuilder::new();
+        let mut inner = self.inner.lock();
+        while chain.len() < want {
+            let span = inner.usable_span(heap, class);
+            if span.is_null() {
+                break;
+            }
+            // SAFETY: the span belongs to this class, whose lock we hold.
+            unsafe {
+                take_from(heap, span, want - chain.len(), &mut chain);
+                inner.relist(table(), span);
+            }
+        }
+        inner.handed_out += chain.len() as u64;
+        drop(inner);
+        chain.finish()
+    }
+
+    /// One object and whether it is known to be zero.
+    pub fn take_one<O: Os>(&self, heap: &PageHeap<O>, class: usize) -> (*mut u8, bool) {
+        let mut inner = self.inner.lock();
+        let span = inner.usable_span(heap, class);
+        if span.is_null() {
+            return (core::ptr::null_mut(), false);
+        }
+        inner.handed_out += 1;
+        // SAFETY: the span belongs to this class, whose lock we hold.
+        unsafe {
+            let zero = (*span).free == 0 && !(*span).needzero;
+            let mut chain = ChainBuilder::new();
+            take_from(heap, span, 1, &mut chain);
+            inner.relist(heap.map.table(), span);
+            // Not finished: that would write a link into memory that is known to be zero.
+            (chain.head(), zero)
+        }
+    }
+
+    /// Takes `chain` back. A wrong pointer in it ends the process.
+    ///
+    /// # Safety
+    /// The objects are free and nobody else's.
+    pub unsafe fn give<O: Os>(&self, heap: &PageHeap<O>, class: usize, chain: Chain) {
+        let mut inner = self.inner.lock();
+        let mut object = chain.head;
+        for _ in 0..chain.len {
+            // SAFETY: the caller's duty; the link is read before the object is given away.
+            unsafe {
+                let next = next_of(object);
+                inner.put(heap, class, object);
+                object = next;
+            }
+        }
+        inner.taken_back += chain.len as u64;
+    }
+
+    /// Gives the kept free span back to the page heap.
+    pub fn trim<O: Os>(&self, heap: &PageHeap<O>) {
+        let mut inner = self.inner.lock();
+        if inner.kept != 0 {
+            // SAFETY: the kept span is wholly free and in a list.
+            unsafe {
+                let span = heap.map.table().get(inner.kept);
+                inner.kept = 0;
+                inner.retire(heap, span);
+            }
+        }
+    }
+}
+
+impl Default for Central {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Inner {
+    /// The fullest span that still has an object, a new one if there is none, null if that fails.
+    fn usable_span<O: Os>(&mut self, heap: &PageHeap<O>, class: usize) -> *mut Span {
+        let table = heap.map.table();
+        for list in &self.lists {
+            if list.head != 0 {
+                if list.head == self.kept {
+                    self.kept = 0;
+                }
+                // SAFETY: numbers in the lists have records.
+                return unsafe { table.get(list.head) };
+            }
+        }
+        let pages = span_pages(class, self.level);
+        let span = heap.allocate(pages, 1, Use::Small(class as u8));
+        if span.is_null() {
+            return span;
+        }
+        self.level = self.level.saturating_add(1);
+        self.spans += 1;
+        // SAFETY: the span is new and ours.
+        unsafe {
+            self.pages += (*span).pages;
+            self.relist(heap.map.table(), span);
+        }
+        span
+    }
+
+    /// Moves a span to the list for what is available in it.
+    ///
+    /// # Safety
+    /// The span belongs to this class.
+    unsafe fn relist(&mut self, table: SpanTable, span: *mut Span) {
+        // SAFETY: the caller's duty.
+        unsafe {
+            let list = list_for((*span).available(), (*span).objects);
+            if list == (*span).list {
+                return;
+            }
+            if (*span).list != NO_LIST {
+                self.lists[(*span).list as usize].remove(table, span);
+            }
+            (*span).list = list;
+            if list != NO_LIST {
+                self.lists[list as usize].push(table, span);
+            }
+        }
+    }
+
+    /// Puts one object back into its span.
+    ///
+    /// # Safety
+    /// `object` is not used by anybody. (That it is an object of this class at all is checked.)
+    #[inline]
+    unsafe fn put<O: Os>(&mut self, heap: &PageHeap<O>, class: usize, object: *mut u8) {
+        let addr = object as usize;
+        let Some(page) = heap.map.page_of(addr) else {
+            die(Fault::ForeignPointer, addr)
+        };
+        // SAFETY: the page is in the heap; its span is checked before its bitmap is used.
+        unsafe {
+            let span = heap.map.span_of_page(page);
+            if span.is_null() || (*span).state != State::Small {
+                die(Fault::DoubleFree, addr);
+            }
+            if (*span).class as usize != class {
+                die(Fault::WrongSize, addr);
+            }
+            let offset = addr - heap.map.base() - page_bytes((*span).start as usize);
+            let index = object_index(class, offset);
+            if index * size_of_class(class) != offset || index >= (*span).fresh as usize {
+                die(Fault::InteriorPointer, addr);
+            }
+            let word = (*span).bits.add(index / 64);
+            let bit = 1_u64 << (index % 64);
+            if *word & bit != 0 {
+                die(Fault::DoubleFree, addr);
+            }
+            *word |= bit;
+            (*span).first_word = (*span).first_word.min((index / 64) as u16);
+            (*span).free += 1;
+            if (*span).free == (*span).fresh {
+                self.emptied(heap, span);
+            } else {
+                self.relist(heap.map.table(), span);
+            }
+        }
+    }
+
+    /// Every object that the span ever handed out is back.
+    ///
+    /// # Safety
+    /// The span belongs to this class and all its objects are here.
+    #[cold]
+    unsafe fn emptied<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span) {
+        // SAFETY: the caller's duty.
+        unsafe {
+            let table = heap.map.table();
+            self.relist(table, span);
+            if (*span).id == self.kept {
+                return;
+            }
+            if self.kept == 0 && (*span).pages <= KEPT_PAGES {
+                self.kept = (*span).id;
+                return;
+            }
+            self.retire(heap, span);
+        }
+    }
+
+    /// Gives a wholly free span back to the page heap.
+    ///
+    /// # Safety
+    /// The span belongs to this class, all its objects are here, and it is in a list.
+    unsafe fn retire<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span) {
+        // SAFETY: the caller's duty.
+        unsafe {
+            self.lists[(*span).list as usize].remove(heap.map.table(), span);
+            (*span).list = NO_LIST;
+            self.spans -= 1;
+            self.pages -= (*span).pages;
+            if self.spans == 0 {
+                self.level = 0;
+            }
+            heap.free(span);
+        }
+    }
+}
+
+/// Moves up to `want` objects of a span to the chain: given-back ones in address order first,
+/// then never used ones.
+///
+/// # Safety
+/// The caller holds the lock of the span's class.
+unsafe fn take_from<O: Os>(
+    heap: &PageHeap<O>,
+    span: *mut Span,
+    want: usize,
+    chain: &mut ChainBuilder,
+) {
+    // SAFETY: the caller's duty; set bits are below `fresh`, so the objects are in the span.
+    unsafe {
+        let base = heap.map.address((*span).start);
+        let size = (*span).size as usize;
+        let mut left = want;
+        if (*span).free > 0 {
+            let words = (*span).words();
+            let mut index = (*span).first_word as usize;
+            let mut taken = 0_u16;
+            while index < words {
+                let mut word = *(*span).bits.add(index);
+                while word != 0 && left > 0 {
+                    let object = index * 64 + word.trailing_zeros() as usize;
+                    word &= word - 1;
+                    chain.push(base.add(object * size));
+                    left -= 1;
+                    taken += 1;
+                }
+                *(*span).bits.add(index) = word;
+                if left == 0 {
+                    break;
+                }
+                index += 1;
+            }
+            (*span).free -= taken;
+            (*span).first_word = index as u16;
+        }
+        while left > 0 && (*span).fresh < (*span).objects {
+            chain.push(base.add((*span).fresh as usize * size));
+            (*span).fresh += 1;
+            left -= 1;
+        }
+    }
+}

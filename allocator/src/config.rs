@@ -1,0 +1,167 @@
+//! Settings from the environment: `SPANALLOC_CONF="key=value,key=value"`, read once, without
+//! allocating. A key that does not exist or a value that cannot be read is a warning on standard
+//! error and is otherwise ignored.
+
+use crate::fault::Line;
+use crate::{scavenger, thread_cache};
+use core::ffi::{CStr, c_char};
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// The variable's name.
+pub const VARIABLE: &str = "SPANALLOC_CONF";
+/// Keys and what they mean, for warnings and documentation.
+pub const KEYS: [(&str, &str); 2] = [
+    (
+        "decay_ms",
+        "milliseconds that free pages stay before they are released; 0 at once, -1 never",
+    ),
+    (
+        "thread_cache_bytes",
+        "bytes that one thread's caches may hold; 0 turns them nearly off",
+    ),
+];
+
+/// Why a setting was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Problem {
+    UnknownKey,
+    BadValue,
+}
+
+static LOADED: AtomicU32 = AtomicU32::new(0);
+
+/// Reads the environment unless that has been done.
+pub(crate) fn load_once() {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    if LOADED.load(Relaxed) != 0 {
+        return;
+    }
+    // SAFETY: libc's variable; a null means that libc is not initialised yet.
+    let mut entry = unsafe { environ };
+    if entry.is_null() || LOADED.swap(1, Relaxed) != 0 {
+        return;
+    }
+    // SAFETY: `environ` is an array of C strings that ends with null.
+    unsafe {
+        while !(*entry).is_null() {
+            let text = CStr::from_ptr(*entry).to_bytes();
+            if let Some(rest) = text.strip_prefix(VARIABLE.as_bytes())
+                && let Some(value) = rest.strip_prefix(b"=")
+            {
+                apply(value);
+            }
+            entry = entry.add(1);
+        }
+    }
+}
+
+fn apply(text: &[u8]) {
+    for setting in text.split(|&byte| byte == b',') {
+        if let Err(problem) = apply_one(setting) {
+            warn(setting, problem);
+        }
+    }
+}
+
+fn apply_one(setting: &[u8]) -> Result<(), Problem> {
+    let setting = setting.trim_ascii();
+    if setting.is_empty() {
+        return Ok(());
+    }
+    let (key, value) = match setting.iter().position(|&byte| byte == b'=') {
+        Some(at) => (&setting[..at], &setting[at + 1..]),
+        None => (setting, &b""[..]),
+    };
+    let number = || number_of(value).ok_or(Problem::BadValue);
+    match key {
+        b"decay_ms" => scavenger::DECAY_MS.store(number()?.clamp(-1, 86_400_000), Relaxed),
+        b"thread_cache_bytes" => {
+            let bytes = usize::try_from(number()?).map_err(|_| Problem::BadValue)?;
+            thread_cache::LIMIT_BYTES.store(bytes.min(1 << 30), Relaxed);
+        }
+        _ => return Err(Problem::UnknownKey),
+    }
+    Ok(())
+}
+
+/// A decimal number with an optional sign and an optional suffix k, m or g (powers of 1,024).
+fn number_of(text: &[u8]) -> Option<i64> {
+    let (negative, digits) = match text.split_first()? {
+        (b'-', rest) => (true, rest),
+        _ => (false, text),
+    };
+    let (digits, shift) = match digits.split_last()? {
+        (b'k' | b'K', rest) => (rest, 10),
+        (b'm' | b'M', rest) => (rest, 20),
+        (b'g' | b'G', rest) => (rest, 30),
+        _ => (digits, 0),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let mut value = 0_i64;
+    for &digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        value = value
+            .checked_mul(10)?
+            .checked_add(i64::from(digit - b'0'))?;
+    }
+    value = value.checked_mul(1 << shift)?;
+    Some(if negative { -value } else { value })
+}
+
+#[cold]
+fn warn(setting: &[u8], problem: Problem) {
+    let mut line = Line::new();
+    line.text(b"spanalloc: warning: ").text(VARIABLE.as_bytes());
+    line.text(match problem {
+        Problem::UnknownKey => b": unknown key in '",
+        Problem::BadValue => b": cannot read '",
+    });
+    line.text(&setting[..setting.len().min(64)])
+        .text(b"'; keys are");
+    for (index, (key, _)) in KEYS.iter().enumerate() {
+        line.text(if index == 0 { b" " } else { b", " })
+            .text(key.as_bytes());
+    }
+    line.print();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_signs_and_suffixes() {
+        assert_eq!(number_of(b"0"), Some(0));
+        assert_eq!(number_of(b"-1"), Some(-1));
+        assert_eq!(number_of(b"512k"), Some(512 << 10));
+        assert_eq!(number_of(b"2M"), Some(2 << 20));
+        assert_eq!(number_of(b"1g"), Some(1 << 30));
+        for bad in [
+            &b""[..],
+            b"-",
+            b"k",
+            b"1.5",
+            b"1kk",
+            b"99999999999999999999",
+            b"0x10",
+        ] {
+            assert_eq!(number_of(bad), None, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn problems_are_told_apart() {
+        assert_eq!(apply_one(b""), Ok(()));
+        assert_eq!(apply_one(b" "), Ok(()));
+        assert_eq!(apply_one(b"no_such_key=1"), Err(Problem::UnknownKey));
+        assert_eq!(apply_one(b"decay_ms"), Err(Problem::BadValue));
+        assert_eq!(apply_one(b"decay_ms=soon"), Err(Problem::BadValue));
+        assert_eq!(apply_one(b"thread_cache_bytes=-1"), Err(Problem::BadValue));
+    }
+}

@@ -1,0 +1,188 @@
+//! The tiers below the thread caches put together, generic over the page source: what a thread
+//! cache refills from and flushes to, and large blocks.
+
+use crate::central::Central;
+use crate::chain::Chain;
+use crate::fault::{Fault, die};
+use crate::os::Os;
+use crate::page_heap::{PageHeap, Use};
+use crate::size_class::{MAX_SMALL, NUM_CLASSES, batch_of, size_of_class};
+use crate::span::{Span, State};
+use crate::sync::Padded;
+use crate::transfer_cache::{SLOTS, TransferCache};
+use crate::units::{MAX_REQUEST, PAGE_SIZE, pages_for};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Bytes that the transfer cache may hold of one class.
+const TRANSFER_BYTES: usize = 1 << 20;
+
+/// Middle tier and back end.
+#[derive(Debug)]
+pub struct Heap<O> {
+    /// The back end.
+    pub pages: PageHeap<O>,
+    pub(crate) centrals: [Padded<Central>; NUM_CLASSES],
+    pub(crate) transfers: [Padded<TransferCache>; NUM_CLASSES],
+    /// Raised when all thread caches shall be emptied; each does so at its next slow path.
+    epoch: AtomicU32,
+}
+
+/// A block that an address belongs to.
+#[derive(Clone, Copy, Debug)]
+pub enum Block {
+    /// An object of a class. (Whether the address is its start is checked when it is flushed.)
+    Small(usize),
+    /// A span of its own.
+    Large(*mut Span),
+}
+
+impl<O: Os> Heap<O> {
+    /// A heap without memory.
+    #[must_use]
+    pub const fn new(os: O) -> Self {
+        Self {
+            pages: PageHeap::new(os),
+            centrals: [const { Padded(Central::new()) }; NUM_CLASSES],
+            transfers: [const { Padded(TransferCache::new()) }; NUM_CLASSES],
+            epoch: AtomicU32::new(0),
+        }
+    }
+
+    /// Objects for a thread cache: a whole batch that another thread flushed, or up to `want`
+    /// from the central free list. Empty: no memory.
+    #[must_use]
+    pub fn refill(&self, class: usize, thread: u32, want: usize) -> Chain {
+        if let Some(chain) = self.transfers[class].0.fetch(thread, batch_of(class)) {
+            return chain;
+        }
+        self.centrals[class].0.take(&self.pages, class, want)
+    }
+
+    /// One object for a thread without cache, or for calloc; true: it is zero.
+    #[must_use]
+    pub fn take_one(&self, class: usize) -> (*mut u8, bool) {
+        self.centrals[class].0.take_one(&self.pages, class)
+    }
+
+    /// Takes objects back from a thread cache.
+    ///
+    /// # Safety
+    /// The objects of `chain` are free and nobody else's.
+    pub unsafe fn flush(&self, class: usize, thread: u32, chain: Chain) {
+        if chain.len == batch_of(class) {
+            let limit = (TRANSFER_BYTES / (chain.len * size_of_class(class))).clamp(1, SLOTS);
+            if self.transfers[class].0.store(thread, chain.head, limit) {
+                return;
+            }
+        }
+        // SAFETY: the caller's duty.
+        unsafe { self.centrals[class].0.give(&self.pages, class, chain) };
+    }
+
+    /// A block of at least `size` bytes in a span of its own, aligned to `align` (a power of
+    /// two), and whether it is zero. Null: no memory.
+    #[must_use]
+    pub fn allocate_large(&self, size: usize, align: usize) -> (*mut u8, bool) {
+        if size > MAX_REQUEST || align > MAX_REQUEST {
+            return (null_mut(), false);
+        }
+        let align_pages = (align / PAGE_SIZE).max(1);
+        self.started(
+            self.pages
+                .allocate(pages_for(size).max(1), align_pages, Use::Large),
+        )
+    }
+
+    /// As [`Heap::allocate_large`], at a place where it can grow.
+    #[must_use]
+    pub fn allocate_growing(&self, size: usize) -> (*mut u8, bool) {
+        if size > MAX_REQUEST {
+            return (null_mut(), false);
+        }
+        self.started(self.pages.allocate_roomy(pages_for(size).max(1)))
+    }
+
+    fn started(&self, span: *mut Span) -> (*mut u8, bool) {
+        if span.is_null() {
+            return (null_mut(), false);
+        }
+        // SAFETY: the span is in use and ours.
+        unsafe { (self.pages.map.address((*span).start), !(*span).needzero) }
+    }
+
+    /// What block `ptr` is. A pointer that is none ends the process.
+    #[must_use]
+    pub fn block_of(&self, ptr: *mut u8) -> Block {
+        let addr = ptr as usize;
+        let Some(page) = self.pages.map.page_of(addr) else {
+            die(Fault::ForeignPointer, addr)
+        };
+        // SAFETY: the page is in the heap; numbers in the map have records.
+        unsafe {
+            let class = self.pages.map.class_of_page(page);
+            if class != 0 {
+                return Block::Small(class);
+            }
+            let span = self.pages.map.span_of_page(page);
+            if span.is_null() {
+                die(Fault::ForeignPointer, addr);
+            }
+            match (*span).state {
+                State::Large if self.pages.map.address((*span).start) == ptr => Block::Large(span),
+                State::Large if page >= (*span).start as usize && page < (*span).end() as usize => {
+                    die(Fault::InteriorPointer, addr)
+                }
+                // A free run, or an old number within one.
+                _ => die(Fault::DoubleFree, addr),
+            }
+        }
+    }
+
+    /// Bytes of the block at `ptr`, all of which the program may use.
+    #[must_use]
+    pub fn usable_size(&self, ptr: *mut u8) -> usize {
+        match self.block_of(ptr) {
+            Block::Small(class) => size_of_class(class),
+            // SAFETY: the span is the live block's.
+            Block::Large(span) => unsafe { (*span).bytes() },
+        }
+    }
+
+    /// The number that thread caches compare with theirs on slow paths.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Asks all thread caches to empty themselves at their next slow path.
+    pub fn raise_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Empties the middle tier and releases all free pages but `keep_bytes`. Returns the bytes
+    /// given back to the system.
+    pub fn trim(&self, keep_bytes: usize) -> usize {
+        for class in 1..NUM_CLASSES {
+            while let Some(chain) = self.transfers[class].0.drain(batch_of(class)) {
+                // SAFETY: the chain was the transfer cache's and is ours now.
+                unsafe { self.centrals[class].0.give(&self.pages, class, chain) };
+            }
+            self.centrals[class].0.trim(&self.pages);
+        }
+        self.pages.release_free(keep_bytes)
+    }
+
+    /// Visits every lock below the registry in the lock order.
+    pub(crate) fn for_each_lock(&self, mut visit: impl FnMut(&crate::sync::RawLock)) {
+        for transfer in &self.transfers {
+            visit(transfer.0.inner.raw());
+        }
+        for central in &self.centrals {
+            visit(central.0.inner.raw());
+        }
+        visit(self.pages.inner.raw());
+    }
+}
+
+const _: () = assert!(MAX_SMALL == 32 * PAGE_SIZE);

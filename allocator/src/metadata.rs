@@ -1,0 +1,206 @@
+//! Memory for the allocator's own records: bump allocation that is never given back (Go's
+//! persistentalloc) and free lists of fixed-size records on top of it (Go's fixalloc).
+//!
+//! Nothing here locks; everything belongs to the page heap's lock.
+
+use crate::os::{Mapped, Os};
+use crate::units::{OS_PAGE, round_up};
+use core::ptr::{null_mut, with_exposed_provenance_mut};
+
+/// A part of the planned address space that is mapped from its start as far as needed.
+#[derive(Debug)]
+pub struct Section {
+    start: usize,
+    mapped: usize,
+    limit: usize,
+}
+
+impl Section {
+    /// A section that does not exist yet.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            start: 0,
+            mapped: 0,
+            limit: 0,
+        }
+    }
+
+    /// A section of `limit` bytes at `start`, nothing of it mapped.
+    #[must_use]
+    pub const fn new(start: usize, limit: usize) -> Self {
+        Self {
+            start,
+            mapped: 0,
+            limit,
+        }
+    }
+
+    /// Maps the section at least `bytes` far, in steps of `step`. False: no memory.
+    #[must_use]
+    pub fn ensure<O: Os>(&mut self, os: &O, bytes: usize, step: usize) -> bool {
+        if bytes <= self.mapped {
+            return true;
+        }
+        if bytes > self.limit {
+            return false;
+        }
+        for step in [step, OS_PAGE] {
+            let target = round_up(bytes, step).min(round_up(self.limit, OS_PAGE));
+            if os.map_at(self.start + self.mapped, target - self.mapped) == Mapped::Yes {
+                self.mapped = target;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Bytes mapped.
+    #[must_use]
+    pub fn mapped(&self) -> usize {
+        self.mapped
+    }
+
+    /// First address.
+    #[must_use]
+    pub fn start(&self) -> usize {
+        self.start
+    }
+}
+
+/// Records that are never given back to the system.
+#[derive(Debug)]
+pub struct Bump {
+    section: Section,
+    used: usize,
+}
+
+impl Bump {
+    /// Without memory.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            section: Section::none(),
+            used: 0,
+        }
+    }
+
+    /// On top of a section.
+    #[must_use]
+    pub const fn new(section: Section) -> Self {
+        Self { section, used: 0 }
+    }
+
+    /// `bytes` of zeros aligned to `align`, or null.
+    pub fn allocate<O: Os>(&mut self, os: &O, bytes: usize, align: usize) -> *mut u8 {
+        let from = round_up(self.used, align);
+        if !self.section.ensure(os, from + bytes, 64 << 10) {
+            return null_mut();
+        }
+        self.used = from + bytes;
+        with_exposed_provenance_mut(self.section.start() + from)
+    }
+
+    /// Bytes handed out.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used
+    }
+}
+
+/// A free list of records of one size.
+#[derive(Debug)]
+pub struct FixedList {
+    head: *mut u8,
+}
+
+// SAFETY: the records belong to the list; the lock of the page heap guards it.
+unsafe impl Send for FixedList {}
+
+impl FixedList {
+    /// An empty list.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { head: null_mut() }
+    }
+
+    /// A record that was given back, or null. Its contents are old.
+    pub fn take(&mut self) -> *mut u8 {
+        let record = self.head;
+        if !record.is_null() {
+            // SAFETY: members of the list hold the next one in their first word.
+            self.head = unsafe { record.cast::<*mut u8>().read() };
+        }
+        record
+    }
+
+    /// Gives a record back.
+    ///
+    /// # Safety
+    /// `record` is at least a word long, aligned to it, and nobody uses it any more.
+    pub unsafe fn give(&mut self, record: *mut u8) {
+        // SAFETY: the caller's duty.
+        unsafe { record.cast::<*mut u8>().write(self.head) };
+        self.head = record;
+    }
+}
+
+impl Default for FixedList {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::os::fake::FakeOs;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn bump_grows_aligned_and_stops_at_the_limit() {
+        let os = FakeOs::new(64 << 20);
+        let mut bump = Bump::new(Section::new(os.start(), 128 << 10));
+        let first = bump.allocate(&os, 24, 8);
+        let second = bump.allocate(&os, 64, 64);
+        assert_eq!(second as usize - first as usize, 64);
+        assert!(!bump.allocate(&os, 100 << 10, 8).is_null());
+        assert!(
+            bump.allocate(&os, 100 << 10, 8).is_null(),
+            "the limit is 128 KiB"
+        );
+        assert!(
+            !bump.allocate(&os, 1024, 8).is_null(),
+            "a smaller record still fits"
+        );
+    }
+
+    #[test]
+    fn a_section_maps_single_pages_when_memory_is_short() {
+        let os = FakeOs::new(64 << 20);
+        os.limit.store(4096, Ordering::Relaxed);
+        let mut section = Section::new(os.start(), 1 << 20);
+        assert!(section.ensure(&os, 100, 64 << 10));
+        assert_eq!(section.mapped(), 4096);
+        assert!(!section.ensure(&os, 5000, 64 << 10));
+    }
+
+    #[test]
+    fn fixed_list_is_last_in_first_out() {
+        let mut records = [[0_u64; 2]; 2];
+        let (a, b) = (
+            records[0].as_mut_ptr().cast::<u8>(),
+            records[1].as_mut_ptr().cast::<u8>(),
+        );
+        let mut list = FixedList::new();
+        assert!(list.take().is_null());
+        // SAFETY: the records live on the stack beyond the list.
+        unsafe {
+            list.give(a);
+            list.give(b);
+        }
+        assert_eq!(list.take(), b);
+        assert_eq!(list.take(), a);
+        assert!(list.take().is_null());
+    }
+}

@@ -1,0 +1,115 @@
+//! A page source for tests: a block of ordinary memory, with failures on demand.
+
+use super::{Mapped, Os};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+const ALIGN: usize = 64 << 20;
+
+/// Hands out one zeroed block, piece by piece as it is mapped.
+pub struct FakeOs {
+    block: usize,
+    layout: Layout,
+    reach: usize,
+    mapped: AtomicUsize,
+    /// Bytes that may be mapped in all.
+    pub limit: AtomicUsize,
+    /// The clock, advanced by the test.
+    pub clock_ms: AtomicU64,
+    /// Calls of `purge`, and those that shall still succeed.
+    pub purges: AtomicUsize,
+    pub purges_allowed: AtomicUsize,
+    pub moves_allowed: AtomicUsize,
+    /// Addresses in this range are reported as taken.
+    pub taken: (usize, usize),
+}
+
+impl FakeOs {
+    /// A source whose heap may reach over `reach` bytes; metadata has as much again.
+    pub fn new(reach: usize) -> Self {
+        let layout = Layout::from_size_align(reach * 2 + ALIGN, ALIGN).expect("a sane test size");
+        // SAFETY: the size is not zero. The kernel supplies the zero pages lazily.
+        let block = unsafe { alloc_zeroed(layout) } as usize;
+        assert_ne!(block, 0, "no memory for the fake page source");
+        Self {
+            block,
+            layout,
+            reach,
+            mapped: AtomicUsize::new(0),
+            limit: AtomicUsize::new(usize::MAX),
+            clock_ms: AtomicU64::new(0),
+            purges: AtomicUsize::new(0),
+            purges_allowed: AtomicUsize::new(usize::MAX),
+            moves_allowed: AtomicUsize::new(usize::MAX),
+            taken: (0, 0),
+        }
+    }
+
+    /// First address of the block.
+    pub fn start(&self) -> usize {
+        self.block
+    }
+
+    fn spend(counter: &AtomicUsize) -> bool {
+        counter
+            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
+            .is_ok()
+    }
+}
+
+impl Drop for FakeOs {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.block as *mut u8, self.layout) };
+    }
+}
+
+impl Os for FakeOs {
+    fn pick_base(&self, len: usize, attempt: u32) -> Option<usize> {
+        (attempt == 0 && len <= self.layout.size()).then_some(self.block)
+    }
+
+    fn heap_reach(&self) -> usize {
+        self.reach
+    }
+
+    fn map_at(&self, addr: usize, len: usize) -> Mapped {
+        if addr < self.taken.1 && addr + len > self.taken.0 {
+            return Mapped::Taken;
+        }
+        if addr < self.block || addr + len > self.block + self.layout.size() {
+            return Mapped::NoMemory;
+        }
+        if self.mapped.fetch_add(len, Relaxed) + len > self.limit.load(Relaxed) {
+            self.mapped.fetch_sub(len, Relaxed);
+            return Mapped::NoMemory;
+        }
+        Mapped::Yes
+    }
+
+    fn purge(&self, addr: usize, len: usize) -> bool {
+        self.purges.fetch_add(1, Relaxed);
+        if !Self::spend(&self.purges_allowed) {
+            return false;
+        }
+        // SAFETY: the page heap purges free runs inside the block only.
+        unsafe { (addr as *mut u8).write_bytes(0, len) };
+        true
+    }
+
+    fn move_pages(&self, from: usize, to: usize, len: usize) -> bool {
+        if !Self::spend(&self.moves_allowed) {
+            return false;
+        }
+        // SAFETY: both ranges lie in spans that the caller owns and do not overlap.
+        unsafe {
+            (to as *mut u8).copy_from_nonoverlapping(from as *const u8, len);
+            (from as *mut u8).write_bytes(0, len);
+        }
+        true
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.clock_ms.load(Relaxed)
+    }
+}

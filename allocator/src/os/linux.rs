@@ -1,0 +1,198 @@
+//! Linux on x86-64: the only file of the allocator with system calls.
+//!
+//! Calls are made by the `syscall` instruction itself rather than through libc's wrappers, so
+//! that nothing here can touch `errno` (free must keep it) or need libc to be initialised.
+
+use super::{Mapped, Os};
+use core::sync::atomic::AtomicU32;
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!("spanalloc supports Linux on x86-64 only so far");
+
+/// The operating system of production. Holds nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Linux;
+
+/// Above this valgrind does not let programs map, and below the kernel's default mmap area.
+const BASE_FIRST: usize = 1 << 40;
+const BASE_LAST: usize = 12 << 40;
+const BASE_ALIGN: usize = 64 << 20;
+const HEAP_REACH: usize = 1 << 40;
+
+/// # Safety
+/// The arguments must be valid for system call `number`.
+#[inline]
+unsafe fn syscall6(number: libc::c_long, args: [usize; 6]) -> isize {
+    let result: isize;
+    // SAFETY: the kernel clobbers rax, rcx and r11 only; memory effects are the caller's duty.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number as isize => result,
+            in("rdi") args[0],
+            in("rsi") args[1],
+            in("rdx") args[2],
+            in("r10") args[3],
+            in("r8") args[4],
+            in("r9") args[5],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
+}
+
+impl Os for Linux {
+    fn pick_base(&self, len: usize, attempt: u32) -> Option<usize> {
+        if attempt >= 32 {
+            return None;
+        }
+        let mut random = [0_u8; 8];
+        // SAFETY: getrandom writes at most 8 bytes into the buffer. 1 = GRND_NONBLOCK.
+        let got = unsafe {
+            syscall6(
+                libc::SYS_getrandom,
+                [random.as_mut_ptr() as usize, 8, 1, 0, 0, 0],
+            )
+        };
+        let mut word = usize::from_ne_bytes(random);
+        if got != 8 {
+            // Early boot: the stack's address and the time stamp are random enough for a base.
+            // SAFETY: rdtsc has no preconditions.
+            let ticks = unsafe { core::arch::x86_64::_rdtsc() } as usize;
+            word = ticks.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (random.as_ptr() as usize);
+        }
+        let slots = (BASE_LAST - BASE_FIRST - len) / BASE_ALIGN;
+        Some(BASE_FIRST + (word >> 7) % slots * BASE_ALIGN)
+    }
+
+    fn heap_reach(&self) -> usize {
+        HEAP_REACH
+    }
+
+    fn map_at(&self, addr: usize, len: usize) -> Mapped {
+        let flags = libc::MAP_PRIVATE
+            | libc::MAP_ANONYMOUS
+            | libc::MAP_NORESERVE
+            | libc::MAP_FIXED_NOREPLACE;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: MAP_FIXED_NOREPLACE never replaces a mapping, so no live memory is affected.
+        let got = unsafe {
+            syscall6(
+                libc::SYS_mmap,
+                [
+                    addr,
+                    len,
+                    protection as usize,
+                    flags as usize,
+                    usize::MAX,
+                    0,
+                ],
+            )
+        };
+        if got == addr as isize {
+            return Mapped::Yes;
+        }
+        if got > 0 {
+            // A kernel before 4.17 takes the address as a hint only.
+            // SAFETY: the range was mapped just now and nobody knows it.
+            unsafe { syscall6(libc::SYS_munmap, [got as usize, len, 0, 0, 0, 0]) };
+            return Mapped::Taken;
+        }
+        if got == -(libc::EEXIST as isize) {
+            Mapped::Taken
+        } else {
+            Mapped::NoMemory
+        }
+    }
+
+    fn purge(&self, addr: usize, len: usize) -> bool {
+        // SAFETY: the page heap passes free runs only, whose contents nobody needs.
+        unsafe {
+            syscall6(
+                libc::SYS_madvise,
+                [addr, len, libc::MADV_DONTNEED as usize, 0, 0, 0],
+            ) == 0
+        }
+    }
+
+    fn move_pages(&self, from: usize, to: usize, len: usize) -> bool {
+        const MREMAP_DONTUNMAP: usize = 4;
+        let flags = libc::MREMAP_MAYMOVE as usize | libc::MREMAP_FIXED as usize | MREMAP_DONTUNMAP;
+        // SAFETY: both ranges lie in spans that the caller owns; the target's contents are not
+        // needed, the source stays mapped by DONTUNMAP.
+        let got = unsafe { syscall6(libc::SYS_mremap, [from, len, len, flags, to, 0]) };
+        got == to as isize
+    }
+
+    fn now_ms(&self) -> u64 {
+        let mut now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: writes one timespec. Through libc, because its vDSO path is 10 times cheaper
+        // than a system call; it does not fail for this clock, so errno stays.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
+        now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+    }
+}
+
+/// Sleeps while `word` holds `expected`; may return early.
+pub fn futex_wait(word: &AtomicU32, expected: u32) {
+    const FUTEX_WAIT_PRIVATE: usize = 128;
+    let address = core::ptr::from_ref(word) as usize;
+    // SAFETY: the word outlives the call; a null timeout waits for ever.
+    unsafe {
+        syscall6(
+            libc::SYS_futex,
+            [address, FUTEX_WAIT_PRIVATE, expected as usize, 0, 0, 0],
+        );
+    }
+}
+
+/// Wakes one sleeper of `word`.
+pub fn futex_wake_one(word: &AtomicU32) {
+    const FUTEX_WAKE_PRIVATE: usize = 129;
+    let address = core::ptr::from_ref(word) as usize;
+    // SAFETY: waking has no effect on memory.
+    unsafe {
+        syscall6(libc::SYS_futex, [address, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0]);
+    }
+}
+
+/// Writes to standard error; what cannot be written is dropped.
+pub fn write_stderr(text: &[u8]) {
+    // SAFETY: the slice is readable.
+    unsafe {
+        syscall6(
+            libc::SYS_write,
+            [2, text.as_ptr() as usize, text.len(), 0, 0, 0],
+        );
+    }
+}
+
+/// Ends the process by SIGABRT. libc's `abort` neither allocates nor returns.
+pub fn abort_process() -> ! {
+    // SAFETY: no preconditions.
+    unsafe { libc::abort() }
+}
+
+/// CPUs that this process may run on, at least 1.
+pub fn cpu_count() -> usize {
+    let mut mask = [0_u64; 128];
+    // SAFETY: the kernel writes at most the given bytes of the mask.
+    let got = unsafe {
+        syscall6(
+            libc::SYS_sched_getaffinity,
+            [0, size_of_val(&mask), mask.as_mut_ptr() as usize, 0, 0, 0],
+        )
+    };
+    if got <= 0 {
+        return 1;
+    }
+    mask.iter()
+        .map(|word| word.count_ones() as usize)
+        .sum::<usize>()
+        .max(1)
+}

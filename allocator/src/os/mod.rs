@@ -1,0 +1,45 @@
+//! The border to the operating system: where address space comes from and how pages go back.
+//!
+//! [`Os`] is what the page heap asks of it. Production uses [`Linux`]; tests use
+//! [`fake::FakeOs`], which hands out ordinary memory and can be told to fail.
+
+#[cfg(all(test, not(loom)))]
+pub mod fake;
+mod linux;
+
+pub use linux::{Linux, abort_process, cpu_count, futex_wait, futex_wake_one, write_stderr};
+
+/// Answer of [`Os::map_at`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapped {
+    /// The range is readable, writable and zero.
+    Yes,
+    /// Something else lies in the range.
+    Taken,
+    /// The system refuses more memory.
+    NoMemory,
+}
+
+/// A source of zeroed pages at chosen addresses.
+pub trait Os: Sync {
+    /// A start address, 64 MiB aligned, with `len` bytes of presumably unused address space after
+    /// it. `attempt` counts the calls, so that a taken range leads to another one.
+    fn pick_base(&self, len: usize, attempt: u32) -> Option<usize>;
+
+    /// Bytes of address space to plan the heap for.
+    fn heap_reach(&self) -> usize;
+
+    /// Maps `len` bytes of zeros at exactly `addr`.
+    fn map_at(&self, addr: usize, len: usize) -> Mapped;
+
+    /// Gives the memory of mapped pages back; they read as zero afterwards. False: refused, the
+    /// contents are unchanged.
+    fn purge(&self, addr: usize, len: usize) -> bool;
+
+    /// Moves the contents of `len` bytes from `from` to `to` without copying; both ranges stay
+    /// mapped and `from` reads as zero afterwards. False: refused, nothing has changed.
+    fn move_pages(&self, from: usize, to: usize, len: usize) -> bool;
+
+    /// Milliseconds of a monotonic clock, coarse and cheap.
+    fn now_ms(&self) -> u64;
+}

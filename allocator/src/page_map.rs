@@ -1,0 +1,260 @@
+//! The page map: from any address to its size class (one byte a page) and its span (a 32-bit
+//! number a page), and the layout of our address space.
+//!
+//! One range of address space is planned at start and mapped piece by piece:
+//!
+//! ```text
+//! base: | span numbers | classes | span records | metadata | heap ................ |
+//! ```
+//!
+//! Planning costs nothing: nothing is reserved, pieces are mapped when the heap grows, so address
+//! space limits and `mlockall` see only what is used. The heap's start and mapped length lie in
+//! one cache line with the map's address; the range check is also the test for foreign pointers.
+//!
+//! Invariants: P1 all pages of a small span carry its number and class; first and last page of
+//! every other span carry its number; a page outside small spans has class 0. P2 entries are
+//! written before any pointer into the span escapes.
+
+use crate::span::{Span, SpanTable};
+use crate::units::{ARENA_PAGES, PAGE_SHIFT, page_bytes, round_up};
+use core::ptr::{null_mut, with_exposed_provenance_mut};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+
+/// Where the parts of the planned range begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Span numbers, 4 bytes a page.
+    pub numbers: usize,
+    /// Classes, 1 byte a page.
+    pub classes: usize,
+    /// Span records.
+    pub spans: usize,
+    /// Bitmaps and thread caches.
+    pub metadata: usize,
+    /// The heap.
+    pub heap: usize,
+    /// First address behind the heap.
+    pub end: usize,
+}
+
+impl Plan {
+    /// The plan for a heap of up to `reach` bytes (a multiple of 64 MiB) at `base`.
+    #[must_use]
+    pub fn new(base: usize, reach: usize) -> Self {
+        let unit = 64 << 10;
+        let pages = reach >> PAGE_SHIFT;
+        let numbers = base;
+        let classes = round_up(numbers + pages * size_of::<u32>(), unit);
+        let spans = round_up(classes + pages, unit);
+        let metadata = round_up(spans + (pages + 1024) * size_of::<Span>(), unit);
+        // 1/64 of the heap: bitmaps are at most 1/64 of it, thread caches are kilobytes.
+        let heap = round_up(metadata + reach / 64 + (4 << 20), page_bytes(ARENA_PAGES));
+        Self {
+            numbers,
+            classes,
+            spans,
+            metadata,
+            heap,
+            end: heap + reach,
+        }
+    }
+
+    /// Bytes of address space that a plan for `reach` needs.
+    #[must_use]
+    pub fn total(reach: usize) -> usize {
+        Self::new(0, reach).end
+    }
+}
+
+/// The map itself. All fields are set once, except `len`, which grows.
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct PageMap {
+    base: AtomicUsize,
+    len: AtomicUsize,
+    classes: AtomicPtr<AtomicU8>,
+    numbers: AtomicPtr<AtomicU32>,
+    spans: AtomicPtr<Span>,
+}
+
+impl PageMap {
+    /// A map that knows no page.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            base: AtomicUsize::new(0),
+            len: AtomicUsize::new(0),
+            classes: AtomicPtr::new(null_mut()),
+            numbers: AtomicPtr::new(null_mut()),
+            spans: AtomicPtr::new(null_mut()),
+        }
+    }
+
+    /// Tells the map where everything will be. The parts need not be mapped yet.
+    pub fn set_plan(&self, plan: &Plan) {
+        self.classes
+            .store(with_exposed_provenance_mut(plan.classes), Ordering::Relaxed);
+        self.numbers
+            .store(with_exposed_provenance_mut(plan.numbers), Ordering::Relaxed);
+        self.spans
+            .store(with_exposed_provenance_mut(plan.spans), Ordering::Relaxed);
+        self.base.store(plan.heap, Ordering::Release);
+    }
+
+    /// Makes the heap `pages` long. The map must be mapped that far.
+    pub fn set_pages(&self, pages: usize) {
+        self.len.store(page_bytes(pages), Ordering::Release);
+    }
+
+    /// Pages that the heap has grown to.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        self.len.load(Ordering::Acquire) >> PAGE_SHIFT
+    }
+
+    /// First address of the heap.
+    #[must_use]
+    pub fn base(&self) -> usize {
+        self.base.load(Ordering::Relaxed)
+    }
+
+    /// Page of an address, `None` for a foreign one.
+    #[inline(always)]
+    #[must_use]
+    pub fn page_of(&self, addr: usize) -> Option<usize> {
+        let offset = addr.wrapping_sub(self.base.load(Ordering::Relaxed));
+        (offset < self.len.load(Ordering::Relaxed)).then_some(offset >> PAGE_SHIFT)
+    }
+
+    /// Class of a page, 0 when it is not part of a small span.
+    ///
+    /// # Safety
+    /// `page` is below [`PageMap::pages`].
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn class_of_page(&self, page: usize) -> usize {
+        // SAFETY: the class map is mapped for every page of the heap.
+        unsafe {
+            (*self.classes.load(Ordering::Relaxed).add(page)).load(Ordering::Relaxed) as usize
+        }
+    }
+
+    /// Span number of a page, 0 when it never had one. Interior pages of large and free spans may
+    /// carry old numbers: compare with the record's `start`.
+    ///
+    /// # Safety
+    /// `page` is below [`PageMap::pages`].
+    #[inline]
+    #[must_use]
+    pub unsafe fn number_of_page(&self, page: usize) -> u32 {
+        // SAFETY: the number map is mapped for every page of the heap.
+        unsafe { (*self.numbers.load(Ordering::Relaxed).add(page)).load(Ordering::Relaxed) }
+    }
+
+    /// Record of the span that the page's number names, null for number 0.
+    ///
+    /// # Safety
+    /// `page` is below [`PageMap::pages`].
+    #[inline]
+    #[must_use]
+    pub unsafe fn span_of_page(&self, page: usize) -> *mut Span {
+        // SAFETY: the caller's duty; numbers in the map have records.
+        unsafe {
+            match self.number_of_page(page) {
+                0 => null_mut(),
+                id => self.table().get(id),
+            }
+        }
+    }
+
+    /// The span records.
+    #[inline]
+    #[must_use]
+    pub fn table(&self) -> SpanTable {
+        SpanTable::new(self.spans.load(Ordering::Relaxed))
+    }
+
+    /// Address of a page.
+    #[inline]
+    #[must_use]
+    pub fn address(&self, page: u32) -> *mut u8 {
+        with_exposed_provenance_mut(self.base() + page_bytes(page as usize))
+    }
+
+    /// Writes a span's number to its first and last page.
+    ///
+    /// # Safety
+    /// `span` is a live record whose pages the caller owns.
+    pub unsafe fn set_ends(&self, span: *const Span) {
+        let numbers = self.numbers.load(Ordering::Relaxed);
+        // SAFETY: the pages of a span are in the heap.
+        unsafe {
+            let id = (*span).id;
+            (*numbers.add((*span).start as usize)).store(id, Ordering::Relaxed);
+            (*numbers.add((*span).end() as usize - 1)).store(id, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes a small span's number and class to all its pages.
+    ///
+    /// # Safety
+    /// As [`PageMap::set_ends`].
+    pub unsafe fn set_small(&self, span: *const Span) {
+        let numbers = self.numbers.load(Ordering::Relaxed);
+        let classes = self.classes.load(Ordering::Relaxed);
+        // SAFETY: the pages of a span are in the heap.
+        unsafe {
+            for page in (*span).start as usize..(*span).end() as usize {
+                (*numbers.add(page)).store((*span).id, Ordering::Relaxed);
+                (*classes.add(page)).store((*span).class, Ordering::Release);
+            }
+        }
+    }
+
+    /// Takes the class off all pages of a small span.
+    ///
+    /// # Safety
+    /// As [`PageMap::set_ends`].
+    pub unsafe fn clear_small(&self, span: *const Span) {
+        let classes = self.classes.load(Ordering::Relaxed);
+        // SAFETY: the pages of a span are in the heap.
+        unsafe {
+            for page in (*span).start as usize..(*span).end() as usize {
+                (*classes.add(page)).store(0, Ordering::Release);
+            }
+        }
+    }
+}
+
+impl Default for PageMap {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plan_parts_are_disjoint_and_in_order() {
+        for reach in [64 << 20, 1 << 30, 1 << 40] {
+            let plan = Plan::new(1 << 40, reach);
+            let pages = reach >> PAGE_SHIFT;
+            assert!(plan.numbers + pages * 4 <= plan.classes);
+            assert!(plan.classes + pages <= plan.spans);
+            assert!(plan.spans + pages * 64 <= plan.metadata);
+            assert!(plan.metadata + reach / 64 <= plan.heap);
+            assert_eq!(plan.end - plan.heap, reach);
+            assert_eq!(plan.heap % (64 << 20), 0);
+        }
+    }
+
+    #[test]
+    fn an_empty_map_knows_no_address() {
+        let map = PageMap::new();
+        for addr in [0, 1, 4096, 1 << 40, usize::MAX] {
+            assert_eq!(map.page_of(addr), None);
+        }
+    }
+}

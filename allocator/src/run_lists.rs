@@ -1,0 +1,177 @@
+//! Free runs of pages by length: exact lists below 128 pages, four lists per doubling above, and
+//! a bitmap of the lists that are not empty. Finds the best fit.
+
+use crate::span::{Span, SpanList, SpanTable};
+
+/// Runs shorter than this have a list for each length (Go: 128, TCMalloc: 256).
+const EXACT: usize = 128;
+const LISTS: usize = EXACT + 4 * (32 - 7);
+const WORDS: usize = LISTS.div_ceil(64);
+/// Long lists hold lengths within 25 %, so a bounded search for the best costs little fit.
+const SEARCH: usize = 64;
+
+/// Free runs of one kind (dirty or clean).
+#[derive(Debug)]
+pub struct RunLists {
+    lists: [SpanList; LISTS],
+    occupied: [u64; WORDS],
+    /// Pages in all runs.
+    pub pages: usize,
+    /// Number of runs.
+    pub runs: usize,
+}
+
+fn list_of(pages: usize) -> usize {
+    if pages < EXACT {
+        return pages;
+    }
+    let log = pages.ilog2() as usize;
+    EXACT + (log - 7) * 4 + ((pages >> (log - 2)) & 3)
+}
+
+impl RunLists {
+    /// No runs.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            lists: [SpanList::new(); LISTS],
+            occupied: [0; WORDS],
+            pages: 0,
+            runs: 0,
+        }
+    }
+
+    /// Adds a free run.
+    ///
+    /// # Safety
+    /// `span` is a record of `table` and in no list.
+    pub unsafe fn insert(&mut self, table: SpanTable, span: *mut Span) {
+        // SAFETY: the caller's duty.
+        let pages = unsafe { (*span).pages } as usize;
+        let list = list_of(pages);
+        // SAFETY: the caller's duty.
+        unsafe { self.lists[list].push(table, span) };
+        self.occupied[list / 64] |= 1 << (list % 64);
+        self.pages += pages;
+        self.runs += 1;
+    }
+
+    /// Takes a run out.
+    ///
+    /// # Safety
+    /// `span` is in these lists and its length has not changed since.
+    pub unsafe fn remove(&mut self, table: SpanTable, span: *mut Span) {
+        // SAFETY: the caller's duty.
+        let pages = unsafe { (*span).pages } as usize;
+        let list = list_of(pages);
+        // SAFETY: the caller's duty.
+        unsafe { self.lists[list].remove(table, span) };
+        if self.lists[list].head == 0 {
+            self.occupied[list / 64] &= !(1 << (list % 64));
+        }
+        self.pages -= pages;
+        self.runs -= 1;
+    }
+
+    fn next_occupied(&self, from: usize) -> Option<usize> {
+        if from >= LISTS {
+            return None;
+        }
+        let mut word = from / 64;
+        let mut bits = self.occupied[word] & (u64::MAX << (from % 64));
+        loop {
+            if bits != 0 {
+                return Some(word * 64 + bits.trailing_zeros() as usize);
+            }
+            word += 1;
+            if word == WORDS {
+                return None;
+            }
+            bits = self.occupied[word];
+        }
+    }
+
+    /// The shortest run of at least `pages` in a list, ties by lowest address; 0: none.
+    fn search(&self, table: SpanTable, list: usize, pages: usize) -> u32 {
+        let mut best = (u32::MAX, u32::MAX, 0);
+        let mut id = self.lists[list].head;
+        for _ in 0..SEARCH {
+            if id == 0 {
+                break;
+            }
+            // SAFETY: members of the lists are live records.
+            let span = unsafe { &*table.get(id) };
+            if span.pages as usize >= pages {
+                best = best.min((span.pages, span.start, id));
+            }
+            id = span.next;
+        }
+        best.2
+    }
+
+    /// The best fit for `pages`: the number of a run of at least that length, 0 if there is none.
+    #[must_use]
+    pub fn best_fit(&self, table: SpanTable, pages: usize) -> u32 {
+        let mut from = list_of(pages);
+        while let Some(list) = self.next_occupied(from) {
+            // An exact list needs no search: its first run is the warmest.
+            let found = if list < EXACT {
+                self.lists[list].head
+            } else {
+                self.search(table, list, pages)
+            };
+            if found != 0 {
+                return found;
+            }
+            from = list + 1;
+        }
+        0
+    }
+
+    /// A run of the longest list, 0 if there is none.
+    #[must_use]
+    pub fn longest(&self) -> u32 {
+        for word in (0..WORDS).rev() {
+            if self.occupied[word] != 0 {
+                let list = word * 64 + 63 - self.occupied[word].leading_zeros() as usize;
+                return self.lists[list].head;
+            }
+        }
+        0
+    }
+
+    /// Calls `visit` with every run.
+    pub fn for_each(&self, table: SpanTable, mut visit: impl FnMut(&Span)) {
+        for list in &self.lists {
+            let mut id = list.head;
+            while id != 0 {
+                // SAFETY: members of the lists are live records.
+                let span = unsafe { &*table.get(id) };
+                visit(span);
+                id = span.next;
+            }
+        }
+    }
+}
+
+impl Default for RunLists {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_monotone_in_length_and_reach_the_largest_heap() {
+        let mut last = 0;
+        for pages in 1..100_000 {
+            let list = list_of(pages);
+            assert!(list == last || list == last + 1, "{pages} pages");
+            last = list;
+        }
+        assert!(list_of(u32::MAX as usize) < LISTS);
+    }
+}

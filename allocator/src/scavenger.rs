@@ -1,0 +1,131 @@
+//! Gives memory back to the system: what exceeds recent demand, after a while, bit by bit.
+//!
+//! The goal is Go's: keep what the last window needed at its peak and a tenth more. The clock is
+//! read on every 16th free of a span only; nothing is released in the fast paths. Invariant: V1
+//! a run that was released is clean, and only such (and fresh) runs are.
+
+use crate::os::Os;
+use crate::page_heap::{Inner, PageHeap};
+use crate::span::State;
+use crate::units::{page_bytes, pages_for};
+use core::sync::atomic::{AtomicI64, Ordering};
+
+/// Default of the setting `decay_ms`.
+pub const DEFAULT_DECAY_MS: i64 = 1000;
+/// `decay_ms`: milliseconds that free memory stays; 0 releases at once, negative never.
+pub static DECAY_MS: AtomicI64 = AtomicI64::new(DEFAULT_DECAY_MS);
+
+/// This much free memory is never released by decay: releasing less costs more than it gives.
+const KEEP_PAGES: usize = pages_for(1 << 20);
+/// Most that one tick releases, so that the call that pays for it is not held for long.
+const TICK_PAGES: usize = pages_for(64 << 20);
+/// Released in pieces of this size.
+const PIECE_PAGES: usize = pages_for(16 << 20);
+
+/// The window over which demand is watched.
+#[derive(Debug)]
+pub struct Decay {
+    frees: u32,
+    window_start: u64,
+}
+
+impl Decay {
+    /// At the start of time.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            frees: 0,
+            window_start: 0,
+        }
+    }
+}
+
+impl Default for Decay {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Inner {
+    /// Called after a span was freed: releases what is in excess, if the window is over.
+    pub(crate) fn tick<O: Os>(&mut self, heap: &PageHeap<O>) {
+        self.decay.frees = self.decay.frees.wrapping_add(1);
+        let delay = DECAY_MS.load(Ordering::Relaxed);
+        if delay == 0 {
+            self.release(heap, usize::MAX);
+            return;
+        }
+        if self.decay.frees % 16 != 0 || self.dirty.pages <= KEEP_PAGES || delay < 0 {
+            return;
+        }
+        let now = heap.os.now_ms();
+        if self.decay.window_start == 0 {
+            self.decay.window_start = now.max(1);
+            self.close_window();
+            return;
+        }
+        if now < self.decay.window_start + delay as u64 {
+            return;
+        }
+        let peak = self.peak_in_use;
+        let keep = (peak + peak / 10)
+            .saturating_sub(self.in_use)
+            .max(KEEP_PAGES);
+        self.decay.window_start = now;
+        self.close_window();
+        let excess = self.dirty.pages.saturating_sub(keep);
+        if excess > 0 {
+            self.release(heap, excess.min(TICK_PAGES));
+        }
+    }
+
+    fn close_window(&mut self) {
+        self.highest = self.highest.max(self.peak_in_use);
+        self.peak_in_use = self.in_use;
+    }
+
+    /// Releases at least `pages` dirty pages if there are as many, longest runs first. Returns
+    /// the number released.
+    pub(crate) fn release<O: Os>(&mut self, heap: &PageHeap<O>, pages: usize) -> usize {
+        let table = self.table(heap);
+        let mut released = 0;
+        while released < pages {
+            let id = self.dirty.longest();
+            if id == 0 {
+                break;
+            }
+            // SAFETY: the number came from the dirty lists.
+            unsafe {
+                let span = table.get(id);
+                self.unlist(table, span);
+                if (*span).pages as usize > PIECE_PAGES && pages != usize::MAX {
+                    self.cut(heap, span, PIECE_PAGES);
+                }
+                let address = heap.map.address((*span).start) as usize;
+                if !heap.os.purge(address, page_bytes((*span).pages as usize)) {
+                    // Locked pages, or no memory to split a mapping: they stay dirty.
+                    self.free_run(heap, span, State::FreeDirty);
+                    break;
+                }
+                released += (*span).pages as usize;
+                self.free_run(heap, span, State::FreeClean);
+            }
+        }
+        self.counters.pages_released += released as u64;
+        self.counters.releases += u64::from(released > 0);
+        released
+    }
+}
+
+impl<O: Os> PageHeap<O> {
+    /// Releases all free pages but about `keep_bytes`. Returns the bytes released.
+    pub fn release_free(&self, keep_bytes: usize) -> usize {
+        let mut inner = self.inner.lock();
+        let excess = inner.dirty.pages.saturating_sub(pages_for(keep_bytes));
+        if excess == 0 {
+            return 0;
+        }
+        let all = if keep_bytes == 0 { usize::MAX } else { excess };
+        page_bytes(inner.release(self, all))
+    }
+}

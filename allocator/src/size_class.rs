@@ -1,0 +1,305 @@
+//! Size classes: which block sizes exist, which class serves a request, and how an address inside
+//! a span becomes an object number without a division.
+//!
+//! [`SEED_SIZES`] and [`SEED_PAGES`] are the 67-entry tables of the seeds. The shipped table
+//! ([`SIZES`], [`SPAN_PAGES`]) starts with exactly these and goes on to 256 KiB, because blocks of
+//! 32 to 256 KiB are common enough to be worth a cache (docs/DESIGN.md compares the waste).
+//!
+//! Invariants: C1 `size <= SIZES[class_of(size)]`; C2 the table is monotone; C3 [`object_index`]
+//! is exact for every offset in a span.
+
+use crate::units::{PAGE_SHIFT, PAGE_SIZE};
+
+/// Entries of the seeds' tables, class 0 (size 0) included.
+pub const SEED_CLASSES: usize = 67;
+
+/// The seeds' `class_to_size`.
+pub const SEED_SIZES: [u32; SEED_CLASSES] = [
+    0, 8, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 352,
+    384, 416, 448, 480, 512, 576, 640, 704, 768, 896, 1024, 1152, 1280, 1408, 1536, 1792, 2048,
+    2304, 2688, 3072, 3200, 3456, 4096, 4864, 5376, 6144, 6528, 6784, 6912, 8192, 9472, 9728,
+    10240, 10880, 12288, 13568, 14336, 16384, 18432, 19072, 20480, 21760, 24576, 27264, 28672,
+    32768,
+];
+
+/// The seeds' `class_to_allocnpages`: pages of a class's span.
+pub const SEED_PAGES: [u8; SEED_CLASSES] = [
+    0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    1, 1, 2, 1, 2, 1, 2, 1, 3, 2, 3, 1, 3, 2, 3, 4, 5, 6, 1, 7, 6, 5, 4, 3, 5, 7, 2, 9, 7, 5, 8, 3,
+    10, 7, 4,
+];
+
+/// Our classes above the seeds': whole pages, four steps to 64 KiB, then eight per doubling.
+const LARGE_PAGES: [u8; 20] = [
+    5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 26, 28, 30, 32,
+];
+
+/// Number of classes, class 0 ("not a small block") included.
+pub const NUM_CLASSES: usize = SEED_CLASSES + LARGE_PAGES.len();
+/// The largest request that a class serves; above it a span of its own is used.
+pub const MAX_SMALL: usize = 256 << 10;
+/// No span holds more objects than this, so that a bitmap is at most 16 words.
+pub const MAX_OBJECTS: usize = 1024;
+/// Busy classes get spans of up to this many bytes.
+const MAX_SPAN_BYTES: usize = 64 << 10;
+
+/// Bytes of a class's blocks. Index: class.
+pub const SIZES: [u32; NUM_CLASSES] = {
+    let mut table = [0; NUM_CLASSES];
+    let mut class = 0;
+    while class < NUM_CLASSES {
+        table[class] = if class < SEED_CLASSES {
+            SEED_SIZES[class]
+        } else {
+            (LARGE_PAGES[class - SEED_CLASSES] as u32) << PAGE_SHIFT
+        };
+        class += 1;
+    }
+    table
+};
+
+/// Pages of a class's *first* span. Later spans are longer, see [`span_pages`].
+pub const SPAN_PAGES: [u8; NUM_CLASSES] = {
+    let mut table = [0; NUM_CLASSES];
+    let mut class = 0;
+    while class < NUM_CLASSES {
+        table[class] = if class < SEED_CLASSES {
+            SEED_PAGES[class]
+        } else {
+            LARGE_PAGES[class - SEED_CLASSES]
+        };
+        class += 1;
+    }
+    table
+};
+
+/// Reciprocals for [`object_index`]: ceil(2^32 / size).
+pub const RECIPROCALS: [u32; NUM_CLASSES] = {
+    let mut table = [0; NUM_CLASSES];
+    let mut class = 1;
+    while class < NUM_CLASSES {
+        let size = SIZES[class] as u64;
+        table[class] = (1u64 << 32).div_ceil(size) as u32;
+        class += 1;
+    }
+    table
+};
+
+/// Up to here requests are classed in steps of 8 bytes, above in steps of 128 (as the seeds do).
+const FINE_LIMIT: usize = 1024;
+const FINE_ENTRIES: usize = FINE_LIMIT / 8 + 1;
+const COARSE_ENTRIES: usize = (MAX_SMALL - FINE_LIMIT) / 128 + 1;
+
+/// Class by `ceil(size / 8)`, for sizes up to 1 KiB. Entry 0 is class 1: `malloc(0)` gets a block.
+static FINE: [u8; FINE_ENTRIES] = {
+    let mut table = [1; FINE_ENTRIES];
+    let mut entry = 1;
+    let mut class = 1;
+    while entry < FINE_ENTRIES {
+        while (SIZES[class] as usize) < entry * 8 {
+            class += 1;
+        }
+        table[entry] = class as u8;
+        entry += 1;
+    }
+    table
+};
+
+/// Class by `ceil((size - 1024) / 128)`, for sizes from 1 KiB to 256 KiB.
+static COARSE: [u8; COARSE_ENTRIES] = {
+    let mut table = [0; COARSE_ENTRIES];
+    let mut entry = 0;
+    let mut class = 1;
+    while entry < COARSE_ENTRIES {
+        while (SIZES[class] as usize) < FINE_LIMIT + entry * 128 {
+            class += 1;
+        }
+        table[entry] = class as u8;
+        entry += 1;
+    }
+    table
+};
+
+/// The class for a request of `size` bytes, or `None` above [`MAX_SMALL`].
+#[inline(always)]
+#[must_use]
+pub fn class_of(size: usize) -> Option<usize> {
+    if size <= FINE_LIMIT {
+        // SAFETY: (1024 + 7) / 8 = 128 is the last entry of the table.
+        Some(unsafe { *FINE.get_unchecked((size + 7) >> 3) } as usize)
+    } else if size <= MAX_SMALL {
+        // SAFETY: size is in (1024, MAX_SMALL], so the entry is at most COARSE_ENTRIES - 1.
+        Some(unsafe { *COARSE.get_unchecked((size - FINE_LIMIT + 127) >> 7) } as usize)
+    } else {
+        None
+    }
+}
+
+/// The class for `size` bytes aligned to `align`, a power of two of at most one page: the first
+/// class that is large enough and whose size is a multiple of the alignment. Spans start on a
+/// page, so all their objects are then aligned. `None`: use a span of its own.
+#[must_use]
+pub fn class_of_aligned(size: usize, align: usize) -> Option<usize> {
+    debug_assert!(align.is_power_of_two());
+    if align > PAGE_SIZE || size > MAX_SMALL {
+        return None;
+    }
+    let mut class = class_of(size.max(align))?;
+    while class < NUM_CLASSES {
+        if SIZES[class] as usize & (align - 1) == 0 {
+            return Some(class);
+        }
+        class += 1;
+    }
+    None
+}
+
+/// Bytes of a block of `class`, which must be less than [`NUM_CLASSES`].
+#[inline(always)]
+#[must_use]
+pub fn size_of_class(class: usize) -> usize {
+    debug_assert!(class < NUM_CLASSES);
+    // SAFETY: every class comes from `class_of` or from the page map, which holds only such.
+    unsafe { *SIZES.get_unchecked(class) as usize }
+}
+
+/// Object number of the byte at `offset` in a span of `class`: `offset / size` by one multiply.
+#[inline(always)]
+#[must_use]
+pub fn object_index(class: usize, offset: usize) -> usize {
+    debug_assert!(class < NUM_CLASSES);
+    // SAFETY: as in `size_of_class`.
+    let reciprocal = unsafe { *RECIPROCALS.get_unchecked(class) };
+    ((offset as u64 * u64::from(reciprocal)) >> 32) as usize
+}
+
+/// Pages of the next span of a class that has already taken `level` spans: the seeds' length
+/// first, then doubled up to 64 KiB, so that small programs touch little and busy classes ask the
+/// page heap seldom.
+#[must_use]
+pub fn span_pages(class: usize, level: u32) -> usize {
+    let first = SPAN_PAGES[class] as usize;
+    let size = SIZES[class] as usize;
+    let mut pages = first;
+    for _ in 0..level.min(3) {
+        let next = pages * 2;
+        let bytes = next << PAGE_SHIFT;
+        if bytes > MAX_SPAN_BYTES || bytes / size > MAX_OBJECTS {
+            break;
+        }
+        pages = next;
+    }
+    pages
+}
+
+/// Objects of `class` in a span of `pages`.
+#[must_use]
+pub fn objects_in(class: usize, pages: usize) -> usize {
+    (pages << PAGE_SHIFT) / SIZES[class] as usize
+}
+
+/// Blocks that move between a thread cache and the middle tier at once: 16 KiB worth, at most 128.
+#[inline]
+#[must_use]
+pub fn batch_of(class: usize) -> usize {
+    (16384 / size_of_class(class).max(8)).clamp(1, 128)
+}
+
+/// Blocks that a thread cache may hold of one class: 64 KiB worth, at least 1, at most 1,024.
+#[inline]
+#[must_use]
+pub fn cache_limit_of(class: usize) -> usize {
+    (65536 / size_of_class(class).max(8)).clamp(1, 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seed_tables_are_the_seeds() {
+        assert_eq!(
+            SEED_SIZES[5], 64,
+            "the seed's example names class_to_size[10] by mistake"
+        );
+        assert_eq!(SEED_SIZES.iter().map(|&s| s as u64).sum::<u64>(), 372_744);
+        assert_eq!(SEED_PAGES.iter().map(|&p| u32::from(p)).sum::<u32>(), 167);
+        assert_eq!(&SIZES[..SEED_CLASSES], &SEED_SIZES[..]);
+        assert_eq!(&SPAN_PAGES[..SEED_CLASSES], &SEED_PAGES[..]);
+    }
+
+    #[test]
+    fn every_request_gets_the_smallest_class_that_fits() {
+        let mut class = 1;
+        for size in 0..=MAX_SMALL {
+            while (SIZES[class] as usize) < size {
+                class += 1;
+            }
+            assert_eq!(class_of(size), Some(class), "size {size}");
+        }
+        assert_eq!(class_of(MAX_SMALL + 1), None);
+        assert_eq!(class_of(usize::MAX), None);
+    }
+
+    #[test]
+    fn classes_are_monotone_and_aligned() {
+        for class in 1..NUM_CLASSES {
+            assert!(SIZES[class] > SIZES[class - 1]);
+            assert!(SIZES[class] < 16 || SIZES[class] % 16 == 0, "class {class}");
+        }
+        assert_eq!(SIZES[NUM_CLASSES - 1] as usize, MAX_SMALL);
+    }
+
+    #[test]
+    fn object_index_is_exact_for_every_byte_of_every_span() {
+        for class in 1..NUM_CLASSES {
+            for level in 0..4 {
+                let bytes = span_pages(class, level) << PAGE_SHIFT;
+                for offset in 0..bytes {
+                    assert_eq!(object_index(class, offset), offset / SIZES[class] as usize);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn spans_waste_little_and_fit_the_bitmap() {
+        for class in 1..NUM_CLASSES {
+            for level in 0..6 {
+                let pages = span_pages(class, level);
+                let objects = objects_in(class, pages);
+                assert!((1..=MAX_OBJECTS).contains(&objects), "class {class}");
+                let tail = (pages << PAGE_SHIFT) - objects * SIZES[class] as usize;
+                // The seeds' own worst case: 512 of 8192 bytes, and 1/8 is what Go accepts.
+                assert!(
+                    tail * 16 <= pages << PAGE_SHIFT,
+                    "class {class}: {tail} bytes of tail"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn internal_waste_above_one_kib_stays_under_a_sixth() {
+        let mut worst = 0.0_f64;
+        for class in 32..NUM_CLASSES {
+            let size = f64::from(SIZES[class]);
+            worst = worst.max((size - f64::from(SIZES[class - 1]) - 1.0) / size);
+        }
+        assert!(worst < 0.2, "worst internal waste {worst:.3}");
+    }
+
+    #[test]
+    fn aligned_classes_are_multiples_of_the_alignment() {
+        let mut align = 8;
+        while align <= PAGE_SIZE {
+            for size in [0, 1, 7, 24, 100, 1000, 5000, 9000, 33_000, 200_000] {
+                let class = class_of_aligned(size, align).expect("the last class is 32 pages");
+                assert!(SIZES[class] as usize >= size && SIZES[class] as usize % align == 0);
+            }
+            align *= 2;
+        }
+        assert_eq!(class_of_aligned(1, PAGE_SIZE * 2), None);
+        assert_eq!(class_of_aligned(MAX_SMALL + 1, 16), None);
+    }
+}

@@ -1,0 +1,229 @@
+//! Spans (Go's mspan): runs of pages, free or in use, and the table that holds their records.
+//!
+//! Records lie outside the pages that they describe, 64 bytes each, and are named by a 32-bit
+//! number, so that lists and the page map stay small. Invariants: S1 the set bits of `bits` below
+//! `fresh` are exactly the `free` objects the middle tier holds; S2 live + cached + free objects
+//! plus the never used ones above `fresh` are `objects`.
+
+use crate::units::PAGE_SHIFT;
+
+/// What a run of pages is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// The record is not used.
+    Unused = 0,
+    /// Free pages that still occupy memory with old contents.
+    FreeDirty = 1,
+    /// Free pages that occupy no memory and read as zero.
+    FreeClean = 2,
+    /// Objects of one size class.
+    Small = 3,
+    /// One large block.
+    Large = 4,
+}
+
+/// `list` of a span that is in no list of its central free list.
+pub const NO_LIST: u8 = u8::MAX;
+
+/// The record of a run of pages.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Span {
+    /// First page, counted from the start of the heap.
+    pub start: u32,
+    /// Pages in the run.
+    pub pages: u32,
+    /// Neighbours in whatever list the span is in; 0 ends it.
+    pub next: u32,
+    pub prev: u32,
+    /// What the run is.
+    pub state: State,
+    /// Size class of a small span, else 0.
+    pub class: u8,
+    /// The pages may hold something other than zeros (Go's needzero).
+    pub needzero: bool,
+    /// List of the central free list that the span is in, or [`NO_LIST`].
+    pub list: u8,
+    /// Objects that fit into the span.
+    pub objects: u16,
+    /// Objects that were given back and wait in `bits`.
+    pub free: u16,
+    /// Objects from this number on were never handed out (Go's freeindex, as a watermark).
+    pub fresh: u16,
+    /// No bit is set in the words before this one.
+    pub first_word: u16,
+    /// Bytes of an object.
+    pub size: u32,
+    /// This record's number.
+    pub id: u32,
+    /// One bit an object: set while the object is free in the middle tier (Go's allocBits,
+    /// inverted as its allocCache is). Points at `inline_bits` for up to 64 objects.
+    pub bits: *mut u64,
+    pub inline_bits: u64,
+}
+
+const _: () = assert!(size_of::<Span>() == 64);
+
+impl Span {
+    /// First page behind the run.
+    #[inline]
+    #[must_use]
+    pub fn end(&self) -> u32 {
+        self.start + self.pages
+    }
+
+    /// Bytes in the run.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        (self.pages as usize) << PAGE_SHIFT
+    }
+
+    /// Objects that the middle tier could hand out of this span.
+    #[inline]
+    #[must_use]
+    pub fn available(&self) -> u32 {
+        u32::from(self.free) + u32::from(self.objects - self.fresh)
+    }
+
+    /// Words of the bitmap.
+    #[inline]
+    #[must_use]
+    pub fn words(&self) -> usize {
+        usize::from(self.objects).div_ceil(64)
+    }
+}
+
+/// The records of all spans: a growing array whose start never moves.
+#[derive(Clone, Copy, Debug)]
+pub struct SpanTable {
+    start: *mut Span,
+}
+
+impl SpanTable {
+    /// A table whose records begin at `start`.
+    #[must_use]
+    pub const fn new(start: *mut Span) -> Self {
+        Self { start }
+    }
+
+    /// The record with number `id`.
+    ///
+    /// # Safety
+    /// `id` must have been handed out by the page heap.
+    #[inline]
+    #[must_use]
+    pub unsafe fn get(self, id: u32) -> *mut Span {
+        // SAFETY: the caller's duty; the table is mapped up to the highest number given out.
+        unsafe { self.start.add(id as usize) }
+    }
+}
+
+/// A doubly linked list of spans, by number. The links are in the records.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SpanList {
+    /// First span, 0 when the list is empty.
+    pub head: u32,
+}
+
+impl SpanList {
+    /// A list without spans.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { head: 0 }
+    }
+
+    /// Puts a span in front.
+    ///
+    /// # Safety
+    /// `span` is a record of `table`, in no list; the caller holds the lock of the list.
+    pub unsafe fn push(&mut self, table: SpanTable, span: *mut Span) {
+        // SAFETY: the caller's duty; list members are live records.
+        unsafe {
+            (*span).prev = 0;
+            (*span).next = self.head;
+            if self.head != 0 {
+                (*table.get(self.head)).prev = (*span).id;
+            }
+            self.head = (*span).id;
+        }
+    }
+
+    /// Takes a span out.
+    ///
+    /// # Safety
+    /// `span` is in this list; the caller holds the lock of the list.
+    pub unsafe fn remove(&mut self, table: SpanTable, span: *mut Span) {
+        // SAFETY: the caller's duty; list members are live records.
+        unsafe {
+            let (next, prev) = ((*span).next, (*span).prev);
+            if prev == 0 {
+                debug_assert_eq!(self.head, (*span).id);
+                self.head = next;
+            } else {
+                (*table.get(prev)).next = next;
+            }
+            if next != 0 {
+                (*table.get(next)).prev = prev;
+            }
+            (*span).next = 0;
+            (*span).prev = 0;
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn record(id: u32) -> Span {
+        Span {
+            start: id,
+            pages: 1,
+            next: 0,
+            prev: 0,
+            state: State::FreeClean,
+            class: 0,
+            needzero: false,
+            list: NO_LIST,
+            objects: 0,
+            free: 0,
+            fresh: 0,
+            first_word: 0,
+            size: 0,
+            id,
+            bits: core::ptr::null_mut(),
+            inline_bits: 0,
+        }
+    }
+
+    fn members(list: SpanList, table: SpanTable) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut id = list.head;
+        while id != 0 {
+            found.push(id);
+            // SAFETY: links lead to records of the table only.
+            id = unsafe { (*table.get(id)).next };
+        }
+        found
+    }
+
+    #[test]
+    fn list_keeps_order_through_removal_at_each_place() {
+        for victim in 1..=3 {
+            let mut records: Vec<Span> = (0..4).map(record).collect();
+            let table = SpanTable::new(records.as_mut_ptr());
+            let mut list = SpanList::new();
+            for id in 1..=3 {
+                // SAFETY: each record is pushed once.
+                unsafe { list.push(table, table.get(id)) };
+            }
+            assert_eq!(members(list, table), [3, 2, 1]);
+            // SAFETY: the victim is in the list.
+            unsafe { list.remove(table, table.get(victim)) };
+            let left: Vec<u32> = [3, 2, 1].into_iter().filter(|&id| id != victim).collect();
+            assert_eq!(members(list, table), left);
+        }
+    }
+}

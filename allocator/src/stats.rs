@@ -1,0 +1,237 @@
+//! Statistics: what each tier holds, as numbers and as JSON.
+//!
+//! Nothing is counted in the fast paths. Totals come from the page heap and the central free
+//! lists, whose locks are taken one at a time; figures of other threads' caches are read while
+//! they run and may be off by the operations in flight. `docs/STATS.md` explains every field.
+
+use crate::alloc::HEAP;
+use crate::page_heap::Counters;
+use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
+use crate::units::page_bytes;
+use crate::{scavenger, thread, thread_cache};
+use core::fmt::{self, Write};
+use core::sync::atomic::Ordering::Relaxed;
+
+/// The crate's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Bytes and counts of all tiers at about one instant.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    /// Address space that the heap has grown to.
+    pub heap_bytes: usize,
+    /// Bytes in blocks that the program holds (rounded up to classes and pages).
+    pub in_use_bytes: usize,
+    /// Of these in large blocks.
+    pub large_bytes: usize,
+    /// Free blocks in thread caches.
+    pub thread_cache_bytes: usize,
+    /// Free blocks in transfer caches.
+    pub transfer_cache_bytes: usize,
+    /// Free or never used blocks, and ends of spans, in central free lists.
+    pub central_bytes: usize,
+    /// Free pages that still occupy memory.
+    pub dirty_bytes: usize,
+    /// Free pages that do not.
+    pub clean_bytes: usize,
+    /// The allocator's own records.
+    pub metadata_bytes: usize,
+    /// Most bytes that spans in use have had.
+    pub span_peak_bytes: usize,
+    /// Spans in use.
+    pub spans: u64,
+    /// Free runs of pages.
+    pub free_runs: usize,
+    /// Thread caches.
+    pub threads: u32,
+    /// Caches that a fork left behind.
+    pub orphaned_caches: u64,
+    /// Times that a thread cache was filled or emptied.
+    pub refills: u64,
+    pub flushes: u64,
+    /// Batches stored in and fetched from transfer caches.
+    pub transfer_stores: u64,
+    pub transfer_hits: u64,
+    /// Times that a thread had to wait for a lock below the registry.
+    pub lock_waits: u64,
+    /// What the page heap counts.
+    pub pages: PageCounters,
+}
+
+/// See [`Counters`].
+pub type PageCounters = Counters;
+
+/// One size class.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClassStats {
+    /// Bytes of a block.
+    pub size: usize,
+    /// Spans and bytes in them.
+    pub spans: u32,
+    pub span_bytes: usize,
+    /// Blocks handed to and taken back from thread caches in all.
+    pub handed_out: u64,
+    pub taken_back: u64,
+    /// Blocks in transfer caches.
+    pub in_transfer: usize,
+}
+
+/// Figures of one class.
+#[must_use]
+pub fn class_stats(class: usize) -> ClassStats {
+    let size = size_of_class(class);
+    let in_transfer = HEAP.transfers[class].0.inner.lock().used * batch_of(class);
+    let central = HEAP.centrals[class].0.inner.lock();
+    ClassStats {
+        size,
+        spans: central.spans,
+        span_bytes: page_bytes(central.pages as usize),
+        handed_out: central.handed_out,
+        taken_back: central.taken_back,
+        in_transfer,
+    }
+}
+
+/// Figures of the whole process.
+#[must_use]
+pub fn stats() -> Stats {
+    let mut stats = Stats::default();
+    {
+        let registry = thread::REGISTRY.lock();
+        stats.threads = registry.caches;
+        stats.refills = registry.ended_refills;
+        stats.flushes = registry.ended_flushes;
+        registry.for_each(|cache| {
+            stats.thread_cache_bytes += cache.bytes();
+            stats.refills += cache.refills.load(Relaxed);
+            stats.flushes += cache.flushes.load(Relaxed);
+        });
+    }
+    stats.orphaned_caches = thread::ORPHANED.load(Relaxed);
+    let mut small_span_bytes = 0;
+    let mut small_live_bytes = 0;
+    for class in 1..NUM_CLASSES {
+        let figures = class_stats(class);
+        small_span_bytes += figures.span_bytes;
+        // Live, cached or in transit: everything that has left the central free list.
+        let outside = figures.handed_out.saturating_sub(figures.taken_back) as usize;
+        small_live_bytes += outside * figures.size;
+        stats.transfer_cache_bytes += figures.in_transfer * figures.size;
+        let transfer = HEAP.transfers[class].0.inner.lock();
+        stats.transfer_hits += transfer.hits;
+        stats.transfer_stores += transfer.stores;
+    }
+    HEAP.for_each_lock(|lock| stats.lock_waits += u64::from(lock.contended()));
+    let inner = HEAP.pages.inner.lock();
+    stats.heap_bytes = page_bytes(inner.grown - inner.holes);
+    stats.dirty_bytes = page_bytes(inner.dirty.pages);
+    stats.clean_bytes = page_bytes(inner.clean.pages);
+    stats.free_runs = inner.dirty.runs + inner.clean.runs;
+    stats.span_peak_bytes = page_bytes(inner.highest_in_use());
+    stats.metadata_bytes = inner.metadata_bytes();
+    stats.pages = inner.counters;
+    stats.spans = inner.counters.spans_allocated - inner.counters.spans_freed;
+    let in_spans = page_bytes(inner.in_use);
+    drop(inner);
+    stats.large_bytes = in_spans.saturating_sub(small_span_bytes);
+    stats.central_bytes = small_span_bytes.saturating_sub(small_live_bytes);
+    stats.in_use_bytes = (small_live_bytes + stats.large_bytes)
+        .saturating_sub(stats.thread_cache_bytes + stats.transfer_cache_bytes);
+    stats
+}
+
+/// Text into a caller's buffer; counts what it would need in all.
+struct Buffer<'a> {
+    bytes: &'a mut [u8],
+    needed: usize,
+}
+
+impl Write for Buffer<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for &byte in text.as_bytes() {
+            if let Some(place) = self.bytes.get_mut(self.needed) {
+                *place = byte;
+            }
+            self.needed += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the statistics as one JSON object into `bytes`; returns the length of the whole text.
+/// When that is more than the buffer holds, the buffer's contents are cut off and not valid JSON:
+/// call again with more room.
+pub fn write_json(bytes: &mut [u8]) -> usize {
+    let mut out = Buffer { bytes, needed: 0 };
+    // The buffer never fails.
+    let _ = format_json(&mut out);
+    out.needed
+}
+
+fn format_json(out: &mut impl Write) -> fmt::Result {
+    let s = stats();
+    write!(
+        out,
+        "{{\"allocator\":\"spanalloc\",\"version\":\"{VERSION}\",\"front_end\":\"thread\",\
+         \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{}}}",
+        scavenger::DECAY_MS.load(Relaxed),
+        thread_cache::LIMIT_BYTES.load(Relaxed),
+    )?;
+    for (name, value) in [
+        ("heap_bytes", s.heap_bytes as u64),
+        ("in_use_bytes", s.in_use_bytes as u64),
+        ("large_bytes", s.large_bytes as u64),
+        ("thread_cache_bytes", s.thread_cache_bytes as u64),
+        ("transfer_cache_bytes", s.transfer_cache_bytes as u64),
+        ("central_bytes", s.central_bytes as u64),
+        ("dirty_bytes", s.dirty_bytes as u64),
+        ("clean_bytes", s.clean_bytes as u64),
+        ("metadata_bytes", s.metadata_bytes as u64),
+        ("span_peak_bytes", s.span_peak_bytes as u64),
+        ("spans", s.spans),
+        ("free_runs", s.free_runs as u64),
+        ("threads", u64::from(s.threads)),
+        ("orphaned_caches", s.orphaned_caches),
+        ("refills", s.refills),
+        ("flushes", s.flushes),
+        ("transfer_stores", s.transfer_stores),
+        ("transfer_hits", s.transfer_hits),
+        ("lock_waits", s.lock_waits),
+        ("heap_growths", s.pages.growths),
+        ("span_splits", s.pages.splits),
+        ("span_coalesces", s.pages.coalesces),
+        ("spans_allocated", s.pages.spans_allocated),
+        ("spans_freed", s.pages.spans_freed),
+        (
+            "released_bytes",
+            page_bytes(s.pages.pages_released as usize) as u64,
+        ),
+        ("releases", s.pages.releases),
+        ("grown_in_place", s.pages.grown_in_place),
+        ("moved_by_remap", s.pages.moved_by_remap),
+    ] {
+        write!(out, ",\"{name}\":{value}")?;
+    }
+    out.write_str(",\"classes\":[")?;
+    let mut first = true;
+    for class in 1..NUM_CLASSES {
+        let c = class_stats(class);
+        if c.handed_out == 0 {
+            continue;
+        }
+        write!(
+            out,
+            "{}{{\"size\":{},\"spans\":{},\"span_bytes\":{},\"handed_out\":{},\"taken_back\":{},\
+             \"in_transfer\":{}}}",
+            if first { "" } else { "," },
+            c.size,
+            c.spans,
+            c.span_bytes,
+            c.handed_out,
+            c.taken_back,
+            c.in_transfer,
+        )?;
+        first = false;
+    }
+    out.write_str("]}")
+}

@@ -1,0 +1,215 @@
+//! Threads and processes: gives a thread its cache, takes it back at the end, and keeps the locks
+//! sound across `fork`.
+//!
+//! A thread's end is seen by the destructor of a pthread key. Destructors of other keys may run
+//! after ours and still allocate, so ours asks to be called again until the last of the four
+//! rounds that POSIX allows; from then on the thread works without a cache.
+
+use crate::alloc::HEAP;
+use crate::sync::{Locked, RawLock};
+use crate::thread_cache::ThreadCache;
+use crate::tls;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Rounds of destructor calls that the C library makes (`PTHREAD_DESTRUCTOR_ITERATIONS`).
+const DESTRUCTOR_ROUNDS: u32 = 4;
+
+/// All caches of living threads.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    head: *mut ThreadCache,
+    pub(crate) caches: u32,
+    last_number: u32,
+    /// Refills and flushes of threads that have ended.
+    pub(crate) ended_refills: u64,
+    pub(crate) ended_flushes: u64,
+}
+
+// SAFETY: the list belongs to the registry; its lock guards it.
+unsafe impl Send for Registry {}
+
+pub(crate) static REGISTRY: Locked<Registry> = Locked::new(Registry {
+    head: null_mut(),
+    caches: 0,
+    last_number: 0,
+    ended_refills: 0,
+    ended_flushes: 0,
+});
+
+/// The pthread key plus one; 0 while there is none.
+static KEY: AtomicU32 = AtomicU32::new(0);
+/// Caches of threads that existed at a fork and do not exist in this child.
+pub(crate) static ORPHANED: AtomicU64 = AtomicU64::new(0);
+
+impl Registry {
+    /// Calls `visit` with every cache.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&ThreadCache)) {
+        let mut cache = self.head;
+        while !cache.is_null() {
+            // SAFETY: members of the list are live caches; the lock is held.
+            let cache_ref = unsafe { &*cache };
+            visit(cache_ref);
+            cache = cache_ref.next.load(Ordering::Relaxed);
+        }
+    }
+}
+
+fn key() -> Option<libc::pthread_key_t> {
+    let stored = KEY.load(Ordering::Acquire);
+    if stored != 0 {
+        return Some(stored - 1);
+    }
+    let mut key = 0;
+    // SAFETY: the destructor has the required signature.
+    if unsafe { libc::pthread_key_create(&raw mut key, Some(end_of_thread)) } != 0 {
+        return None;
+    }
+    match KEY.compare_exchange(0, key + 1, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => Some(key),
+        Err(other) => {
+            // SAFETY: our key was created just now and is not in use.
+            unsafe { libc::pthread_key_delete(key) };
+            Some(other - 1)
+        }
+    }
+}
+
+/// Prepares what is better done before the program starts threads: the key and the fork handlers.
+/// The preload library calls it from its constructor; without it the key is made on first use.
+pub fn start_process() {
+    crate::config::load_once();
+    let _ = key();
+    install_fork_handlers();
+}
+
+fn install_fork_handlers() {
+    static INSTALLED: AtomicU32 = AtomicU32::new(0);
+    if INSTALLED.swap(1, Ordering::AcqRel) == 0 {
+        // SAFETY: the handlers are functions of this library, which is never unloaded.
+        unsafe {
+            libc::pthread_atfork(
+                Some(before_fork),
+                Some(after_fork_parent),
+                Some(after_fork_child),
+            );
+        }
+    }
+}
+
+/// Gives the calling thread a cache of its own. `None`: past the thread's end, or no memory.
+#[cold]
+pub(crate) fn attach() -> Option<&'static ThreadCache> {
+    let current = tls::cache();
+    if core::ptr::eq(current, &raw const tls::ENDED) {
+        return None;
+    }
+    if !core::ptr::eq(current, &raw const tls::EMPTY) {
+        return Some(current);
+    }
+    let record = HEAP
+        .pages
+        .take_cache(size_of::<ThreadCache>())
+        .cast::<ThreadCache>();
+    if record.is_null() {
+        return None;
+    }
+    // SAFETY: the record is large enough, aligned to 64, and metadata is never unmapped.
+    let cache: &'static ThreadCache = unsafe {
+        record.write(ThreadCache::new());
+        &*record
+    };
+    {
+        let mut registry = REGISTRY.lock();
+        registry.last_number = registry.last_number.wrapping_add(1).max(1);
+        cache.start(registry.last_number, HEAP.epoch());
+        cache.next.store(registry.head, Ordering::Relaxed);
+        if !registry.head.is_null() {
+            // SAFETY: members of the list are live caches; the lock is held.
+            unsafe { (*registry.head).prev.store(record, Ordering::Relaxed) };
+        }
+        registry.head = record;
+        registry.caches += 1;
+    }
+    // The slot first: the calls below may allocate, and must find the cache.
+    tls::set_cache(cache);
+    crate::config::load_once();
+    install_fork_handlers();
+    if let Some(key) = key() {
+        // SAFETY: the key is valid; failure only means that the cache stays behind.
+        unsafe { libc::pthread_setspecific(key, record.cast()) };
+    }
+    Some(cache)
+}
+
+extern "C" fn end_of_thread(record: *mut libc::c_void) {
+    let record = record.cast::<ThreadCache>();
+    // SAFETY: the key's value is the thread's own cache.
+    let cache = unsafe { &*record };
+    let round = cache.exit_rounds.load(Ordering::Relaxed) + 1;
+    cache.exit_rounds.store(round, Ordering::Relaxed);
+    if round < DESTRUCTOR_ROUNDS
+        && let Some(key) = key()
+    {
+        // SAFETY: the key is valid.
+        if unsafe { libc::pthread_setspecific(key, record.cast()) } == 0 {
+            return;
+        }
+    }
+    tls::set_cache(&tls::ENDED);
+    cache.flush_all(&HEAP);
+    {
+        let mut registry = REGISTRY.lock();
+        let next = cache.next.load(Ordering::Relaxed);
+        let prev = cache.prev.load(Ordering::Relaxed);
+        // SAFETY: members of the list are live caches; the lock is held.
+        unsafe {
+            if prev.is_null() {
+                registry.head = next;
+            } else {
+                (*prev).next.store(next, Ordering::Relaxed);
+            }
+            if !next.is_null() {
+                (*next).prev.store(prev, Ordering::Relaxed);
+            }
+        }
+        registry.caches -= 1;
+        registry.ended_refills += cache.refills.load(Ordering::Relaxed);
+        registry.ended_flushes += cache.flushes.load(Ordering::Relaxed);
+    }
+    // SAFETY: the slot no longer names the cache, nor does the registry.
+    unsafe { HEAP.pages.give_cache(record.cast()) };
+}
+
+fn for_each_lock(mut visit: impl FnMut(&RawLock)) {
+    visit(REGISTRY.raw());
+    HEAP.for_each_lock(visit);
+}
+
+extern "C" fn before_fork() {
+    for_each_lock(RawLock::acquire);
+}
+
+extern "C" fn after_fork_parent() {
+    for_each_lock(RawLock::release);
+}
+
+/// The child has one thread. The caches of the others stay where they are: their lists may have
+/// been in the middle of an operation of theirs, so their blocks are given up.
+extern "C" fn after_fork_child() {
+    for_each_lock(RawLock::reset);
+    let own = tls::cache();
+    let mut registry = REGISTRY.lock();
+    let mut orphans = 0;
+    registry.for_each(|cache| orphans += u64::from(!core::ptr::eq(cache, own)));
+    ORPHANED.fetch_add(orphans, Ordering::Relaxed);
+    let attached = own.thread() != 0;
+    own.next.store(null_mut(), Ordering::Relaxed);
+    own.prev.store(null_mut(), Ordering::Relaxed);
+    registry.head = if attached {
+        core::ptr::from_ref(own).cast_mut()
+    } else {
+        null_mut()
+    };
+    registry.caches = u32::from(attached);
+}

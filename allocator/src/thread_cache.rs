@@ -1,0 +1,334 @@
+//! The front end (Go's mcache): per class a bounded last-in-first-out list that only its own
+//! thread touches, without lock or atomic read-modify-write.
+//!
+//! A bin counts the room that is left rather than its length, so that push needs no second load
+//! for the bound, and the static empty cache (all room 0, all heads null) sends every operation of
+//! a new thread to the slow path without a test of its own. Invariants: F1 only the owner changes
+//! a bin; F2 the objects in a bin are `cap - room`; F3 `budget` = Σ cap × size ≤ the limit, the
+//! smallest capacities excepted.
+
+use crate::chain::{Chain, next_of, set_next};
+use crate::heap::Heap;
+use crate::os::Os;
+use crate::size_class::{NUM_CLASSES, batch_of, cache_limit_of, size_of_class};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// Default of the setting `thread_cache_bytes`.
+pub const DEFAULT_BYTES: usize = 512 << 10;
+/// `thread_cache_bytes`: what the capacities of one thread's bins may add up to.
+pub static LIMIT_BYTES: AtomicUsize = AtomicUsize::new(DEFAULT_BYTES);
+
+/// The list of one class. Fields are atomics only so that statistics may read them from another
+/// thread; all accesses are relaxed loads and stores.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Bin {
+    head: AtomicPtr<u8>,
+    room: AtomicU32,
+    cap: AtomicU32,
+}
+
+/// The caches of one thread.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct ThreadCache {
+    bins: [Bin; NUM_CLASSES],
+    thread: AtomicU32,
+    epoch: AtomicU32,
+    budget: AtomicUsize,
+    cursor: AtomicU32,
+    /// Times that the thread's exit was postponed.
+    pub(crate) exit_rounds: AtomicU32,
+    pub(crate) next: AtomicPtr<ThreadCache>,
+    pub(crate) prev: AtomicPtr<ThreadCache>,
+    pub(crate) refills: AtomicU64,
+    pub(crate) flushes: AtomicU64,
+}
+
+impl ThreadCache {
+    /// A cache without room: every operation takes the slow path.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            bins: [const {
+                Bin {
+                    head: AtomicPtr::new(null_mut()),
+                    room: AtomicU32::new(0),
+                    cap: AtomicU32::new(0),
+                }
+            }; NUM_CLASSES],
+            thread: AtomicU32::new(0),
+            epoch: AtomicU32::new(0),
+            budget: AtomicUsize::new(0),
+            cursor: AtomicU32::new(1),
+            exit_rounds: AtomicU32::new(0),
+            next: AtomicPtr::new(null_mut()),
+            prev: AtomicPtr::new(null_mut()),
+            refills: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes a cache usable for thread number `thread`, which is not 0.
+    pub fn start(&self, thread: u32, epoch: u32) {
+        self.thread.store(thread, Relaxed);
+        self.epoch.store(epoch, Relaxed);
+        self.cursor.store(1, Relaxed);
+    }
+
+    /// The thread's number.
+    #[must_use]
+    pub fn thread(&self) -> u32 {
+        self.thread.load(Relaxed)
+    }
+
+    #[inline(always)]
+    fn bin(&self, class: usize) -> &Bin {
+        debug_assert!(class < NUM_CLASSES);
+        // SAFETY: classes come from the class tables or the page map and are below NUM_CLASSES.
+        unsafe { self.bins.get_unchecked(class) }
+    }
+
+    /// Takes an object, null if the bin is empty.
+    #[inline(always)]
+    #[must_use]
+    pub fn pop(&self, class: usize) -> *mut u8 {
+        let bin = self.bin(class);
+        let head = bin.head.load(Relaxed);
+        if !head.is_null() {
+            // SAFETY: objects in a bin are free and hold the link in their first word.
+            bin.head.store(unsafe { next_of(head) }, Relaxed);
+            bin.room
+                .store(bin.room.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+        head
+    }
+
+    /// Keeps an object; false if there is no room or the object is the last one that was freed.
+    ///
+    /// # Safety
+    /// `object` is an object of `class` that is not in use.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn push(&self, class: usize, object: *mut u8) -> bool {
+        let bin = self.bin(class);
+        let room = bin.room.load(Relaxed);
+        let head = bin.head.load(Relaxed);
+        if room == 0 || head == object {
+            return false;
+        }
+        // SAFETY: the object is free; its first word is ours.
+        unsafe { set_next(object, head) };
+        bin.head.store(object, Relaxed);
+        bin.room.store(room - 1, Relaxed);
+        true
+    }
+
+    /// The object that would be taken next.
+    #[must_use]
+    pub fn peek(&self, class: usize) -> *mut u8 {
+        self.bin(class).head.load(Relaxed)
+    }
+
+    /// Objects in a bin.
+    #[must_use]
+    pub fn len(&self, class: usize) -> usize {
+        let bin = self.bin(class);
+        bin.cap.load(Relaxed).saturating_sub(bin.room.load(Relaxed)) as usize
+    }
+
+    /// No bin holds anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        (1..NUM_CLASSES).all(|class| self.len(class) == 0)
+    }
+
+    /// Capacity of a bin.
+    #[must_use]
+    pub fn capacity(&self, class: usize) -> usize {
+        self.bin(class).cap.load(Relaxed) as usize
+    }
+
+    /// Bytes in all bins.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        (1..NUM_CLASSES)
+            .map(|class| self.len(class) * size_of_class(class))
+            .sum()
+    }
+
+    /// The first capacity of a class: 2 KiB worth, at least one object.
+    fn first_capacity(class: usize) -> usize {
+        (2048 / size_of_class(class)).clamp(1, 32)
+    }
+
+    /// Changes a bin's capacity; its objects must fit.
+    fn set_capacity(&self, class: usize, cap: usize) {
+        let bin = self.bin(class);
+        let old = bin.cap.load(Relaxed) as usize;
+        let size = size_of_class(class);
+        let budget = self.budget.load(Relaxed) + cap * size - old * size;
+        self.budget.store(budget, Relaxed);
+        let len = old - bin.room.load(Relaxed) as usize;
+        debug_assert!(cap >= len);
+        bin.cap.store(cap as u32, Relaxed);
+        bin.room.store((cap - len) as u32, Relaxed);
+    }
+
+    /// Doubles a bin's capacity within the class's and the thread's limits; false: not possible.
+    fn grow(&self, class: usize) -> bool {
+        let cap = self.capacity(class);
+        if cap == 0 {
+            self.set_capacity(class, Self::first_capacity(class));
+            return true;
+        }
+        let target = (cap * 2).min(cache_limit_of(class));
+        if target <= cap {
+            return false;
+        }
+        let need = (target - cap) * size_of_class(class);
+        if self.budget.load(Relaxed) + need > LIMIT_BYTES.load(Relaxed) && !self.steal(need) {
+            return false;
+        }
+        self.set_capacity(class, target);
+        true
+    }
+
+    /// Takes unused room from other bins until `need` bytes fit into the budget.
+    fn steal(&self, need: usize) -> bool {
+        let limit = LIMIT_BYTES.load(Relaxed);
+        let mut class = self.cursor.load(Relaxed) as usize;
+        for _ in 1..NUM_CLASSES {
+            if self.budget.load(Relaxed) + need <= limit {
+                break;
+            }
+            class = if class + 1 < NUM_CLASSES {
+                class + 1
+            } else {
+                1
+            };
+            let cap = self.capacity(class);
+            let room = cap - self.len(class);
+            if cap > Self::first_capacity(class) && room * 2 >= cap {
+                let shrunk = (cap - room / 2).max(Self::first_capacity(class));
+                self.set_capacity(class, shrunk);
+            }
+        }
+        self.cursor.store(class as u32, Relaxed);
+        self.budget.load(Relaxed) + need <= limit
+    }
+
+    /// An object of a class whose bin is empty: fills the bin from the middle tier. Null: no
+    /// memory.
+    #[must_use]
+    pub fn refill<O: Os>(&self, heap: &Heap<O>, class: usize) -> *mut u8 {
+        self.follow_epoch(heap);
+        self.refills.store(self.refills.load(Relaxed) + 1, Relaxed);
+        // A miss says that the bin is too small for what the program does.
+        self.grow(class);
+        let cap = self.capacity(class);
+        let want = cap.div_ceil(2).min(batch_of(class));
+        let chain = heap.refill(class, self.thread(), want);
+        if chain.head.is_null() {
+            return null_mut();
+        }
+        // SAFETY: the chain is ours.
+        let rest = unsafe { next_of(chain.head) };
+        let kept = chain.len - 1;
+        if kept > cap {
+            // A batch from another thread, larger than this bin has grown so far.
+            self.set_capacity(class, kept);
+        }
+        let bin = self.bin(class);
+        bin.head.store(rest, Relaxed);
+        bin.room.store(bin.cap.load(Relaxed) - kept as u32, Relaxed);
+        chain.head
+    }
+
+    /// Keeps an object whose bin is full: grows the bin or flushes a batch first.
+    ///
+    /// # Safety
+    /// As [`ThreadCache::push`].
+    pub unsafe fn overflow<O: Os>(&self, heap: &Heap<O>, class: usize, object: *mut u8) {
+        self.follow_epoch(heap);
+        if self.bin(class).room.load(Relaxed) == 0 && !self.grow(class) {
+            self.flush(heap, class, batch_of(class));
+        }
+        // SAFETY: the caller's duty; there is room now.
+        let kept = unsafe { self.push(class, object) };
+        debug_assert!(kept);
+    }
+
+    /// Gives up to `count` objects of a bin to the middle tier.
+    fn flush<O: Os>(&self, heap: &Heap<O>, class: usize, count: usize) {
+        let bin = self.bin(class);
+        let head = bin.head.load(Relaxed);
+        if head.is_null() || count == 0 {
+            return;
+        }
+        self.flushes.store(self.flushes.load(Relaxed) + 1, Relaxed);
+        let mut last = head;
+        let mut len = 1;
+        // SAFETY: objects in a bin form a chain that ends with null.
+        unsafe {
+            while len < count {
+                let next = next_of(last);
+                if next.is_null() {
+                    break;
+                }
+                last = next;
+                len += 1;
+            }
+            bin.head.store(next_of(last), Relaxed);
+            set_next(last, null_mut());
+            bin.room.store(bin.room.load(Relaxed) + len as u32, Relaxed);
+            heap.flush(class, self.thread(), Chain { head, len });
+        }
+    }
+
+    /// Empties all bins.
+    pub fn flush_all<O: Os>(&self, heap: &Heap<O>) {
+        for class in 1..NUM_CLASSES {
+            while !self.peek(class).is_null() {
+                self.flush(heap, class, usize::MAX);
+            }
+        }
+    }
+
+    /// Empties all bins if somebody asked for it since the last slow path.
+    pub fn follow_epoch<O: Os>(&self, heap: &Heap<O>) {
+        let epoch = heap.epoch();
+        if self.epoch.load(Relaxed) != epoch {
+            self.epoch.store(epoch, Relaxed);
+            self.flush_all(heap);
+        }
+    }
+
+    /// Panics if F2 or F3 does not hold. Only for the owner, in tests.
+    pub fn check_invariants(&self) {
+        let mut budget = 0;
+        for class in 1..NUM_CLASSES {
+            let mut object = self.peek(class);
+            let mut len = 0;
+            while !object.is_null() {
+                len += 1;
+                // SAFETY: objects in a bin form a chain that ends with null.
+                object = unsafe { next_of(object) };
+            }
+            assert_eq!(len, self.len(class), "class {class}: list and count differ");
+            budget += self.capacity(class) * size_of_class(class);
+        }
+        assert_eq!(
+            budget,
+            self.budget.load(Relaxed),
+            "budget is not the sum of the capacities"
+        );
+    }
+}
+
+impl Default for ThreadCache {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,114 @@
+//! The one word of thread-local storage: where the thread's cache is.
+//!
+//! `thread_local!` in a shared library costs a call of `__tls_get_addr` on every use. The word
+//! here is a symbol of our own with the initial-exec model, which is two loads: its offset from
+//! the thread pointer comes from the global offset table, filled in by the loader. Its initial
+//! value is the address of a static cache without room, so that it is never null and a thread's
+//! first operation takes the slow path like any other miss. Invariants: T1 the slot is never null;
+//! T2 reading it calls nothing.
+//!
+//! The feature `portable-tls` replaces it by `thread_local!`, with the same behaviour.
+
+use crate::thread_cache::ThreadCache;
+
+/// The cache of threads that have none yet.
+pub static EMPTY: ThreadCache = ThreadCache::new();
+/// The cache of threads that are past their end: it never becomes a real one.
+pub static ENDED: ThreadCache = ThreadCache::new();
+
+#[cfg(not(feature = "portable-tls"))]
+core::arch::global_asm!(
+    ".pushsection .tdata.spanalloc_cache_slot,\"awT\",@progbits",
+    ".balign 8",
+    ".hidden __spanalloc_cache_slot",
+    ".globl __spanalloc_cache_slot",
+    ".type __spanalloc_cache_slot,@object",
+    ".size __spanalloc_cache_slot,8",
+    "__spanalloc_cache_slot:",
+    ".quad {empty}",
+    ".popsection",
+    empty = sym EMPTY,
+);
+
+/// The thread's cache.
+#[cfg(not(feature = "portable-tls"))]
+#[inline(always)]
+#[must_use]
+pub fn cache() -> &'static ThreadCache {
+    let slot: *const ThreadCache;
+    // SAFETY: reads the thread's own slot. T1: it always holds the address of a cache, static or
+    // from metadata that is never unmapped.
+    unsafe {
+        core::arch::asm!(
+            "mov {0}, qword ptr [rip + __spanalloc_cache_slot@GOTTPOFF]",
+            "mov {0}, qword ptr fs:[{0}]",
+            out(reg) slot,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+        &*slot
+    }
+}
+
+/// Replaces the thread's cache.
+#[cfg(not(feature = "portable-tls"))]
+pub fn set_cache(cache: &'static ThreadCache) {
+    // SAFETY: writes the thread's own slot.
+    unsafe {
+        core::arch::asm!(
+            "mov {offset}, qword ptr [rip + __spanalloc_cache_slot@GOTTPOFF]",
+            "mov qword ptr fs:[{offset}], {value}",
+            offset = out(reg) _,
+            value = in(reg) core::ptr::from_ref(cache),
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+#[cfg(feature = "portable-tls")]
+mod portable {
+    extern crate std;
+    use super::{EMPTY, ThreadCache};
+    use core::cell::Cell;
+
+    std::thread_local! {
+        // No destructor, so it is usable until the very end of the thread.
+        static SLOT: Cell<&'static ThreadCache> = const { Cell::new(&EMPTY) };
+    }
+
+    /// The thread's cache.
+    #[inline(always)]
+    #[must_use]
+    pub fn cache() -> &'static ThreadCache {
+        SLOT.with(Cell::get)
+    }
+
+    /// Replaces the thread's cache.
+    pub fn set_cache(cache: &'static ThreadCache) {
+        SLOT.with(|slot| slot.set(cache));
+    }
+}
+
+#[cfg(feature = "portable-tls")]
+pub use portable::{cache, set_cache};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thread_has_its_own_slot_that_starts_with_the_empty_cache() {
+        static OTHER: ThreadCache = ThreadCache::new();
+        std::thread::spawn(|| {
+            // The test runner uses the system allocator, so nobody has replaced it.
+            assert!(core::ptr::eq(cache(), &raw const EMPTY));
+            set_cache(&OTHER);
+            assert!(core::ptr::eq(cache(), &raw const OTHER));
+            std::thread::spawn(|| assert!(core::ptr::eq(cache(), &raw const EMPTY)))
+                .join()
+                .expect("the inner thread sees the empty cache");
+            assert!(core::ptr::eq(cache(), &raw const OTHER));
+        })
+        .join()
+        .expect("the outer thread sees its own cache");
+    }
+}
