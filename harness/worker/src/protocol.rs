@@ -202,3 +202,28 @@ pub struct SubjectProof {
     /// The subject has an own sized free, used with `Api::Sized`.
     pub sized_free: Option<String>,
 }
+
+/// What the kernel accounted to a program that `heaplab-worker --launch` ran.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Launched {
+    /// The program could not be started: the system's error number.
+    pub start_error: Option<i32>,
+    /// Exit status, unless a signal ended it.
+    pub exit_code: Option<i32>,
+    /// Signal that ended it.
+    pub signal: Option<i32>,
+    /// From before the start to after the end.
+    pub wall_ns: u64,
+    /// CPU time in user mode, waited-for children included.
+    pub user_ns: u64,
+    /// CPU time in the kernel, waited-for children included.
+    pub sys_ns: u64,
+    /// Largest resident set of the program or one of its waited-for children.
+    pub peak_rss_bytes: u64,
+    /// Faults served without I/O.
+    pub minor_faults: u64,
+    /// Faults that needed I/O.
+    pub major_faults: u64,
+    /// Voluntary and involuntary switches.
+    pub context_switches: u64,
+}

@@ -82,9 +82,9 @@ pub unsafe extern "C" fn heaplab_subject_describe(buffer: *mut c_char, capacity:
     let done = write!(
         out,
         "version={}.{}.{}\n",
-        version / 100,
-        version / 10 % 10,
-        version % 10
+        version / 10_000,
+        version / 100 % 100,
+        version % 100
     )
     .and_then(|()| {
         OPTIONS

@@ -1,0 +1,114 @@
+//! Clocks: the time stamp counter for single calls, the kernel's clocks for whole runs, and what the kernel counts.
+
+use std::arch::x86_64::_rdtsc;
+use std::hint::spin_loop;
+
+/// Time stamp counter. Not fenced: a fence costs more than a fast call.
+#[inline(always)]
+pub fn ticks() -> u64 {
+    // SAFETY: every x86-64 has the instruction.
+    unsafe { _rdtsc() }
+}
+
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a place for the result.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Monotonic nanoseconds.
+pub fn now_ns() -> u64 {
+    read(libc::CLOCK_MONOTONIC)
+}
+
+/// CPU nanoseconds of the whole process, the subject's own threads included.
+pub fn process_cpu_ns() -> u64 {
+    read(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// Sleeps for about `ns` nanoseconds.
+pub fn sleep_ns(ns: u64) {
+    let mut rest = libc::timespec {
+        tv_sec: (ns / 1_000_000_000) as i64,
+        tv_nsec: (ns % 1_000_000_000) as i64,
+    };
+    // SAFETY: both pointers are to the same valid timespec, which nanosleep allows.
+    while unsafe { libc::nanosleep(&raw const rest, &raw mut rest) } != 0 {}
+}
+
+/// What the kernel counted for this process or thread.
+#[derive(Clone, Copy, Default)]
+pub struct Usage {
+    /// Faults served without I/O.
+    pub minor_faults: u64,
+    /// Faults that needed I/O.
+    pub major_faults: u64,
+    /// Voluntary and involuntary switches.
+    pub switches: u64,
+    /// Involuntary switches.
+    pub preemptions: u64,
+}
+
+/// Counts of the whole process (`thread` false) or of the calling thread.
+pub fn usage(thread: bool) -> Usage {
+    // SAFETY: zero bytes are a valid rusage.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    let who = if thread {
+        libc::RUSAGE_THREAD
+    } else {
+        libc::RUSAGE_SELF
+    };
+    // SAFETY: `usage` is a place for the result.
+    unsafe { libc::getrusage(who, &raw mut usage) };
+    Usage {
+        minor_faults: usage.ru_minflt as u64,
+        major_faults: usage.ru_majflt as u64,
+        switches: (usage.ru_nvcsw + usage.ru_nivcsw) as u64,
+        preemptions: usage.ru_nivcsw as u64,
+    }
+}
+
+/// How ticks become nanoseconds.
+#[derive(Clone, Copy, Default)]
+pub struct Scale {
+    /// Nanoseconds of 2³² ticks.
+    per_4g: u64,
+    /// Cost of an empty pair of stamps, nanoseconds (median).
+    pub pair_ns: f64,
+}
+
+impl Scale {
+    /// Compares the counter with the kernel's raw clock for 20 ms and times empty pairs.
+    pub fn measure() -> Self {
+        let (ns0, ticks0) = (read(libc::CLOCK_MONOTONIC_RAW), ticks());
+        while read(libc::CLOCK_MONOTONIC_RAW) - ns0 < 20_000_000 {
+            spin_loop();
+        }
+        let (ns1, ticks1) = (read(libc::CLOCK_MONOTONIC_RAW), ticks());
+        let per_4g = ((u128::from(ns1 - ns0) << 32) / u128::from((ticks1 - ticks0).max(1))) as u64;
+        let mut pairs: Vec<u64> = (0..4096)
+            .map(|_| {
+                let before = ticks();
+                ticks() - before
+            })
+            .collect();
+        pairs.sort_unstable();
+        let pair_ns = pairs[pairs.len() / 2] as f64 * per_4g as f64 / (1u64 << 32) as f64;
+        Self { per_4g, pair_ns }
+    }
+
+    /// Nanoseconds of `ticks`.
+    #[inline(always)]
+    pub fn ns(self, ticks: u64) -> u64 {
+        ((u128::from(ticks) * u128::from(self.per_4g)) >> 32) as u64
+    }
+
+    /// Ticks of `ns` nanoseconds.
+    pub fn ticks(self, ns: u64) -> u64 {
+        ((u128::from(ns) << 32) / u128::from(self.per_4g.max(1))) as u64
+    }
+}

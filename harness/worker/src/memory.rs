@@ -1,0 +1,180 @@
+//! `memory`: requested, usable and resident bytes over the ops, in lockstep, so that the first two are exact at every
+//! sample and the same in every run.
+
+use crate::clock;
+use crate::probe::Probe;
+use crate::statm;
+use crate::world::World;
+use heaplab_worker::protocol::MemoryCurve;
+
+/// Samples between two points of the curve, for the peak and the averages.
+const DENSE: u64 = 8;
+/// Below this many live bytes the footprint says nothing.
+const LIVE_FLOOR: u64 = 64 << 10;
+/// Samples during the idle tail.
+const TAIL_SAMPLES: u64 = 20;
+
+/// The probe: all state is in the world's [`Recorder`], which the thread whose turn it is may use.
+pub struct Memory {
+    world: &'static World,
+}
+
+impl Probe for Memory {
+    const TRACKS: bool = true;
+    const SLEEPS: bool = true;
+
+    fn new(world: &'static World) -> Self {
+        Self { world }
+    }
+
+    #[inline(always)]
+    fn moved(&mut self, live: i64, usable: i64) {
+        // SAFETY: memory is measured in lockstep only, and the thread whose turn it is is the only one here.
+        unsafe { (*self.world.recorder()).moved(live, usable) };
+    }
+}
+
+/// Everything counted during the run.
+#[derive(Default)]
+pub struct Recorder {
+    calls: u64,
+    live: u64,
+    usable: u64,
+    start_ns: u64,
+    /// Call number of the next sample, of the next point of the curve, and their distances.
+    next_sample: u64,
+    next_point: u64,
+    sample_step: u64,
+    point_step: u64,
+    /// Largest live bytes at a sample, and the level at which a new maximum is sampled at once.
+    sampled_live: u64,
+    live_alarm: u64,
+    last_sample: u64,
+    baseline: u64,
+    /// Sums for the averages: resident × calls; footprint × calls and the calls that count for it.
+    resident_sum: u128,
+    footprint_sum: f64,
+    footprint_calls: u64,
+    points: u64,
+    curve: MemoryCurve,
+}
+
+impl Recorder {
+    /// A recorder for a run of `calls` calls with about `points` points.
+    pub fn new(calls: u64, points: u32, baseline: u64) -> Self {
+        let points = u64::from(points.max(2));
+        let room = points as usize * 2 + TAIL_SAMPLES as usize + 64;
+        let column = || Vec::with_capacity(room);
+        Self {
+            point_step: (calls / points).max(1),
+            sample_step: (calls / (points * DENSE)).max(1),
+            baseline,
+            curve: MemoryCurve {
+                ops: column(),
+                time_ns: column(),
+                live_bytes: column(),
+                usable_bytes: column(),
+                resident_bytes: column(),
+                ..MemoryCurve::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// The first point, before the first op.
+    pub fn start(&mut self) {
+        self.start_ns = clock::now_ns();
+        self.compare();
+        self.sample();
+    }
+
+    #[inline(always)]
+    fn moved(&mut self, live: i64, usable: i64) {
+        self.calls += 1;
+        self.live = self.live.wrapping_add_signed(live);
+        self.usable = self.usable.wrapping_add_signed(usable);
+        if self.live > self.curve.peak_live_bytes {
+            self.curve.peak_live_bytes = self.live;
+            self.curve.usable_at_peak_live_bytes = self.usable;
+        }
+        if self.calls >= self.next_sample || self.live > self.live_alarm {
+            self.sample();
+        }
+    }
+
+    /// Reads the resident bytes and books them for the calls since the last sample.
+    #[inline(never)]
+    fn sample(&mut self) {
+        let resident = statm::anonymous_bytes();
+        let weight = self.calls - self.last_sample;
+        self.last_sample = self.calls;
+        self.resident_sum += u128::from(resident) * u128::from(weight);
+        if self.live >= LIVE_FLOOR {
+            let own = resident.saturating_sub(self.baseline);
+            self.footprint_sum += own as f64 / self.live as f64 * weight as f64;
+            self.footprint_calls += weight;
+        }
+        if resident > self.curve.peak_resident_bytes {
+            self.curve.peak_resident_bytes = resident;
+            self.curve.live_at_peak_resident_bytes = self.live;
+            self.curve.usable_at_peak_resident_bytes = self.usable;
+        }
+        if self.live >= self.sampled_live {
+            self.sampled_live = self.live;
+            self.live_alarm = self.live + (self.live / 100).max(LIVE_FLOOR);
+            self.curve.resident_at_peak_live_bytes = resident;
+        }
+        self.next_sample = self.calls + self.sample_step;
+        if self.calls >= self.next_point {
+            self.point(resident);
+            self.next_point = self.calls + self.point_step;
+            self.points += 1;
+            if self.points % 64 == 0 {
+                self.compare();
+            }
+        }
+    }
+
+    fn point(&mut self, resident: u64) {
+        self.curve.ops.push(self.calls);
+        self.curve.time_ns.push(clock::now_ns() - self.start_ns);
+        self.curve.live_bytes.push(self.live);
+        self.curve.usable_bytes.push(self.usable);
+        self.curve.resident_bytes.push(resident);
+    }
+
+    /// Compares `statm` with the exact `smaps_rollup`.
+    fn compare(&mut self) {
+        let quick = statm::anonymous_bytes();
+        if let Some(exact) = statm::rollup() {
+            let difference = quick.abs_diff(exact.anonymous + exact.hugetlb);
+            self.curve.sampling_error_bytes = self.curve.sampling_error_bytes.max(difference);
+        }
+    }
+
+    /// The last point, and the idle tail: this thread sleeps, as all others do.
+    pub fn end(&mut self, idle_tail_ms: u64) {
+        self.next_point = self.calls;
+        self.sample();
+        self.compare();
+        if idle_tail_ms > 0 {
+            for _ in 0..TAIL_SAMPLES {
+                clock::sleep_ns(idle_tail_ms * 1_000_000 / TAIL_SAMPLES);
+                self.point(statm::anonymous_bytes());
+            }
+            self.curve.after_idle_bytes = self.curve.resident_bytes.last().copied();
+        }
+    }
+
+    /// The finished curve.
+    pub fn curve(&self) -> MemoryCurve {
+        let mut curve = self.curve.clone();
+        curve.mean_resident_bytes = match self.calls {
+            0 => curve.peak_resident_bytes,
+            calls => (self.resident_sum / u128::from(calls)) as u64,
+        };
+        curve.footprint_mean =
+            (self.footprint_calls > 0).then(|| self.footprint_sum / self.footprint_calls as f64);
+        curve
+    }
+}

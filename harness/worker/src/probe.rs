@@ -1,0 +1,56 @@
+//! What a measure adds to the replay loop. Everything is inlined, so a probe that does nothing costs nothing.
+
+use crate::world::World;
+use heaplab_script::OpKind;
+
+/// One call that is about to be made.
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// What is called.
+    pub kind: OpKind,
+    /// Bytes requested, or of the block that is freed.
+    pub size: u64,
+    /// The block was allocated by another thread (frees).
+    pub remote: bool,
+}
+
+/// Hooks of a measure, one value per replaying thread.
+pub trait Probe: Sized + 'static {
+    /// Requested and usable sizes are kept per slot and [`Probe::moved`] is called.
+    const TRACKS: bool;
+    /// Idle ops are slept; otherwise they are left out.
+    const SLEEPS: bool;
+
+    /// Made in the thread itself before the run starts.
+    fn new(world: &'static World) -> Self;
+
+    /// Runs one call of the subject.
+    #[inline(always)]
+    fn around<R>(&mut self, call: impl Fn() -> Call, work: impl FnOnce() -> R) -> R {
+        let _ = call;
+        work()
+    }
+
+    /// A call changed the requested and usable bytes alive.
+    #[inline(always)]
+    fn moved(&mut self, live: i64, usable: i64) {
+        let _ = (live, usable);
+    }
+
+    /// After the thread's last op.
+    fn finish(self, world: &'static World) {
+        let _ = world;
+    }
+}
+
+/// `speed` and `counts`: nothing inside the loop.
+pub struct Bare;
+
+impl Probe for Bare {
+    const TRACKS: bool = false;
+    const SLEEPS: bool = false;
+
+    fn new(_: &'static World) -> Self {
+        Self
+    }
+}

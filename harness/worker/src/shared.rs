@@ -1,0 +1,84 @@
+//! Shared anonymous mappings: memory of the worker that does not count as anonymous, unlike the subject's.
+
+use std::marker::PhantomData;
+use std::ptr;
+
+/// Reserves `bytes` of shared memory, zeroed, taken page by page as it is touched.
+pub fn reserve(bytes: usize) -> Option<*mut u8> {
+    let (protection, flags) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+    );
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
+    let start = unsafe { libc::mmap(ptr::null_mut(), bytes.max(1), protection, flags, -1, 0) };
+    (start != libc::MAP_FAILED).then_some(start.cast())
+}
+
+/// An array of plain values in shared memory, zeroed, never freed. Elements are reached by raw pointer because
+/// several threads use different ones at once.
+pub struct SharedArray<T> {
+    start: *mut T,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T> Clone for SharedArray<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for SharedArray<T> {}
+
+// SAFETY: the array only hands out raw pointers; who dereferences them answers for the access.
+unsafe impl<T> Sync for SharedArray<T> {}
+// SAFETY: as above.
+unsafe impl<T> Send for SharedArray<T> {}
+
+impl<T> SharedArray<T> {
+    /// `len` zeroed elements; zero bytes must be a valid `T`. `None` when the kernel refuses the mapping.
+    pub fn new(len: usize) -> Option<Self> {
+        let start = reserve(len.checked_mul(size_of::<T>())?)?.cast();
+        Some(Self {
+            start,
+            len,
+            element: PhantomData,
+        })
+    }
+
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The first element.
+    #[inline(always)]
+    pub fn start(&self) -> *mut T {
+        self.start
+    }
+
+    /// Element `index`, which must be below `len`.
+    #[inline(always)]
+    pub fn at(&self, index: usize) -> *mut T {
+        debug_assert!(index < self.len);
+        self.start.wrapping_add(index)
+    }
+
+    /// Brings all pages in, so that no fault of the harness falls into the timed part. Best effort.
+    pub fn populate(&self) {
+        populate(self.start.cast(), self.len * size_of::<T>(), true);
+    }
+}
+
+/// Brings the pages of a range in (`write`: ready to be written). Best effort: an old kernel ignores it.
+pub fn populate(start: *mut u8, bytes: usize, write: bool) {
+    let first = start as usize & !4095;
+    let end = (start as usize + bytes).next_multiple_of(4096);
+    let advice = if write {
+        libc::MADV_POPULATE_WRITE
+    } else {
+        libc::MADV_POPULATE_READ
+    };
+    // SAFETY: populating changes no contents; the range lies in mappings of this process.
+    unsafe { libc::madvise(first as *mut _, end - first, advice) };
+}

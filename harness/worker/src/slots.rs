@@ -1,0 +1,170 @@
+//! The slot table: where a block is until it is freed, and the only synchronisation between replaying threads.
+//!
+//! Private slots are plain words, dense. Shared slots have a cache line each, in which a word holds
+//! `generation << 48 | address`; a block is handed over by a release store and an acquire load of that word.
+
+use crate::clock;
+use crate::shared::SharedArray;
+use heaplab_script::Op;
+use std::ffi::c_void;
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+const ADDRESS: u64 = (1 << 48) - 1;
+/// Stands in a full shared slot for a block of size 0 that the subject answered with null.
+const NULL_BLOCK: u64 = 1;
+
+/// A slot that crosses threads, alone on its cache line.
+#[repr(C, align(64))]
+pub struct SharedSlot {
+    word: AtomicU64,
+    /// Thread that allocated the block; written before the word is published.
+    owner: AtomicU32,
+}
+
+/// All slots of a run.
+#[derive(Clone, Copy)]
+pub struct Slots {
+    private: SharedArray<u64>,
+    shared: SharedArray<SharedSlot>,
+}
+
+impl Slots {
+    /// A table with all slots empty, or `None` when the memory cannot be mapped.
+    pub fn new(private: u32, shared: u32) -> Option<Self> {
+        let slots = Self {
+            private: SharedArray::new(private as usize)?,
+            shared: SharedArray::new(shared as usize)?,
+        };
+        slots.private.populate();
+        slots.shared.populate();
+        Some(slots)
+    }
+
+    /// Slots of both kinds.
+    pub fn len(&self) -> usize {
+        self.private.len() + self.shared.len()
+    }
+
+    /// Word of a private slot.
+    #[inline(always)]
+    pub fn private(&self, slot: u32) -> *mut u64 {
+        self.private.at(slot as usize)
+    }
+
+    /// A shared slot.
+    #[inline(always)]
+    pub fn shared(&self, slot: u32) -> &'static SharedSlot {
+        // SAFETY: the script's reader has checked the index; the table is never unmapped; the type is all atomics.
+        unsafe { &*self.shared.at(slot as usize - self.private.len()) }
+    }
+
+    /// Asks for the cache line of the slot that an op ahead will need.
+    #[inline(always)]
+    pub fn prefetch(&self, op: &Op) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let address = self.private.start().wrapping_add(op.slot as usize);
+        // SAFETY: a prefetch may have any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+
+    /// Takes every block that is still there out of the table (slot, block), for the clean-up between repetitions, and resets the
+    /// shared slots to generation 0.
+    ///
+    /// No thread may be replaying.
+    pub fn drain(&self, mut block: impl FnMut(usize, *mut c_void)) {
+        for index in 0..self.private.len() {
+            let word = self.private.at(index);
+            // SAFETY: in range, and nobody else uses the table now.
+            let address = unsafe { word.replace(0) };
+            if address != 0 {
+                block(index, address as *mut c_void);
+            }
+        }
+        for index in 0..self.shared.len() {
+            // SAFETY: in range; all atomics.
+            let slot = unsafe { &*self.shared.at(index) };
+            let address = slot.word.swap(0, Ordering::AcqRel) & ADDRESS;
+            if address > NULL_BLOCK {
+                block(self.private.len() + index, address as *mut c_void);
+            }
+        }
+    }
+}
+
+impl SharedSlot {
+    /// Waits until the slot is empty at `generation`; returns the nanoseconds waited.
+    #[inline(always)]
+    pub fn wait_empty(&self, generation: u16) -> u64 {
+        let empty = u64::from(generation) << 48;
+        if self.word.load(Ordering::Acquire) == empty {
+            return 0;
+        }
+        wait(|| self.word.load(Ordering::Acquire) == empty)
+    }
+
+    /// Waits until the slot is full at `generation`; returns the block and the nanoseconds waited.
+    #[inline(always)]
+    pub fn wait_full(&self, generation: u16) -> (*mut c_void, u64) {
+        let full = |word: u64| word >> 48 == u64::from(generation) && word & ADDRESS != 0;
+        let mut word = self.word.load(Ordering::Acquire);
+        let mut waited = 0;
+        if !full(word) {
+            waited = wait(|| {
+                word = self.word.load(Ordering::Acquire);
+                full(word)
+            });
+        }
+        let address = word & ADDRESS;
+        (
+            if address == NULL_BLOCK { 0 } else { address } as *mut c_void,
+            waited,
+        )
+    }
+
+    /// Publishes a block at `generation`.
+    #[inline(always)]
+    pub fn fill(&self, generation: u16, block: *mut c_void, owner: u32) {
+        self.owner.store(owner, Ordering::Relaxed);
+        let address = if block.is_null() {
+            NULL_BLOCK
+        } else {
+            block as u64
+        };
+        self.word
+            .store(u64::from(generation) << 48 | address, Ordering::Release);
+    }
+
+    /// Publishes that the slot is empty at `generation`.
+    #[inline(always)]
+    pub fn empty(&self, generation: u16) {
+        self.word
+            .store(u64::from(generation) << 48, Ordering::Release);
+    }
+
+    /// Thread that allocated the block, for who has taken it.
+    #[inline(always)]
+    pub fn owner(&self) -> u32 {
+        self.owner.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits: a short spin for a hand-over that is about to happen, then giving up the CPU, then sleeping, so that any
+/// number of threads gets on with any number of CPUs.
+#[cold]
+#[inline(never)]
+fn wait(mut ready: impl FnMut() -> bool) -> u64 {
+    let start = clock::now_ns();
+    for round in 0u32.. {
+        if ready() {
+            break;
+        }
+        match round {
+            0..200 => spin_loop(),
+            // SAFETY: sched_yield has no arguments.
+            200..300 => drop(unsafe { libc::sched_yield() }),
+            _ => clock::sleep_ns(20_000),
+        }
+    }
+    clock::now_ns() - start
+}

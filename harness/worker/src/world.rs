@@ -1,0 +1,124 @@
+//! Everything the threads of one run share. It lies in the worker's arena and lives to the process's end.
+
+use crate::calls::Calls;
+use crate::check::{Checker, Metas};
+use crate::clock::Scale;
+use crate::latency;
+use crate::lockstep::Baton;
+use crate::memory::Recorder;
+use crate::slots::Slots;
+use crate::threads::Crew;
+use heaplab_script::file::Script;
+use heaplab_worker::protocol::RunSpec;
+use std::cell::UnsafeCell;
+use std::sync::Mutex;
+
+/// What the threads leave behind when they end.
+pub struct Results {
+    /// Calls made.
+    pub calls: u64,
+    /// Nanoseconds waited.
+    pub wait_ns: u64,
+    /// Nanoseconds slept.
+    pub idle_ns: u64,
+    /// Histograms (`latency`).
+    pub latency: latency::Set,
+}
+
+/// One run.
+pub struct World {
+    /// What the harness asked for.
+    pub spec: RunSpec,
+    /// The ops.
+    pub script: Script,
+    /// The subject's functions.
+    pub calls: Calls,
+    /// The slot table.
+    pub slots: Slots,
+    /// What is known of each slot's block (`memory` and integrity).
+    pub metas: Metas,
+    /// Integrity checks.
+    pub checker: Checker,
+    /// Ticks to nanoseconds.
+    pub scale: Scale,
+    /// The threads.
+    pub crew: Crew,
+    /// Whose turn it is, in lockstep.
+    pub baton: Option<Baton>,
+    recorder: UnsafeCell<Recorder>,
+    results: Mutex<Results>,
+}
+
+// SAFETY: `recorder` is used only by the thread whose turn it is (lockstep), everything else is atomic, locked, constant,
+// or handed over by a slot.
+unsafe impl Sync for World {}
+
+/// The parts a world is made of.
+pub struct Parts {
+    /// What the harness asked for.
+    pub spec: RunSpec,
+    /// The ops.
+    pub script: Script,
+    /// The subject's functions.
+    pub calls: Calls,
+    /// The slot table.
+    pub slots: Slots,
+    /// One entry a slot where it is needed, else one.
+    pub metas: Metas,
+    /// Integrity checks.
+    pub checker: Checker,
+    /// Ticks to nanoseconds.
+    pub scale: Scale,
+    /// The threads.
+    pub crew: Crew,
+    /// Lockstep with several threads.
+    pub baton: Option<Baton>,
+    /// Memory's sums.
+    pub recorder: Recorder,
+}
+
+impl World {
+    /// Puts a world where it stays.
+    pub fn settle(parts: Parts) -> &'static Self {
+        let results = Results {
+            calls: 0,
+            wait_ns: 0,
+            idle_ns: 0,
+            latency: latency::none(),
+        };
+        Box::leak(Box::new(Self {
+            spec: parts.spec,
+            script: parts.script,
+            calls: parts.calls,
+            slots: parts.slots,
+            metas: parts.metas,
+            checker: parts.checker,
+            scale: parts.scale,
+            crew: parts.crew,
+            baton: parts.baton,
+            recorder: UnsafeCell::new(parts.recorder),
+            results: Mutex::new(results),
+        }))
+    }
+
+    /// Memory's sums; only for the thread whose turn it is.
+    #[inline(always)]
+    pub fn recorder(&self) -> *mut Recorder {
+        self.recorder.get()
+    }
+
+    /// Adds to what the threads leave behind.
+    pub fn results<R>(&self, work: impl FnOnce(&mut Results) -> R) -> R {
+        work(
+            &mut self
+                .results
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner()),
+        )
+    }
+
+    /// A `ThreadStart` op.
+    pub fn start_thread(&'static self, thread: u32) {
+        self.crew.start(self, thread);
+    }
+}
