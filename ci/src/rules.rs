@@ -171,7 +171,8 @@ fn limited(by: Rule, better: Better, b: &Side, h: &Side, rule: &MetricRule) -> J
         Better::Lower => (b, h),
         Better::Higher => (h, b),
     };
-    let limit = rule.limit.fraction();
+    // A hair above, so that a change of exactly the limit is within it whatever the rounding.
+    let limit = rule.limit.fraction() + 1e-12;
     let enough = rule.min_change.0 as f64;
     let apart = to.low > from.high;
     let apart_good = to.high < from.low;
