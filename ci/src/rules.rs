@@ -456,7 +456,11 @@ pub(crate) fn control(
 ) -> Judged {
     let least = policy.controls.min_effect;
     let control_rule = MetricRule {
-        min_effect: least.min(rule.limit),
+        min_effect: if least < rule.limit {
+            least
+        } else {
+            rule.limit
+        },
         ..rule.clone()
     };
     let mut judged = apply(by, base, head, &control_rule, policy, alpha / 2.0);
@@ -475,14 +479,4 @@ pub(crate) fn control(
     judged.verdict = verdict;
     judged.reason = reason;
     judged
-}
-
-trait MinPercent {
-    fn min(self, other: Percent) -> Percent;
-}
-
-impl MinPercent for Percent {
-    fn min(self, other: Percent) -> Percent {
-        if other < self { other } else { self }
-    }
 }
