@@ -1,0 +1,382 @@
+//! The command line as types: what can be asked, with help and examples. No work is done here.
+
+pub mod options;
+pub mod usage;
+pub mod value;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use options::{Format, GlobalArgs, OutputArgs, RepeatArgs, SubjectArgs, WorkloadArgs};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Which allocator, with which settings, for my program?
+#[derive(Parser, Debug)]
+#[command(name = "heaplab", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  heaplab run                                  compare the default allocators on the quick suite
+  heaplab record -o svc.hltrace -- ./server    record every allocation of a program
+  heaplab run svc.hltrace                      which allocator is best for that program?
+  heaplab gate run --base ./old.so --head ./new.so";
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Compare allocators on workloads, or run a program under each of them
+    #[command(after_help = "Examples:
+  heaplab run                                   the suite `quick`, about 90 s
+  heaplab run larson prog.hltrace -a system,spanalloc --blocks 8
+  heaplab run my-model.toml -t 1,2,4 --seed 7 --format markdown
+  heaplab run -a system -a new=./libfoo.so -- python3 job.py")]
+    Run(RunArgs),
+    /// Run a program unmodified and record every allocation
+    #[command(after_help = "Examples:
+  heaplab record -- python3 job.py              writes python3.hltrace
+  heaplab record -o job.hltrace -- ./server --port 8080
+
+The exit status is the program's own; 128 + n if signal n ended it; 125, 126 and 127 mean that heaplab failed, that
+the program is not executable, or that it was not found.")]
+    Record(RecordArgs),
+    /// Look at and transform traces
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  heaplab trace info prog.hltrace
+  heaplab trace stats prog.hltrace --format json"
+    )]
+    Trace(TraceCommand),
+    /// Check the prediction: replay a recorded program and compare with the program itself
+    #[command(after_help = "Examples:
+  heaplab validate -- python3 job.py
+  heaplab validate -a system,jemalloc --runs 5 --format json -- ./server --once")]
+    Validate(ValidateArgs),
+    /// Write HTML, charts and a summary from stored results
+    #[command(after_help = "Examples:
+  heaplab report heaplab-results/20261125T020305Z-quick
+  heaplab report shard1 shard2 -o joined-report")]
+    Report(ReportArgs),
+    /// Show the difference of two results, cell by cell
+    #[command(after_help = "Examples:
+  heaplab diff old/result.json new/result.json
+  heaplab diff old new --format markdown")]
+    Diff(DiffArgs),
+    /// Judge a change: pass, regression, or not decided
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  heaplab gate run --base system --head ./libnew.so
+  heaplab gate compare old new"
+    )]
+    Gate(GateCommand),
+    /// Join the result sets of shards
+    #[command(after_help = "Example:
+  heaplab merge shard1 shard2 -o joined")]
+    Merge(MergeArgs),
+    /// List what there is
+    #[command(after_help = "Examples:
+  heaplab list workloads
+  heaplab list subjects --format json")]
+    List(ListArgs),
+    /// What this machine can measure, what disturbs it, and what to install
+    #[command(after_help = "Example:
+  heaplab doctor")]
+    Doctor(DoctorArgs),
+    /// Print shell completions
+    #[command(after_help = "Example:
+  heaplab completions bash > ~/.local/share/bash-completion/completions/heaplab")]
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    #[command(after_help = "Example:
+  heaplab man > heaplab.1 && man ./heaplab.1")]
+    Man,
+    /// Print the licences of everything that travels inside the binary
+    #[command(after_help = "Example:
+  heaplab licenses")]
+    Licenses,
+}
+
+/// `heaplab run`
+#[derive(Args, Debug, Clone)]
+pub struct RunArgs {
+    /// Built-in workloads, model files (.toml) or traces (.hltrace); none: the suite `quick`
+    #[arg(value_name = "WORKLOAD")]
+    pub workloads: Vec<String>,
+    /// A named set of workloads [default: quick, where no workload is named]
+    #[arg(long, value_name = "NAME", conflicts_with = "workloads")]
+    pub suite: Option<String>,
+    /// Allocators.
+    #[command(flatten)]
+    pub subjects: SubjectArgs,
+    /// Workload parameters.
+    #[command(flatten)]
+    pub workload: WorkloadArgs,
+    /// Repetitions.
+    #[command(flatten)]
+    pub repeat: RepeatArgs,
+    /// Output.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Continue an interrupted session in its folder, with the options it was started with
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["workloads", "suite", "out", "command", "shard", "only"])]
+    pub resume: Option<PathBuf>,
+    /// Only the I-th of N parts of the plan (1-based); join them with `heaplab merge`
+    #[arg(long, value_name = "I/N", value_parser = value::shard)]
+    pub shard: Option<value::Shard>,
+    /// Only one cell: WORKLOAD or WORKLOAD/SUBJECT
+    #[arg(long, value_name = "CELL")]
+    pub only: Option<String>,
+    /// Print the exact worker commands instead of running them
+    #[arg(long)]
+    pub print_command: bool,
+    /// Seconds after which a run counts as hanging
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "120s")]
+    pub timeout: std::time::Duration,
+    /// A program to run under each allocator
+    #[arg(last = true, value_name = "CMD", conflicts_with_all = ["workloads", "suite"])]
+    pub command: Vec<OsString>,
+}
+
+/// `heaplab record`
+#[derive(Args, Debug, Clone)]
+pub struct RecordArgs {
+    /// The trace to write [default: <program>.hltrace]
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Keep addresses in the trace (they tell about the program's address space)
+    #[arg(long)]
+    pub keep_addresses: bool,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `heaplab validate`
+#[derive(Args, Debug, Clone)]
+pub struct ValidateArgs {
+    /// Allocators.
+    #[command(flatten)]
+    pub subjects: SubjectArgs,
+    /// How often the program itself is run under each allocator
+    #[arg(long, alias = "blocks", value_name = "N", default_value = "3", value_parser = value::positive)]
+    pub runs: u32,
+    /// Keep the recorded trace here
+    #[arg(long, value_name = "FILE")]
+    pub keep_trace: Option<PathBuf>,
+    /// What is printed on standard output
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Seconds after which a run counts as hanging
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
+    pub timeout: std::time::Duration,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `heaplab report`
+#[derive(Args, Debug, Clone)]
+pub struct ReportArgs {
+    /// Result folders or result.json files
+    #[arg(required = true, value_name = "RESULT")]
+    pub results: Vec<PathBuf>,
+    /// Folder to write to [default: the folder of the first result]
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// `heaplab diff`
+#[derive(Args, Debug, Clone)]
+pub struct DiffArgs {
+    /// Result folder or result.json before
+    pub old: PathBuf,
+    /// Result folder or result.json after
+    pub new: PathBuf,
+    /// What is printed on standard output
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// `heaplab merge`
+#[derive(Args, Debug, Clone)]
+pub struct MergeArgs {
+    /// Result folders or result.json files
+    #[arg(required = true, value_name = "RESULT")]
+    pub results: Vec<PathBuf>,
+    /// Folder of the joined result; never overwritten
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Do not write report.html, charts and summary.md
+    #[arg(long)]
+    pub no_report: bool,
+}
+
+/// What `heaplab list` lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Listed {
+    /// Allocators, with version and whether they can be used here
+    Subjects,
+    /// Built-in models and traces
+    Workloads,
+    /// Named sets of workloads
+    Suites,
+    /// What is measured, with units
+    Metrics,
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    /// For a terminal
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
+/// `heaplab list`
+#[derive(Args, Debug, Clone)]
+pub struct ListArgs {
+    /// What to list
+    #[arg(value_enum)]
+    pub what: Listed,
+    /// What is printed on standard output
+    #[arg(long, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+}
+
+/// `heaplab doctor`
+#[derive(Args, Debug, Clone)]
+pub struct DoctorArgs {
+    /// What is printed on standard output
+    #[arg(long, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+}
+
+/// `heaplab completions`
+#[derive(Args, Debug, Clone)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `heaplab trace …`
+#[derive(Subcommand, Debug, Clone)]
+pub enum TraceCommand {
+    /// Header, threads and what is known about the recording
+    #[command(after_help = "Example:
+  heaplab trace info prog.hltrace")]
+    Info(TraceFile),
+    /// Check every invariant of a trace; exit status 1 if one is broken
+    #[command(after_help = "Example:
+  heaplab trace verify prog.hltrace")]
+    Verify(TraceFile),
+    /// Sizes, lifetimes, threads, peak
+    #[command(after_help = "Example:
+  heaplab trace stats prog.hltrace --format json | jq .peak_live_bytes")]
+    Stats(TraceFile),
+}
+
+/// A trace to look at.
+#[derive(Args, Debug, Clone)]
+pub struct TraceFile {
+    /// The trace
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What is printed on standard output
+    #[arg(long, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+}
+
+/// `heaplab gate …`
+#[derive(Subcommand, Debug, Clone)]
+pub enum GateCommand {
+    /// Compare two allocators or two builds of a program in this job and judge the difference
+    #[command(after_help = "Examples:
+  heaplab gate run --base system --head ./libnew.so
+  heaplab gate run --base old=./old.so --head new=./new.so --suite gate --format markdown
+  heaplab gate run --base-cmd './old --bench' --head-cmd './new --bench'
+
+Exit status: 0 pass, 1 regression, 4 a cell failed or is missing, 5 not decided (only with --strict), 6 the machine
+cannot judge.")]
+    Run(GateRunArgs),
+    /// Judge stored results: exact counts and memory
+    #[command(after_help = "Example:
+  heaplab gate compare baseline/ heaplab-results/20261125T020305Z-gate")]
+    Compare(GateCompareArgs),
+}
+
+/// `heaplab gate run`
+#[derive(Args, Debug, Clone)]
+pub struct GateRunArgs {
+    /// Subject before the change: NAME, PATH.so or NAME:key=value
+    #[arg(
+        long,
+        value_name = "SPEC",
+        requires = "head",
+        required_unless_present = "base_cmd"
+    )]
+    pub base: Option<String>,
+    /// Subject after the change
+    #[arg(long, value_name = "SPEC", requires = "base")]
+    pub head: Option<String>,
+    /// Program before the change, with arguments, as one word for the shell
+    #[arg(long, value_name = "CMD", requires = "head_cmd", conflicts_with_all = ["base", "head"])]
+    pub base_cmd: Option<String>,
+    /// Program after the change
+    #[arg(long, value_name = "CMD", requires = "base_cmd")]
+    pub head_cmd: Option<String>,
+    /// Workloads [default: the suite `gate`]
+    #[arg(value_name = "WORKLOAD")]
+    pub workloads: Vec<String>,
+    /// A named set of workloads [default: gate]
+    #[arg(long, value_name = "NAME", conflicts_with = "workloads")]
+    pub suite: Option<String>,
+    /// Limits per metric (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Exit with 5 where something could not be decided
+    #[arg(long)]
+    pub strict: bool,
+    /// Workload parameters.
+    #[command(flatten)]
+    pub workload: WorkloadArgs,
+    /// Repetitions.
+    #[command(flatten)]
+    pub repeat: RepeatArgs,
+    /// Only one cell: WORKLOAD
+    #[arg(long, value_name = "CELL")]
+    pub only: Option<String>,
+    /// Output.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Seconds after which a run counts as hanging
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
+    pub timeout: std::time::Duration,
+}
+
+/// `heaplab gate compare`
+#[derive(Args, Debug, Clone)]
+pub struct GateCompareArgs {
+    /// Result folder or result.json before
+    pub old: PathBuf,
+    /// Result folder or result.json after
+    pub new: PathBuf,
+    /// Limits per metric (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Exit with 5 where something could not be decided
+    #[arg(long)]
+    pub strict: bool,
+    /// What is printed on standard output
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}

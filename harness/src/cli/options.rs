@@ -1,0 +1,169 @@
+//! Groups of options that several commands share, so that they are spelled and explained the same everywhere.
+
+use super::value;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Subject used when none is named.
+pub const DEFAULT_SUBJECTS: &str = "system,jemalloc,mimalloc,spanalloc";
+
+/// Which allocators.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SubjectArgs {
+    /// Allocator under test: NAME, PATH.so or NAME:key=value,… with an optional LABEL= before it; may be repeated,
+    /// plain names may be given as a comma list [default: system,jemalloc,mimalloc,spanalloc]
+    #[arg(
+        short = 'a',
+        long = "subject",
+        alias = "allocator",
+        value_name = "SPEC"
+    )]
+    pub subjects: Vec<String>,
+}
+
+impl SubjectArgs {
+    /// The specifications to parse, the default ones where none were given.
+    pub fn specs(&self) -> Vec<String> {
+        if self.subjects.is_empty() {
+            vec![DEFAULT_SUBJECTS.to_string()]
+        } else {
+            self.subjects.clone()
+        }
+    }
+}
+
+/// What one run measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum)]
+pub enum MeasureArg {
+    /// Wall and CPU time per op
+    Speed,
+    /// A clock around every call, into histograms
+    Latency,
+    /// Live, usable and resident bytes over progress
+    Memory,
+    /// Instructions by callgrind and page faults
+    Counts,
+}
+
+/// Entry points that the replay calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum ApiArg {
+    /// malloc and free
+    Malloc,
+    /// Size and alignment known at free, through the subject's own entry
+    Sized,
+}
+
+/// How replaying threads advance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum ModeArg {
+    /// As fast as causality allows
+    Fast,
+    /// The script's global order, one thread at a time: deterministic
+    Lockstep,
+}
+
+/// Which bytes of a fresh block the replay writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum TouchArg {
+    /// None
+    None,
+    /// The first cache line
+    First,
+    /// One byte a page
+    Page,
+    /// Every byte
+    All,
+}
+
+/// How workloads are made and replayed.
+#[derive(Args, Clone, Debug, Default)]
+pub struct WorkloadArgs {
+    /// What to measure [default: speed,latency,memory]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
+    pub measure: Vec<MeasureArg>,
+    /// Entry points to call; may be a list [default: malloc]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
+    pub api: Vec<ApiArg>,
+    /// How threads advance [default: fast for speed and latency, lockstep for memory and counts]
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeArg>,
+    /// Bytes that the replay writes to a fresh block [default: first, for memory page]
+    #[arg(long, value_enum)]
+    pub touch: Option<TouchArg>,
+    /// Threads of models, a list makes one row each [default: the model's own]
+    #[arg(short = 't', long, value_delimiter = ',', value_name = "N[,N...]", value_parser = value::threads)]
+    pub threads: Vec<u32>,
+    /// Seed of models and of the order of runs; the same seed gives the same scripts [default: drawn and printed]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Factor on the number of operations of models
+    #[arg(long, value_name = "F", default_value = "1", value_parser = value::scale)]
+    pub scale: f64,
+}
+
+/// How often.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RepeatArgs {
+    /// Exactly N blocks (a block is one run of every subject); below 6 a range is shown instead of an interval
+    #[arg(long, alias = "runs", value_name = "N", value_parser = value::positive)]
+    pub blocks: Option<u32>,
+    /// Add blocks until the intervals are narrow or the time is used up (90s, 10m) [default: 90s]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, conflicts_with = "blocks")]
+    pub budget: Option<Duration>,
+}
+
+/// What standard output carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For a terminal
+    #[default]
+    Table,
+    /// For a pull request or a wiki
+    Markdown,
+    /// The whole result as JSON
+    Json,
+    /// One line a cell and metric
+    Csv,
+}
+
+/// Where results go and how they are printed.
+#[derive(Args, Clone, Debug, Default)]
+pub struct OutputArgs {
+    /// Folder of the result set; never overwritten [default: heaplab-results/<UTC time>-<name>]
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// What is printed on standard output
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Do not write report.html, charts and summary.md
+    #[arg(long)]
+    pub no_report: bool,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ColorArg {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug, Default)]
+pub struct GlobalArgs {
+    /// No progress and no remarks on standard error
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Say more; a line for each run
+    #[arg(long, short, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Colour of tables
+    #[arg(long, value_enum, global = true, default_value_t = ColorArg::Auto, value_name = "WHEN")]
+    pub color: ColorArg,
+}

@@ -1,0 +1,169 @@
+//! Turns the argument parser's errors into the form of the contract: one lower-case sentence with the offending name
+//! and a next step.
+
+use crate::error::{Error, lower_first};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+/// The sentence for a parser error that is not a request for help.
+pub fn sentence(error: &clap::Error) -> Error {
+    let arg = text(error, ContextKind::InvalidArg).map(|a| option_name(&a));
+    let value = text(error, ContextKind::InvalidValue);
+    let help = help_command(error);
+    let message = match error.kind() {
+        ErrorKind::InvalidValue => match (arg, value.as_deref()) {
+            (Some(arg), Some("") | None) => format!("{arg} needs a value; see `{help}`"),
+            (Some(arg), Some(value)) => match list(error, ContextKind::ValidValue) {
+                Some(valid) => format!("unknown value '{value}' for {arg}; use {valid}"),
+                None => format!("unknown value '{value}' for {arg}; see `{help}`"),
+            },
+            _ => fallback(error),
+        },
+        ErrorKind::ValueValidation => match (arg, value) {
+            (Some(arg), Some(value)) => {
+                let why = std::error::Error::source(error).map(|e| e.to_string());
+                let why = why.unwrap_or_else(|| format!("see `{help}`"));
+                format!("invalid value '{value}' for {arg}; {}", lower_first(&why))
+            }
+            _ => fallback(error),
+        },
+        ErrorKind::UnknownArgument => match (arg, text(error, ContextKind::SuggestedArg)) {
+            (Some(arg), Some(other)) => format!("unknown option {arg}; did you mean '{other}'?"),
+            (Some(arg), None) => format!("unknown option or argument {arg}; see `{help}`"),
+            _ => fallback(error),
+        },
+        ErrorKind::InvalidSubcommand => {
+            let name = text(error, ContextKind::InvalidSubcommand).unwrap_or_default();
+            match list(error, ContextKind::SuggestedSubcommand) {
+                Some(other) => format!("unknown command '{name}'; did you mean {other}?"),
+                None => format!("unknown command '{name}'; `{help}` lists the commands"),
+            }
+        }
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            format!("no command was given; `{help}` lists the commands")
+        }
+        ErrorKind::MissingRequiredArgument => match list(error, ContextKind::InvalidArg) {
+            Some(missing) => format!("missing {missing}; see `{help}`"),
+            None => fallback(error),
+        },
+        ErrorKind::ArgumentConflict => match (arg, text(error, ContextKind::PriorArg)) {
+            (Some(a), Some(b)) => format!(
+                "{a} cannot be used together with {}; leave one out",
+                option_name(&b)
+            ),
+            (Some(a), None) => format!("{a} cannot be used here or was given twice; see `{help}`"),
+            _ => fallback(error),
+        },
+        _ => fallback(error),
+    };
+    Error::Usage(message)
+}
+
+/// `'--format'` out of `--format <FORMAT>`.
+fn option_name(shown: &str) -> String {
+    if !shown.starts_with('-') {
+        return format!("'{shown}'");
+    }
+    let name = shown.split([' ', '=']).next().unwrap_or(shown);
+    format!("'{}'", name.trim_end_matches(['[', '<']))
+}
+
+fn text(error: &clap::Error, kind: ContextKind) -> Option<String> {
+    match error.get(kind)? {
+        ContextValue::String(s) => Some(s.clone()),
+        ContextValue::Strings(all) => all.first().cloned(),
+        _ => None,
+    }
+}
+
+/// `'a', 'b' or 'c'`
+fn list(error: &clap::Error, kind: ContextKind) -> Option<String> {
+    let all = match error.get(kind)? {
+        ContextValue::String(s) => vec![s.clone()],
+        ContextValue::Strings(all) if !all.is_empty() => all.clone(),
+        _ => return None,
+    };
+    let all: Vec<String> = all.iter().map(|s| format!("'{s}'")).collect();
+    Some(match all.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+        None => return None,
+    })
+}
+
+/// The help command of the subcommand that was being parsed, from clap's usage line.
+fn help_command(error: &clap::Error) -> String {
+    let usage = match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(s)) => s.to_string(),
+        _ => String::new(),
+    };
+    let words: Vec<&str> = usage
+        .split_whitespace()
+        .skip_while(|w| *w != "heaplab")
+        .take_while(|w| w.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+        .take_while(|w| !w.starts_with('-'))
+        .collect();
+    if words.is_empty() {
+        "heaplab --help".into()
+    } else {
+        format!("{} --help", words.join(" "))
+    }
+}
+
+/// The parser's own first line, where no better form is known.
+fn fallback(error: &clap::Error) -> String {
+    let rendered = error.to_string();
+    let line = rendered
+        .lines()
+        .next()
+        .unwrap_or("the command line is not understood");
+    format!(
+        "{}; see `{}`",
+        lower_first(line.trim_start_matches("error: ")),
+        help_command(error)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    fn of(args: &[&str]) -> String {
+        let all = std::iter::once("heaplab").chain(args.iter().copied());
+        sentence(&Cli::try_parse_from(all).expect_err("must be refused")).to_string()
+    }
+
+    #[test]
+    fn sentences_name_the_offender_and_a_next_step() {
+        assert_eq!(
+            of(&["run", "--format", "xml"]),
+            "unknown value 'xml' for '--format'; use 'table', 'markdown', 'json' or 'csv'"
+        );
+        assert_eq!(of(&["rum"]), "unknown command 'rum'; did you mean 'run'?");
+        assert_eq!(
+            of(&["run", "--budget", "90"]),
+            "invalid value '90' for '--budget'; write a duration with its unit, such as 90s, 10m or 1h30m"
+        );
+        assert!(of(&["run", "--foo"]).starts_with("unknown option or argument '--foo'"));
+        assert!(of(&["run", "--blocks"]).starts_with("'--blocks' needs a value"));
+        assert!(
+            of(&["record"]).contains("see `heaplab record --help`"),
+            "{}",
+            of(&["record"])
+        );
+        for args in [
+            &["run", "--scale", "0"][..],
+            &["run", "--blocks", "3", "--budget", "9s"],
+            &[],
+            &["gate"],
+        ] {
+            let s = of(args);
+            assert_eq!(s.lines().count(), 1, "{s}");
+            assert!(
+                s.starts_with(|c: char| c.is_lowercase() || c == '\''),
+                "{s}"
+            );
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Values of options: durations, thread lists, shards. Each parser's error is the end of a sentence that begins
+//! "invalid value '…' for '--option': ".
+
+use std::time::Duration;
+
+/// `90s`, `10m`, `1h30m`, `500ms`; a bare number is refused, because seconds and minutes are too easily mixed up.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a duration with its unit, such as 90s, 10m or 1h30m".to_string();
+    let mut rest = text.trim();
+    let mut total = Duration::ZERO;
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+            .ok_or_else(wrong)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = &rest[digits..];
+        let (unit, seconds) = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)]
+            .into_iter()
+            .find(|(unit, _)| {
+                rest.strip_prefix(unit)
+                    .is_some_and(|r| !r.starts_with(|c: char| c.is_alphabetic()))
+            })
+            .ok_or_else(wrong)?;
+        rest = &rest[unit.len()..];
+        total += Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
+    }
+    Ok(total)
+}
+
+/// A number of threads, 1 to 1024.
+pub fn threads(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(n @ 1..=1024) => Ok(n),
+        _ => Err("a number of threads is between 1 and 1024".to_string()),
+    }
+}
+
+/// A count that must be at least one.
+pub fn positive(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(n) if n >= 1 => Ok(n),
+        _ => Err("write a whole number of at least 1".to_string()),
+    }
+}
+
+/// A scale factor, above 0 and at most 1000.
+pub fn scale(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(f) if f > 0.0 && f <= 1000.0 => Ok(f),
+        _ => Err("write a factor above 0 and at most 1000, such as 0.1".to_string()),
+    }
+}
+
+/// The I-th of N parts of a plan, both 1-based.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Which part, 1 to `of`.
+    pub index: u32,
+    /// How many parts.
+    pub of: u32,
+}
+
+impl Shard {
+    /// Whether the item at `position` (from 0) of a deterministic list belongs to this part.
+    pub fn takes(self, position: usize) -> bool {
+        position % self.of as usize == self.index as usize - 1
+    }
+}
+
+/// `2/4`
+pub fn shard(text: &str) -> Result<Shard, String> {
+    text.split_once('/')
+        .and_then(|(i, n)| {
+            Some(Shard {
+                index: i.parse().ok()?,
+                of: n.parse().ok()?,
+            })
+        })
+        .filter(|s| s.index >= 1 && s.index <= s.of)
+        .ok_or_else(|| "write I/N with 1 <= I <= N, such as 2/4".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for bad in [
+            "",
+            "90",
+            "s",
+            "10x",
+            "-5s",
+            "1e400s",
+            "10 minutes",
+            "99999999999999999999999h",
+        ] {
+            assert!(duration(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn shards_partition_every_list() {
+        assert!(
+            shard("0/2").is_err()
+                && shard("3/2").is_err()
+                && shard("1").is_err()
+                && shard("a/b").is_err()
+        );
+        for position in 0..20 {
+            let takers = (1..=3)
+                .filter(|i| shard(&format!("{i}/3")).unwrap().takes(position))
+                .count();
+            assert_eq!(takers, 1, "position {position}");
+        }
+    }
+}

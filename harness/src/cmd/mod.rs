@@ -1,0 +1,27 @@
+//! One file a subcommand; this one only dispatches.
+
+mod completions;
+mod diff;
+mod doctor;
+mod licenses;
+mod man;
+
+use crate::cli::{Cli, Command};
+use crate::error::{Error, Outcome};
+use crate::out::Terminal;
+
+/// Runs the command.
+///
+/// # Errors
+/// What stopped it; the exit status is the error's.
+pub fn dispatch(cli: Cli) -> Result<Outcome, Error> {
+    let terminal = Terminal::new(&cli.global);
+    match cli.command {
+        Command::Diff(args) => diff::run(&args, &terminal),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man => man::run(),
+        Command::Licenses => licenses::run(),
+        _ => Err(Error::usage("not wired yet")),
+    }
+}

@@ -1,0 +1,23 @@
+//! The `heaplab` command: turns a command line into a plan, drives it through worker processes, and hands the results
+//! to the reports and the gate.
+//!
+//! Data enters as arguments, models, traces and programs (`cli`, `workload`), becomes a plan of comparisons (`plan`),
+//! is run block by block (`engine`) into a folder that keeps every finished run (`session`), and leaves as one result
+//! set (`assemble`). Measuring itself happens in other processes (`exec`, `program`).
+#![forbid(unsafe_code)]
+
+pub mod assemble;
+pub mod cli;
+pub mod clock;
+pub mod cmd;
+pub mod engine;
+pub mod error;
+pub mod fingerprint;
+pub mod interrupt;
+pub mod metrics;
+pub mod out;
+pub mod plan;
+pub mod progress;
+pub mod render;
+pub mod session;
+pub mod tools;

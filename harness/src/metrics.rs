@@ -1,0 +1,183 @@
+//! What is measured: name, unit, direction, measure and meaning of every metric, for `list metrics`.
+
+use serde::Serialize;
+
+/// One metric.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Described {
+    /// Name in result.json; the unit is part of it.
+    pub name: &'static str,
+    /// Unit.
+    pub unit: &'static str,
+    /// `lower` or `higher`.
+    pub better: &'static str,
+    /// The measure that produces it.
+    pub measure: &'static str,
+    /// What it is.
+    pub meaning: &'static str,
+}
+
+const fn lower(
+    name: &'static str,
+    unit: &'static str,
+    measure: &'static str,
+    meaning: &'static str,
+) -> Described {
+    Described {
+        name,
+        unit,
+        better: "lower",
+        measure,
+        meaning,
+    }
+}
+
+/// Every metric, in the order of the documentation.
+pub const ALL: [Described; 25] = [
+    lower(
+        "ns_per_op",
+        "ns",
+        "speed",
+        "wall time of all threads from start to end, divided by the calls",
+    ),
+    lower(
+        "cpu_ns_per_op",
+        "ns",
+        "speed",
+        "CPU time of the replaying threads, divided by the calls",
+    ),
+    lower(
+        "wait_ns_per_op",
+        "ns",
+        "speed",
+        "waiting for a block of another thread; not the allocator's time",
+    ),
+    Described {
+        name: "ops_per_s",
+        unit: "1/s",
+        better: "higher",
+        measure: "speed",
+        meaning: "calls per second",
+    },
+    lower(
+        "minor_faults",
+        "count",
+        "speed, counts, program",
+        "page faults without a disk access",
+    ),
+    lower(
+        "major_faults",
+        "count",
+        "speed, counts, program",
+        "page faults with a disk access",
+    ),
+    lower(
+        "context_switches",
+        "count",
+        "speed, program",
+        "voluntary and involuntary switches",
+    ),
+    lower(
+        "peak_resident_bytes",
+        "bytes",
+        "memory",
+        "highest resident bytes, without the worker's own",
+    ),
+    lower(
+        "mean_resident_bytes",
+        "bytes",
+        "memory",
+        "resident bytes averaged over ops",
+    ),
+    lower(
+        "peak_live_bytes",
+        "bytes",
+        "memory",
+        "highest requested bytes alive: the workload's own",
+    ),
+    lower(
+        "start_resident_bytes",
+        "bytes",
+        "memory",
+        "resident bytes that the library needs at start",
+    ),
+    lower(
+        "footprint_at_peak_live",
+        "ratio",
+        "memory",
+        "resident / live bytes when most bytes are live",
+    ),
+    lower(
+        "footprint_at_peak_resident",
+        "ratio",
+        "memory",
+        "resident / live bytes when most bytes are resident",
+    ),
+    lower(
+        "footprint_mean",
+        "ratio",
+        "memory",
+        "resident / live bytes averaged over ops",
+    ),
+    lower(
+        "rounding_at_peak_bytes",
+        "bytes",
+        "memory",
+        "usable minus live bytes at the highest resident",
+    ),
+    lower(
+        "unused_resident_at_peak_bytes",
+        "bytes",
+        "memory",
+        "resident minus usable bytes at the highest resident",
+    ),
+    lower(
+        "resident_after_idle_10s_bytes",
+        "bytes",
+        "memory",
+        "resident bytes after ten seconds of idle",
+    ),
+    lower(
+        "instructions",
+        "count",
+        "counts",
+        "instructions of the whole worker, counted by callgrind",
+    ),
+    lower(
+        "latency",
+        "ns",
+        "latency",
+        "percentiles of single calls by op kind, size and side of the free",
+    ),
+    lower("wall_s", "s", "program", "wall time of the program"),
+    lower(
+        "user_s",
+        "s",
+        "program",
+        "CPU time of the program in user mode",
+    ),
+    lower(
+        "sys_s",
+        "s",
+        "program",
+        "CPU time of the program in the kernel",
+    ),
+    lower(
+        "peak_rss_bytes",
+        "bytes",
+        "program",
+        "highest resident set of the program, everything included",
+    ),
+    lower(
+        "null_ns_per_op",
+        "ns",
+        "calibration",
+        "the harness's own cost, with an allocator that does nothing",
+    ),
+    lower(
+        "timer_ns",
+        "ns",
+        "calibration",
+        "an empty pair of clock reads; the floor of latency",
+    ),
+];

@@ -1,0 +1,160 @@
+//! The two output channels: results on standard output, everything else on standard error.
+//!
+//! Standard output may be closed early by its reader (`… | head -1`); that ends the command quietly. Standard error
+//! must never stop a measurement: what cannot be written there is dropped.
+
+use crate::cli::options::{ColorArg, GlobalArgs};
+use crate::error::{Error, reason_of};
+use std::io::{IsTerminal, Write};
+
+/// What a command needs to know about its terminal.
+#[derive(Clone, Copy, Debug)]
+pub struct Terminal {
+    /// No remarks.
+    pub quiet: bool,
+    /// A line for each run.
+    pub verbose: bool,
+    /// Standard output may carry colour.
+    pub color: bool,
+    /// Standard error is a terminal (a progress bar makes sense).
+    pub progress: bool,
+}
+
+impl Terminal {
+    /// Decides from the options, NO_COLOR, TERM and what the channels are.
+    pub fn new(global: &GlobalArgs) -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let color = match global.color {
+            ColorArg::Always => true,
+            ColorArg::Never => false,
+            ColorArg::Auto => std::io::stdout().is_terminal() && !no_color && !dumb,
+        };
+        Self {
+            quiet: global.quiet,
+            verbose: global.verbose,
+            color,
+            progress: std::io::stderr().is_terminal() && !global.quiet && !dumb,
+        }
+    }
+
+    /// A remark for the person at the terminal; silent with `--quiet`.
+    pub fn say(&self, line: &str) {
+        if !self.quiet {
+            remark(line);
+        }
+    }
+
+    /// A remark that only `-v` asks for.
+    pub fn detail(&self, line: &str) {
+        if self.verbose {
+            remark(line);
+        }
+    }
+}
+
+/// Writes a line to standard error; a failure to do so is nobody's business.
+pub fn remark(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Writes `text` to standard output and ends it with a newline if it has none.
+///
+/// # Errors
+/// [`Error::ClosedOutput`] when the reader has gone, else what the system says (a full disk behind `>`).
+pub fn print(text: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    let end = if text.is_empty() || text.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.write_all(end.as_bytes()))
+        .and_then(|()| out.flush())
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::BrokenPipe => Error::ClosedOutput,
+            _ => Error::environment(format!(
+                "cannot write to standard output: {}; send it to a place that has room",
+                reason_of(&e)
+            )),
+        })
+}
+
+/// Prints a value as indented JSON.
+///
+/// # Errors
+/// As [`print()`].
+pub fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::environment(format!("cannot form JSON: {e}; please report this")))?;
+    print(&text)
+}
+
+/// A small left-aligned text table for lists: columns separated by two spaces, no frame, last column not padded.
+pub fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
+    for row in rows {
+        for (width, text) in widths.iter_mut().zip(row) {
+            *width = (*width).max(text.chars().count());
+        }
+    }
+    let mut text = String::new();
+    let header: Vec<String> = header.iter().map(|h| h.to_string()).collect();
+    for row in std::iter::once(&header).chain(rows) {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// `81.2 M`, `4.1 k`, `12`: counts for people.
+pub fn human_count(n: u64) -> String {
+    match n {
+        0..10_000 => n.to_string(),
+        10_000..1_000_000 => format!("{:.1} k", n as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} M", n as f64 / 1e6),
+        _ => format!("{:.1} G", n as f64 / 1e9),
+    }
+}
+
+/// `6.81 GiB`, `512 KiB`, `12 B`: bytes for people.
+pub fn human_bytes(n: u64) -> String {
+    let f = n as f64;
+    match n {
+        0..1024 => format!("{n} B"),
+        1024..1_048_576 => format!("{:.1} KiB", f / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.2} MiB", f / 1_048_576.0),
+        _ => format!("{:.2} GiB", f / 1_073_741_824.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let t = columns(
+            &["name", "ops"],
+            &[
+                vec!["a".into(), "12".into()],
+                vec!["larson".into(), "3".into()],
+            ],
+        );
+        assert_eq!(t, "name    ops\na       12\nlarson  3\n");
+    }
+
+    #[test]
+    fn human_units() {
+        assert_eq!(human_count(9_999), "9999");
+        assert_eq!(human_count(81_200_000), "81.2 M");
+        assert_eq!(human_bytes(1023), "1023 B");
+        assert_eq!(human_bytes(7_312_164_455), "6.81 GiB");
+    }
+}

@@ -1,0 +1,59 @@
+//! Prints a result set on standard output in the chosen format, and says on standard error where it lies.
+
+use crate::cli::options::Format;
+use crate::error::Error;
+use crate::out::{self, Terminal};
+use heaplab_reports::schema::ResultSet;
+use heaplab_reports::{ReportError, Style, export, table};
+use std::path::Path;
+
+/// Prints `result`; `report` is the HTML report where one was written.
+///
+/// # Errors
+/// If standard output cannot be written.
+pub fn result(
+    result: &ResultSet,
+    format: Format,
+    terminal: &Terminal,
+    report: Option<&Path>,
+) -> Result<(), Error> {
+    let shown = report.map(|p| p.display().to_string());
+    match format {
+        Format::Table => out::print(&table::render(result, style(terminal), shown.as_deref())),
+        Format::Markdown => out::print(&export::markdown(result)),
+        Format::Json => out::print(&export::json(result)),
+        Format::Csv => out::print(&export::csv(result)),
+    }?;
+    if format != Format::Table
+        && let Some(report) = shown
+    {
+        terminal.say(&format!("report: {report}"));
+    }
+    Ok(())
+}
+
+/// Colour or none.
+pub fn style(terminal: &Terminal) -> Style {
+    if terminal.color {
+        Style::Ansi
+    } else {
+        Style::Plain
+    }
+}
+
+/// An error of the reports package with its exit status: what is not a result set is wrong usage, what the file system
+/// refuses is the environment, what contradicts itself failed verification.
+pub fn error(error: ReportError) -> Error {
+    match error {
+        ReportError::Read { path, source } => Error::io("read", &path, &source),
+        ReportError::Write { path, source } => Error::io("write", &path, &source),
+        ReportError::NoResult { .. }
+        | ReportError::Unfinished { .. }
+        | ReportError::Schema { .. } => Error::Usage(error.to_string()),
+        ReportError::Merge { .. } => Error::Usage(error.to_string()),
+        ReportError::Malformed { .. } | ReportError::Histogram { .. } => {
+            Error::Verification(error.to_string())
+        }
+        _ => Error::Environment(error.to_string()),
+    }
+}
