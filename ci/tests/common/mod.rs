@@ -81,7 +81,7 @@ pub fn metric(name: &str, values: &[f64]) -> Metric {
         "peak_resident_bytes" => ("bytes", "lockstep", "page"),
         "peak_live_bytes" => ("bytes", "lockstep", "none"),
         "peak_rss_bytes" => ("bytes", "program", "program"),
-        "instructions" => ("count", "lockstep", "none"),
+        "instructions" | "allocations" => ("count", "lockstep", "none"),
         "ops_per_s" => ("1/s", "fast", "first"),
         _ => ("ns", "fast", "first"),
     };
