@@ -6,12 +6,12 @@ use serde::Serialize;
 use std::cmp::Reverse;
 
 /// The schema string of the JSON form.
-pub const SCHEMA: &str = "heaplab.gate/1";
+const SCHEMA: &str = "heaplab.gate/1";
 
 /// What a gate run found. Its JSON form is this structure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GateReport {
-    /// Always [`SCHEMA`].
+    /// Always `heaplab.gate/1`.
     pub schema: &'static str,
     /// How base and head were measured.
     pub mode: Mode,
