@@ -1,6 +1,52 @@
-//! libheaplab_recorder.so.
+//! `libheaplab_recorder.so`: records every allocation of an unmodified program.
+//!
+//! Loaded by LD_PRELOAD, it stands in front of the malloc family, calls the next library's
+//! function and writes one 24-byte record for it into shared memory (`heaplab-ring`); the drainer,
+//! another process, does everything else. In the program it takes no lock, allocates nothing,
+//! starts no thread and touches neither errno nor the program's signals.
+//!
+//! [`hooks`] are the exported functions, [`thread`] the hot path and a thread's chunks,
+//! [`session`] finds the session and decides whether this process records, [`real`] finds the
+//! next library's functions. What is recorded and what is not stands in this folder's README.
 #![no_std]
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu")))]
+compile_error!("the recorder supports Linux on x86-64 with glibc only");
+
+mod hooks;
+mod real;
+mod session;
+mod thread;
+mod tls;
+
+/// Nothing here panics on purpose; a defect must not unwind into the recorded program.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+    // SAFETY: abort never returns and is allowed in any state.
+    unsafe { libc::abort() }
 }
+
+/// Runs before main, usually before any other constructor that allocates: everything that may
+/// be done lazily at the first event is done here when no event came earlier.
+extern "C" fn constructor() {
+    real::resolve();
+    session::attach();
+    session::register_fork_handler();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = constructor;
+
+// The unoptimised `core` names the personality routine of unwinding, which this library never
+// enters (`panic = "abort"`). Hidden, so that it cannot stand in for a recorded program's own.
+core::arch::global_asm!(
+    ".pushsection .text.heaplab_no_unwinding,\"ax\",@progbits",
+    ".globl rust_eh_personality",
+    ".hidden rust_eh_personality",
+    ".type rust_eh_personality, @function",
+    "rust_eh_personality:",
+    "ud2",
+    ".size rust_eh_personality, 2",
+    ".popsection",
+);

@@ -1,0 +1,284 @@
+//! The hot path, and what a thread does when its chunk is full or the thread ends.
+//!
+//! Signal handlers may allocate at any instruction of this file. The hot path is safe because a
+//! slot is reserved by one instruction and committed by one store; the slow paths run with all
+//! signals blocked while they change anything.
+
+use core::ffi::c_void;
+use core::sync::atomic::Ordering;
+
+use heaplab_ring::pool::Owner;
+use heaplab_ring::{CHUNK_BYTES, Chunk, Kind, Pool, RECORDS_PER_CHUNK, Record, clock, layout, sys};
+
+use crate::session::{self, FAST_CLOCK, FAST_TSC};
+use crate::tls::{self, ThreadState};
+
+/// How often a thread that waits for a chunk looks whether the drainer still lives.
+const WAIT_MS: u32 = 100;
+/// So many looks without any sign of life (a minute) are taken for its death.
+const PATIENCE: u32 = 600;
+/// Rounds of key destructors that libc runs; we end in the last, so that the destructors of
+/// others that still free memory come before.
+const DESTRUCTOR_ROUNDS: u32 = 4;
+
+/// Records one event of the calling thread.
+#[inline(always)]
+pub fn record(kind: Kind, address: usize, size: usize, align_log2: u8) {
+    let state = tls::state();
+    let cursor = state.cursor.load(Ordering::Relaxed);
+    if cursor.is_multiple_of(CHUNK_BYTES)
+        || session::fast_path() != FAST_TSC
+        || !tls::advance(&state.cursor, cursor, cursor + layout::RECORD_BYTES)
+    {
+        return record_slowly(kind, address, size, align_log2);
+    }
+    // SAFETY: `cursor` was a slot's address and is now reserved for us.
+    unsafe { publish(cursor, clock::tsc(), kind, address, size, align_log2) };
+}
+
+/// Writes the record at `cursor`.
+///
+/// # Safety
+/// `cursor` must be the address of a slot of a chunk of this thread, reserved by the caller. The
+/// drainer keeps a chunk until every reserved slot is committed or the thread is dead.
+#[inline(always)]
+unsafe fn publish(
+    cursor: usize,
+    time: u64,
+    kind: Kind,
+    address: usize,
+    size: usize,
+    align_log2: u8,
+) {
+    let chunk = cursor & !(CHUNK_BYTES - 1);
+    // SAFETY: chunks are aligned to their size in the mapping, which lives as long as the process.
+    let (chunk, record) = unsafe { (&*(chunk as *const Chunk), &*(cursor as *const Record)) };
+    record.publish(
+        time,
+        kind,
+        address as u64,
+        size as u64,
+        align_log2,
+        chunk.generation(),
+    );
+}
+
+/// Everything but the usual case: first events, full chunks, forked children, no session, the
+/// slower clock, and a handler that got between.
+#[cold]
+#[inline(never)]
+fn record_slowly(kind: Kind, address: usize, size: usize, align_log2: u8) {
+    if session::mode() == session::UNKNOWN {
+        session::attach();
+    }
+    let state = tls::state();
+    let Some(pool) = recording_pool() else { return };
+    loop {
+        let fast = session::fast_path();
+        if fast != FAST_TSC && fast != FAST_CLOCK {
+            // Zeroed in a forked child, or stopped by another thread.
+            if session::mode() != session::RECORDING || session::left_by_fork() {
+                if session::mode() == session::STOPPED {
+                    pool.count_lost(1);
+                }
+                return;
+            }
+        }
+        let cursor = state.cursor.load(Ordering::Relaxed);
+        if cursor.is_multiple_of(CHUNK_BYTES) {
+            if !refill(state, &pool) {
+                pool.count_lost(1);
+                return;
+            }
+        } else if tls::advance(&state.cursor, cursor, cursor + layout::RECORD_BYTES) {
+            let time = if fast == FAST_CLOCK {
+                monotonic_ns()
+            } else {
+                clock::tsc()
+            };
+            // SAFETY: `cursor` was a slot's address and is now reserved for us.
+            unsafe { publish(cursor, time, kind, address, size, align_log2) };
+            return;
+        }
+    }
+}
+
+fn recording_pool() -> Option<Pool<'static>> {
+    match session::mode() {
+        session::RECORDING => session::pool(),
+        session::STOPPED => {
+            if let Some(pool) = session::pool() {
+                pool.count_lost(1);
+            }
+            None
+        }
+        _ => None,
+    }
+}
+
+fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes the timespec; cannot fail for this clock, so errno stays.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Gets the calling thread a chunk with room. `false`: the event cannot be recorded.
+fn refill(state: &ThreadState, pool: &Pool<'static>) -> bool {
+    if state.cursor.load(Ordering::Relaxed) == 0
+        && !pool.has_free()
+        && (pool.is_lossy() || (state.starved.load(Ordering::Relaxed) != 0 && pool.is_exhausted()))
+    {
+        return false;
+    }
+    let mut looks_without_sign = 0;
+    loop {
+        let mask = sys::block_signals();
+        let done = try_refill(state, pool);
+        sys::restore_signals(mask);
+        if let Some(done) = done {
+            state.starved.store(0, Ordering::Relaxed);
+            return done;
+        }
+        if pool.is_lossy() {
+            return false;
+        }
+        // Signals are open again: a handler that allocates waits in the same way and may come back
+        // with a chunk, which the next round finds.
+        let heartbeat = pool.heartbeat();
+        pool.wait_for_chunk(WAIT_MS);
+        if pool.has_free() || pool.is_stopped() {
+            continue;
+        }
+        if pool.heartbeat() != heartbeat {
+            looks_without_sign = 0;
+            if pool.is_exhausted() {
+                state.starved.store(1, Ordering::Relaxed);
+                return false;
+            }
+            continue;
+        }
+        looks_without_sign += 1;
+        if looks_without_sign >= PATIENCE || !drainer_lives(pool.drainer_pid()) {
+            pool.stop();
+        }
+    }
+}
+
+/// One attempt, with signals blocked; `None`: no chunk is free now.
+fn try_refill(state: &ThreadState, pool: &Pool<'static>) -> Option<bool> {
+    let cursor = state.cursor.load(Ordering::Relaxed);
+    if !cursor.is_multiple_of(CHUNK_BYTES) {
+        return Some(true);
+    }
+    if cursor != 0 {
+        close_chunk(pool, cursor - CHUNK_BYTES, RECORDS_PER_CHUNK, false);
+        state.cursor.store(0, Ordering::Relaxed);
+    }
+    if pool.is_stopped() {
+        session::stop();
+        return Some(false);
+    }
+    let first = state.thread.load(Ordering::Relaxed) == 0;
+    if first {
+        state.os_tid.store(sys::gettid(), Ordering::Relaxed);
+        state
+            .thread
+            .store(pool.next_thread().wrapping_add(1), Ordering::Relaxed);
+    }
+    let owner = Owner {
+        thread: state.thread.load(Ordering::Relaxed).wrapping_sub(1),
+        os_tid: state.os_tid.load(Ordering::Relaxed),
+        sequence: state.sequence.load(Ordering::Relaxed),
+        image: session::image(),
+        name: sys::thread_name(),
+    };
+    let index = pool.take(&owner)?;
+    state
+        .sequence
+        .store(owner.sequence.wrapping_add(1), Ordering::Relaxed);
+    let chunk = core::ptr::from_ref(pool.chunk(index)) as usize;
+    state
+        .cursor
+        .store(chunk + layout::CHUNK_HEADER_BYTES, Ordering::Relaxed);
+    // After the cursor is set: should libc allocate for the value, that is an event like any other.
+    if owner.sequence == 0 || state.end_rounds.load(Ordering::Relaxed) > 0 {
+        session::arm_thread_end();
+    }
+    Some(true)
+}
+
+/// Hands the chunk at this address to the drainer.
+fn close_chunk(pool: &Pool<'static>, chunk: usize, length: usize, at_end: bool) {
+    let first = core::ptr::from_ref(pool.chunk(0)) as usize;
+    let index = (chunk - first) / CHUNK_BYTES;
+    pool.close(index as u32, length, at_end, sys::thread_name());
+}
+
+/// Whether the drainer's process exists and is not a zombie.
+fn drainer_lives(pid: u32) -> bool {
+    if !sys::process_exists(pid) {
+        return false;
+    }
+    // The state stands behind the name, which is in parentheses and may contain any byte.
+    let mut path = *b"/proc/\0\0\0\0\0\0\0\0\0\0/stat\0";
+    let mut digits = [0u8; 10];
+    let mut count = 0;
+    let mut rest = pid;
+    while rest > 0 && count < digits.len() {
+        digits[count] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        count += 1;
+    }
+    let mut at = 6;
+    for digit in digits[..count].iter().rev() {
+        path[at] = *digit;
+        at += 1;
+    }
+    for byte in b"/stat\0" {
+        path[at] = *byte;
+        at += 1;
+    }
+    let Ok(fd) = sys::open(&path[..at], false) else {
+        return true;
+    };
+    let mut stat = [0u8; 256];
+    let read = sys::read(fd, &mut stat).unwrap_or(0);
+    sys::close(fd);
+    let stat = stat.get(..read).unwrap_or(&[]);
+    let state = stat
+        .iter()
+        .rposition(|&byte| byte == b')')
+        .and_then(|at| stat.get(at + 2));
+    !matches!(state, Some(b'Z' | b'X'))
+}
+
+/// The key's destructor: in the last round it hands the thread's chunk over. Events after it
+/// (other destructors, libc's own) take a new chunk, which the drainer closes when the thread is
+/// gone.
+pub unsafe extern "C" fn end_from_key(_: *mut c_void) {
+    let state = tls::state();
+    let rounds = state.end_rounds.load(Ordering::Relaxed) + 1;
+    state.end_rounds.store(rounds, Ordering::Relaxed);
+    if rounds < DESTRUCTOR_ROUNDS {
+        session::arm_thread_end();
+        return;
+    }
+    if session::mode() != session::RECORDING || session::fast_path() == session::FAST_OFF {
+        return;
+    }
+    let Some(pool) = session::pool() else { return };
+    let mask = sys::block_signals();
+    let cursor = state.cursor.load(Ordering::Relaxed);
+    if cursor != 0 {
+        // The cursor of a full chunk is the chunk's end.
+        let chunk = (cursor - 1) & !(CHUNK_BYTES - 1);
+        let length = (cursor - chunk - layout::CHUNK_HEADER_BYTES) / layout::RECORD_BYTES;
+        close_chunk(&pool, chunk, length, true);
+        state.cursor.store(0, Ordering::Relaxed);
+    }
+    sys::restore_signals(mask);
+}

@@ -1,0 +1,31 @@
+//! The clock of the records: the processor's time stamp counter, or CLOCK_MONOTONIC where the
+//! kernel itself does not trust the counter.
+
+/// Which clock stamps the records of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Clock {
+    /// `rdtsc`; ticks at a constant rate, the same on every CPU.
+    Tsc = 1,
+    /// `clock_gettime(CLOCK_MONOTONIC)` in nanoseconds.
+    Monotonic = 2,
+}
+
+impl Clock {
+    /// The clock with this number, if there is one.
+    pub fn from_u32(value: u32) -> Option<Clock> {
+        match value {
+            1 => Some(Clock::Tsc),
+            2 => Some(Clock::Monotonic),
+            _ => None,
+        }
+    }
+}
+
+/// The time stamp counter now. Not serialising: it may execute some hundred cycles early, which
+/// the reader of a trace tolerates (per-address alternation is the truth, time is a hint).
+#[inline(always)]
+pub fn tsc() -> u64 {
+    // SAFETY: `rdtsc` exists on every x86-64 processor and touches no memory.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}

@@ -1,0 +1,371 @@
+//! The protocol: how a chunk goes from the free stack to a thread, to the drainer, and back.
+//!
+//! ```text
+//! Free ──take──► Active ──close──► Closed ──recycle──► Free
+//!       thread           thread             drainer
+//! ```
+//! A thread writes only into its Active chunk; the drainer reads Active and Closed chunks and
+//! recycles only Closed ones, or Active ones whose thread is known to be dead.
+
+use crate::clock::Clock;
+use crate::layout::{Chunk, Control, RECORDS_PER_CHUNK, Slot};
+use crate::record::RecordView;
+use crate::sync::{AtomicU32, Ordering};
+
+/// Where a chunk is in its circle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SlotState {
+    Free = 0,
+    /// Owned by a thread that writes.
+    Active = 1,
+    /// Full; the thread went on to another chunk.
+    Closed = 2,
+    /// Closed because the thread ends; events may still follow in a further chunk.
+    ClosedAtEnd = 3,
+}
+
+/// A slot, read out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotInfo {
+    pub state: SlotState,
+    pub thread: u32,
+    pub os_tid: u32,
+    pub sequence: u32,
+    pub image: u32,
+    /// Records reserved; [`RECORDS_PER_CHUNK`] while the chunk is active.
+    pub length: usize,
+    /// The thread's name, zero-padded.
+    pub name: [u8; 16],
+}
+
+/// Who takes a chunk.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    pub thread: u32,
+    pub os_tid: u32,
+    pub sequence: u32,
+    pub image: u32,
+    pub name: [u8; 16],
+}
+
+/// A mapped session, seen as the typed parts of its layout.
+#[derive(Clone, Copy, Debug)]
+pub struct Pool<'a> {
+    pub(crate) control: &'a Control,
+    pub(crate) children: &'a [AtomicU32],
+    pub(crate) slots: &'a [Slot],
+    pub(crate) chunks: &'a [Chunk],
+}
+
+impl<'a> Pool<'a> {
+    /// Chunks in the pool.
+    pub fn chunk_count(&self) -> u32 {
+        self.chunks.len() as u32
+    }
+
+    /// The chunk with this index. Panics when it is out of range.
+    pub fn chunk(&self, index: u32) -> &'a Chunk {
+        &self.chunks[index as usize]
+    }
+
+    // ---- producer: a thread of the recorded program ----
+
+    /// A new thread number, in the order of first events.
+    pub fn next_thread(&self) -> u32 {
+        self.control.next_thread.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Pops a free chunk and makes it `owner`'s; `None` when there is none.
+    /// Wait-free apart from contention; a death inside loses at most one empty chunk.
+    pub fn take(&self, owner: &Owner) -> Option<u32> {
+        let mut head = self.control.free_head.load(Ordering::Acquire);
+        let index = loop {
+            let index = (head as u32).checked_sub(1)?;
+            let slot = self.slots.get(index as usize)?;
+            // May be stale when another thread pops `index` first; the tag then differs.
+            let next = slot.next.load(Ordering::Relaxed);
+            let tag = (head >> 32).wrapping_add(1) << 32;
+            match self.control.free_head.compare_exchange(
+                head,
+                tag | u64::from(next),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => break index,
+                Err(now) => head = now,
+            }
+        };
+        self.control
+            .high_water
+            .fetch_max(index + 1, Ordering::Relaxed);
+        let slot = &self.slots[index as usize];
+        slot.thread.store(owner.thread, Ordering::Relaxed);
+        slot.os_tid.store(owner.os_tid, Ordering::Relaxed);
+        slot.sequence.store(owner.sequence, Ordering::Relaxed);
+        slot.image.store(owner.image, Ordering::Relaxed);
+        slot.length
+            .store(RECORDS_PER_CHUNK as u32, Ordering::Relaxed);
+        set_name(slot, owner.name);
+        slot.state
+            .store(SlotState::Active as u32, Ordering::Release);
+        Some(index)
+    }
+
+    /// Hands chunk `index` to the drainer; `length` records of it were reserved.
+    pub fn close(&self, index: u32, length: usize, at_end: bool, name: [u8; 16]) {
+        let Some(slot) = self.slots.get(index as usize) else {
+            return;
+        };
+        slot.length
+            .store(length.min(RECORDS_PER_CHUNK) as u32, Ordering::Relaxed);
+        set_name(slot, name);
+        let state = if at_end {
+            SlotState::ClosedAtEnd
+        } else {
+            SlotState::Closed
+        };
+        slot.state.store(state as u32, Ordering::Release);
+    }
+
+    /// Whether a free chunk was there a moment ago.
+    pub fn has_free(&self) -> bool {
+        self.control.free_head.load(Ordering::Relaxed) as u32 != 0
+    }
+
+    /// Counts events that could not be recorded.
+    pub fn count_lost(&self, events: u64) {
+        self.control.lost.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// Claims the session for process `pid`. `Some(image)` when the process records: image 1 for
+    /// the first, more when the same process came back by exec. `None`: another process records.
+    pub fn claim(&self, pid: u32) -> Option<u32> {
+        match self
+            .control
+            .owner_pid
+            .compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => {}
+            Err(owner) if owner == pid => {}
+            Err(_) => return None,
+        }
+        Some(self.control.image.fetch_add(1, Ordering::AcqRel) + 1)
+    }
+
+    /// Counts process `pid` as seen and not recorded, once (up to 32,768 different ids).
+    pub fn count_child(&self, pid: u32) {
+        let bits = self.children.len() as u32 * 32;
+        if bits == 0 {
+            return;
+        }
+        let bit = pid % bits;
+        let mask = 1 << (bit % 32);
+        let word = &self.children[(bit / 32) as usize];
+        if word.fetch_or(mask, Ordering::Relaxed) & mask == 0 {
+            self.control.children.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a thread without a chunk drops events instead of waiting.
+    pub fn is_lossy(&self) -> bool {
+        self.control.lossy.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether the drainer takes no more records.
+    pub fn is_stopped(&self) -> bool {
+        self.control.stopped.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether waiting for a chunk would not help: all are held by threads and drained.
+    pub fn is_exhausted(&self) -> bool {
+        self.control.exhausted.load(Ordering::Acquire) != 0
+    }
+
+    /// The session's clock; the counter when the field holds nonsense.
+    pub fn clock(&self) -> Clock {
+        Clock::from_u32(self.control.clock.load(Ordering::Relaxed)).unwrap_or(Clock::Tsc)
+    }
+
+    /// The drainer's process id.
+    pub fn drainer_pid(&self) -> u32 {
+        self.control.drainer_pid.load(Ordering::Relaxed)
+    }
+
+    /// A number that changes while the drainer runs.
+    pub fn heartbeat(&self) -> u32 {
+        self.control.heartbeat.load(Ordering::Relaxed)
+    }
+
+    // ---- consumer: the drainer ----
+
+    /// Puts all chunks on the free stack, the first on top. Before anyone else sees the session.
+    pub fn initialise(&self) {
+        for (index, slot) in self.slots.iter().enumerate() {
+            let next = if index + 1 == self.slots.len() {
+                0
+            } else {
+                index as u32 + 2
+            };
+            slot.next.store(next, Ordering::Relaxed);
+            slot.state.store(SlotState::Free as u32, Ordering::Relaxed);
+            self.chunks[index].generation.store(1, Ordering::Relaxed);
+        }
+        self.control
+            .free_head
+            .store(u64::from(!self.slots.is_empty()), Ordering::Release);
+    }
+
+    /// How many chunks the drainer has to look at: one more than the highest ever taken.
+    pub fn high_water(&self) -> u32 {
+        self.control
+            .high_water
+            .load(Ordering::Acquire)
+            .min(self.chunk_count())
+    }
+
+    /// Slot `index` as it is now. What it says besides the state is settled unless it is free.
+    pub fn slot(&self, index: u32) -> SlotInfo {
+        let slot = &self.slots[index as usize];
+        let state = match slot.state.load(Ordering::Acquire) {
+            1 => SlotState::Active,
+            2 => SlotState::Closed,
+            3 => SlotState::ClosedAtEnd,
+            _ => SlotState::Free,
+        };
+        let mut name = [0; 16];
+        name[..8].copy_from_slice(&slot.name[0].load(Ordering::Relaxed).to_le_bytes());
+        name[8..].copy_from_slice(&slot.name[1].load(Ordering::Relaxed).to_le_bytes());
+        SlotInfo {
+            state,
+            thread: slot.thread.load(Ordering::Relaxed),
+            os_tid: slot.os_tid.load(Ordering::Relaxed),
+            sequence: slot.sequence.load(Ordering::Relaxed),
+            image: slot.image.load(Ordering::Relaxed),
+            length: (slot.length.load(Ordering::Relaxed) as usize).min(RECORDS_PER_CHUNK),
+            name,
+        }
+    }
+
+    /// Record `position` of chunk `index`, if it is committed.
+    #[inline]
+    pub fn read(&self, index: u32, position: usize) -> Option<RecordView> {
+        let chunk = &self.chunks[index as usize];
+        chunk.records.get(position)?.read(chunk.generation())
+    }
+
+    /// Gives a drained chunk back. Its owner must have closed it or be dead: nobody writes to it.
+    pub fn recycle(&self, index: u32) {
+        let chunk = &self.chunks[index as usize];
+        let next = (chunk.generation() + 1) & 0xffff;
+        if next == 0 {
+            // The mark starts again at 1: what was left by that generation must not read as new.
+            chunk.records.iter().for_each(|record| record.clear());
+        }
+        chunk.generation.store(next.max(1), Ordering::Relaxed);
+        let slot = &self.slots[index as usize];
+        slot.state.store(SlotState::Free as u32, Ordering::Relaxed);
+        let mut head = self.control.free_head.load(Ordering::Relaxed);
+        loop {
+            slot.next.store(head as u32, Ordering::Relaxed);
+            let new = (head & !0xffff_ffff) | u64::from(index + 1);
+            // Release: whoever pops the chunk sees its new generation.
+            match self.control.free_head.compare_exchange(
+                head,
+                new,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Tells producers that the drainer lives.
+    pub fn beat(&self) {
+        self.control.heartbeat.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says whether waiting for a chunk can help.
+    pub fn set_exhausted(&self, exhausted: bool) {
+        self.control
+            .exhausted
+            .store(u32::from(exhausted), Ordering::Release);
+    }
+
+    /// Process that records, 0 when none has claimed the session yet.
+    pub fn owner_pid(&self) -> u32 {
+        self.control.owner_pid.load(Ordering::Acquire)
+    }
+
+    /// How many images (exec) the recording process has had.
+    pub fn image(&self) -> u32 {
+        self.control.image.load(Ordering::Acquire)
+    }
+
+    /// Events counted as lost so far.
+    pub fn lost(&self) -> u64 {
+        self.control.lost.load(Ordering::Relaxed)
+    }
+
+    /// How often a thread waited for a chunk so far.
+    pub fn waits(&self) -> u64 {
+        self.control.waits.load(Ordering::Relaxed)
+    }
+
+    /// Processes seen and not recorded so far.
+    pub fn children(&self) -> u64 {
+        self.control.children.load(Ordering::Relaxed)
+    }
+
+    /// Errno of a recorder that could not map the whole session, 0 for none.
+    pub fn attach_errno(&self) -> u32 {
+        self.control.attach_errno.load(Ordering::Relaxed)
+    }
+}
+
+fn set_name(slot: &Slot, name: [u8; 16]) {
+    let (low, high) = name.split_at(8);
+    let word = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |word, &byte| word << 8 | u64::from(byte))
+    };
+    slot.name[0].store(word(low), Ordering::Relaxed);
+    slot.name[1].store(word(high), Ordering::Relaxed);
+}
+
+#[cfg(not(loom))]
+impl Pool<'_> {
+    /// Waits until a chunk may be free, recording stops, or `timeout_ms` is over.
+    pub fn wait_for_chunk(&self, timeout_ms: u32) {
+        let epoch = self.control.free_epoch.load(Ordering::Acquire);
+        self.control.waiters.fetch_add(1, Ordering::SeqCst);
+        if !self.has_free() && !self.is_stopped() {
+            self.control.waits.fetch_add(1, Ordering::Relaxed);
+            crate::sys::futex_wait(&self.control.free_epoch, epoch, timeout_ms);
+        }
+        self.control.waiters.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Wakes threads that wait for a chunk, after one or more were recycled.
+    pub fn wake_waiters(&self) {
+        self.control.free_epoch.fetch_add(1, Ordering::SeqCst);
+        if self.control.waiters.load(Ordering::SeqCst) != 0 {
+            crate::sys::futex_wake_all(&self.control.free_epoch);
+        }
+    }
+
+    /// Ends the session for the program's threads: they stop recording and go on unharmed.
+    pub fn stop(&self) {
+        self.control.stopped.store(1, Ordering::Release);
+        self.wake_waiters();
+    }
+
+    /// Notes why a recorder could not map the session.
+    pub fn set_attach_errno(&self, errno: u32) {
+        self.control.attach_errno.store(errno, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,188 @@
+//! One event as it lies in shared memory: 24 bytes, committed by the store of its last word.
+//!
+//! ```text
+//! word 0  time: ticks of the session's clock
+//! word 1  address (48 bits) << 16 | log2 of the alignment << 8 | kind
+//! word 2  size (48 bits, saturating) << 16 | generation of the chunk
+//! ```
+//! The generation in word 2 is the commit mark: a slot that still holds what an earlier use of
+//! the chunk left there carries another generation and reads as empty. Addresses of user space
+//! have 47 bits unless a program asks for more explicitly, which no allocator does.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// What a record says. The numbers are part of the layout; 0 is never written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    Malloc = 1,
+    Calloc = 2,
+    AlignedAlloc = 3,
+    Memalign = 4,
+    PosixMemalign = 5,
+    Valloc = 6,
+    Pvalloc = 7,
+    /// Before the call of realloc; the address is the old one.
+    ReallocBegin = 8,
+    /// After the call of realloc; address and size are the new ones.
+    ReallocEnd = 9,
+    Free = 10,
+    FreeSized = 11,
+    FreeAlignedSized = 12,
+    /// After the call of reallocarray; its begin is a [`Kind::ReallocBegin`].
+    ReallocArrayEnd = 13,
+    /// An allocation that returned null; the address is 0.
+    FailedAlloc = 14,
+}
+
+impl Kind {
+    /// The kind with this number, if there is one.
+    pub fn from_u8(value: u8) -> Option<Kind> {
+        Some(match value {
+            1 => Kind::Malloc,
+            2 => Kind::Calloc,
+            3 => Kind::AlignedAlloc,
+            4 => Kind::Memalign,
+            5 => Kind::PosixMemalign,
+            6 => Kind::Valloc,
+            7 => Kind::Pvalloc,
+            8 => Kind::ReallocBegin,
+            9 => Kind::ReallocEnd,
+            10 => Kind::Free,
+            11 => Kind::FreeSized,
+            12 => Kind::FreeAlignedSized,
+            13 => Kind::ReallocArrayEnd,
+            14 => Kind::FailedAlloc,
+            _ => return None,
+        })
+    }
+}
+
+/// Largest size a record can hold, in bytes; larger requests (which always fail) are stored as it.
+pub const MAX_SIZE: u64 = (1 << 48) - 1;
+
+/// A record in shared memory.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Record {
+    time: AtomicU64,
+    what: AtomicU64,
+    commit: AtomicU64,
+}
+
+/// A committed record, read out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordView {
+    /// Ticks of the session's clock.
+    pub time: u64,
+    /// Address of the block, 0 for a failed allocation.
+    pub address: u64,
+    /// Requested bytes.
+    pub size: u64,
+    /// Number of a [`Kind`]; not yet checked.
+    pub kind: u8,
+    /// log2 of the requested alignment, 0 where none was requested.
+    pub align_log2: u8,
+}
+
+impl Record {
+    /// An empty record: generation 0 is never valid.
+    #[cfg(any(test, loom))]
+    pub fn new() -> Record {
+        Record {
+            time: AtomicU64::new(0),
+            what: AtomicU64::new(0),
+            commit: AtomicU64::new(0),
+        }
+    }
+
+    /// Writes and commits this record. `generation` is that of the chunk it lies in.
+    #[inline(always)]
+    pub fn publish(
+        &self,
+        time: u64,
+        kind: Kind,
+        address: u64,
+        size: u64,
+        align_log2: u8,
+        generation: u32,
+    ) {
+        self.time.store(time, Ordering::Relaxed);
+        let what = (address << 16) | (u64::from(align_log2) << 8) | u64::from(kind as u8);
+        self.what.store(what, Ordering::Relaxed);
+        let size = if size > MAX_SIZE { MAX_SIZE } else { size };
+        // Release: whoever sees this word sees the two before it.
+        self.commit.store(
+            (size << 16) | u64::from(generation & 0xffff),
+            Ordering::Release,
+        );
+    }
+
+    /// The record, if it is committed in this generation of its chunk.
+    #[inline]
+    pub fn read(&self, generation: u32) -> Option<RecordView> {
+        let commit = self.commit.load(Ordering::Acquire);
+        if commit & 0xffff != u64::from(generation & 0xffff) {
+            return None;
+        }
+        let what = self.what.load(Ordering::Relaxed);
+        Some(RecordView {
+            time: self.time.load(Ordering::Relaxed),
+            address: what >> 16,
+            size: commit >> 16,
+            kind: (what & 0xff) as u8,
+            align_log2: ((what >> 8) & 0xff) as u8,
+        })
+    }
+
+    /// Makes the record empty in every generation.
+    pub(crate) fn clear(&self) {
+        self.commit.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_is_read_back_in_its_generation_only() {
+        let record = Record::new();
+        assert_eq!(record.read(1), None);
+        record.publish(77, Kind::Memalign, 0x7fff_dead_beef, 123_456, 12, 9);
+        assert_eq!(
+            record.read(9),
+            Some(RecordView {
+                time: 77,
+                address: 0x7fff_dead_beef,
+                size: 123_456,
+                kind: Kind::Memalign as u8,
+                align_log2: 12
+            })
+        );
+        assert_eq!(record.read(8), None);
+        record.clear();
+        assert_eq!(record.read(9), None);
+    }
+
+    #[test]
+    fn sizes_beyond_48_bits_saturate() {
+        let record = Record::new();
+        record.publish(0, Kind::FailedAlloc, 0, u64::MAX, 0, 65_535);
+        assert_eq!(record.read(65_535).map(|view| view.size), Some(MAX_SIZE));
+        record.publish(0, Kind::Malloc, 16, MAX_SIZE - 1, 0, 65_535);
+        assert_eq!(
+            record.read(65_535).map(|view| view.size),
+            Some(MAX_SIZE - 1)
+        );
+    }
+
+    #[test]
+    fn every_kind_has_its_own_number() {
+        let known: Vec<Kind> = (0..=255u8).filter_map(Kind::from_u8).collect();
+        assert_eq!(known.len(), 14);
+        for kind in known {
+            assert_eq!(Kind::from_u8(kind as u8), Some(kind));
+        }
+    }
+}

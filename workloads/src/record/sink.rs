@@ -1,0 +1,66 @@
+//! Where drained events go.
+
+use crate::trace::TraceError;
+use crate::trace::raw::{RawEvent, RawWriter};
+
+/// Takes what the drainer reads, in each thread's order.
+pub trait Sink {
+    /// Thread `thread` (dense from 0) has its first event.
+    fn thread_start(&mut self, thread: u32, os_tid: u32, time_ns: u64) -> Result<(), TraceError>;
+    /// The thread has (now) this name.
+    fn thread_name(&mut self, thread: u32, name: &str) -> Result<(), TraceError>;
+    /// The next events of a thread.
+    fn events(&mut self, thread: u32, events: &[RawEvent]) -> Result<(), TraceError>;
+    /// The thread has ended; nothing of it follows.
+    fn thread_end(&mut self, thread: u32, time_ns: u64) -> Result<(), TraceError>;
+    /// A named instant.
+    fn mark(&mut self, time_ns: u64, name: &str) -> Result<(), TraceError>;
+    /// A remark for the reader of the trace.
+    fn note(&mut self, text: &str) -> Result<(), TraceError>;
+}
+
+impl Sink for RawWriter {
+    fn thread_start(&mut self, thread: u32, os_tid: u32, time_ns: u64) -> Result<(), TraceError> {
+        RawWriter::thread_start(self, thread, os_tid, time_ns)
+    }
+    fn thread_name(&mut self, thread: u32, name: &str) -> Result<(), TraceError> {
+        RawWriter::thread_name(self, thread, name)
+    }
+    fn events(&mut self, thread: u32, events: &[RawEvent]) -> Result<(), TraceError> {
+        RawWriter::events(self, thread, events)
+    }
+    fn thread_end(&mut self, thread: u32, time_ns: u64) -> Result<(), TraceError> {
+        RawWriter::thread_end(self, thread, time_ns)
+    }
+    fn mark(&mut self, time_ns: u64, name: &str) -> Result<(), TraceError> {
+        RawWriter::mark(self, time_ns, name)
+    }
+    fn note(&mut self, text: &str) -> Result<(), TraceError> {
+        RawWriter::note(self, text)
+    }
+}
+
+/// Drops everything: for measuring the cost of recording without that of a file.
+#[derive(Debug, Default)]
+pub struct Discard;
+
+impl Sink for Discard {
+    fn thread_start(&mut self, _: u32, _: u32, _: u64) -> Result<(), TraceError> {
+        Ok(())
+    }
+    fn thread_name(&mut self, _: u32, _: &str) -> Result<(), TraceError> {
+        Ok(())
+    }
+    fn events(&mut self, _: u32, _: &[RawEvent]) -> Result<(), TraceError> {
+        Ok(())
+    }
+    fn thread_end(&mut self, _: u32, _: u64) -> Result<(), TraceError> {
+        Ok(())
+    }
+    fn mark(&mut self, _: u64, _: &str) -> Result<(), TraceError> {
+        Ok(())
+    }
+    fn note(&mut self, _: &str) -> Result<(), TraceError> {
+        Ok(())
+    }
+}
