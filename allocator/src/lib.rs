@@ -14,17 +14,11 @@
 //! ```
 //!
 //! Modules stand in the order of their layers: each uses only those above it in this list.
-#![no_std]
+#![cfg_attr(not(any(test, loom)), no_std)]
 #![allow(
     unexpected_cfgs,
     reason = "cfg(loom) is set by RUSTFLAGS for the model tests"
 )]
-
-#[cfg(any(test, loom))]
-extern crate std;
-
-#[cfg(test)]
-use std::prelude::rust_2024::*;
 
 pub mod units;
 
@@ -68,7 +62,13 @@ pub mod transfer_cache;
 pub mod heap;
 
 #[cfg(not(loom))]
+pub mod check;
+
+#[cfg(not(loom))]
 pub mod thread_cache;
+
+#[cfg(all(test, not(loom)))]
+mod heap_tests;
 
 #[cfg(not(loom))]
 pub mod tls;

@@ -597,7 +597,7 @@ impl Inner {
                     return false;
                 }
             }
-            let right = heap.map.span_of_page((*span).end() as usize);
+            let mut right = heap.map.span_of_page((*span).end() as usize);
             if right.is_null() || (*right).start != (*span).end() {
                 return false;
             }
@@ -610,7 +610,9 @@ impl Inner {
                 if !last || state != State::FreeClean || !self.grow(heap, need) {
                     return false;
                 }
-                if ((*right).pages as usize) < need || (*right).state != state {
+                // The new pages have joined the run, perhaps under another record.
+                right = heap.map.span_of_page((*span).end() as usize);
+                if ((*right).pages as usize) < need {
                     return false;
                 }
             }

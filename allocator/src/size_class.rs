@@ -73,13 +73,13 @@ pub const SPAN_PAGES: [u8; NUM_CLASSES] = {
     table
 };
 
-/// Reciprocals for [`object_index`]: ceil(2^32 / size).
-pub const RECIPROCALS: [u32; NUM_CLASSES] = {
+/// Reciprocals for [`object_index`]: ceil(2^40 / size), enough bits to be exact for every offset in a span.
+pub const RECIPROCALS: [u64; NUM_CLASSES] = {
     let mut table = [0; NUM_CLASSES];
     let mut class = 1;
     while class < NUM_CLASSES {
         let size = SIZES[class] as u64;
-        table[class] = (1u64 << 32).div_ceil(size) as u32;
+        table[class] = (1_u64 << 40).div_ceil(size);
         class += 1;
     }
     table
@@ -170,7 +170,7 @@ pub fn object_index(class: usize, offset: usize) -> usize {
     debug_assert!(class < NUM_CLASSES);
     // SAFETY: as in `size_of_class`.
     let reciprocal = unsafe { *RECIPROCALS.get_unchecked(class) };
-    ((offset as u64 * u64::from(reciprocal)) >> 32) as usize
+    ((offset as u64 * reciprocal) >> 40) as usize
 }
 
 /// Pages of the next span of a class that has already taken `level` spans: the seeds' length

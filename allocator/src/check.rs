@@ -1,0 +1,154 @@
+//! The heap walker: every invariant of the middle tier and the back end, checked page by page.
+//!
+//! For tests and debugging, on a heap that nobody else uses at the moment. Panics with the name
+//! of the invariant that does not hold.
+
+use crate::heap::Heap;
+use crate::os::Os;
+use crate::size_class::{NUM_CLASSES, objects_in, size_of_class};
+use crate::span::{NO_LIST, Span, State};
+
+/// What a walk has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walk {
+    /// Pages in spans of objects, of large blocks, free and dirty, free and clean, not ours.
+    pub small: usize,
+    pub large: usize,
+    pub dirty: usize,
+    pub clean: usize,
+    pub holes: usize,
+}
+
+impl<O: Os> Heap<O> {
+    /// Walks the whole heap and checks H1, H2, P1, S1, M1 and M2.
+    pub fn check_invariants(&self) -> Walk {
+        let mut walk = Walk::default();
+        let mut spans = [0_u32; NUM_CLASSES];
+        let map = &self.pages.map;
+        let mut page = 0;
+        let mut last_state = State::Unused;
+        while page < map.pages() {
+            // SAFETY: the page is in the heap and nobody changes it.
+            let number = unsafe { map.number_of_page(page) };
+            if number == 0 {
+                walk.holes += 1;
+                page += 1;
+                last_state = State::Unused;
+                continue;
+            }
+            // SAFETY: numbers in the map have records.
+            let span = unsafe { &*map.table().get(number) };
+            assert_eq!(
+                span.start as usize, page,
+                "H1: a span starts where the last one ends"
+            );
+            assert!(span.pages > 0, "H1: a span has pages");
+            // SAFETY: the pages of a span are in the heap.
+            unsafe {
+                assert_eq!(
+                    map.number_of_page(span.end() as usize - 1),
+                    number,
+                    "P1: last page"
+                );
+                for inside in page..span.end() as usize {
+                    assert_eq!(map.class_of_page(inside), span.class as usize, "P1: class");
+                    assert!(
+                        span.state != State::Small || map.number_of_page(inside) == number,
+                        "P1: number"
+                    );
+                }
+            }
+            let pages = span.pages as usize;
+            match span.state {
+                State::Small => {
+                    walk.small += pages;
+                    spans[span.class as usize] += 1;
+                    check_small(span);
+                }
+                State::Large => walk.large += pages,
+                State::FreeDirty => walk.dirty += pages,
+                State::FreeClean => walk.clean += pages,
+                State::Unused => panic!("H1: page {page} belongs to an unused record"),
+            }
+            let free = matches!(span.state, State::FreeDirty | State::FreeClean);
+            assert!(
+                !free || span.state != last_state,
+                "H1: free neighbours are joined"
+            );
+            last_state = span.state;
+            page = span.end() as usize;
+        }
+        let inner = self.pages.inner.lock();
+        assert_eq!(walk.dirty, inner.dirty.pages, "H2: dirty pages");
+        assert_eq!(walk.clean, inner.clean.pages, "H2: clean pages");
+        assert_eq!(walk.small + walk.large, inner.in_use, "H2: pages in use");
+        assert_eq!(walk.holes, inner.holes, "H2: holes");
+        let mut runs = 0;
+        inner.dirty.for_each(map.table(), |span| {
+            assert_eq!(span.state, State::FreeDirty);
+            runs += 1;
+        });
+        inner.clean.for_each(map.table(), |span| {
+            assert_eq!(span.state, State::FreeClean);
+            runs += 1;
+        });
+        assert_eq!(
+            runs,
+            inner.dirty.runs + inner.clean.runs,
+            "H2: runs in the lists"
+        );
+        drop(inner);
+        for class in 1..NUM_CLASSES {
+            let central = self.centrals[class].0.inner.lock();
+            assert_eq!(central.spans, spans[class], "M2: spans of class {class}");
+            for (list, members) in central.lists.iter().enumerate() {
+                let mut id = members.head;
+                while id != 0 {
+                    // SAFETY: numbers in the lists have records.
+                    let span = unsafe { &*map.table().get(id) };
+                    assert_eq!(
+                        (span.list as usize, span.class as usize),
+                        (list, class),
+                        "M1"
+                    );
+                    id = span.next;
+                }
+            }
+        }
+        walk
+    }
+}
+
+fn check_small(span: &Span) {
+    let class = span.class as usize;
+    assert_eq!(span.size as usize, size_of_class(class));
+    assert!(span.objects as usize <= objects_in(class, span.pages as usize));
+    assert!(span.fresh <= span.objects, "S1: watermark");
+    let mut set = 0;
+    for word in 0..span.words() {
+        // SAFETY: the bitmap has that many words.
+        let bits = unsafe { *span.bits.add(word) };
+        set += bits.count_ones();
+        for bit in 0..64 {
+            let object = word * 64 + bit;
+            assert!(
+                bits >> bit & 1 == 0 || object < span.fresh as usize,
+                "S1: bit of an object that was never used"
+            );
+        }
+        assert!(
+            bits == 0 || word >= span.first_word as usize,
+            "S1: first word"
+        );
+    }
+    assert_eq!(
+        set,
+        u32::from(span.free),
+        "S1: set bits are the free objects"
+    );
+    assert_eq!(
+        span.list == NO_LIST,
+        span.available() == 0,
+        "M1: listed while available"
+    );
+}
