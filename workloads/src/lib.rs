@@ -2,7 +2,29 @@
 //!
 //! Data flows one way: a model or a trace is a source of events in one global order ([`compile::Source`]), the
 //! compiler turns addresses of blocks into slots and writes a script, which is all a replay ever sees.
+//! [`Workload`] is the door: a name or a path in, a script out.
 
 #![deny(unsafe_code)]
 
+mod builtin;
+pub mod compile;
+mod error;
+pub mod model;
+pub mod record;
+mod suite;
 pub mod trace;
+mod workload;
+
+pub use error::WorkloadError;
+pub use model::{Model, ModelParams};
+pub use suite::{Suite, suite, suites};
+pub use workload::{CompiledScript, Kind, Params, Workload, WorkloadInfo};
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,232 @@
+//! Built-in models compile to sound scripts, the same to the byte for the same seed.
+
+mod common;
+
+use common::{follow_order, interpret};
+use heaplab_script::{OpKind, Script};
+use heaplab_workloads::{Model, ModelParams, Params, Workload};
+
+fn small() -> ModelParams {
+    ModelParams {
+        seed: 7,
+        scale: 0.01,
+        threads: None,
+    }
+}
+
+#[test]
+fn every_model_is_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(Model::list().len() >= 8);
+    for about in Model::list() {
+        let model = Model::builtin(&about.name).unwrap();
+        assert_eq!(model.name(), about.name, "the file is named like the model");
+        assert!(!model.definition().sources.is_empty());
+        let path = folder.path().join(&about.name);
+        let info = model.compile(&small(), &path, &mut |_, _| {}).unwrap();
+        let script = Script::open(&path).unwrap();
+        script.verify_checksum().unwrap();
+        follow_order(&script);
+        let mut turn = 0u64;
+        interpret(&script, |count| {
+            turn = turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (turn >> 33) as usize % count
+        });
+        let peak = model.peak(&small()).unwrap();
+        assert_eq!(
+            (peak.calls, peak.live_bytes),
+            (info.calls, info.peak_live_bytes)
+        );
+        assert_eq!(peak.threads as usize, script.thread_count());
+        let wanted = (model.definition().ops as f64 * 0.01) as u64;
+        assert!(
+            info.calls >= wanted * 9 / 10 && info.calls <= wanted,
+            "{about:?} {info:?}"
+        );
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Model::builtin("churn").unwrap();
+    let write = |name: &str, params: &ModelParams| {
+        let path = folder.path().join(name);
+        model.compile(params, &path, &mut |_, _| {}).unwrap();
+        std::fs::read(path).unwrap()
+    };
+    let first = write("a", &small());
+    assert!(first == write("b", &small()));
+    assert!(first != write("c", &ModelParams { seed: 8, ..small() }));
+}
+
+/// The promise "on every machine": these values were computed once and must never change without a new
+/// `generate::VERSION`.
+#[test]
+fn scripts_are_what_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let seen: Vec<(String, u64)> = Model::list()
+        .iter()
+        .map(|about| {
+            let model = Model::builtin(&about.name).unwrap();
+            let info = model.compile(&small(), &path, &mut |_, _| {}).unwrap();
+            (about.name.clone(), info.checksum)
+        })
+        .collect();
+    let expected = include_str!("checksums.txt");
+    let text: String = seen
+        .iter()
+        .map(|(name, checksum)| format!("{name} {checksum:016x}\n"))
+        .collect();
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn models_do_what_they_are_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let compile = |name: &str, threads| {
+        let path = folder.path().join(name);
+        let params = ModelParams {
+            scale: 0.05,
+            threads,
+            ..ModelParams::default()
+        };
+        Model::builtin(name)
+            .unwrap()
+            .compile(&params, &path, &mut |_, _| {})
+            .unwrap();
+        Script::open(&path).unwrap()
+    };
+    let script = compile("producer-consumer", Some(4));
+    assert_eq!(script.thread_count(), 4);
+    let frees = |thread: usize| {
+        script
+            .thread(thread)
+            .iter()
+            .filter(|op| op.kind() == Some(OpKind::Free))
+            .count()
+    };
+    let calls = |thread: usize| script.thread(thread).len();
+    assert_eq!(
+        (frees(1), frees(3)),
+        (calls(1), calls(3)),
+        "consumers only free"
+    );
+    // A table as large as what is on its way, not as the number of messages.
+    assert!(
+        script.info().shared_slots < 4 * 6000,
+        "{}",
+        script.info().shared_slots
+    );
+
+    let script = compile("larson", Some(3));
+    assert!(script.thread_count() > 20, "{}", script.thread_count());
+    assert!((0..3).all(|thread| script.exists_from_start(thread)));
+    assert!(!script.exists_from_start(3));
+
+    let script = compile("realloc-growth", None);
+    assert!(script.info().reallocs > script.info().allocations * 2);
+    let script = compile("churn", None);
+    assert_eq!(script.info().shared_slots, 0);
+    let script = compile("fragmenter", None);
+    assert_eq!(script.phases(), ["small", "middle", "large", "small-again"]);
+}
+
+#[test]
+fn the_cache_knows_what_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let workload = Workload::resolve("tiny-churn").unwrap();
+    let params = Params {
+        scale: 0.01,
+        ..Params::default()
+    };
+    let first = workload
+        .compile(&params, folder.path(), &mut |_, _| {})
+        .unwrap();
+    let again = workload
+        .compile(&params, folder.path(), &mut |_, _| {})
+        .unwrap();
+    assert!(!first.cached && again.cached);
+    assert_eq!(
+        (&first.path, &first.info, &first.hash),
+        (&again.path, &again.info, &again.hash)
+    );
+    let other = Params { seed: 2, ..params };
+    assert_ne!(
+        workload.hash(&params).unwrap(),
+        workload.hash(&other).unwrap()
+    );
+    // A damaged entry is made anew.
+    std::fs::write(&first.path, b"damaged").unwrap();
+    let repaired = workload
+        .compile(&params, folder.path(), &mut |_, _| {})
+        .unwrap();
+    assert!(!repaired.cached);
+    assert_eq!(repaired.info, first.info);
+}
+
+#[test]
+fn errors_name_file_line_and_what_was_expected() {
+    let good = include_str!("../definitions/larson.toml");
+    let line_of =
+        |text: &str, what: &str| text.lines().position(|line| line.contains(what)).unwrap() + 1;
+    for (from, to, line, reason) in [
+        (
+            "live = 5_000",
+            "lives = 5_000",
+            "lives",
+            "unknown field `lives`",
+        ),
+        ("live = 5_000", "live = \"many\"", "many", "expected u64"),
+        (
+            "kind = \"uniform\"",
+            "kind = \"unifrom\"",
+            "unifrom",
+            "unknown variant `unifrom`",
+        ),
+        (
+            "live = 5_000",
+            "live = 0",
+            "[[role]]",
+            "role 'server': live must be at least 1",
+        ),
+        (
+            "min = 8, max = 1000",
+            "min = 9, max = 1",
+            "[[role]]",
+            "expected min ≤ max",
+        ),
+        (
+            "threads = 2",
+            "threads = 0",
+            "[[role]]",
+            "threads must be between 1 and 4096",
+        ),
+    ] {
+        let text = good.replace(from, to);
+        assert_ne!(text, good, "{from}");
+        let error = Model::parse(&text, "my.toml").unwrap_err().to_string();
+        let at = format!("my.toml:{}: ", line_of(&text, line));
+        assert!(error.starts_with(&at), "expected {at} in {error}");
+        assert!(error.contains(reason), "{error}");
+    }
+    let error = Workload::resolve("larsen").unwrap_err().to_string();
+    assert!(error.contains("did you mean 'larson'"), "{error}");
+    let error = Workload::resolve("missing.toml").unwrap_err().to_string();
+    assert!(error.contains("missing.toml"), "{error}");
+    let few = ModelParams {
+        threads: Some(1),
+        ..ModelParams::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let model = Model::builtin("producer-consumer").unwrap();
+    let error = model
+        .compile(&few, &folder.path().join("s"), &mut |_, _| {})
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("cannot run with 1 threads: it needs 2"),
+        "{error}"
+    );
+}
