@@ -5,13 +5,15 @@
 //! is run block by block (`engine`) into a folder that keeps every finished run (`session`), and leaves as one result
 //! set (`assemble`). Measuring itself happens in other processes (`exec`, `program`).
 #![forbid(unsafe_code)]
-
 pub mod assemble;
+pub mod calibrate;
 pub mod cli;
 pub mod clock;
 pub mod cmd;
+pub mod embed;
 pub mod engine;
 pub mod error;
+pub mod exec;
 pub mod fingerprint;
 pub mod interrupt;
 pub mod metrics;
@@ -20,4 +22,5 @@ pub mod plan;
 pub mod progress;
 pub mod render;
 pub mod session;
+pub mod subject;
 pub mod tools;

@@ -1,6 +1,7 @@
 //! heaplab-worker: the child process in which exactly one run takes place.
 //!
 //! `heaplab-worker '<RunSpec as JSON>'` replays a script and prints one line of JSON, an [`Answer`].
+//! `heaplab-worker --describe` prints what the subject says of itself.
 //! `heaplab-worker --baseline THREADS` prints the bare worker's anonymous bytes.
 //! `heaplab-worker --launch REPORT [NAME=VALUE…] -- CMD ARG…` runs a program and writes what the kernel accounted to it.
 //!
@@ -51,6 +52,9 @@ pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> 
             OsString::from_vec(text.to_bytes().to_vec())
         })
         .collect();
+    // A worker whose harness is gone measures for nobody.
+    // SAFETY: only asks for a signal.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     match arguments.first().and_then(|first| first.to_str()) {
         Some("--launch") => launch::launch(&arguments[1..]),
         Some("--baseline") => {
@@ -61,6 +65,7 @@ pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> 
             fail::print(&format!("{}\n", threads::baseline(threads)));
             0
         }
+        Some("--describe") => run::describe(),
         Some(text) => match serde_json::from_str::<RunSpec>(text) {
             Ok(spec) => {
                 let report = run::run(&spec, start_anon_bytes);

@@ -16,7 +16,7 @@ use crate::threads::{Crew, Start};
 use crate::world::{Parts, World};
 use heaplab_script::Op;
 use heaplab_script::file::Script;
-use heaplab_worker::protocol::{Measure, Mode, Report, RunSpec};
+use heaplab_worker::protocol::{Api, Measure, Mode, Report, RunSpec};
 use std::ffi::c_void;
 
 /// Scripts up to this size are brought in completely before the run.
@@ -41,6 +41,16 @@ pub fn run(spec: &RunSpec, start_anon_bytes: u64) -> Report {
     };
     report.start_anon_bytes = start_anon_bytes;
     report
+}
+
+/// Prints what the subject says of itself.
+pub fn describe() -> i32 {
+    let (calls, object) = Calls::resolve(Api::Sized).unwrap_or_else(|error| fail::with(error));
+    match serde_json::to_string(&proof::describe(&object, calls)) {
+        Ok(line) => fail::print(&format!("{line}\n")),
+        Err(error) => fail::with(error.to_string()),
+    }
+    0
 }
 
 /// Calls a constructor of shared memory, ends the run when there is none.
@@ -99,6 +109,10 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
         report.idle_ns = results.idle_ns;
         report.latency = latency::encode(&results.latency);
     });
+    let wanted = info.calls * u64::from(repeat);
+    if report.calls != wanted {
+        fail::with(format!("{} calls were made where the script has {wanted}", report.calls));
+    }
     if spec.measure == Measure::Memory {
         // SAFETY: all other threads have ended.
         report.memory = Some(unsafe { (*world.recorder()).curve() });

@@ -1,0 +1,197 @@
+//! The files that travel inside the binary (worker, recorder, subjects), and the private cache they are written to.
+//!
+//! A file is only handed out when its folder and itself belong to the user, nobody else may write to them, and its hash
+//! is the one from the build: what is preloaded into programs must not be somebody else's.
+
+use crate::error::Error;
+use sha2::{Digest, Sha256};
+use std::fs::{self, DirBuilder, File as Handle, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// One embedded file.
+struct File {
+    name: &'static str,
+    sha256: &'static str,
+    bytes: &'static [u8],
+}
+
+include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+/// Which file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Embedded {
+    /// The process in which runs take place.
+    Worker,
+    /// The preload library that records.
+    Recorder,
+    /// Our allocator.
+    Spanalloc,
+    /// Competitor.
+    Jemalloc,
+    /// Competitor (v2).
+    Mimalloc,
+    /// Calibration.
+    Null,
+}
+
+impl Embedded {
+    fn file(self) -> &'static File {
+        &FILES[match self {
+            Self::Worker => 0,
+            Self::Recorder => 1,
+            Self::Spanalloc => 2,
+            Self::Jemalloc => 3,
+            Self::Mimalloc => 4,
+            Self::Null => 5,
+        }]
+    }
+
+    /// SHA-256 of the file, hexadecimal.
+    pub fn sha256(self) -> &'static str {
+        self.file().sha256
+    }
+}
+
+/// Path of an embedded file in the private cache, written there if it is not, or no longer, there as it was built.
+///
+/// # Errors
+/// When neither the cache folder nor the folder for temporary files can be used.
+pub fn path(which: Embedded) -> Result<PathBuf, Error> {
+    let mut reasons = Vec::new();
+    for folder in folders() {
+        match path_in(&folder, which) {
+            Ok(path) => return Ok(path),
+            Err(error) => reasons.push(format!("'{}': {error}", folder.display())),
+        }
+    }
+    Err(Error::environment(format!(
+        "no private folder for {} ({}); set XDG_CACHE_HOME to a folder that you own",
+        which.file().name,
+        reasons.join("; ")
+    )))
+}
+
+/// Candidates for the cache, best first.
+fn folders() -> Vec<PathBuf> {
+    let mut sum = Sha256::new();
+    FILES.iter().for_each(|file| sum.update(file.sha256));
+    let version: String = sum.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    let user = rustix::process::geteuid().as_raw();
+    cache
+        .map(|cache| cache.join("heaplab").join(&version))
+        .into_iter()
+        .chain([std::env::temp_dir().join(format!("heaplab-{user}-{version}"))])
+        .collect()
+}
+
+/// As [`path`], in a folder of the caller's choice (made if it is not there).
+///
+/// # Errors
+/// When the folder cannot be made or written, belongs to somebody else or may be written by others.
+pub fn path_in(folder: &Path, which: Embedded) -> io::Result<PathBuf> {
+    if let Some(above) = folder.parent() {
+        fs::create_dir_all(above)?;
+    }
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    private(folder, true)?;
+    let file = which.file();
+    let path = folder.join(file.name);
+    if !intact(&path, file) {
+        write(folder, &path, file)?;
+    }
+    Ok(path)
+}
+
+/// Whether a path is the user's own and closed to others' writing; a symbolic link is neither.
+fn private(path: &Path, folder: bool) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    let kind = if folder { found.is_dir() } else { found.is_file() };
+    if !kind || found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o022 != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "it is not a private one of this user",
+        ));
+    }
+    Ok(())
+}
+
+fn intact(path: &Path, file: &File) -> bool {
+    let mut bytes = Vec::with_capacity(file.bytes.len());
+    private(path, false).is_ok()
+        && Handle::open(path).and_then(|mut handle| handle.read_to_end(&mut bytes)).is_ok()
+        && bytes == file.bytes
+}
+
+/// Puts the file in place in one step, so that a process that starts meanwhile sees the old or the new one.
+fn write(folder: &Path, path: &Path, file: &File) -> io::Result<()> {
+    let temporary = folder.join(format!("{}.{}", file.name, std::process::id()));
+    let written = (|| {
+        let _ = fs::remove_file(&temporary);
+        let mut handle = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&temporary)?;
+        handle.write_all(file.bytes)?;
+        drop(handle);
+        fs::rename(&temporary, path)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_file_is_written_once_and_again_when_it_was_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let path = path_in(&cache, Embedded::Null).unwrap();
+        let first = fs::metadata(&path).unwrap();
+        assert_eq!(first.mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(path_in(&cache, Embedded::Null).unwrap()).unwrap().ino(), first.ino());
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[100] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        path_in(&cache, Embedded::Null).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), Embedded::Null.file().bytes);
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        fs::create_dir(&cache).unwrap();
+        fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).unwrap();
+        let error = path_in(&cache, Embedded::Null).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_file_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let path = path_in(&cache, Embedded::Null).unwrap();
+        let elsewhere = folder.path().join("elsewhere.so");
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        path_in(&cache, Embedded::Null).unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    }
+
+    #[test]
+    fn the_hashes_are_those_of_the_bytes() {
+        for file in &FILES {
+            let sum: String = Sha256::digest(file.bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(sum, file.sha256, "{}", file.name);
+        }
+    }
+}

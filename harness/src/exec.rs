@@ -1,0 +1,232 @@
+//! Runs one worker process: spawned with an allow-listed environment, watched, killed when it takes too long, its answer
+//! read and checked.
+
+mod child;
+
+use crate::embed::{self, Embedded};
+use crate::subject::Subject;
+use child::{Ended, Watched};
+use heaplab_worker::protocol::{Answer, Report, RunSpec, SubjectProof};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+pub use child::signal_name;
+pub(crate) use child::{run_child, tail};
+
+/// Bounds of a run.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// After this the worker is killed.
+    pub timeout: Duration,
+    /// Set from outside: the worker is killed at once.
+    pub cancel: Option<Arc<AtomicBool>>,
+}
+
+impl Limits {
+    /// Only a time limit.
+    pub fn seconds(seconds: u64) -> Self {
+        Self { timeout: Duration::from_secs(seconds), cancel: None }
+    }
+}
+
+/// Why there is no result: a sentence for the failed row.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct RunFailure {
+    /// One lower-case sentence.
+    pub reason: String,
+    /// The run was ended from outside and says nothing about the subject.
+    pub cancelled: bool,
+}
+
+impl RunFailure {
+    /// A failure of the subject or of the run.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), cancelled: false }
+    }
+}
+
+/// Variables that a worker gets from our environment. Everything else stays out: a stray MALLOC_ or LD_ variable would
+/// change what is measured without a trace.
+const ALLOWED: [&str; 4] = ["PATH", "HOME", "TMPDIR", "LANG"];
+
+/// Replays a script under a subject.
+///
+/// # Errors
+/// The reason for a failed row: the subject crashed, hung, broke a rule, or was not in force.
+pub fn run_worker(subject: &Subject, spec: &RunSpec, limits: &Limits) -> Result<Report, RunFailure> {
+    let spec = complete(subject, spec);
+    let text = serde_json::to_string(&spec).map_err(|error| RunFailure::new(error.to_string()))?;
+    let ended = start(subject, &[&text], limits)?;
+    let report = answer(&ended)?;
+    prove(subject.library.as_deref(), &report.subject)?;
+    Ok(report)
+}
+
+/// Asks a subject for its version and settings, in a process of its own.
+///
+/// # Errors
+/// When the subject does not get as far as answering.
+pub fn describe(subject: &Subject, limits: &Limits) -> Result<SubjectProof, RunFailure> {
+    let ended = start(subject, &["--describe"], limits)?;
+    let line = last_line(&ended.stdout);
+    match serde_json::from_str::<SubjectProof>(line) {
+        Ok(proof) => {
+            prove(subject.library.as_deref(), &proof)?;
+            Ok(proof)
+        }
+        Err(_) => Err(failure(&ended)),
+    }
+}
+
+/// Anonymous bytes of a worker with `threads` threads and no library.
+pub(crate) fn baseline(threads: u32, limits: &Limits) -> Result<u64, RunFailure> {
+    let mut command = Command::new(worker()?);
+    command.args(["--baseline", &threads.to_string()]);
+    environment(&mut command);
+    let ended = run_child(command, limits)?;
+    last_line(&ended.stdout).parse().map_err(|_| failure(&ended))
+}
+
+/// The command that [`run_worker`] starts, for a shell (`--print-command`).
+///
+/// # Errors
+/// When the worker cannot be written to the cache.
+pub fn worker_command(subject: &Subject, spec: &RunSpec) -> Result<String, RunFailure> {
+    let spec = complete(subject, spec);
+    let text = serde_json::to_string(&spec).map_err(|error| RunFailure::new(error.to_string()))?;
+    let mut words = vec!["env".to_owned(), "-i".to_owned()];
+    for name in ALLOWED {
+        if let Ok(value) = std::env::var(name) {
+            words.push(quoted(&format!("{name}={value}")));
+        }
+    }
+    words.extend(injected(subject).into_iter().map(|(name, value)| quoted(&format!("{name}={value}"))));
+    words.push(quoted(&worker()?.display().to_string()));
+    words.push(quoted(&text));
+    Ok(words.join(" "))
+}
+
+/// Fills in what follows from the subject.
+fn complete(subject: &Subject, spec: &RunSpec) -> RunSpec {
+    let null = subject.name == "null";
+    RunSpec { expect_library: subject.library.clone(), null, integrity: spec.integrity && !null, ..spec.clone() }
+}
+
+fn worker() -> Result<std::path::PathBuf, RunFailure> {
+    embed::path(Embedded::Worker).map_err(|error| RunFailure::new(error.to_string()))
+}
+
+/// What puts a subject into force.
+pub(crate) fn injected(subject: &Subject) -> Vec<(String, String)> {
+    let library = subject.library.as_ref().map(|path| ("LD_PRELOAD".to_owned(), path.display().to_string()));
+    library.into_iter().chain(subject.env.iter().cloned()).collect()
+}
+
+fn environment(command: &mut Command) {
+    command.env_clear();
+    for name in ALLOWED {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+}
+
+fn start(subject: &Subject, arguments: &[&str], limits: &Limits) -> Result<Ended, RunFailure> {
+    let mut command = Command::new(worker()?);
+    command.args(arguments);
+    environment(&mut command);
+    command.envs(injected(subject));
+    run_child(command, limits)
+}
+
+/// Reads the worker's last line.
+fn answer(ended: &Ended) -> Result<Report, RunFailure> {
+    match serde_json::from_str::<Answer>(last_line(&ended.stdout)) {
+        Ok(Answer::Ok(report)) if ended.success() => Ok(*report),
+        Ok(Answer::Failed { reason }) => Err(RunFailure::new(reason)),
+        // A subject that dies at the process's end, after the answer, is broken all the same.
+        _ => Err(failure(ended)),
+    }
+}
+
+/// How the worker ended, when it gave no answer.
+fn failure(ended: &Ended) -> RunFailure {
+    let said = tail(&ended.stderr);
+    let said = if said.is_empty() { String::new() } else { format!("; its last words: {said}") };
+    let how = match ended.watched {
+        Watched::Cancelled => {
+            return RunFailure { reason: "the run was interrupted".into(), cancelled: true };
+        }
+        Watched::TimedOut(limit) => format!("hung: killed after {} s", limit.as_secs_f64()),
+        Watched::Exited { signal: Some(signal), .. } => format!("killed by {}", signal_name(signal)),
+        Watched::Exited { code, .. } => {
+            format!("the worker gave no answer (exit status {})", code.unwrap_or_default())
+        }
+    };
+    RunFailure::new(format!("{how}{said}"))
+}
+
+/// The library that should be in force is the one that malloc lies in.
+fn prove(library: Option<&Path>, proof: &SubjectProof) -> Result<(), RunFailure> {
+    let object = Path::new(&proof.malloc_object);
+    let right = match library {
+        Some(library) => match (library.canonicalize(), object.canonicalize()) {
+            (Ok(library), Ok(object)) => library == object,
+            _ => library == object,
+        },
+        None => object.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libc.so")),
+    };
+    if right {
+        return Ok(());
+    }
+    let wanted = library.map_or_else(|| "the C library".to_owned(), |path| path.display().to_string());
+    Err(RunFailure::new(format!("malloc comes from {}, not from {wanted}", proof.malloc_object)))
+}
+
+fn last_line(text: &str) -> &str {
+    text.trim_end().rsplit('\n').next().unwrap_or_default()
+}
+
+/// A word for a POSIX shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        assert_eq!(quoted("a/b.so"), "a/b.so");
+        assert_eq!(quoted("it's {}"), r"'it'\''s {}'");
+    }
+
+    #[test]
+    fn a_bare_worker_is_small() {
+        let bytes = baseline(4, &Limits::seconds(60)).unwrap();
+        assert!(bytes > 0 && bytes < 1 << 20, "{bytes}");
+    }
+
+    #[test]
+    fn built_in_subjects_say_who_they_are() {
+        for subject in crate::subject::parse("system,jemalloc,mimalloc,spanalloc,null").unwrap() {
+            let proof = describe(&subject, &Limits::seconds(60)).unwrap();
+            assert!(proof.version.is_some(), "{proof:?}");
+        }
+        let subject = crate::subject::parse("jemalloc:dirty_decay_ms=77").unwrap().remove(0);
+        let proof = describe(&subject, &Limits::seconds(60)).unwrap();
+        assert_eq!(proof.settings["dirty_decay_ms"], "77");
+        let subject = crate::subject::parse("mimalloc:purge_delay=77").unwrap().remove(0);
+        let proof = describe(&subject, &Limits::seconds(60)).unwrap();
+        assert_eq!(proof.settings["purge_delay"], "77");
+    }
+}

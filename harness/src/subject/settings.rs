@@ -1,0 +1,74 @@
+//! How each subject is told its settings: the environment variables that carry them.
+
+use crate::error::Error;
+
+/// Tunables of glibc's malloc. It ignores a name that it does not know, so we must not.
+const GLIBC: [&str; 13] = [
+    "check",
+    "top_pad",
+    "perturb",
+    "mmap_max",
+    "mmap_threshold",
+    "trim_threshold",
+    "arena_max",
+    "arena_test",
+    "tcache_max",
+    "tcache_count",
+    "tcache_unsorted_limit",
+    "mxfast",
+    "hugetlb",
+];
+
+/// Splits `key=value,key=value`.
+pub(super) fn split(spec: &str, text: &str) -> Result<Vec<(String, String)>, Error> {
+    text.split(',')
+        .map(|pair| match pair.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => {
+                Ok((key.trim().to_owned(), value.trim().to_owned()))
+            }
+            _ => Err(Error::usage(format!("'{pair}' in '{spec}' is not key=value"))),
+        })
+        .collect()
+}
+
+/// The environment for a subject's settings.
+pub(super) fn environment(name: &str, settings: &[(String, String)]) -> Result<Vec<(String, String)>, Error> {
+    if settings.is_empty() {
+        return Ok(Vec::new());
+    }
+    let joined = |between: &str, separator: &str| {
+        settings.iter().map(|(key, value)| format!("{key}{between}{value}")).collect::<Vec<_>>().join(separator)
+    };
+    let each = |prefix: &str| {
+        settings
+            .iter()
+            .map(|(key, value)| (format!("{prefix}{}", key.to_uppercase()), value.clone()))
+            .collect::<Vec<_>>()
+    };
+    let one = |variable: &str, text: String| vec![(variable.to_owned(), text)];
+    Ok(match name {
+        "null" => return Err(Error::usage("null has no settings; leave out what follows the colon")),
+        "system" => {
+            let mut tunables = Vec::new();
+            for (key, value) in settings {
+                let short = key.strip_prefix("glibc.malloc.").unwrap_or(key);
+                if !GLIBC.contains(&short) {
+                    return Err(Error::usage(format!(
+                        "system has no setting '{key}'; it has {}",
+                        GLIBC.join(", ")
+                    )));
+                }
+                tunables.push(format!("glibc.malloc.{short}={value}"));
+            }
+            one("GLIBC_TUNABLES", tunables.join(":"))
+        }
+        // The built-in jemalloc has a prefix and reads another variable than an installed one.
+        "jemalloc" => one("_RJEM_MALLOC_CONF", joined(":", ",")),
+        _ if name.contains("jemalloc") => one("MALLOC_CONF", joined(":", ",")),
+        _ if name.contains("mimalloc") => each("MIMALLOC_"),
+        _ if name.contains("spanalloc") => one("SPANALLOC_CONF", joined("=", ",")),
+        _ if name.contains("tcmalloc") => each("TCMALLOC_"),
+        // An unknown library: its settings are environment variables as they stand.
+        _ => settings.to_vec(),
+    })
+}
