@@ -20,16 +20,36 @@ struct Rule {
 
 /// One row a package; the picture of DESIGN in the README of the root.
 const RULES: &[Rule] = &[
-    Rule { folder: "allocator", uses: &[], crates: Some(&["libc"]), unsafe_in: &["."] },
+    Rule {
+        folder: "allocator",
+        uses: &[],
+        crates: Some(&["libc"]),
+        unsafe_in: &["."],
+    },
     Rule {
         folder: "allocator/preload",
         uses: &["spanalloc"],
         crates: Some(&["libc"]),
         unsafe_in: &["."],
     },
-    Rule { folder: "allocator/benches", uses: &["spanalloc"], crates: None, unsafe_in: &["."] },
-    Rule { folder: "workloads/script", uses: &[], crates: Some(&["libc"]), unsafe_in: &["src/map.rs"] },
-    Rule { folder: "workloads/ring", uses: &[], crates: Some(&["libc"]), unsafe_in: &["."] },
+    Rule {
+        folder: "allocator/benches",
+        uses: &["spanalloc"],
+        crates: None,
+        unsafe_in: &["."],
+    },
+    Rule {
+        folder: "workloads/script",
+        uses: &[],
+        crates: Some(&["libc"]),
+        unsafe_in: &["src/map.rs"],
+    },
+    Rule {
+        folder: "workloads/ring",
+        uses: &[],
+        crates: Some(&["libc"]),
+        unsafe_in: &["."],
+    },
     Rule {
         folder: "workloads/recorder",
         uses: &["heaplab-ring"],
@@ -42,9 +62,24 @@ const RULES: &[Rule] = &[
         crates: None,
         unsafe_in: &["src/map.rs"],
     },
-    Rule { folder: "reports", uses: &[], crates: None, unsafe_in: &[] },
-    Rule { folder: "ci", uses: &["heaplab-reports"], crates: None, unsafe_in: &[] },
-    Rule { folder: "harness/worker", uses: &["heaplab-script"], crates: None, unsafe_in: &["."] },
+    Rule {
+        folder: "reports",
+        uses: &[],
+        crates: None,
+        unsafe_in: &[],
+    },
+    Rule {
+        folder: "ci",
+        uses: &["heaplab-reports"],
+        crates: None,
+        unsafe_in: &[],
+    },
+    Rule {
+        folder: "harness/worker",
+        uses: &["heaplab-script"],
+        crates: None,
+        unsafe_in: &["."],
+    },
     Rule {
         folder: "harness",
         uses: &[
@@ -58,14 +93,37 @@ const RULES: &[Rule] = &[
         crates: None,
         unsafe_in: &[],
     },
-    Rule { folder: "harness/subjects/jemalloc", uses: &[], crates: None, unsafe_in: &["."] },
-    Rule { folder: "harness/subjects/mimalloc", uses: &[], crates: None, unsafe_in: &["."] },
-    Rule { folder: "harness/subjects/null", uses: &[], crates: None, unsafe_in: &["."] },
+    Rule {
+        folder: "harness/subjects/jemalloc",
+        uses: &[],
+        crates: None,
+        unsafe_in: &["."],
+    },
+    Rule {
+        folder: "harness/subjects/mimalloc",
+        uses: &[],
+        crates: None,
+        unsafe_in: &["."],
+    },
+    Rule {
+        folder: "harness/subjects/null",
+        uses: &[],
+        crates: None,
+        unsafe_in: &["."],
+    },
 ];
 
 /// Everything that may be seen on the top level of a checkout.
-const TOP_LEVEL: &[&str] =
-    &["Cargo.toml", "Cargo.lock", "README.md", "allocator", "harness", "workloads", "reports", "ci"];
+const TOP_LEVEL: &[&str] = &[
+    "Cargo.toml",
+    "Cargo.lock",
+    "README.md",
+    "allocator",
+    "harness",
+    "workloads",
+    "reports",
+    "ci",
+];
 
 /// Names of this project's own packages start like this.
 fn is_ours(name: &str) -> bool {
@@ -73,7 +131,10 @@ fn is_ours(name: &str) -> bool {
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("ci lies in the root").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("ci lies in the root")
+        .to_path_buf()
 }
 
 /// Visits every file below `folder`, leaving out hidden folders and build outputs.
@@ -84,7 +145,11 @@ fn walk(folder: &Path, visit: &mut dyn FnMut(&Path)) {
         if name.starts_with('.') || name == "target" || name == "heaplab-results" {
             continue;
         }
-        if path.is_dir() { walk(&path, visit) } else { visit(&path) }
+        if path.is_dir() {
+            walk(&path, visit)
+        } else {
+            visit(&path)
+        }
     }
 }
 
@@ -94,8 +159,10 @@ fn packages() -> BTreeMap<String, toml::Table> {
     let mut found = BTreeMap::new();
     walk(&root, &mut |path| {
         if path.file_name().is_some_and(|name| name == "Cargo.toml") {
-            let table: toml::Table =
-                fs::read_to_string(path).unwrap().parse().unwrap_or_else(|e| panic!("{path:?}: {e}"));
+            let table: toml::Table = fs::read_to_string(path)
+                .unwrap()
+                .parse()
+                .unwrap_or_else(|e| panic!("{path:?}: {e}"));
             if table.contains_key("package") {
                 let folder = path.parent().unwrap().strip_prefix(&root).unwrap();
                 found.insert(folder.to_string_lossy().into_owned(), table);
@@ -146,7 +213,10 @@ fn unsafe_lines(source: &str) -> Vec<usize> {
             })
             .collect();
         let is_word = |c: char| c.is_alphanumeric() || c == '_';
-        if stripped.split(|c: char| !is_word(c)).any(|word| word == "unsafe") {
+        if stripped
+            .split(|c: char| !is_word(c))
+            .any(|word| word == "unsafe")
+        {
             lines.push(number + 1);
         }
     }
@@ -157,18 +227,29 @@ fn unsafe_lines(source: &str) -> Vec<usize> {
 fn every_package_has_a_row_and_every_row_a_package() {
     let found: BTreeSet<String> = packages().into_keys().collect();
     let ruled: BTreeSet<String> = RULES.iter().map(|rule| rule.folder.to_owned()).collect();
-    assert_eq!(found, ruled, "left: packages in the tree, right: rows of the table");
+    assert_eq!(
+        found, ruled,
+        "left: packages in the tree, right: rows of the table"
+    );
 }
 
 #[test]
 fn packages_use_only_what_they_may() {
     for (folder, manifest) in packages() {
-        let Some(rule) = RULES.iter().find(|rule| rule.folder == folder) else { continue };
+        let Some(rule) = RULES.iter().find(|rule| rule.folder == folder) else {
+            continue;
+        };
         for name in dependencies(&manifest) {
             if is_ours(&name) {
-                assert!(rule.uses.contains(&name.as_str()), "{folder} must not use {name}");
+                assert!(
+                    rule.uses.contains(&name.as_str()),
+                    "{folder} must not use {name}"
+                );
             } else if let Some(allowed) = rule.crates {
-                assert!(allowed.contains(&name.as_str()), "{folder} must not use the crate {name}");
+                assert!(
+                    allowed.contains(&name.as_str()),
+                    "{folder} must not use the crate {name}"
+                );
             }
         }
     }
@@ -187,25 +268,39 @@ fn unsafe_stands_only_where_it_may() {
             .filter(|other| other.starts_with(&base))
             .collect();
         walk(&base.join("src"), &mut |path| {
-            if path.extension().is_none_or(|e| e != "rs") || nested.iter().any(|n| path.starts_with(n)) {
+            if path.extension().is_none_or(|e| e != "rs")
+                || nested.iter().any(|n| path.starts_with(n))
+            {
                 return;
             }
             checked += 1;
             let inside = path.strip_prefix(&base).unwrap();
-            let allowed = rule.unsafe_in.iter().any(|place| *place == "." || inside.starts_with(place));
+            let allowed = rule
+                .unsafe_in
+                .iter()
+                .any(|place| *place == "." || inside.starts_with(place));
             let lines = unsafe_lines(&fs::read_to_string(path).unwrap());
-            assert!(allowed || lines.is_empty(), "{path:?} uses unsafe on lines {lines:?}");
+            assert!(
+                allowed || lines.is_empty(),
+                "{path:?} uses unsafe on lines {lines:?}"
+            );
         });
         if rule.unsafe_in.is_empty() {
             for crate_root in ["src/lib.rs", "src/main.rs"].map(|f| base.join(f)) {
                 if crate_root.exists() {
                     let text = fs::read_to_string(&crate_root).unwrap();
-                    assert!(text.contains("#![forbid(unsafe_code)]"), "{crate_root:?} must forbid unsafe code");
+                    assert!(
+                        text.contains("#![forbid(unsafe_code)]"),
+                        "{crate_root:?} must forbid unsafe code"
+                    );
                 }
             }
         }
     }
-    assert!(checked > 50, "only {checked} source files were found: the walk is broken");
+    assert!(
+        checked > 50,
+        "only {checked} source files were found: the walk is broken"
+    );
 }
 
 #[test]
@@ -233,14 +328,19 @@ fn every_package_says_what_it_owns() {
         let readme = root().join(&folder).join("README.md");
         let text = fs::read_to_string(&readme).unwrap_or_else(|e| panic!("{readme:?}: {e}"));
         let lines = text.lines().filter(|line| !line.trim().is_empty()).count();
-        assert!(lines >= 4, "{readme:?} must say what the package owns, what not, and how data enters and leaves");
+        assert!(
+            lines >= 4,
+            "{readme:?} must say what the package owns, what not, and how data enters and leaves"
+        );
     }
 }
 
 #[test]
 fn every_package_names_its_licence() {
     for (folder, manifest) in packages() {
-        let license = manifest["package"].get("license").unwrap_or_else(|| panic!("{folder}: no licence"));
+        let license = manifest["package"]
+            .get("license")
+            .unwrap_or_else(|| panic!("{folder}: no licence"));
         let inherited = license.get("workspace").and_then(|v| v.as_bool()) == Some(true);
         assert!(
             inherited || license.as_str() == Some("MIT OR Apache-2.0"),
