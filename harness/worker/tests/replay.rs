@@ -1,0 +1,209 @@
+//! The worker from outside: small scripts against the system's allocator and against libraries that break a rule each.
+
+use heaplab_script::file::{ScriptInfo, ScriptWriter};
+use heaplab_script::{FLAG_SHARED, Op, OpKind};
+use heaplab_worker::protocol::{Answer, Api, Measure, Mode, Report, RunSpec, Touch};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One thread: `rounds` times 64 blocks of mixed sizes, one of them grown, freed in another order.
+fn single(path: &Path, rounds: u64) {
+    let mut script = ScriptWriter::create(path, 1).unwrap();
+    let mut count = 0;
+    let mut push = |op| {
+        script.push(0, op).unwrap();
+        count += 1;
+    };
+    for round in 0..rounds {
+        for slot in 0..64u32 {
+            let size = (u64::from(slot) * 37 + round * 11) % 3000;
+            let (kind, align) = match slot % 8 {
+                1 => (OpKind::Calloc, 0),
+                2 => (OpKind::AlignedAlloc, 7),
+                _ => (OpKind::Malloc, 0),
+            };
+            push(Op::new(kind, 0, 0, slot, size, align));
+        }
+        push(Op::new(OpKind::Realloc, 0, 0, 3, 9000, 0));
+        for slot in (0..64u32).rev() {
+            let size = (u64::from(slot) * 37 + round * 11) % 3000;
+            let size = if slot == 3 { 9000 } else { size };
+            push(Op::new(OpKind::Free, 0, 0, slot, size, if slot % 8 == 2 { 7 } else { 0 }));
+        }
+    }
+    script.order(0, count).unwrap();
+    script.finish(ScriptInfo { private_slots: 64, ..ScriptInfo::default() }).unwrap();
+}
+
+/// Thread 0 starts all others and hands blocks to each in turn; they free them and end.
+fn handed_over(path: &Path, threads: u32, blocks: u16) {
+    let mut script = ScriptWriter::create(path, threads).unwrap();
+    for thread in 1..threads {
+        script.push(0, Op::new(OpKind::ThreadStart, 0, 0, thread, 0, 0)).unwrap();
+        script.order(0, 1).unwrap();
+    }
+    for generation in 0..blocks {
+        for thread in 1..threads {
+            let size = 100 + u64::from(thread);
+            script.push(0, Op::new(OpKind::Malloc, FLAG_SHARED, generation, thread - 1, size, 0)).unwrap();
+            script.order(0, 1).unwrap();
+            script.push(thread, Op::new(OpKind::Free, FLAG_SHARED, generation, thread - 1, size, 0)).unwrap();
+            script.order(thread, 1).unwrap();
+        }
+    }
+    script.finish(ScriptInfo { shared_slots: threads - 1, ..ScriptInfo::default() }).unwrap();
+}
+
+fn spec(script: &Path, measure: Measure, mode: Mode) -> RunSpec {
+    RunSpec {
+        script: script.to_owned(),
+        measure,
+        mode,
+        touch: Touch::Page,
+        api: Api::Malloc,
+        integrity: false,
+        repeat: 1,
+        samples: 50,
+        idle_tail_ms: 0,
+        expect_library: None,
+        null: false,
+        baseline_bytes: 0,
+    }
+}
+
+fn run(spec: &RunSpec, library: Option<&Path>) -> Answer {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heaplab-worker"));
+    command.arg(serde_json::to_string(spec).unwrap()).env_clear();
+    if let Some(library) = library {
+        command.env("LD_PRELOAD", library);
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.trim()).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+fn report(spec: &RunSpec) -> Report {
+    match run(spec, None) {
+        Answer::Ok(report) => *report,
+        Answer::Failed { reason } => panic!("{reason}"),
+    }
+}
+
+#[test]
+fn every_touch_and_api_makes_all_calls() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    single(&script, 50);
+    for touch in [Touch::None, Touch::First, Touch::Page, Touch::All] {
+        for api in [Api::Malloc, Api::Sized] {
+            for integrity in [false, true] {
+                let spec =
+                    RunSpec { touch, api, integrity, repeat: 3, ..spec(&script, Measure::Speed, Mode::Fast) };
+                assert_eq!(report(&spec).calls, 3 * 50 * 129);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_memory_curve_is_exact_and_the_same_in_every_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    handed_over(&script, 5, 40);
+    let spec = RunSpec { idle_tail_ms: 20, ..spec(&script, Measure::Memory, Mode::Lockstep) };
+    let curves: Vec<_> = (0..3).map(|_| report(&spec).memory.unwrap()).collect();
+    assert_eq!(curves[0].live_bytes, curves[1].live_bytes);
+    assert_eq!(curves[0].usable_bytes, curves[2].usable_bytes);
+    assert_eq!(curves[0].peak_live_bytes, 104);
+    assert_eq!(*curves[0].live_bytes.last().unwrap(), 0);
+    assert!(curves[0].after_idle_bytes.unwrap() > 0);
+}
+
+#[test]
+fn two_hundred_threads_finish() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    handed_over(&script, 200, 20);
+    for mode in [Mode::Fast, Mode::Lockstep] {
+        assert_eq!(report(&spec(&script, Measure::Speed, mode)).calls, 199 * 20 * 2);
+    }
+}
+
+#[test]
+fn latency_tells_remote_frees_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    handed_over(&script, 3, 100);
+    let report = report(&spec(&script, Measure::Latency, Mode::Fast));
+    let kinds: Vec<_> = report.latency.iter().map(|h| (h.op.as_str(), h.size_le, h.remote)).collect();
+    assert_eq!(kinds, [("malloc", 1024, false), ("free", 1024, true)]);
+    assert!(report.timer_ns > 0.0);
+}
+
+/// Compiles a library that forwards to glibc's own entry points except for what `body` does wrong.
+fn bad_library(folder: &Path, body: &str) -> PathBuf {
+    let (source, library) = (folder.join("bad.c"), folder.join("libbad.so"));
+    let text = format!(
+        "#include <stddef.h>\n#include <string.h>\n#include <unistd.h>\n\
+         extern void *__libc_malloc(size_t); extern void __libc_free(void *);\n\
+         extern void *__libc_calloc(size_t, size_t); extern void *__libc_realloc(void *, size_t);\n\
+         extern void *__libc_memalign(size_t, size_t);\n\
+         static unsigned long n; static char *last;\n{body}\n\
+         #ifndef MALLOC\n#define MALLOC(s) __libc_malloc(s)\n#endif\n\
+         #ifndef CALLOC\n#define CALLOC(a, b) __libc_calloc(a, b)\n#endif\n\
+         #ifndef REALLOC\n#define REALLOC(p, s) __libc_realloc(p, s)\n#endif\n\
+         #ifndef FREE\n#define FREE(p) __libc_free(p)\n#endif\n\
+         void *malloc(size_t s) {{ n++; return MALLOC(s); }}\n\
+         void *calloc(size_t a, size_t b) {{ return CALLOC(a, b); }}\n\
+         void *realloc(void *p, size_t s) {{ return REALLOC(p, s); }}\n\
+         void *aligned_alloc(size_t a, size_t s) {{ return __libc_memalign(a, s); }}\n\
+         void free(void *p) {{ FREE(p); }}\n"
+    );
+    std::fs::write(&source, text).unwrap();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-fno-builtin", "-o"])
+        .args([&library, &source])
+        .status()
+        .unwrap();
+    assert!(built.success());
+    library
+}
+
+#[test]
+fn each_violation_is_caught_and_named() {
+    let cases = [
+        ("static void *bad(size_t s) { if (n % 50 == 0 && last) return last; return last = __libc_malloc(s < 4096 ? 4096 : s); }\n#define MALLOC(s) bad(s)\n#define FREE(p)", "overlapping blocks"),
+        ("#define MALLOC(s) (n % 50 ? __libc_malloc(s) : (char *)__libc_malloc(s + 16) + 1)\n#define FREE(p)", "misaligned block"),
+        ("#define CALLOC(a, b) memset(__libc_malloc((a) * (b)), 1, (a) * (b))", "is not zeroed"),
+        ("#define REALLOC(p, s) __libc_calloc(1, s)", "lost contents"),
+        ("static void *bad(size_t s) { if (last) memset(last, 7, 8); return last = __libc_malloc(s < 64 ? 64 : s); }\n#define MALLOC(s) bad(s)\n#define FREE(p)", "contents of a block"),
+        ("#define MALLOC(s) (n % 50 ? __libc_malloc(s) : 0)", "returned null"),
+    ];
+    for (body, wanted) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("s");
+        single(&script, 20);
+        let library = bad_library(folder.path(), body);
+        let spec = RunSpec {
+            integrity: true,
+            expect_library: Some(library.clone()),
+            ..spec(&script, Measure::Speed, Mode::Fast)
+        };
+        match run(&spec, Some(&library)) {
+            Answer::Failed { reason } => assert!(reason.contains(wanted), "{wanted}: {reason}"),
+            Answer::Ok(_) => panic!("{wanted}: not caught"),
+        }
+    }
+}
+
+#[test]
+fn a_library_that_is_not_in_force_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    single(&script, 1);
+    let spec = RunSpec {
+        expect_library: Some("/nowhere/libother.so".into()),
+        ..spec(&script, Measure::Speed, Mode::Fast)
+    };
+    assert!(matches!(run(&spec, None), Answer::Failed { reason } if reason.contains("/nowhere/libother.so")));
+}
