@@ -14,6 +14,11 @@ fn main() -> Result<(), heaplab_reports::ReportError> {
         common::result_set()
     };
     heaplab_reports::save_atomic(&result, dir.as_ref())?;
+    heaplab_reports::write_report(
+        &result,
+        dir.as_ref(),
+        &heaplab_reports::ReportOptions::default(),
+    )?;
     print!(
         "{}",
         heaplab_reports::table::render(&result, heaplab_reports::Style::Plain, None)

@@ -6,10 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod charts;
 mod diff;
 mod error;
 pub mod export;
+mod html;
 mod latency;
+mod report;
 pub mod schema;
 pub mod stats;
 mod store;
@@ -21,5 +24,6 @@ pub use builder::{BASELINE, WorkloadKey, fill_ratios};
 pub use diff::{Change, Diff, DiffRow, Direction, diff};
 pub use error::ReportError;
 pub use latency::{HistogramPart, interval_log, latency_by_op};
+pub use report::{ReportOptions, write_report};
 pub use store::{RESULT_FILE, RUNS_FILE, load, merge, save_atomic, write_atomic};
 pub use table::Style;

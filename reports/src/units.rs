@@ -68,6 +68,20 @@ pub fn nanoseconds(v: f64) -> String {
     }
 }
 
+/// A tick of a logarithmic time axis: `10 ns`, `1 us`.
+pub fn nanoseconds_short(v: f64) -> String {
+    let text = nanoseconds(v);
+    match text.split_once(' ') {
+        Some((number, unit)) if number.contains('.') => {
+            format!(
+                "{} {unit}",
+                number.trim_end_matches('0').trim_end_matches('.')
+            )
+        }
+        _ => text,
+    }
+}
+
 /// `12.3 ms`, `1.23 s`.
 pub fn seconds(v: f64) -> String {
     if v.abs() < 0.9995 {

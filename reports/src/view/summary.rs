@@ -29,6 +29,8 @@ pub(crate) struct SummaryRow {
     pub time: Option<Ratio>,
     pub time_text: String,
     pub time_sort: Option<f64>,
+    /// `-6.8 % [-8,-5]`.
+    pub ends: String,
     /// `v`, `^`, `~`, `?`.
     pub mark: String,
     pub class: String,
@@ -208,6 +210,10 @@ fn row(result: &ResultSet, subject: &Subject) -> Option<SummaryRow> {
         ours: subject.is_ours(),
         time_text: time.map(|r| format!("{:.2}", r.median)).unwrap_or_default(),
         time_sort: time.map(|r| r.median),
+        ends: time
+            .as_ref()
+            .map(units::change_with_ends)
+            .unwrap_or_default(),
         time,
         mark: mark.to_owned(),
         class: class.to_owned(),
