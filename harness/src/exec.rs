@@ -5,7 +5,7 @@ mod child;
 
 use crate::embed::{self, Embedded};
 use crate::subject::Subject;
-use child::{Ended, Watched};
+use child::Watched;
 use heaplab_worker::protocol::{Answer, Report, RunSpec, SubjectProof};
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use child::signal_name;
-pub(crate) use child::{run_child, tail};
+pub(crate) use child::{Ended, run_child, tail};
 
 /// Bounds of a run.
 #[derive(Clone, Debug)]
@@ -110,6 +110,25 @@ pub fn worker_command(subject: &Subject, spec: &RunSpec) -> Result<String, RunFa
     Ok(words.join(" "))
 }
 
+/// As [`run_worker`], with words for a shell before the worker's path: a tool such as valgrind that runs it.
+///
+/// # Errors
+/// As [`run_worker`].
+pub fn run_wrapped(
+    subject: &Subject,
+    spec: &RunSpec,
+    limits: &Limits,
+    wrapper: &str,
+) -> Result<Report, RunFailure> {
+    let path = quoted(&worker()?.display().to_string());
+    let command = worker_command(subject, spec)?.replacen(&format!(" {path} "), &format!(" {wrapper} {path} "), 1);
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &format!("exec {command}")]);
+    let report = answer(&run_child(shell, limits)?)?;
+    prove(subject.library.as_deref(), &report.subject)?;
+    Ok(report)
+}
+
 /// Fills in what follows from the subject.
 fn complete(subject: &Subject, spec: &RunSpec) -> RunSpec {
     let null = subject.name == "null";
@@ -151,6 +170,11 @@ fn answer(ended: &Ended) -> Result<Report, RunFailure> {
         // A subject that dies at the process's end, after the answer, is broken all the same.
         _ => Err(failure(ended)),
     }
+}
+
+/// How a child ended that left no report.
+pub(crate) fn failure_of(ended: &Ended) -> RunFailure {
+    failure(ended)
 }
 
 /// How the worker ended, when it gave no answer.

@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 pub mod assemble;
 pub mod calibrate;
+pub mod campaign;
 pub mod cli;
 pub mod clock;
 pub mod cmd;
+pub mod counts;
 pub mod embed;
 pub mod engine;
 pub mod error;
@@ -19,8 +21,11 @@ pub mod interrupt;
 pub mod metrics;
 pub mod out;
 pub mod plan;
+pub mod program;
 pub mod progress;
 pub mod render;
+pub mod replays;
 pub mod session;
 pub mod subject;
 pub mod tools;
+pub mod workload;
