@@ -48,7 +48,7 @@ pub fn compile(dir: &Path, name: &str, shared: bool) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(format!("{name}.c"));
     let out = dir.join(if shared { format!("lib{name}.so") } else { name.to_owned() });
     let mut cc = Command::new("cc");
-    cc.args(["-O1", "-g", "-Wall", "-fno-builtin", "-pthread", "-D_GNU_SOURCE", "-o"]);
+    cc.args(["-O1", "-g", "-Wall", "-Wno-alloc-size-larger-than", "-fno-builtin", "-pthread", "-D_GNU_SOURCE", "-o"]);
     cc.arg(&out).arg(&source);
     if shared {
         cc.args(["-shared", "-fPIC"]);

@@ -1,0 +1,185 @@
+//! What must not be lost: every way to die, threads of every length, signals, forks, full rings.
+
+mod common;
+
+use common::{Recorded, Run, compile, record, record_with, scratch};
+use heaplab_workloads::record::SessionOptions;
+use heaplab_workloads::trace::raw::RawKind;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::time::Duration;
+
+/// Runs a case of `programs/cases.c`.
+fn case(mode: &str, count: u32) -> Run {
+    case_with(mode, count, &SessionOptions::default(), Recorded::default())
+}
+
+fn case_with(mode: &str, count: u32, options: &SessionOptions, sink: Recorded) -> Run {
+    let dir = scratch();
+    let program = compile(dir.path(), "cases", false);
+    record_with(Command::new(program).args([mode, &count.to_string()]), options, sink)
+}
+
+#[test]
+fn every_function_of_the_family_is_recorded() {
+    let run = case("functions", 0);
+    assert!(run.status.success());
+    run.recorded.check();
+    run.assert_counts_equal();
+    for kind in [
+        RawKind::Malloc,
+        RawKind::Calloc,
+        RawKind::AlignedAlloc,
+        RawKind::Memalign,
+        RawKind::PosixMemalign,
+        RawKind::Valloc,
+        RawKind::Pvalloc,
+        RawKind::ReallocBegin,
+        RawKind::ReallocEnd,
+        RawKind::ReallocArrayEnd,
+        RawKind::Free,
+        RawKind::FailedAlloc,
+    ] {
+        assert!(run.recorded.count(kind) > 0, "no {kind:?} was recorded");
+    }
+    let huge = |event: &&_| matches!(event, heaplab_workloads::trace::raw::RawEvent { size, .. } if *size == 6 << 30);
+    assert_eq!(run.recorded.events().filter(huge).count(), 1);
+    let aligned = run.recorded.events().find(|event| event.kind == RawKind::Memalign);
+    assert_eq!(aligned.map(|event| (event.size, event.align_log2)), Some((300, 8)));
+}
+
+#[test]
+fn eight_threads_that_hand_blocks_over_are_counted_equal() {
+    let run = case("handover", 0);
+    assert!(run.status.success());
+    assert_eq!(run.summary.threads, 9);
+    assert!(run.recorded.allocations() >= 8 * 40_000);
+    run.recorded.check();
+    run.assert_counts_equal();
+    let handers = run.recorded.names.values().filter(|name| *name == "hander").count();
+    assert_eq!(handers, 8);
+}
+
+#[test]
+fn two_thousand_short_threads_are_all_there() {
+    // A pool that only works when chunks of ended threads come back.
+    let options = SessionOptions { pool_bytes: 4 << 20, ..SessionOptions::default() };
+    let run = case_with("short", 2000, &options, Recorded::default());
+    assert!(run.status.success());
+    assert_eq!(run.summary.threads, 2001);
+    assert_eq!(run.recorded.ended.len(), 2001);
+    run.recorded.check();
+    run.assert_counts_equal();
+}
+
+#[test]
+fn handlers_that_allocate_inside_a_hook_lose_nothing() {
+    let run = case("signal", 200_000);
+    assert!(run.status.success());
+    // The overflowing calls never reach the counter: they are failures that only the trace has.
+    let failed = run.recorded.count(RawKind::FailedAlloc);
+    assert!(failed >= 200_000);
+    assert_eq!(run.recorded.allocations(), run.counted.allocations);
+    assert_eq!(run.recorded.frees(), run.counted.frees);
+    assert!(run.recorded.allocations() >= 20 * 40);
+    assert_eq!((run.summary.lost_events, run.summary.torn_records), (0, 0));
+    run.recorded.check();
+}
+
+#[test]
+fn destructors_of_thread_keys_are_recorded() {
+    let run = case("keys", 0);
+    assert!(run.status.success());
+    run.recorded.check();
+    run.assert_counts_equal();
+    assert!(run.recorded.events().filter(|event| event.size == 33).count() >= 100);
+}
+
+#[test]
+fn constructors_destructors_and_atexit_are_recorded() {
+    let run = case("lives", 0);
+    assert!(run.status.success());
+    run.assert_counts_equal();
+    for size in [1001, 1002, 1003] {
+        assert_eq!(run.recorded.events().filter(|event| event.size == size).count(), 1);
+    }
+}
+
+#[test]
+fn kill_abort_and_exit_lose_nothing_that_was_committed() {
+    for (mode, signal, code) in
+        [("kill", Some(9), None), ("abort", Some(6), None), ("_exit", None, Some(7))]
+    {
+        let run = case(mode, 50_000);
+        assert_eq!((run.status.signal(), run.status.code()), (signal, code), "{mode}");
+        assert!(run.recorded.allocations() >= 50_000, "{mode}");
+        run.recorded.check();
+        run.assert_counts_equal();
+    }
+}
+
+#[test]
+fn a_fork_in_a_threaded_program_changes_nothing() {
+    let run = case("fork", 0);
+    assert!(run.status.success());
+    assert_eq!(run.stdout, format!("{}\n", (0..20).sum::<i32>()));
+    assert_eq!(run.summary.children_not_recorded, 20);
+    run.recorded.check();
+    run.assert_counts_equal();
+    assert!(run.recorded.notes.iter().any(|note| note.contains("20 child processes")));
+}
+
+#[test]
+fn a_full_ring_waits_for_a_slow_drainer() {
+    let options = SessionOptions { pool_bytes: 256 << 10, ..SessionOptions::default() };
+    let slow = Recorded { delay: Duration::from_millis(20), ..Recorded::default() };
+    let run = case_with("churn", 200_000, &options, slow);
+    assert!(run.summary.waits > 0, "the ring was never full");
+    assert_eq!(run.summary.lost_events, 0);
+    run.recorded.check();
+    run.assert_counts_equal();
+}
+
+#[test]
+fn a_lossy_session_counts_what_it_drops() {
+    let options =
+        SessionOptions { pool_bytes: 256 << 10, lossy: true, ..SessionOptions::default() };
+    let slow = Recorded { delay: Duration::from_millis(50), ..Recorded::default() };
+    let run = case_with("churn", 400_000, &options, slow);
+    assert!(run.status.success());
+    let counted = run.counted;
+    let all = counted.allocations + counted.frees + 2 * counted.reallocs;
+    assert!(run.summary.lost_events > 0, "nothing was dropped");
+    assert_eq!(run.summary.events + run.summary.lost_events, all);
+}
+
+#[test]
+fn a_program_whose_drainer_is_gone_goes_on() {
+    // The drainer lives in this process: it ends when its sink fails, as on a full disk.
+    use heaplab_workloads::record::Session;
+    let dir = scratch();
+    let program = compile(dir.path(), "cases", false);
+    let options = SessionOptions { pool_bytes: 256 << 10, ..SessionOptions::default() };
+    let session = Session::create(&options).expect("session");
+    let mut child = Command::new(program)
+        .args(["churn", "300042"])
+        .envs(session.environment_before(common::recorder(), "".as_ref()))
+        .spawn()
+        .expect("the program starts");
+    drop(session);
+    assert_eq!(child.wait().expect("wait").code(), Some(42));
+}
+
+#[test]
+fn an_unrecorded_program_is_said_to_be_so() {
+    let dir = scratch();
+    let program = compile(dir.path(), "cases", false);
+    let run = {
+        let mut command = Command::new("/usr/bin/env");
+        // `env -i` takes the preload away from what it starts; env itself is recorded.
+        command.args(["-i"]).arg(program).args(["churn", "10"]);
+        record(&mut command)
+    };
+    assert_eq!(run.status.code(), Some(10));
+    assert_eq!(run.summary.images, 1);
+}

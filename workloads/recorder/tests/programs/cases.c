@@ -1,0 +1,153 @@
+// One program with a case for each way in which a recording could lose something.
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void *volatile kept;
+
+static void churn(int rounds) {
+    for (int i = 0; i < rounds; i++) {
+        void *block = malloc(16 + i % 500);
+        kept = block;
+        if (i % 7 == 0) block = realloc(block, 900);
+        free(block);
+    }
+}
+
+static void every_function(void) {
+    void *out = NULL;
+    free(malloc(10));
+    free(calloc(3, 5));
+    free(realloc(NULL, 40));
+    free(reallocarray(malloc(8), 10, 10));
+    free(aligned_alloc(64, 128));
+    free(memalign(256, 300));
+    if (posix_memalign(&out, 4096, 77) == 0) free(out);
+    free(valloc(100));
+    free(pvalloc(100));
+    free(NULL);
+    kept = malloc((size_t)-4096);
+    if (kept) abort();
+    kept = malloc(6ul << 30);  // more than 32 bits of size
+    free(kept);
+}
+
+// Blocks travel through a mailbox: freed in another thread than they were allocated in.
+enum { BOXES = 64 };
+static _Atomic(void *) mailbox[BOXES];
+static void *hand_over(void *number) {
+    unsigned seed = (unsigned)(size_t)number + 1;
+    prctl(PR_SET_NAME, "hander", 0, 0, 0);
+    for (int i = 0; i < 40000; i++) {
+        seed = seed * 1664525 + 1013904223;
+        free(atomic_exchange(&mailbox[seed >> 26], malloc(8 + (seed >> 10) % 600)));
+    }
+    return NULL;
+}
+
+static void *short_life(void *argument) {
+    free(malloc(100 + (size_t)argument % 50));
+    return NULL;
+}
+
+// Allocates in a handler, at any instruction of the hooks but never inside libc's own malloc,
+// which is not made for it: the flag is up only around calls that never reach libc, because the
+// recorder answers them alone (a free of nothing, a reallocarray that overflows, which is recorded).
+static volatile sig_atomic_t may_allocate;
+static volatile sig_atomic_t handled;
+static void on_alarm(int signal) {
+    (void)signal;
+    if (!may_allocate) return;
+    handled++;
+    for (int i = 0; i < 40; i++) free(malloc(1000 + i));
+}
+
+static pthread_key_t key;
+static void at_thread_end(void *block) {
+    free(block);
+    static _Thread_local int again = 2;
+    if (again-- > 0) pthread_setspecific(key, malloc(33));
+}
+static void *with_key(void *argument) {
+    (void)argument;
+    pthread_setspecific(key, malloc(32));
+    return NULL;
+}
+
+__attribute__((constructor)) static void early(void) { free(malloc(1001)); }
+__attribute__((destructor)) static void late(void) { free(malloc(1002)); }
+static void at_exit(void) { free(malloc(1003)); }
+
+static void *churn_thread(void *stop) {
+    while (!*(atomic_int *)stop) churn(100);
+    return NULL;
+}
+
+int main(int argc, char **argv) {
+    const char *mode = argc > 1 ? argv[1] : "";
+    int count = argc > 2 ? atoi(argv[2]) : 0;
+    if (!strcmp(mode, "functions")) {
+        every_function();
+    } else if (!strcmp(mode, "handover")) {
+        pthread_t threads[8];
+        for (size_t i = 0; i < 8; i++) pthread_create(&threads[i], NULL, hand_over, (void *)i);
+        for (int i = 0; i < 8; i++) pthread_join(threads[i], NULL);
+        for (int i = 0; i < BOXES; i++) free(mailbox[i]);
+    } else if (!strcmp(mode, "short")) {
+        for (int i = 0; i < count; i += 4) {
+            pthread_t threads[4];
+            for (size_t k = 0; k < 4; k++) pthread_create(&threads[k], NULL, short_life, (void *)k);
+            for (int k = 0; k < 4; k++) pthread_join(threads[k], NULL);
+        }
+    } else if (!strcmp(mode, "signal")) {
+        struct itimerval every = {{0, 200}, {0, 200}};
+        signal(SIGALRM, on_alarm);
+        setitimer(ITIMER_REAL, &every, NULL);
+        may_allocate = 1;
+        for (int i = 0; i < count || handled < 20; i++) kept = reallocarray(NULL, (size_t)-1, 2);
+        may_allocate = 0;
+    } else if (!strcmp(mode, "keys")) {
+        pthread_key_create(&key, at_thread_end);
+        pthread_t thread;
+        for (int i = 0; i < 50; i++) {
+            pthread_create(&thread, NULL, with_key, NULL);
+            pthread_join(thread, NULL);
+        }
+    } else if (!strcmp(mode, "lives")) {
+        atexit(at_exit);
+    } else if (!strcmp(mode, "fork")) {
+        atomic_int stop = 0;
+        pthread_t threads[3];
+        for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, churn_thread, &stop);
+        int sum = 0;
+        for (int i = 0; i < 20; i++) {
+            pid_t child = fork();
+            if (child == 0) {
+                churn(500);
+                _exit(i);
+            }
+            int status;
+            waitpid(child, &status, 0);
+            sum += WEXITSTATUS(status);
+        }
+        stop = 1;
+        for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+        printf("%d\n", sum);
+    } else if (!strcmp(mode, "churn")) {
+        churn(count);
+    } else if (!strcmp(mode, "kill") || !strcmp(mode, "abort") || !strcmp(mode, "_exit")) {
+        churn(count);
+        if (mode[0] == 'k') kill(getpid(), SIGKILL);
+        if (mode[0] == 'a') abort();
+        _exit(7);
+    }
+    return count % 100;
+}
