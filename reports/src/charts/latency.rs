@@ -40,7 +40,7 @@ fn curve(latency: &Latency) -> Vec<(f64, f64)> {
     let Ok(h) = latency.histogram() else {
         return Vec::new();
     };
-    let steps_per_decade = 16;
+    let steps_per_decade = 8;
     (0..)
         .map(|i| 10_f64.powf(f64::from(i) / f64::from(steps_per_decade)))
         .take_while(|beyond| h.len() as f64 / beyond >= 10.0 && *beyond <= 1e7)

@@ -7,7 +7,7 @@ use crate::units;
 use crate::view::Group;
 
 /// Points drawn per line; more would be thinner than a pixel.
-const POINTS: usize = 200;
+const POINTS: usize = 100;
 /// Below this many live bytes a quotient says nothing.
 const LIVE_FLOOR: u64 = 65_536;
 

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 /// Longest timeline that travels in the page's data; the whole one is in `result.json`.
-const TIMELINE_POINTS: usize = 120;
+const TIMELINE_POINTS: usize = 40;
 
 #[derive(Serialize)]
 struct Figure {
