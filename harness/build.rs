@@ -82,7 +82,7 @@ fn build() -> Result<(), Box<dyn Error>> {
     let own = ["spanalloc-preload", "heaplab-recorder", "heaplab-worker"];
     cargo(root, &target, &own)?;
     cargo(&harness.join("subjects"), &target, &[])?;
-    let mut list = format!("pub(super) const FILES: [File; {}] = [\n", FILES.len());
+    let mut list = format!("const FILES: [File; {}] = [\n", FILES.len());
     for (name, built) in FILES {
         let path = target.join("embedded").join(built);
         let bytes = fs::read(&path)

@@ -22,7 +22,12 @@ pub fn null_ns_per_op(spec: &RunSpec, limits: &Limits) -> Result<f64, RunFailure
         .ok()
         .and_then(|list| list.into_iter().next())
         .ok_or_else(|| RunFailure::new("the null allocator cannot be written to the cache"))?;
-    let spec = RunSpec { measure: Measure::Speed, touch: Touch::None, integrity: false, ..spec.clone() };
+    let spec = RunSpec {
+        measure: Measure::Speed,
+        touch: Touch::None,
+        integrity: false,
+        ..spec.clone()
+    };
     let report = exec::run_worker(&null, &spec, limits)?;
     Ok(report.wall_ns as f64 / report.calls.max(1) as f64)
 }

@@ -77,9 +77,19 @@ pub fn path(which: Embedded) -> Result<PathBuf, Error> {
 fn folders() -> Vec<PathBuf> {
     let mut sum = Sha256::new();
     FILES.iter().for_each(|file| sum.update(file.sha256));
-    let version: String = sum.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    let version: String = sum
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let cache =
+        absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
     let user = rustix::process::geteuid().as_raw();
     cache
         .map(|cache| cache.join("heaplab").join(&version))
@@ -112,7 +122,11 @@ pub fn path_in(folder: &Path, which: Embedded) -> io::Result<PathBuf> {
 /// Whether a path is the user's own and closed to others' writing; a symbolic link is neither.
 fn private(path: &Path, folder: bool) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
-    let kind = if folder { found.is_dir() } else { found.is_file() };
+    let kind = if folder {
+        found.is_dir()
+    } else {
+        found.is_file()
+    };
     if !kind || found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o022 != 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -125,7 +139,9 @@ fn private(path: &Path, folder: bool) -> io::Result<()> {
 fn intact(path: &Path, file: &File) -> bool {
     let mut bytes = Vec::with_capacity(file.bytes.len());
     private(path, false).is_ok()
-        && Handle::open(path).and_then(|mut handle| handle.read_to_end(&mut bytes)).is_ok()
+        && Handle::open(path)
+            .and_then(|mut handle| handle.read_to_end(&mut bytes))
+            .is_ok()
         && bytes == file.bytes
 }
 
@@ -134,7 +150,11 @@ fn write(folder: &Path, path: &Path, file: &File) -> io::Result<()> {
     let temporary = folder.join(format!("{}.{}", file.name, std::process::id()));
     let written = (|| {
         let _ = fs::remove_file(&temporary);
-        let mut handle = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&temporary)?;
+        let mut handle = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o700)
+            .open(&temporary)?;
         handle.write_all(file.bytes)?;
         drop(handle);
         fs::rename(&temporary, path)
@@ -157,7 +177,12 @@ mod tests {
         let path = path_in(&cache, Embedded::Null).unwrap();
         let first = fs::metadata(&path).unwrap();
         assert_eq!(first.mode() & 0o777, 0o700);
-        assert_eq!(fs::metadata(path_in(&cache, Embedded::Null).unwrap()).unwrap().ino(), first.ino());
+        assert_eq!(
+            fs::metadata(path_in(&cache, Embedded::Null).unwrap())
+                .unwrap()
+                .ino(),
+            first.ino()
+        );
         let mut bytes = fs::read(&path).unwrap();
         bytes[100] ^= 1;
         fs::write(&path, &bytes).unwrap();
@@ -190,7 +215,10 @@ mod tests {
     #[test]
     fn the_hashes_are_those_of_the_bytes() {
         for file in &FILES {
-            let sum: String = Sha256::digest(file.bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            let sum: String = Sha256::digest(file.bytes)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
             assert_eq!(sum, file.sha256, "{}", file.name);
         }
     }

@@ -28,7 +28,10 @@ pub struct Limits {
 impl Limits {
     /// Only a time limit.
     pub fn seconds(seconds: u64) -> Self {
-        Self { timeout: Duration::from_secs(seconds), cancel: None }
+        Self {
+            timeout: Duration::from_secs(seconds),
+            cancel: None,
+        }
     }
 }
 
@@ -45,7 +48,10 @@ pub struct RunFailure {
 impl RunFailure {
     /// A failure of the subject or of the run.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), cancelled: false }
+        Self {
+            reason: reason.into(),
+            cancelled: false,
+        }
     }
 }
 
@@ -57,7 +63,11 @@ const ALLOWED: [&str; 4] = ["PATH", "HOME", "TMPDIR", "LANG"];
 ///
 /// # Errors
 /// The reason for a failed row: the subject crashed, hung, broke a rule, or was not in force.
-pub fn run_worker(subject: &Subject, spec: &RunSpec, limits: &Limits) -> Result<Report, RunFailure> {
+pub fn run_worker(
+    subject: &Subject,
+    spec: &RunSpec,
+    limits: &Limits,
+) -> Result<Report, RunFailure> {
     let spec = complete(subject, spec);
     let text = serde_json::to_string(&spec).map_err(|error| RunFailure::new(error.to_string()))?;
     let ended = start(subject, &[&text], limits)?;
@@ -88,7 +98,9 @@ pub(crate) fn baseline(threads: u32, limits: &Limits) -> Result<u64, RunFailure>
     command.args(["--baseline", &threads.to_string()]);
     environment(&mut command);
     let ended = run_child(command, limits)?;
-    last_line(&ended.stdout).parse().map_err(|_| failure(&ended))
+    last_line(&ended.stdout)
+        .parse()
+        .map_err(|_| failure(&ended))
 }
 
 /// The command that [`run_worker`] starts, for a shell (`--print-command`).
@@ -104,7 +116,11 @@ pub fn worker_command(subject: &Subject, spec: &RunSpec) -> Result<String, RunFa
             words.push(quoted(&format!("{name}={value}")));
         }
     }
-    words.extend(injected(subject).into_iter().map(|(name, value)| quoted(&format!("{name}={value}"))));
+    words.extend(
+        injected(subject)
+            .into_iter()
+            .map(|(name, value)| quoted(&format!("{name}={value}"))),
+    );
     words.push(quoted(&worker()?.display().to_string()));
     words.push(quoted(&text));
     Ok(words.join(" "))
@@ -121,7 +137,11 @@ pub fn run_wrapped(
     wrapper: &str,
 ) -> Result<Report, RunFailure> {
     let path = quoted(&worker()?.display().to_string());
-    let command = worker_command(subject, spec)?.replacen(&format!(" {path} "), &format!(" {wrapper} {path} "), 1);
+    let command = worker_command(subject, spec)?.replacen(
+        &format!(" {path} "),
+        &format!(" {wrapper} {path} "),
+        1,
+    );
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", &format!("exec {command}")]);
     let report = answer(&run_child(shell, limits)?)?;
@@ -132,7 +152,12 @@ pub fn run_wrapped(
 /// Fills in what follows from the subject.
 fn complete(subject: &Subject, spec: &RunSpec) -> RunSpec {
     let null = subject.name == "null";
-    RunSpec { expect_library: subject.library.clone(), null, integrity: spec.integrity && !null, ..spec.clone() }
+    RunSpec {
+        expect_library: subject.library.clone(),
+        null,
+        integrity: spec.integrity && !null,
+        ..spec.clone()
+    }
 }
 
 fn worker() -> Result<std::path::PathBuf, RunFailure> {
@@ -141,8 +166,14 @@ fn worker() -> Result<std::path::PathBuf, RunFailure> {
 
 /// What puts a subject into force.
 pub(crate) fn injected(subject: &Subject) -> Vec<(String, String)> {
-    let library = subject.library.as_ref().map(|path| ("LD_PRELOAD".to_owned(), path.display().to_string()));
-    library.into_iter().chain(subject.env.iter().cloned()).collect()
+    let library = subject
+        .library
+        .as_ref()
+        .map(|path| ("LD_PRELOAD".to_owned(), path.display().to_string()));
+    library
+        .into_iter()
+        .chain(subject.env.iter().cloned())
+        .collect()
 }
 
 fn environment(command: &mut Command) {
@@ -180,15 +211,28 @@ pub(crate) fn failure_of(ended: &Ended) -> RunFailure {
 /// How the worker ended, when it gave no answer.
 fn failure(ended: &Ended) -> RunFailure {
     let said = tail(&ended.stderr);
-    let said = if said.is_empty() { String::new() } else { format!("; its last words: {said}") };
+    let said = if said.is_empty() {
+        String::new()
+    } else {
+        format!("; its last words: {said}")
+    };
     let how = match ended.watched {
         Watched::Cancelled => {
-            return RunFailure { reason: "the run was interrupted".into(), cancelled: true };
+            return RunFailure {
+                reason: "the run was interrupted".into(),
+                cancelled: true,
+            };
         }
         Watched::TimedOut(limit) => format!("hung: killed after {} s", limit.as_secs_f64()),
-        Watched::Exited { signal: Some(signal), .. } => format!("killed by {}", signal_name(signal)),
+        Watched::Exited {
+            signal: Some(signal),
+            ..
+        } => format!("killed by {}", signal_name(signal)),
         Watched::Exited { code, .. } => {
-            format!("the worker gave no answer (exit status {})", code.unwrap_or_default())
+            format!(
+                "the worker gave no answer (exit status {})",
+                code.unwrap_or_default()
+            )
         }
     };
     RunFailure::new(format!("{how}{said}"))
@@ -202,13 +246,21 @@ fn prove(library: Option<&Path>, proof: &SubjectProof) -> Result<(), RunFailure>
             (Ok(library), Ok(object)) => library == object,
             _ => library == object,
         },
-        None => object.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libc.so")),
+        None => object
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("libc.so")),
     };
     if right {
         return Ok(());
     }
-    let wanted = library.map_or_else(|| "the C library".to_owned(), |path| path.display().to_string());
-    Err(RunFailure::new(format!("malloc comes from {}, not from {wanted}", proof.malloc_object)))
+    let wanted = library.map_or_else(
+        || "the C library".to_owned(),
+        |path| path.display().to_string(),
+    );
+    Err(RunFailure::new(format!(
+        "malloc comes from {}, not from {wanted}",
+        proof.malloc_object
+    )))
 }
 
 fn last_line(text: &str) -> &str {
@@ -246,10 +298,14 @@ mod tests {
             let proof = describe(&subject, &Limits::seconds(60)).unwrap();
             assert!(proof.version.is_some(), "{proof:?}");
         }
-        let subject = crate::subject::parse("jemalloc:dirty_decay_ms=77").unwrap().remove(0);
+        let subject = crate::subject::parse("jemalloc:dirty_decay_ms=77")
+            .unwrap()
+            .remove(0);
         let proof = describe(&subject, &Limits::seconds(60)).unwrap();
         assert_eq!(proof.settings["dirty_decay_ms"], "77");
-        let subject = crate::subject::parse("mimalloc:purge_delay=77").unwrap().remove(0);
+        let subject = crate::subject::parse("mimalloc:purge_delay=77")
+            .unwrap()
+            .remove(0);
         let proof = describe(&subject, &Limits::seconds(60)).unwrap();
         assert_eq!(proof.settings["purge_delay"], "77");
     }

@@ -64,16 +64,25 @@ pub fn run_program(
     argv: &[OsString],
     options: &ProgramOptions,
 ) -> Result<ProgramReport, RunFailure> {
-    let chained = std::env::var("LD_PRELOAD").ok().filter(|text| !text.is_empty());
+    let chained = std::env::var("LD_PRELOAD")
+        .ok()
+        .filter(|text| !text.is_empty());
     let environment = environment(subject, chained.as_deref());
     let malloc_object = proof::bound_to(subject, argv, &environment, &options.limits)?;
     let failed = |what: String| RunFailure::new(what);
-    let folder = tempfile::tempdir().map_err(|error| failed(format!("no temporary folder: {error}")))?;
+    let folder =
+        tempfile::tempdir().map_err(|error| failed(format!("no temporary folder: {error}")))?;
     let report = folder.path().join("launched.json");
     let worker = embed::path(Embedded::Worker).map_err(|error| failed(error.to_string()))?;
     let mut command = Command::new(worker);
     // The launcher itself must run on the system's allocator: the subject is for the program only.
-    command.env_remove("LD_PRELOAD").arg("--launch").arg(&report).args(&environment).arg("--").args(argv);
+    command
+        .env_remove("LD_PRELOAD")
+        .arg("--launch")
+        .arg(&report)
+        .args(&environment)
+        .arg("--")
+        .args(argv);
     let stop = AtomicBool::new(false);
     let (ended, heap) = std::thread::scope(|scope| {
         let sampler = options.sample_heap.then(|| {
@@ -82,26 +91,41 @@ pub fn run_program(
         });
         let ended = run_child(command, &options.limits);
         stop.store(true, Ordering::Relaxed);
-        (ended, sampler.and_then(|sampler| sampler.join().ok().flatten()))
+        (
+            ended,
+            sampler.and_then(|sampler| sampler.join().ok().flatten()),
+        )
     });
     let ended = ended?;
-    let program = argv.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let program = argv
+        .first()
+        .map(|word| word.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let launched: Launched = std::fs::read(&report)
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok())
         .ok_or_else(|| crate::exec::failure_of(&ended))?;
     let said = tail(&ended.stderr);
-    let said = if said.is_empty() { said } else { format!("; its last words: {said}") };
+    let said = if said.is_empty() {
+        said
+    } else {
+        format!("; its last words: {said}")
+    };
     if let Some(number) = launched.start_error {
         let why = std::io::Error::from_raw_os_error(number);
         return Err(failed(format!("'{program}' cannot be started: {why}")));
     }
     if let Some(signal) = launched.signal {
-        return Err(failed(format!("'{program}' was killed by {}{said}", signal_name(signal))));
+        return Err(failed(format!(
+            "'{program}' was killed by {}{said}",
+            signal_name(signal)
+        )));
     }
     let exit_code = launched.exit_code.unwrap_or_default();
     if exit_code != 0 && !options.any_status {
-        return Err(failed(format!("'{program}' ended with exit status {exit_code}{said}")));
+        return Err(failed(format!(
+            "'{program}' ended with exit status {exit_code}{said}"
+        )));
     }
     Ok(ProgramReport {
         wall_ns: launched.wall_ns,
@@ -120,9 +144,16 @@ pub fn run_program(
 
 /// `NAME=VALUE` words that put the subject into force, a user's own preloaded libraries behind it.
 fn environment(subject: &Subject, chained: Option<&str>) -> Vec<String> {
-    let libraries: Vec<_> =
-        subject.library.iter().map(|path| path.display().to_string()).chain(chained.map(str::to_owned)).collect();
+    let libraries: Vec<_> = subject
+        .library
+        .iter()
+        .map(|path| path.display().to_string())
+        .chain(chained.map(str::to_owned))
+        .collect();
     let preload = (!libraries.is_empty()).then(|| format!("LD_PRELOAD={}", libraries.join(":")));
-    let settings = subject.env.iter().map(|(name, value)| format!("{name}={value}"));
+    let settings = subject
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
     preload.into_iter().chain(settings).collect()
 }

@@ -53,15 +53,31 @@ enum Source {
 const NAMES: [(&str, &str, Source); 8] = [
     ("system", "the C library's malloc", Source::System),
     ("jemalloc", "built in", Source::Inside(Embedded::Jemalloc)),
-    ("mimalloc", "built in, v2 line", Source::Inside(Embedded::Mimalloc)),
-    ("spanalloc", "built in, ours", Source::Inside(Embedded::Spanalloc)),
-    ("null", "built in, calibration only", Source::Inside(Embedded::Null)),
+    (
+        "mimalloc",
+        "built in, v2 line",
+        Source::Inside(Embedded::Mimalloc),
+    ),
+    (
+        "spanalloc",
+        "built in, ours",
+        Source::Inside(Embedded::Spanalloc),
+    ),
+    (
+        "null",
+        "built in, calibration only",
+        Source::Inside(Embedded::Null),
+    ),
     (
         "tcmalloc",
         "installed library (gperftools)",
         Source::Installed(&["libtcmalloc_minimal.so.4", "libtcmalloc.so.4"]),
     ),
-    ("jemalloc-installed", "installed library", Source::Installed(&["libjemalloc.so.2"])),
+    (
+        "jemalloc-installed",
+        "installed library",
+        Source::Installed(&["libjemalloc.so.2"]),
+    ),
     (
         "mimalloc-installed",
         "installed library",
@@ -104,9 +120,16 @@ pub fn parse(spec: &str) -> Result<Vec<Subject>, Error> {
     if spec.contains(':') {
         return Ok(vec![parse_one(spec)?]);
     }
-    let list: Vec<_> = spec.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let list: Vec<_> = spec
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .collect();
     if list.is_empty() {
-        return Err(Error::usage(format!("no subject is named in '{spec}'; known are {}", names())));
+        return Err(Error::usage(format!(
+            "no subject is named in '{spec}'; known are {}",
+            names()
+        )));
     }
     list.into_iter().map(parse_one).collect()
 }
@@ -117,7 +140,9 @@ fn parse_one(spec: &str) -> Result<Subject, Error> {
         _ => (None, spec),
     };
     if label == Some("") {
-        return Err(Error::usage(format!("the label before '=' in '{spec}' is empty; write LABEL=NAME")));
+        return Err(Error::usage(format!(
+            "the label before '=' in '{spec}' is empty; write LABEL=NAME"
+        )));
     }
     let (name, settings) = match rest.split_once(':') {
         Some((name, settings)) => (name, settings::split(rest, settings)?),
@@ -128,17 +153,30 @@ fn parse_one(spec: &str) -> Result<Subject, Error> {
     let shown = if settings.is_empty() {
         name.clone()
     } else {
-        let pairs: Vec<_> = settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let pairs: Vec<_> = settings
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
         format!("{name}:{}", pairs.join(","))
     };
-    Ok(Subject { label: label.map_or(shown, str::to_owned), name, library, settings, env, ours })
+    Ok(Subject {
+        label: label.map_or(shown, str::to_owned),
+        name,
+        library,
+        settings,
+        env,
+        ours,
+    })
 }
 
 /// Name, library, whether it is ours.
 fn locate(name: &str) -> Result<(String, Option<PathBuf>, bool), Error> {
     if name.contains('/') || name.contains(".so") {
         let path = library_at(Path::new(name))?;
-        let file = path.file_name().map_or_else(|| name.to_owned(), |file| file.to_string_lossy().into_owned());
+        let file = path.file_name().map_or_else(
+            || name.to_owned(),
+            |file| file.to_string_lossy().into_owned(),
+        );
         return Ok((file, Some(path), false));
     }
     let Some(&(known, _, source)) = NAMES.iter().find(|(known, _, _)| *known == name) else {
@@ -169,7 +207,9 @@ fn library_at(path: &Path) -> Result<PathBuf, Error> {
     match elf::inspect(&full) {
         Ok(elf) if elf.shared => {}
         Ok(_) => {
-            return Err(Error::usage(format!("'{shown}' is a program, not a shared library; give a .so file")));
+            return Err(Error::usage(format!(
+                "'{shown}' is a program, not a shared library; give a .so file"
+            )));
         }
         Err(reason) => {
             return Err(Error::usage(format!(
@@ -189,12 +229,20 @@ fn library_at(path: &Path) -> Result<PathBuf, Error> {
 fn installed(files: &[&str]) -> Option<PathBuf> {
     files
         .iter()
-        .flat_map(|file| LIBRARY_FOLDERS.iter().map(move |folder| Path::new(folder).join(file)))
+        .flat_map(|file| {
+            LIBRARY_FOLDERS
+                .iter()
+                .map(move |folder| Path::new(folder).join(file))
+        })
         .find(|path| path.exists())
 }
 
 fn names() -> String {
-    NAMES.iter().map(|(name, _, _)| *name).collect::<Vec<_>>().join(", ")
+    NAMES
+        .iter()
+        .map(|(name, _, _)| *name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -206,22 +254,42 @@ mod tests {
         let list = parse("system,mine=jemalloc").unwrap();
         assert_eq!(list[0].label, "system");
         assert_eq!(list[0].library, None);
-        assert_eq!((list[1].label.as_str(), list[1].name.as_str()), ("mine", "jemalloc"));
-        let one = parse("fast=jemalloc:dirty_decay_ms=0,narenas=2").unwrap().remove(0);
+        assert_eq!(
+            (list[1].label.as_str(), list[1].name.as_str()),
+            ("mine", "jemalloc")
+        );
+        let one = parse("fast=jemalloc:dirty_decay_ms=0,narenas=2")
+            .unwrap()
+            .remove(0);
         assert_eq!(one.label, "fast");
-        assert_eq!(one.env, [("_RJEM_MALLOC_CONF".to_owned(), "dirty_decay_ms:0,narenas:2".to_owned())]);
+        assert_eq!(
+            one.env,
+            [(
+                "_RJEM_MALLOC_CONF".to_owned(),
+                "dirty_decay_ms:0,narenas:2".to_owned()
+            )]
+        );
         let one = parse("mimalloc:purge_delay=0").unwrap().remove(0);
         assert_eq!(one.label, "mimalloc:purge_delay=0");
-        assert_eq!(one.env, [("MIMALLOC_PURGE_DELAY".to_owned(), "0".to_owned())]);
+        assert_eq!(
+            one.env,
+            [("MIMALLOC_PURGE_DELAY".to_owned(), "0".to_owned())]
+        );
         assert!(parse("spanalloc").unwrap()[0].ours);
     }
 
     #[test]
     fn wrong_words_are_named() {
         for (spec, wanted) in [
-            ("jemaloc", "unknown subject 'jemaloc'; known are system, jemalloc"),
+            (
+                "jemaloc",
+                "unknown subject 'jemaloc'; known are system, jemalloc",
+            ),
             ("system:arena=1", "system has no setting 'arena'"),
-            ("jemalloc:decay", "'decay' in 'jemalloc:decay' is not key=value"),
+            (
+                "jemalloc:decay",
+                "'decay' in 'jemalloc:decay' is not key=value",
+            ),
             ("=system", "label"),
             ("", "no subject is named"),
             ("/nowhere/lib.so", "/nowhere/lib.so"),
@@ -238,6 +306,11 @@ mod tests {
         std::fs::write(&text, "hello").unwrap();
         let error = parse(text.to_str().unwrap()).unwrap_err().to_string();
         assert!(error.contains("is not a shared library"), "{error}");
-        assert!(parse("null").unwrap()[0].library.as_deref().is_some_and(Path::exists));
+        assert!(
+            parse("null").unwrap()[0]
+                .library
+                .as_deref()
+                .is_some_and(Path::exists)
+        );
     }
 }

@@ -43,15 +43,26 @@ pub(crate) struct Ended {
 impl Ended {
     /// Exit status 0.
     pub fn success(&self) -> bool {
-        self.watched == Watched::Exited { code: Some(0), signal: None }
+        self.watched
+            == Watched::Exited {
+                code: Some(0),
+                signal: None,
+            }
     }
 }
 
 /// Starts a command in a process group of its own and waits for its end.
 pub(crate) fn run_child(mut command: Command, limits: &Limits) -> Result<Ended, RunFailure> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
     let mut child = command.spawn().map_err(|error| {
-        RunFailure::new(format!("{} cannot be started: {error}", command.get_program().display()))
+        RunFailure::new(format!(
+            "{} cannot be started: {error}",
+            command.get_program().display()
+        ))
     })?;
     let stdout = child.stdout.take().map(collect);
     let stderr = child.stderr.take().map(collect);
@@ -63,19 +74,34 @@ pub(crate) fn run_child(mut command: Command, limits: &Limits) -> Result<Ended, 
         String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
     };
     // The watch has put back what it received.
-    Ok(Ended { watched: watched.0, stdout: watched.1.unwrap_or_else(|| text(stdout)), stderr: text(stderr) })
+    Ok(Ended {
+        watched: watched.0,
+        stdout: watched.1.unwrap_or_else(|| text(stdout)),
+        stderr: text(stderr),
+    })
 }
 
 /// Waits until standard output is closed, then for the end; kills at the limit or when cancelled.
-fn watch(child: &mut Child, stdout: Option<&Receiver<Vec<u8>>>, limits: &Limits) -> (Watched, Option<String>) {
+fn watch(
+    child: &mut Child,
+    stdout: Option<&Receiver<Vec<u8>>>,
+    limits: &Limits,
+) -> (Watched, Option<String>) {
     let start = Instant::now();
     let mut said = None;
     loop {
-        let cancelled = limits.cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let cancelled = limits
+            .cancel
+            .as_ref()
+            .is_some_and(|flag| flag.load(Ordering::Relaxed));
         if cancelled || start.elapsed() >= limits.timeout {
             kill_group(child);
             let _ = child.wait();
-            let how = if cancelled { Watched::Cancelled } else { Watched::TimedOut(limits.timeout) };
+            let how = if cancelled {
+                Watched::Cancelled
+            } else {
+                Watched::TimedOut(limits.timeout)
+            };
             return (how, said);
         }
         // A worker that has closed its output is about to end: then short naps, else sleep on the pipe.
@@ -89,10 +115,24 @@ fn watch(child: &mut Child, stdout: Option<&Receiver<Vec<u8>>>, limits: &Limits)
         }
         match child.try_wait() {
             Ok(Some(status)) => {
-                return (Watched::Exited { code: status.code(), signal: status.signal() }, said);
+                return (
+                    Watched::Exited {
+                        code: status.code(),
+                        signal: status.signal(),
+                    },
+                    said,
+                );
             }
             Ok(None) => {}
-            Err(_) => return (Watched::Exited { code: None, signal: None }, said),
+            Err(_) => {
+                return (
+                    Watched::Exited {
+                        code: None,
+                        signal: None,
+                    },
+                    said,
+                );
+            }
         }
     }
 }
@@ -117,7 +157,10 @@ fn collect(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
 }
 
 fn kill_group(child: &Child) {
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+    if let Some(group) = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    {
         // Fails when nobody is left, which is what we want.
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
@@ -125,7 +168,12 @@ fn kill_group(child: &Child) {
 
 /// The last line that says something, cut to a length that fits a row.
 pub(crate) fn tail(text: &str) -> String {
-    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let line = text
+        .lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or_default();
     line.chars().take(200).collect()
 }
 

@@ -16,11 +16,14 @@ pub(super) fn bound_to(
     environment: &[String],
     limits: &Limits,
 ) -> Result<String, RunFailure> {
-    let name = argv.first().ok_or_else(|| RunFailure::new("no program was given"))?;
+    let name = argv
+        .first()
+        .ok_or_else(|| RunFailure::new("no program was given"))?;
     let shown = name.to_string_lossy();
     let path = find(name).ok_or_else(|| RunFailure::new(format!("'{shown}' was not found")))?;
     let elf_path = interpreter(&path);
-    let elf = inspect(&elf_path).map_err(|reason| RunFailure::new(format!("'{shown}' cannot be run: {reason}")))?;
+    let elf = inspect(&elf_path)
+        .map_err(|reason| RunFailure::new(format!("'{shown}' cannot be run: {reason}")))?;
     refuse(&shown, &elf_path, &elf)?;
     let mut command = Command::new(&path);
     for pair in environment {
@@ -29,11 +32,19 @@ pub(super) fn bound_to(
         }
     }
     // With these the loader binds everything, reports each binding and ends without starting the program.
-    command.env("LD_TRACE_LOADED_OBJECTS", "1").env("LD_WARN", "yes").env("LD_BIND_NOW", "1").env("LD_DEBUG", "bindings");
+    command
+        .env("LD_TRACE_LOADED_OBJECTS", "1")
+        .env("LD_WARN", "yes")
+        .env("LD_BIND_NOW", "1")
+        .env("LD_DEBUG", "bindings");
     let ended = run_child(command, limits)?;
     let mut object = None;
     for (from, to) in ended.stderr.lines().filter_map(malloc_binding) {
-        if subject.library.as_deref().is_some_and(|library| !same(library, to)) {
+        if subject
+            .library
+            .as_deref()
+            .is_some_and(|library| !same(library, to))
+        {
             return Err(RunFailure::new(format!(
                 "'{shown}' does not use {}: malloc of {from} is bound to {to}",
                 subject.label
@@ -41,14 +52,20 @@ pub(super) fn bound_to(
         }
         object = Some(to.to_owned());
     }
-    object.ok_or_else(|| RunFailure::new(format!("'{shown}' makes no use of malloc, or the loader did not say")))
+    object.ok_or_else(|| {
+        RunFailure::new(format!(
+            "'{shown}' makes no use of malloc, or the loader did not say"
+        ))
+    })
 }
 
 /// Programs that LD_PRELOAD does not reach.
 fn refuse(shown: &str, path: &Path, elf: &Elf) -> Result<(), RunFailure> {
     let carried = elf.carried_allocator();
     if !elf.dynamic {
-        let with = carried.map(|allocator| format!(" and carries {allocator}")).unwrap_or_default();
+        let with = carried
+            .map(|allocator| format!(" and carries {allocator}"))
+            .unwrap_or_default();
         return Err(RunFailure::new(format!(
             "'{shown}' is a static program{with}: no allocator can be put into it"
         )));
@@ -58,9 +75,13 @@ fn refuse(shown: &str, path: &Path, elf: &Elf) -> Result<(), RunFailure> {
             "'{shown}' carries its own allocator ({allocator}): no other can be put into it"
         )));
     }
-    let privileged = path.metadata().is_ok_and(|found| found.mode() & 0o6000 != 0);
+    let privileged = path
+        .metadata()
+        .is_ok_and(|found| found.mode() & 0o6000 != 0);
     if privileged {
-        return Err(RunFailure::new(format!("'{shown}' is set-uid or set-gid, for which LD_PRELOAD is ignored")));
+        return Err(RunFailure::new(format!(
+            "'{shown}' is set-uid or set-gid, for which LD_PRELOAD is ignored"
+        )));
     }
     Ok(())
 }
@@ -88,24 +109,40 @@ fn same(library: &Path, object: &str) -> bool {
 
 /// Looks a program up as the shell does.
 fn find(name: &OsString) -> Option<PathBuf> {
-    let runs = |path: &PathBuf| path.metadata().is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0);
+    let runs = |path: &PathBuf| {
+        path.metadata()
+            .is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+    };
     let path = PathBuf::from(name);
     if path.components().count() > 1 {
         return Some(path).filter(runs);
     }
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(runs)
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(runs)
 }
 
 /// For a script: the program that its first line names.
 fn interpreter(path: &Path) -> PathBuf {
     let mut start = [0; 256];
-    let got = std::fs::File::open(path).and_then(|mut file| file.read(&mut start)).unwrap_or(0);
-    let line = start[..got].split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let Some(line) = line.strip_prefix(b"#!") else { return path.to_owned() };
+    let got = std::fs::File::open(path)
+        .and_then(|mut file| file.read(&mut start))
+        .unwrap_or(0);
+    let line = start[..got]
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let Some(line) = line.strip_prefix(b"#!") else {
+        return path.to_owned();
+    };
     let line = String::from_utf8_lossy(line).into_owned();
     let mut words = line.split_whitespace().map(OsString::from);
     match (words.next(), words.next()) {
-        (Some(env), Some(name)) if Path::new(&env).file_name().is_some_and(|file| file == "env") => {
+        (Some(env), Some(name))
+            if Path::new(&env)
+                .file_name()
+                .is_some_and(|file| file == "env") =>
+        {
             find(&name).unwrap_or_else(|| PathBuf::from(env))
         }
         (Some(program), _) => PathBuf::from(program),

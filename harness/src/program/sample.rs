@@ -12,7 +12,10 @@ const STEP: Duration = Duration::from_millis(2);
 /// before the first sample.
 pub(super) fn heap_peak(pid_file: PathBuf, stop: &AtomicBool) -> Option<u64> {
     let pid: u32 = loop {
-        if let Some(pid) = fs::read_to_string(&pid_file).ok().and_then(|text| text.parse().ok()) {
+        if let Some(pid) = fs::read_to_string(&pid_file)
+            .ok()
+            .and_then(|text| text.parse().ok())
+        {
             break pid;
         }
         if stop.load(Ordering::Relaxed) {
@@ -22,14 +25,19 @@ pub(super) fn heap_peak(pid_file: PathBuf, stop: &AtomicBool) -> Option<u64> {
     };
     let (mut peak, mut highest, mut others) = (None, 0, None);
     while !stop.load(Ordering::Relaxed) {
-        let Some(anonymous) = fs::read_to_string(format!("/proc/{pid}/status")).ok().and_then(|text| field(&text, "RssAnon:"))
+        let Some(anonymous) = fs::read_to_string(format!("/proc/{pid}/status"))
+            .ok()
+            .and_then(|text| field(&text, "RssAnon:"))
         else {
             break;
         };
         // Walking the mappings is expensive: only when the sum has grown by 1 %.
         if others.is_none() || anonymous > highest + highest / 100 {
             highest = anonymous;
-            others = fs::read_to_string(format!("/proc/{pid}/smaps")).ok().map(|text| not_heap(&text)).or(others);
+            others = fs::read_to_string(format!("/proc/{pid}/smaps"))
+                .ok()
+                .map(|text| not_heap(&text))
+                .or(others);
         }
         if let Some(others) = others {
             peak = peak.max(Some(anonymous.saturating_sub(others)));
@@ -56,7 +64,11 @@ fn not_heap(smaps: &str) -> u64 {
             let path = words.nth(4).unwrap_or_default();
             counts = path.starts_with('/') || path.starts_with("[stack");
         } else if counts && first == "Anonymous:" {
-            sum += words.next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024;
+            sum += words
+                .next()
+                .and_then(|number| number.parse::<u64>().ok())
+                .unwrap_or(0)
+                * 1024;
         }
     }
     sum
@@ -71,6 +83,9 @@ mod tests {
         let smaps = "00-10 rw-p 0 08:01 5 /bin/x\nAnonymous:  4 kB\n20-30 rw-p 0 00:00 0 [heap]\nAnonymous: 100 kB\n\
                      40-50 rw-p 0 00:00 0\nAnonymous: 50 kB\n60-70 rw-p 0 00:00 0 [stack]\nAnonymous: 8 kB\n";
         assert_eq!(not_heap(smaps), 12 * 1024);
-        assert_eq!(field("VmRSS: 1 kB\nRssAnon:\t 7 kB\n", "RssAnon:"), Some(7168));
+        assert_eq!(
+            field("VmRSS: 1 kB\nRssAnon:\t 7 kB\n", "RssAnon:"),
+            Some(7168)
+        );
     }
 }

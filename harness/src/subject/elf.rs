@@ -34,7 +34,11 @@ impl Elf {
     /// The allocator that the file carries, if its symbols tell.
     pub fn carried_allocator(&self) -> Option<&'static str> {
         let found = |name: &str| self.allocator_symbols.contains(name);
-        TELLING.iter().rev().find(|(symbol, _)| found(symbol)).map(|(_, allocator)| *allocator)
+        TELLING
+            .iter()
+            .rev()
+            .find(|(symbol, _)| found(symbol))
+            .map(|(_, allocator)| *allocator)
     }
 }
 
@@ -57,7 +61,10 @@ fn parse(bytes: &[u8]) -> Result<Elf, String> {
         return Err("it is for another kind of machine".into());
     }
     let headers = u64_at(bytes, 32)? as usize;
-    let (size, count) = (usize::from(u16_at(bytes, 54)?), usize::from(u16_at(bytes, 56)?));
+    let (size, count) = (
+        usize::from(u16_at(bytes, 54)?),
+        usize::from(u16_at(bytes, 56)?),
+    );
     let mut dynamic = false;
     for index in 0..count {
         dynamic |= u32_at(bytes, headers.saturating_add(index * size))? == INTERPRETER;
@@ -65,16 +72,27 @@ fn parse(bytes: &[u8]) -> Result<Elf, String> {
     let object = u16_at(bytes, 16)? == SHARED_OBJECT;
     // libc.so.6 and a few others are libraries with an interpreter; the missing one is what marks a plain library.
     let shared = object && (!dynamic || has_soname(bytes));
-    Ok(Elf { shared, dynamic, allocator_symbols: symbols(bytes).unwrap_or_default() })
+    Ok(Elf {
+        shared,
+        dynamic,
+        allocator_symbols: symbols(bytes).unwrap_or_default(),
+    })
 }
 
 /// Whether a dynamic section names the object as libraries are named.
 fn has_soname(bytes: &[u8]) -> bool {
     const DYNAMIC: u32 = 6;
     const SONAME: u64 = 14;
-    sections(bytes).into_iter().flatten().filter(|section| section.kind == DYNAMIC).any(|section| {
-        section.part(bytes).chunks_exact(16).any(|entry| u64_at(entry, 0) == Ok(SONAME))
-    })
+    sections(bytes)
+        .into_iter()
+        .flatten()
+        .filter(|section| section.kind == DYNAMIC)
+        .any(|section| {
+            section
+                .part(bytes)
+                .chunks_exact(16)
+                .any(|entry| u64_at(entry, 0) == Ok(SONAME))
+        })
 }
 
 struct Section {
@@ -86,13 +104,18 @@ struct Section {
 
 impl Section {
     fn part<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        bytes.get(self.offset..self.offset.saturating_add(self.size)).unwrap_or_default()
+        bytes
+            .get(self.offset..self.offset.saturating_add(self.size))
+            .unwrap_or_default()
     }
 }
 
 fn sections(bytes: &[u8]) -> Result<Vec<Section>, String> {
     let headers = u64_at(bytes, 40)? as usize;
-    let (size, count) = (usize::from(u16_at(bytes, 58)?), usize::from(u16_at(bytes, 60)?));
+    let (size, count) = (
+        usize::from(u16_at(bytes, 58)?),
+        usize::from(u16_at(bytes, 60)?),
+    );
     (0..count)
         .map(|index| {
             let at = headers.saturating_add(index * size);
@@ -116,7 +139,10 @@ fn symbols(bytes: &[u8]) -> Result<BTreeSet<String>, String> {
         if section.kind != SYMBOLS && section.kind != DYNAMIC_SYMBOLS {
             continue;
         }
-        let names = sections.get(section.link).map(|names| names.part(bytes)).unwrap_or_default();
+        let names = sections
+            .get(section.link)
+            .map(|names| names.part(bytes))
+            .unwrap_or_default();
         for symbol in section.part(bytes).chunks_exact(24) {
             let defined = u16_at(symbol, 6)? != 0;
             let text = names.get(u32_at(symbol, 0)? as usize..).unwrap_or_default();
@@ -124,7 +150,8 @@ fn symbols(bytes: &[u8]) -> Result<BTreeSet<String>, String> {
                 continue;
             }
             if let Some((name, _)) = TELLING.iter().find(|(name, _)| {
-                text.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+                text.strip_prefix(name.as_bytes())
+                    .is_some_and(|rest| rest.first() == Some(&0))
             }) {
                 found.insert((*name).to_owned());
             }

@@ -26,18 +26,27 @@ pub(super) fn split(spec: &str, text: &str) -> Result<Vec<(String, String)>, Err
             Some((key, value)) if !key.trim().is_empty() => {
                 Ok((key.trim().to_owned(), value.trim().to_owned()))
             }
-            _ => Err(Error::usage(format!("'{pair}' in '{spec}' is not key=value"))),
+            _ => Err(Error::usage(format!(
+                "'{pair}' in '{spec}' is not key=value"
+            ))),
         })
         .collect()
 }
 
 /// The environment for a subject's settings.
-pub(super) fn environment(name: &str, settings: &[(String, String)]) -> Result<Vec<(String, String)>, Error> {
+pub(super) fn environment(
+    name: &str,
+    settings: &[(String, String)],
+) -> Result<Vec<(String, String)>, Error> {
     if settings.is_empty() {
         return Ok(Vec::new());
     }
     let joined = |between: &str, separator: &str| {
-        settings.iter().map(|(key, value)| format!("{key}{between}{value}")).collect::<Vec<_>>().join(separator)
+        settings
+            .iter()
+            .map(|(key, value)| format!("{key}{between}{value}"))
+            .collect::<Vec<_>>()
+            .join(separator)
     };
     let each = |prefix: &str| {
         settings
@@ -47,7 +56,11 @@ pub(super) fn environment(name: &str, settings: &[(String, String)]) -> Result<V
     };
     let one = |variable: &str, text: String| vec![(variable.to_owned(), text)];
     Ok(match name {
-        "null" => return Err(Error::usage("null has no settings; leave out what follows the colon")),
+        "null" => {
+            return Err(Error::usage(
+                "null has no settings; leave out what follows the colon",
+            ));
+        }
         "system" => {
             let mut tunables = Vec::new();
             for (key, value) in settings {

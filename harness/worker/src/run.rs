@@ -111,7 +111,10 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
     });
     let wanted = info.calls * u64::from(repeat);
     if report.calls != wanted {
-        fail::with(format!("{} calls were made where the script has {wanted}", report.calls));
+        fail::with(format!(
+            "{} calls were made where the script has {wanted}",
+            report.calls
+        ));
     }
     if spec.measure == Measure::Memory {
         // SAFETY: all other threads have ended.

@@ -28,30 +28,59 @@ fn single(path: &Path, rounds: u64) {
         for slot in (0..64u32).rev() {
             let size = (u64::from(slot) * 37 + round * 11) % 3000;
             let size = if slot == 3 { 9000 } else { size };
-            push(Op::new(OpKind::Free, 0, 0, slot, size, if slot % 8 == 2 { 7 } else { 0 }));
+            push(Op::new(
+                OpKind::Free,
+                0,
+                0,
+                slot,
+                size,
+                if slot % 8 == 2 { 7 } else { 0 },
+            ));
         }
     }
     script.order(0, count).unwrap();
-    script.finish(ScriptInfo { private_slots: 64, ..ScriptInfo::default() }).unwrap();
+    script
+        .finish(ScriptInfo {
+            private_slots: 64,
+            ..ScriptInfo::default()
+        })
+        .unwrap();
 }
 
 /// Thread 0 starts all others and hands blocks to each in turn; they free them and end.
 fn handed_over(path: &Path, threads: u32, blocks: u16) {
     let mut script = ScriptWriter::create(path, threads).unwrap();
     for thread in 1..threads {
-        script.push(0, Op::new(OpKind::ThreadStart, 0, 0, thread, 0, 0)).unwrap();
+        script
+            .push(0, Op::new(OpKind::ThreadStart, 0, 0, thread, 0, 0))
+            .unwrap();
         script.order(0, 1).unwrap();
     }
     for generation in 0..blocks {
         for thread in 1..threads {
             let size = 100 + u64::from(thread);
-            script.push(0, Op::new(OpKind::Malloc, FLAG_SHARED, generation, thread - 1, size, 0)).unwrap();
+            script
+                .push(
+                    0,
+                    Op::new(OpKind::Malloc, FLAG_SHARED, generation, thread - 1, size, 0),
+                )
+                .unwrap();
             script.order(0, 1).unwrap();
-            script.push(thread, Op::new(OpKind::Free, FLAG_SHARED, generation, thread - 1, size, 0)).unwrap();
+            script
+                .push(
+                    thread,
+                    Op::new(OpKind::Free, FLAG_SHARED, generation, thread - 1, size, 0),
+                )
+                .unwrap();
             script.order(thread, 1).unwrap();
         }
     }
-    script.finish(ScriptInfo { shared_slots: threads - 1, ..ScriptInfo::default() }).unwrap();
+    script
+        .finish(ScriptInfo {
+            shared_slots: threads - 1,
+            ..ScriptInfo::default()
+        })
+        .unwrap();
 }
 
 fn spec(script: &Path, measure: Measure, mode: Mode) -> RunSpec {
@@ -73,7 +102,9 @@ fn spec(script: &Path, measure: Measure, mode: Mode) -> RunSpec {
 
 fn run(spec: &RunSpec, library: Option<&Path>) -> Answer {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heaplab-worker"));
-    command.arg(serde_json::to_string(spec).unwrap()).env_clear();
+    command
+        .arg(serde_json::to_string(spec).unwrap())
+        .env_clear();
     if let Some(library) = library {
         command.env("LD_PRELOAD", library);
     }
@@ -97,8 +128,13 @@ fn every_touch_and_api_makes_all_calls() {
     for touch in [Touch::None, Touch::First, Touch::Page, Touch::All] {
         for api in [Api::Malloc, Api::Sized] {
             for integrity in [false, true] {
-                let spec =
-                    RunSpec { touch, api, integrity, repeat: 3, ..spec(&script, Measure::Speed, Mode::Fast) };
+                let spec = RunSpec {
+                    touch,
+                    api,
+                    integrity,
+                    repeat: 3,
+                    ..spec(&script, Measure::Speed, Mode::Fast)
+                };
                 assert_eq!(report(&spec).calls, 3 * 50 * 129);
             }
         }
@@ -110,7 +146,10 @@ fn the_memory_curve_is_exact_and_the_same_in_every_run() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("s");
     handed_over(&script, 5, 40);
-    let spec = RunSpec { idle_tail_ms: 20, ..spec(&script, Measure::Memory, Mode::Lockstep) };
+    let spec = RunSpec {
+        idle_tail_ms: 20,
+        ..spec(&script, Measure::Memory, Mode::Lockstep)
+    };
     let curves: Vec<_> = (0..3).map(|_| report(&spec).memory.unwrap()).collect();
     assert_eq!(curves[0].live_bytes, curves[1].live_bytes);
     assert_eq!(curves[0].usable_bytes, curves[2].usable_bytes);
@@ -125,7 +164,10 @@ fn two_hundred_threads_finish() {
     let script = folder.path().join("s");
     handed_over(&script, 200, 20);
     for mode in [Mode::Fast, Mode::Lockstep] {
-        assert_eq!(report(&spec(&script, Measure::Speed, mode)).calls, 199 * 20 * 2);
+        assert_eq!(
+            report(&spec(&script, Measure::Speed, mode)).calls,
+            199 * 20 * 2
+        );
     }
 }
 
@@ -135,7 +177,11 @@ fn latency_tells_remote_frees_apart() {
     let script = folder.path().join("s");
     handed_over(&script, 3, 100);
     let report = report(&spec(&script, Measure::Latency, Mode::Fast));
-    let kinds: Vec<_> = report.latency.iter().map(|h| (h.op.as_str(), h.size_le, h.remote)).collect();
+    let kinds: Vec<_> = report
+        .latency
+        .iter()
+        .map(|h| (h.op.as_str(), h.size_le, h.remote))
+        .collect();
     assert_eq!(kinds, [("malloc", 1024, false), ("free", 1024, true)]);
     assert!(report.timer_ns > 0.0);
 }
@@ -172,12 +218,27 @@ fn bad_library(folder: &Path, body: &str) -> PathBuf {
 #[test]
 fn each_violation_is_caught_and_named() {
     let cases = [
-        ("static void *bad(size_t s) { if (n % 50 == 0 && last) return last; return last = __libc_malloc(s < 4096 ? 4096 : s); }\n#define MALLOC(s) bad(s)\n#define FREE(p)", "overlapping blocks"),
-        ("#define MALLOC(s) (n % 50 ? __libc_malloc(s) : (char *)__libc_malloc(s + 16) + 1)\n#define FREE(p)", "misaligned block"),
-        ("#define CALLOC(a, b) memset(__libc_malloc((a) * (b)), 1, (a) * (b))", "is not zeroed"),
+        (
+            "static void *bad(size_t s) { if (n % 50 == 0 && last) return last; return last = __libc_malloc(s < 4096 ? 4096 : s); }\n#define MALLOC(s) bad(s)\n#define FREE(p)",
+            "overlapping blocks",
+        ),
+        (
+            "#define MALLOC(s) (n % 50 ? __libc_malloc(s) : (char *)__libc_malloc(s + 16) + 1)\n#define FREE(p)",
+            "misaligned block",
+        ),
+        (
+            "#define CALLOC(a, b) memset(__libc_malloc((a) * (b)), 1, (a) * (b))",
+            "is not zeroed",
+        ),
         ("#define REALLOC(p, s) __libc_calloc(1, s)", "lost contents"),
-        ("static void *bad(size_t s) { if (last) memset(last, 7, 8); return last = __libc_malloc(s < 64 ? 64 : s); }\n#define MALLOC(s) bad(s)\n#define FREE(p)", "contents of a block"),
-        ("#define MALLOC(s) (n % 50 ? __libc_malloc(s) : 0)", "returned null"),
+        (
+            "static void *bad(size_t s) { if (last) memset(last, 7, 8); return last = __libc_malloc(s < 64 ? 64 : s); }\n#define MALLOC(s) bad(s)\n#define FREE(p)",
+            "contents of a block",
+        ),
+        (
+            "#define MALLOC(s) (n % 50 ? __libc_malloc(s) : 0)",
+            "returned null",
+        ),
     ];
     for (body, wanted) in cases {
         let folder = tempfile::tempdir().unwrap();
@@ -205,5 +266,7 @@ fn a_library_that_is_not_in_force_is_named() {
         expect_library: Some("/nowhere/libother.so".into()),
         ..spec(&script, Measure::Speed, Mode::Fast)
     };
-    assert!(matches!(run(&spec, None), Answer::Failed { reason } if reason.contains("/nowhere/libother.so")));
+    assert!(
+        matches!(run(&spec, None), Answer::Failed { reason } if reason.contains("/nowhere/libother.so"))
+    );
 }

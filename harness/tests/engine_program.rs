@@ -1,0 +1,101 @@
+//! Program mode from outside: whole programs under subjects, and programs that no subject reaches.
+
+use heaplab::exec::Limits;
+use heaplab::program::{ProgramOptions, ProgramReport, run_program};
+use heaplab::subject;
+use std::ffi::OsString;
+use std::process::Command;
+
+fn run(spec: &str, argv: &[&str]) -> Result<ProgramReport, String> {
+    let subject = subject::parse(spec).unwrap().remove(0);
+    let argv: Vec<OsString> = argv.iter().map(OsString::from).collect();
+    let options = ProgramOptions {
+        limits: Limits::seconds(60),
+        sample_heap: true,
+        any_status: false,
+    };
+    run_program(&subject, &argv, &options).map_err(|failure| failure.reason)
+}
+
+#[test]
+fn a_program_runs_under_every_subject() {
+    for spec in ["system", "jemalloc", "mimalloc", "spanalloc"] {
+        let report = run(spec, &["sh", "-c", "exit 0"]).unwrap();
+        assert!(
+            report.wall_ns > 0 && report.peak_rss_bytes > 0,
+            "{report:?}"
+        );
+        let wanted = if spec == "system" { "libc.so" } else { spec };
+        assert!(report.malloc_object.contains(wanted), "{report:?}");
+        // The launcher is small, so a small program's peak is not that of this test.
+        assert!(report.peak_rss_bytes < 16 << 20, "{report:?}");
+    }
+}
+
+#[test]
+fn the_heap_of_a_program_is_seen() {
+    let script =
+        "i=0; x=aaaaaaaaaaaaaaaa; while [ $i -lt 18 ]; do x=$x$x; i=$((i+1)); done; sleep 0.3";
+    let report = run("system", &["sh", "-c", script]).unwrap();
+    assert!(
+        report.heap_peak_bytes.is_some_and(|bytes| bytes > 4 << 20),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn failures_have_their_reason() {
+    for (argv, wanted) in [
+        (
+            &["heaplab-no-such-program"][..],
+            "'heaplab-no-such-program' was not found",
+        ),
+        (
+            &["sh", "-c", "echo broken >&2; exit 3"],
+            "exit status 3; its last words: broken",
+        ),
+        (
+            &["sh", "-c", "kill -SEGV $$"],
+            "SIGSEGV (invalid memory access)",
+        ),
+    ] {
+        let reason = run("jemalloc", argv).unwrap_err();
+        assert!(reason.contains(wanted), "{reason}");
+    }
+}
+
+#[test]
+fn programs_with_their_own_allocator_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("p.c");
+    let program = folder.path().join("p");
+    let built = |text: &str, flags: &[&str]| {
+        std::fs::write(&source, text).unwrap();
+        let status = Command::new("cc")
+            .args(["-o"])
+            .args([&program, &source])
+            .args(flags)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    };
+    let path = program.to_str().unwrap();
+    built(
+        "#include <stdlib.h>\nint main(void) { return malloc(1) == 0; }\n",
+        &["-static", "-fno-builtin"],
+    );
+    assert!(
+        run("jemalloc", &[path])
+            .unwrap_err()
+            .contains("is a static program")
+    );
+    built(
+        "#include <stddef.h>\nvoid *mi_malloc(size_t n) { return 0; }\nint main(void) { return 0; }\n",
+        &[],
+    );
+    assert!(
+        run("jemalloc", &[path])
+            .unwrap_err()
+            .contains("carries its own allocator (mimalloc)")
+    );
+}

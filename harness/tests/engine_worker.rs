@@ -1,0 +1,162 @@
+//! Workers as the harness runs them: every built-in subject, and subjects that crash or hang.
+
+use heaplab::exec::{Limits, run_worker, worker_command};
+use heaplab::subject::{self, Subject};
+use heaplab_script::file::{ScriptInfo, ScriptWriter};
+use heaplab_script::{Op, OpKind};
+use heaplab_worker::protocol::{Api, Measure, Mode, RunSpec, Touch};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+fn script(path: &Path) {
+    let mut script = ScriptWriter::create(path, 1).unwrap();
+    for round in 0..200u64 {
+        for slot in 0..32u32 {
+            script
+                .push(
+                    0,
+                    Op::new(
+                        OpKind::Malloc,
+                        0,
+                        0,
+                        slot,
+                        16 + (round * 97 + u64::from(slot) * 61) % 2000,
+                        0,
+                    ),
+                )
+                .unwrap();
+        }
+        for slot in 0..32u32 {
+            script
+                .push(
+                    0,
+                    Op::new(
+                        OpKind::Free,
+                        0,
+                        0,
+                        slot,
+                        16 + (round * 97 + u64::from(slot) * 61) % 2000,
+                        0,
+                    ),
+                )
+                .unwrap();
+        }
+    }
+    script.order(0, 200 * 64).unwrap();
+    script
+        .finish(ScriptInfo {
+            private_slots: 32,
+            ..ScriptInfo::default()
+        })
+        .unwrap();
+}
+
+fn spec(script: &Path, measure: Measure) -> RunSpec {
+    RunSpec {
+        script: script.to_owned(),
+        measure,
+        mode: if measure == Measure::Memory {
+            Mode::Lockstep
+        } else {
+            Mode::Fast
+        },
+        touch: Touch::Page,
+        api: Api::Sized,
+        integrity: true,
+        repeat: 1,
+        samples: 20,
+        idle_tail_ms: 0,
+        expect_library: None,
+        null: false,
+        baseline_bytes: 0,
+    }
+}
+
+#[test]
+fn every_built_in_subject_replays_and_keeps_the_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    script(&path);
+    for subject in subject::parse("system,jemalloc,mimalloc,spanalloc,null").unwrap() {
+        for measure in [Measure::Speed, Measure::Latency, Measure::Memory] {
+            if subject.name == "null" && measure == Measure::Memory {
+                continue;
+            }
+            let report =
+                run_worker(&subject, &spec(&path, measure), &Limits::seconds(120)).unwrap();
+            assert_eq!(report.calls, 200 * 64);
+            assert_eq!(report.memory.is_some(), measure == Measure::Memory);
+        }
+    }
+}
+
+fn bad(folder: &Path, malloc: &str) -> Subject {
+    let (source, library) = (folder.join("bad.c"), folder.join("libbad.so"));
+    let text = format!(
+        "#include <stddef.h>\n#include <stdio.h>\n#include <unistd.h>\n\
+         extern void *__libc_malloc(size_t); extern void __libc_free(void *);\n\
+         extern void *__libc_calloc(size_t, size_t); extern void *__libc_realloc(void *, size_t);\n\
+         extern void *__libc_memalign(size_t, size_t);\nstatic unsigned long n;\n\
+         void *malloc(size_t s) {{ n++; {malloc} return __libc_malloc(s); }}\n\
+         void *calloc(size_t a, size_t b) {{ return __libc_calloc(a, b); }}\n\
+         void *realloc(void *p, size_t s) {{ return __libc_realloc(p, s); }}\n\
+         void *aligned_alloc(size_t a, size_t s) {{ return __libc_memalign(a, s); }}\n\
+         void free(void *p) {{ __libc_free(p); }}\n"
+    );
+    std::fs::write(&source, text).unwrap();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-fno-builtin", "-o"])
+        .args([&library, &source])
+        .status()
+        .unwrap();
+    assert!(built.success());
+    subject::parse(library.to_str().unwrap()).unwrap().remove(0)
+}
+
+#[test]
+fn a_subject_that_crashes_or_hangs_gives_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    script(&path);
+    let limits = Limits {
+        timeout: Duration::from_secs(3),
+        cancel: None,
+    };
+    for (malloc, wanted) in [
+        (
+            "if (n == 500) *(volatile int *)8 = 1;",
+            "killed by SIGSEGV (invalid memory access)",
+        ),
+        (
+            "if (n == 500) { write(2, \"arena corrupt\\n\", 14); _exit(9); }",
+            "exit status 9); its last words: arena corrupt",
+        ),
+        ("if (n == 500) for (;;) pause();", "hung: killed after 3 s"),
+        (
+            "if (n == 500) return (void *)((char *)__libc_malloc(s + 16) + 1);",
+            "misaligned block",
+        ),
+    ] {
+        let subject = bad(folder.path(), malloc);
+        let failure = run_worker(&subject, &spec(&path, Measure::Speed), &limits).unwrap_err();
+        assert!(failure.reason.contains(wanted), "{wanted}: {failure}");
+    }
+}
+
+#[test]
+fn the_printed_command_does_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    script(&path);
+    let subject = subject::parse("jemalloc:dirty_decay_ms=5")
+        .unwrap()
+        .remove(0);
+    let line = worker_command(&subject, &spec(&path, Measure::Speed)).unwrap();
+    let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("\"status\":\"ok\"") && text.contains("\"dirty_decay_ms\":\"5\""),
+        "{output:?}"
+    );
+}
