@@ -125,7 +125,7 @@ impl Checker {
             0 => 1usize << block.size.clamp(1, 16).ilog2(),
             shift => 1 << shift,
         };
-        if block.start as usize % wanted != 0 {
+        if !(block.start as usize).is_multiple_of(wanted) {
             place.violation(&format!(
                 "misaligned block of {} bytes ({:p}, {wanted} wanted)",
                 grouped(block.size),

@@ -129,7 +129,7 @@ impl Recorder {
             self.point(resident);
             self.next_point = self.calls + self.point_step;
             self.points += 1;
-            if self.points % 64 == 0 {
+            if self.points.is_multiple_of(64) {
                 self.compare();
             }
         }

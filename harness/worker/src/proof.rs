@@ -91,13 +91,14 @@ fn jemalloc(object: &str, proof: &mut SubjectProof) -> bool {
     };
     let text = |name: &str| {
         let mut value: *const c_char = ptr::null();
+        if !read(name, (&raw mut value).cast(), size_of::<*const c_char>()) || value.is_null() {
+            return None;
+        }
         // SAFETY: jemalloc gives constant C strings.
-        (read(name, (&raw mut value).cast(), size_of::<*const c_char>()) && !value.is_null()).then(
-            || {
-                unsafe { CStr::from_ptr(value) }
-                    .to_string_lossy()
-                    .into_owned()
-            },
+        Some(
+            unsafe { CStr::from_ptr(value) }
+                .to_string_lossy()
+                .into_owned(),
         )
     };
     proof.version =

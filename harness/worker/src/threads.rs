@@ -124,9 +124,11 @@ impl Crew {
     /// Waits for the end of all threads, those included that others start meanwhile.
     pub fn join_all(&self) {
         // A thread still to be started is started by one that has not ended, so a round that finds none is the last.
-        while (0..self.handles.len()).fold(false, |found, thread| self.join(thread as u32) || found)
-        {
-        }
+        while (0..self.handles.len())
+            .filter(|thread| self.join(*thread as u32))
+            .count()
+            > 0
+        {}
     }
 }
 

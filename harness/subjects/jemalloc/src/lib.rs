@@ -66,7 +66,7 @@ pub unsafe extern "C" fn reallocarray(
     count: usize,
     size: usize,
 ) -> *mut c_void {
-    let bytes = count.checked_mul(size).unwrap_or(usize::MAX);
+    let bytes = count.saturating_mul(size);
     // SAFETY: see the head of the macro; a product that overflows asks for the impossible and gives null.
     unsafe { je::realloc(block, bytes) }
 }

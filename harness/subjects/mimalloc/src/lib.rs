@@ -79,9 +79,9 @@ pub unsafe extern "C" fn heaplab_subject_describe(buffer: *mut c_char, capacity:
     let mut out = Lines { bytes, used: 0 };
     // SAFETY: mi_version and mi_option_get take no pointers; all option numbers are below the bundled version's last.
     let (version, option) = unsafe { (mi::mi_version(), |number| mi::mi_option_get(number)) };
-    let done = write!(
+    let done = writeln!(
         out,
-        "version={}.{}.{}\n",
+        "version={}.{}.{}",
         version / 10_000,
         version / 100 % 100,
         version % 100
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn heaplab_subject_describe(buffer: *mut c_char, capacity:
     .and_then(|()| {
         OPTIONS
             .iter()
-            .try_for_each(|(name, number)| write!(out, "{name}={}\n", option(*number)))
+            .try_for_each(|(name, number)| writeln!(out, "{name}={}", option(*number)))
     });
     // A full buffer only shortens the description.
     let _ = done;
