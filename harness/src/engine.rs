@@ -58,6 +58,8 @@ pub struct Drive<'a> {
     pub seed: u64,
     /// How often.
     pub repetition: Repetition,
+    /// Blocks that a budget always buys, at least [`LEAST_BLOCKS`] to show a range.
+    pub least_blocks: u32,
     /// Runs that are finished already (a resumed session).
     pub done: Vec<RunLine>,
     /// Whether an orderly end was asked for.
@@ -252,7 +254,7 @@ impl Drive<'_> {
                 let mut time = (self.clock)();
                 wanting.retain(|i| {
                     let fits =
-                        streams[*i].blocks < LEAST_BLOCKS || time + streams[*i].cost <= limit;
+                        streams[*i].blocks < self.least_blocks || time + streams[*i].cost <= limit;
                     if fits {
                         time += streams[*i].cost;
                     }
@@ -266,7 +268,7 @@ impl Drive<'_> {
     }
 
     fn wants(&self, stream: &Stream) -> bool {
-        if stream.blocks < LEAST_BLOCKS {
+        if stream.blocks < self.least_blocks {
             return true;
         }
         let limit = match stream.kind {
@@ -309,7 +311,7 @@ impl Drive<'_> {
             Repetition::Budget(_) => {
                 let least: u64 = streams
                     .iter()
-                    .map(|s| u64::from(LEAST_BLOCKS.saturating_sub(s.blocks)))
+                    .map(|s| u64::from(self.least_blocks.saturating_sub(s.blocks)))
                     .sum();
                 least.max(due.len() as u64)
             }
@@ -401,6 +403,7 @@ mod tests {
             baseline: Some(0),
             seed: 7,
             repetition,
+            least_blocks: LEAST_BLOCKS,
             done,
             stop,
             clock: &|| Duration::from_millis(now.get()),
@@ -550,6 +553,7 @@ mod tests {
             baseline: Some(0),
             seed: 1,
             repetition: Repetition::Blocks(9),
+            least_blocks: LEAST_BLOCKS,
             done: Vec::new(),
             stop: &|| false,
             clock: &|| Duration::ZERO,

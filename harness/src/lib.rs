@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod out;
 pub mod plan;
 pub mod program;
+pub mod programs;
 pub mod progress;
 pub mod render;
 pub mod replays;

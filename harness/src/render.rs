@@ -4,8 +4,8 @@ use crate::cli::options::Format;
 use crate::error::Error;
 use crate::out::{self, Terminal};
 use heaplab_reports::schema::ResultSet;
-use heaplab_reports::{ReportError, Style, export, table};
-use std::path::Path;
+use heaplab_reports::{ReportError, ReportOptions, Style, export, table};
+use std::path::{Path, PathBuf};
 
 /// Prints `result`; `report` is the HTML report where one was written.
 ///
@@ -30,6 +30,28 @@ pub fn result(
         terminal.say(&format!("report: {report}"));
     }
     Ok(())
+}
+
+/// Writes the report's files into `folder`; the path of the HTML page.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write_report(result: &ResultSet, folder: &Path) -> Result<PathBuf, Error> {
+    let mut options = ReportOptions::default();
+    for cell in &result.cells {
+        let known = heaplab_workloads::Model::builtin(&cell.workload);
+        if let Some(analysis) = known
+            .map(|m| m.definition().analysis.clone())
+            .filter(|a| !a.is_empty())
+        {
+            options.analysis.insert(cell.workload.clone(), analysis);
+        }
+    }
+    let files = heaplab_reports::write_report(result, folder, &options).map_err(error)?;
+    Ok(files
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| folder.to_path_buf()))
 }
 
 /// Colour or none.

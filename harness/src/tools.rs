@@ -1,5 +1,7 @@
 //! Programs of the system that some features need: whether they are there, and how to install them.
 
+use crate::error::Error;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 /// A tool, what heaplab uses it for, and the Debian package that brings it.
@@ -44,6 +46,42 @@ impl Tool {
             "{} is not installed; install it with `apt install {}`",
             self.name, self.package
         )
+    }
+}
+
+/// The file that a shell would run for `name`.
+///
+/// # Errors
+/// With the statuses of a shell: 127 not found, 126 not executable.
+pub fn find_program(name: &OsStr) -> Result<PathBuf, Error> {
+    let shown = name.to_string_lossy();
+    let missing = |code, why: &str| {
+        Err(Error::Launch {
+            code,
+            message: format!("program '{shown}' {why}"),
+        })
+    };
+    if shown.contains('/') {
+        let path = PathBuf::from(name);
+        return match () {
+            () if is_executable(&path) => Ok(path),
+            () if path.exists() => missing(
+                126,
+                "is not executable; check its permissions, or name its interpreter",
+            ),
+            () => missing(127, "does not exist; check the path"),
+        };
+    }
+    let all = std::env::var_os("PATH").unwrap_or_default();
+    match std::env::split_paths(&all)
+        .map(|dir| dir.join(name))
+        .find(|path| is_executable(path))
+    {
+        Some(path) => Ok(path),
+        None => missing(
+            127,
+            "is not found along PATH; check its name or give its path",
+        ),
     }
 }
 

@@ -18,11 +18,19 @@ pub fn run(args: &MergeArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     let joined = heaplab_reports::merge(&shards).map_err(render::error)?;
     session::claim(&args.out)?;
     heaplab_reports::save_atomic(&joined, &args.out).map_err(render::error)?;
-    terminal.say(&format!("joined {} result sets: {}", shards.len(), args.out.display()));
+    terminal.say(&format!(
+        "joined {} result sets: {}",
+        shards.len(),
+        args.out.display()
+    ));
     if !args.no_report {
-        let report = heaplab_reports::write_report(&joined, &args.out).map_err(render::error)?;
+        let report = render::write_report(&joined, &args.out)?;
         terminal.say(&format!("report: {}", report.display()));
     }
     let failed = joined.cells.iter().any(|c| c.status != Status::Ok);
-    Ok(if failed || !joined.complete { Outcome::Incomplete } else { Outcome::Done })
+    Ok(if failed || !joined.complete {
+        Outcome::Incomplete
+    } else {
+        Outcome::Done
+    })
 }

@@ -3,8 +3,13 @@
 mod completions;
 mod diff;
 mod doctor;
+mod gate;
 mod licenses;
+mod list;
 mod man;
+mod merge;
+mod report;
+mod run;
 
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Outcome};
@@ -17,11 +22,15 @@ use crate::out::Terminal;
 pub fn dispatch(cli: Cli) -> Result<Outcome, Error> {
     let terminal = Terminal::new(&cli.global);
     match cli.command {
+        Command::Run(args) => run::run(&args, &terminal),
         Command::Diff(args) => diff::run(&args, &terminal),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Report(args) => report::run(&args, &terminal),
+        Command::Merge(args) => merge::run(&args, &terminal),
+        Command::Gate(args) => gate::run(&args, &terminal),
+        Command::List(args) => list::run(&args),
         Command::Man => man::run(),
         Command::Licenses => licenses::run(),
-        _ => Err(Error::usage("not wired yet")),
     }
 }

@@ -25,8 +25,12 @@ pub fn run(args: &ReportArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         Err(several) => heaplab_reports::merge(&several).map_err(render::error)?,
     };
     std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, &e))?;
-    let report = heaplab_reports::write_report(&result, &folder).map_err(render::error)?;
-    terminal.detail(&format!("{} cells of {}", result.cells.len(), result.started));
+    let report = render::write_report(&result, &folder)?;
+    terminal.detail(&format!(
+        "{} cells of {}",
+        result.cells.len(),
+        result.started
+    ));
     out::print(&report.display().to_string())?;
     Ok(Outcome::Done)
 }
@@ -34,9 +38,11 @@ pub fn run(args: &ReportArgs, terminal: &Terminal) -> Result<Outcome, Error> {
 /// The folder of a result: itself, or where its result.json lies.
 fn home_of(result: &Path) -> PathBuf {
     match result.file_name() {
-        Some(name) if name == RESULT_FILE => {
-            result.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf()
-        }
+        Some(name) if name == RESULT_FILE => result
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
+            .to_path_buf(),
         _ if result.is_dir() => result.to_path_buf(),
         _ => result.with_extension("report"),
     }

@@ -1,0 +1,428 @@
+//! `heaplab run`: the comparison, on workloads or on a whole program.
+
+use crate::campaign::{Campaign, Finished, hex};
+use crate::cli::{Cli, Command, RunArgs};
+use crate::engine::{LEAST_BLOCKS, Repetition};
+use crate::error::{Error, Outcome};
+use crate::exec::{self, Limits};
+use crate::out::{self, Terminal};
+use crate::plan::{self, Comparison, Kind};
+use crate::program::ProgramOptions;
+use crate::programs::Programs;
+use crate::replays::{self, Replays};
+use crate::session::{Session, Start};
+use crate::subject::{self, Subject};
+use crate::{interrupt, render, tools, workload};
+use clap::Parser;
+use heaplab_reports::schema::RunLine;
+use heaplab_worker::protocol::Api;
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Time that a run without `--blocks` and `--budget` takes, about.
+const DEFAULT_BUDGET: Duration = Duration::from_secs(90);
+
+/// Measures, stores, prints.
+///
+/// # Errors
+/// Wrong usage, or an environment in which nothing can be measured or kept.
+pub fn run(args: &RunArgs, terminal: &Terminal) -> Result<Outcome, Error> {
+    let Some(folder) = &args.resume else {
+        let seed = args.workload.seed.unwrap_or_else(plan::draw_seed);
+        return measure(
+            args,
+            terminal,
+            Origin {
+                start: Start::now(seed),
+                resumed: None,
+            },
+        );
+    };
+    let (session, start, done) = Session::resume(folder)?;
+    let folder = std::path::absolute(folder).map_err(|e| Error::io("find", folder, &e))?;
+    if session.result_file().exists() && heaplab_reports::load(&folder).is_ok_and(|r| r.complete) {
+        return Err(Error::usage(format!(
+            "'{}' is complete; `heaplab report {}` shows it again",
+            folder.display(),
+            folder.display()
+        )));
+    }
+    drop(session);
+    std::env::set_current_dir(&start.directory)
+        .map_err(|e| Error::io("enter", &start.directory, &e))?;
+    let (session, ..) = Session::resume(&folder)?;
+    let cli = Cli::try_parse_from(&start.command);
+    let Ok(Cli {
+        command: Command::Run(stored),
+        ..
+    }) = cli
+    else {
+        return Err(Error::Verification(format!(
+            "'{}' holds a command line that this heaplab does not understand; start a new run",
+            folder.display()
+        )));
+    };
+    terminal.say(&format!("continuing after {} runs", done.len()));
+    measure(
+        &stored,
+        terminal,
+        Origin {
+            start,
+            resumed: Some((session, done)),
+        },
+    )
+}
+
+/// Where a measurement begins: anew, or after some runs.
+struct Origin {
+    start: Start,
+    resumed: Option<(Session, Vec<RunLine>)>,
+}
+
+fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcome, Error> {
+    interrupt::install();
+    let subjects = subjects(&args.subjects.specs())?;
+    if !args.command.is_empty() {
+        return program(args, terminal, origin, subjects);
+    }
+    let kinds = workload::kinds(&args.workload, &[Kind::Speed, Kind::Latency, Kind::Memory]);
+    let suite = args.suite.as_deref().unwrap_or("quick");
+    let seed = origin.start.seed;
+    let all = workload::comparisons(&args.workloads, suite, &args.workload, seed, &kinds)?;
+    let (comparisons, subjects) = only(
+        plan::keep_shard(all, args.shard),
+        subjects,
+        args.only.as_deref(),
+    )?;
+    let shape = |kind| workload::shape(&args.workload, kind);
+    let limits = Limits {
+        timeout: args.timeout,
+        cancel: Some(interrupt::flag()),
+    };
+    if args.print_command {
+        return print_commands(&comparisons, &subjects, &shape);
+    }
+    let name = match (&args.workloads[..], args.suite.as_deref()) {
+        ([], suite) => suite.unwrap_or("quick").to_string(),
+        ([one], _) => Path::new(one)
+            .file_stem()
+            .map_or_else(|| one.clone(), |s| s.to_string_lossy().into_owned()),
+        ([first, ..], _) => format!("{first}-and-more"),
+    };
+    let null = if kinds.contains(&Kind::Speed) {
+        subject::parse("null")?.pop()
+    } else {
+        None
+    };
+    let mut executor = Replays {
+        comparisons: &comparisons,
+        subjects: &subjects,
+        null,
+        shape: &shape,
+        limits,
+        baselines: HashMap::new(),
+    };
+    let campaign = campaign(
+        args,
+        origin,
+        &name,
+        &comparisons,
+        &subjects,
+        &shape,
+        terminal,
+    )?;
+    show(args, terminal, campaign.go(&mut executor, terminal)?)
+}
+
+fn program(
+    args: &RunArgs,
+    terminal: &Terminal,
+    origin: Origin,
+    subjects: Vec<Subject>,
+) -> Result<Outcome, Error> {
+    let comparisons = [program_comparison(&args.command)];
+    let name = Path::new(&args.command[0])
+        .file_name()
+        .map_or_else(|| "program".into(), |n| n.to_string_lossy());
+    let shape = |kind: Kind| (kind.default_mode(), kind.default_touch());
+    let commands = [args.command.clone()];
+    let mut executor = Programs {
+        commands: &commands,
+        subjects: &subjects,
+        options: ProgramOptions {
+            limits: Limits {
+                timeout: args.timeout,
+                cancel: Some(interrupt::flag()),
+            },
+            sample_heap: false,
+            any_status: false,
+        },
+    };
+    tools::find_program(&args.command[0])?;
+    let campaign = campaign(
+        args,
+        origin,
+        &name,
+        &comparisons,
+        &subjects,
+        &shape,
+        terminal,
+    )?;
+    show(args, terminal, campaign.go(&mut executor, terminal)?)
+}
+
+/// A command as a comparison: its words and a hash of the executable are what is run.
+pub fn program_comparison(command: &[OsString]) -> Comparison {
+    let words: Vec<String> = command
+        .iter()
+        .map(|w| w.to_string_lossy().into_owned())
+        .collect();
+    let file = tools::find_program(&command[0])
+        .ok()
+        .and_then(|path| std::fs::read(path).ok())
+        .unwrap_or_default();
+    Comparison {
+        workload: words.join(" "),
+        hash: hex(format!("{}\0{}", hex(&file), words.join("\0")).as_bytes())[..16].to_string(),
+        api: Api::Malloc,
+        program: true,
+        threads: 1,
+        script: PathBuf::new(),
+        calls: 0,
+        kinds: vec![Kind::Program],
+    }
+}
+
+/// Parses the specifications; two subjects with one label would be one row.
+pub fn subjects(specs: &[String]) -> Result<Vec<Subject>, Error> {
+    let mut all: Vec<Subject> = Vec::new();
+    for spec in specs {
+        for subject in subject::parse(spec)? {
+            if subject.name == "null" {
+                return Err(Error::usage(
+                    "null is the calibration and measured in every run; leave it out of --subject",
+                ));
+            }
+            if all.iter().any(|s| s.label == subject.label) {
+                let label = &subject.label;
+                return Err(Error::usage(format!(
+                    "subject '{label}' is named twice; give one a label, as in b={spec}"
+                )));
+            }
+            all.push(subject);
+        }
+    }
+    Ok(all)
+}
+
+/// Keeps the comparisons of one workload.
+///
+/// # Errors
+/// Usage if there is none of that name.
+pub fn keep_only(
+    comparisons: Vec<Comparison>,
+    cell: Option<&str>,
+) -> Result<Vec<Comparison>, Error> {
+    only(comparisons, Vec::new(), cell).map(|(comparisons, _)| comparisons)
+}
+
+/// Keeps one cell of the plan: `WORKLOAD` or `WORKLOAD/SUBJECT`.
+fn only(
+    comparisons: Vec<Comparison>,
+    subjects: Vec<Subject>,
+    cell: Option<&str>,
+) -> Result<(Vec<Comparison>, Vec<Subject>), Error> {
+    let Some(cell) = cell else {
+        return Ok((comparisons, subjects));
+    };
+    let known = comparisons
+        .iter()
+        .map(|c| c.workload.clone())
+        .collect::<Vec<_>>()
+        .join(", ");
+    let named: Vec<Comparison> = comparisons
+        .iter()
+        .filter(|c| c.workload == cell)
+        .cloned()
+        .collect();
+    if !named.is_empty() {
+        return Ok((named, subjects));
+    }
+    for (at, _) in cell.match_indices('/') {
+        let (name, label) = (&cell[..at], &cell[at + 1..]);
+        let kept: Vec<Comparison> = comparisons
+            .iter()
+            .filter(|c| c.workload == name)
+            .cloned()
+            .collect();
+        let subject = subjects
+            .iter()
+            .find(|s| s.label == label || label.starts_with(&format!("{}/", s.label)));
+        if let (false, Some(subject)) = (kept.is_empty(), subject) {
+            return Ok((kept, vec![subject.clone()]));
+        }
+    }
+    Err(Error::usage(format!(
+        "no cell '{cell}' in the plan; write WORKLOAD or WORKLOAD/SUBJECT with one of {known}"
+    )))
+}
+
+fn campaign<'a>(
+    args: &RunArgs,
+    origin: Origin,
+    name: &str,
+    comparisons: &'a [Comparison],
+    subjects: &'a [Subject],
+    shape: &'a dyn Fn(
+        Kind,
+    ) -> (
+        heaplab_worker::protocol::Mode,
+        heaplab_worker::protocol::Touch,
+    ),
+    terminal: &Terminal,
+) -> Result<Campaign<'a>, Error> {
+    let start = origin.start;
+    let (session, done) = match origin.resumed {
+        Some((session, done)) => (session, done),
+        None => (
+            Session::create(args.output.out.as_deref(), name, &start)?,
+            Vec::new(),
+        ),
+    };
+    terminal.detail(&format!(
+        "seed {}, results in {}",
+        start.seed,
+        session.folder().display()
+    ));
+    let mut command = start.command.clone();
+    if args.workload.seed.is_none() {
+        with_seed(&mut command, start.seed);
+    }
+    Ok(Campaign {
+        session,
+        command,
+        seed: start.seed,
+        started: start.started,
+        done,
+        comparisons,
+        subjects,
+        shape,
+        repetition: match args.repeat.blocks {
+            Some(blocks) => Repetition::Blocks(blocks),
+            None => Repetition::Budget(args.repeat.budget.unwrap_or(DEFAULT_BUDGET)),
+        },
+        least_blocks: LEAST_BLOCKS,
+        notes: Vec::new(),
+        report: !args.output.no_report,
+    })
+}
+
+/// Puts the drawn seed into the stored command line, before a program's own words.
+fn with_seed(command: &mut Vec<String>, seed: u64) {
+    let at = command
+        .iter()
+        .position(|w| w == "--")
+        .unwrap_or(command.len());
+    command.splice(at..at, ["--seed".to_string(), seed.to_string()]);
+}
+
+fn show(args: &RunArgs, terminal: &Terminal, finished: Finished) -> Result<Outcome, Error> {
+    render::result(
+        &finished.result,
+        args.output.format,
+        terminal,
+        finished.report.as_deref(),
+    )?;
+    if finished.outcome == Outcome::Interrupted {
+        let folder = finished.folder.display();
+        terminal.say(&format!(
+            "interrupted; continue with `heaplab run --resume {folder}`"
+        ));
+    } else if finished.report.is_none() {
+        terminal.say(&format!("results: {}", finished.folder.display()));
+    }
+    Ok(finished.outcome)
+}
+
+fn print_commands(
+    comparisons: &[Comparison],
+    subjects: &[Subject],
+    shape: &dyn Fn(
+        Kind,
+    ) -> (
+        heaplab_worker::protocol::Mode,
+        heaplab_worker::protocol::Touch,
+    ),
+) -> Result<Outcome, Error> {
+    let mut text = String::new();
+    for comparison in comparisons {
+        for kind in &comparison.kinds {
+            for subject in subjects {
+                let spec = replays::spec(
+                    comparison,
+                    *kind,
+                    shape(*kind),
+                    subject.library.as_deref(),
+                    false,
+                );
+                text.push_str(&format!(
+                    "# {} {} {}\n",
+                    comparison.title(),
+                    kind.name(),
+                    subject.label
+                ));
+                text.push_str(
+                    &exec::worker_command(subject, &spec)
+                        .map_err(|failure| Error::environment(failure.reason))?,
+                );
+                text.push('\n');
+            }
+        }
+    }
+    out::print(&text)?;
+    Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::comparison;
+
+    #[test]
+    fn a_drawn_seed_stands_before_the_program() {
+        let mut words: Vec<String> = ["heaplab", "run", "--", "cmd", "--seed"]
+            .map(String::from)
+            .to_vec();
+        with_seed(&mut words, 7);
+        assert_eq!(
+            words,
+            ["heaplab", "run", "--seed", "7", "--", "cmd", "--seed"]
+        );
+    }
+
+    #[test]
+    fn one_cell_is_found_by_name_and_an_unknown_one_is_refused() {
+        let all = vec![
+            comparison("parse/json", &[Kind::Speed]),
+            comparison("churn", &[Kind::Speed]),
+        ];
+        let two = subjects(&["system,b=system".to_string()]).unwrap();
+        let (c, s) = only(all.clone(), two.clone(), Some("parse/json")).unwrap();
+        assert_eq!((c.len(), s.len()), (1, 2));
+        let (c, s) = only(all.clone(), two.clone(), Some("parse/json/b")).unwrap();
+        assert_eq!(
+            (c[0].workload.as_str(), s.len(), s[0].label.as_str()),
+            ("parse/json", 1, "b")
+        );
+        let e = only(all, two, Some("nope")).unwrap_err().to_string();
+        assert!(e.contains("'nope'") && e.contains("churn"), "{e}");
+        assert!(
+            subjects(&["system".into(), "system".into()])
+                .unwrap_err()
+                .to_string()
+                .contains("twice")
+        );
+    }
+}

@@ -1,0 +1,169 @@
+//! From the words of the command line to scripts on disk: every workload in every number of threads and API becomes one
+//! comparison of the plan.
+
+use crate::cli::options::{ApiArg, MeasureArg, ModeArg, TouchArg, WorkloadArgs};
+use crate::error::{Error, lower_first};
+use crate::plan::{Comparison, Kind};
+use heaplab_worker::protocol::{Api, Mode, Touch};
+use heaplab_workloads::{Kind as Source, Params, Workload, WorkloadError};
+use std::path::{Path, PathBuf};
+
+/// Compiles the workloads of `names`, or of `suite` where there are none, into the cache of scripts.
+///
+/// # Errors
+/// Usage for an unknown name or suite; verification for a damaged trace; environment if a script cannot be written.
+pub fn comparisons(
+    names: &[String],
+    suite: &str,
+    args: &WorkloadArgs,
+    seed: u64,
+    kinds: &[Kind],
+) -> Result<Vec<Comparison>, Error> {
+    let names: Vec<String> = if names.is_empty() {
+        heaplab_workloads::suite(suite).map_err(error)?.workloads
+    } else {
+        names.to_vec()
+    };
+    let cache = cache();
+    let apis: Vec<Api> = if args.api.is_empty() {
+        vec![Api::Malloc]
+    } else {
+        args.api
+            .iter()
+            .map(|a| {
+                if *a == ApiArg::Sized {
+                    Api::Sized
+                } else {
+                    Api::Malloc
+                }
+            })
+            .collect()
+    };
+    let mut all: Vec<Comparison> = Vec::new();
+    for name in &names {
+        let workload = Workload::resolve(name).map_err(error)?;
+        let threads: Vec<Option<u32>> = match args.threads.is_empty() || is_trace(&workload, name) {
+            true => vec![None],
+            false => args.threads.iter().map(|t| Some(*t)).collect(),
+        };
+        for threads in threads {
+            let params = Params {
+                seed,
+                scale: args.scale,
+                threads,
+                ..Params::default()
+            };
+            let compiled = workload
+                .compile(&params, &cache, &mut |_, _| {})
+                .map_err(error)?;
+            let script =
+                heaplab_script::Script::open(&compiled.path).map_err(|e| error(e.into()))?;
+            let threads = script.thread_count() as u32;
+            for api in &apis {
+                let comparison = Comparison {
+                    workload: workload.name().to_string(),
+                    hash: compiled.hash.clone(),
+                    api: *api,
+                    program: false,
+                    threads,
+                    script: compiled.path.clone(),
+                    calls: compiled.info.calls,
+                    kinds: kinds.to_vec(),
+                };
+                // The same workload named twice would be two rows with one name.
+                if !all
+                    .iter()
+                    .any(|c| c.title() == comparison.title() && c.hash == comparison.hash)
+                {
+                    all.push(comparison);
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Where compiled scripts are kept between runs: beside the embedded files, or among temporary files.
+fn cache() -> PathBuf {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
+    let home =
+        absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    let folder = home.map(|home| home.join("heaplab").join("scripts"));
+    match folder {
+        Some(folder) if std::fs::create_dir_all(&folder).is_ok() => folder,
+        _ => std::env::temp_dir().join(format!(
+            "heaplab-scripts-{}",
+            rustix::process::geteuid().as_raw()
+        )),
+    }
+}
+
+/// Threads of a recording cannot be chosen.
+fn is_trace(workload: &Workload, name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|e| e == "hltrace")
+        || workload.info().is_ok_and(|info| info.kind == Source::Trace)
+}
+
+/// The measures, in a fixed order, each once.
+pub fn kinds(args: &WorkloadArgs, default: &[Kind]) -> Vec<Kind> {
+    let mut kinds: Vec<Kind> = args
+        .measure
+        .iter()
+        .map(|m| match m {
+            MeasureArg::Speed => Kind::Speed,
+            MeasureArg::Latency => Kind::Latency,
+            MeasureArg::Memory => Kind::Memory,
+            MeasureArg::Counts => Kind::Counts,
+        })
+        .collect();
+    if kinds.is_empty() {
+        kinds = default.to_vec();
+    }
+    kinds.sort();
+    kinds.dedup();
+    kinds
+}
+
+/// Mode and touch of a measure: the user's, else the measure's own.
+pub fn shape(args: &WorkloadArgs, kind: Kind) -> (Mode, Touch) {
+    let mode = match args.mode {
+        Some(ModeArg::Fast) => Mode::Fast,
+        Some(ModeArg::Lockstep) => Mode::Lockstep,
+        None => kind.default_mode(),
+    };
+    let touch = match args.touch {
+        Some(TouchArg::None) => Touch::None,
+        Some(TouchArg::First) => Touch::First,
+        Some(TouchArg::Page) => Touch::Page,
+        Some(TouchArg::All) => Touch::All,
+        None => kind.default_touch(),
+    };
+    (mode, touch)
+}
+
+/// An error of the workloads package with its exit status.
+pub fn error(error: WorkloadError) -> Error {
+    match error {
+        WorkloadError::Unknown { .. }
+        | WorkloadError::UnknownSuite { .. }
+        | WorkloadError::Model { .. }
+        | WorkloadError::Parameters(_) => Error::Usage(lower_first(&error.to_string())),
+        WorkloadError::Io {
+            action,
+            path,
+            source,
+        } => Error::io(action, &path, &source),
+        WorkloadError::Trace(inner) => trace_error(inner),
+        WorkloadError::Impossible { .. } => Error::Verification(error.to_string()),
+        WorkloadError::Script(inner) => Error::Environment(lower_first(&inner.to_string())),
+    }
+}
+
+/// An error of a trace: a file that cannot be opened is the environment's, one that is damaged fails verification.
+pub fn trace_error(error: heaplab_workloads::trace::TraceError) -> Error {
+    Error::Verification(lower_first(&error.to_string()))
+}
