@@ -12,7 +12,7 @@ pub fn baseline_bytes(threads: u32, limits: &Limits) -> Result<u64, RunFailure> 
     exec::baseline(threads, limits)
 }
 
-/// Nanoseconds per op (wall time × nothing, one figure for all threads together) of a script with the null allocator,
+/// Wall nanoseconds per call (calls of all threads together) of a script with the null allocator,
 /// which does next to nothing: what remains is the replay's own cost. `spec` is that of the speed runs it stands beside.
 ///
 /// # Errors
