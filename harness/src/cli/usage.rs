@@ -148,9 +148,9 @@ mod tests {
         assert!(of(&["run", "--foo"]).starts_with("unknown option or argument '--foo'"));
         assert!(of(&["run", "--blocks"]).starts_with("'--blocks' needs a value"));
         assert!(
-            of(&["record"]).contains("see `heaplab record --help`"),
+            of(&["merge"]).contains("see `heaplab merge --help`"),
             "{}",
-            of(&["record"])
+            of(&["merge"])
         );
         for args in [
             &["run", "--scale", "0"][..],

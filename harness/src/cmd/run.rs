@@ -160,7 +160,8 @@ fn program(
             any_status: false,
         },
     };
-    tools::find_program(&args.command[0])?;
+    // 126 and 127 are for commands that pass a status through; here a program that is not there is the environment's.
+    tools::find_program(&args.command[0]).map_err(|e| Error::Environment(e.to_string()))?;
     let campaign = campaign(
         args,
         origin,

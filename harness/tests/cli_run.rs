@@ -1,0 +1,163 @@
+//! A small comparison from the command line to the stored result, and what is kept when it is cut short.
+
+mod support;
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use support::{heaplab, run};
+
+const TINY: [&str; 8] = [
+    "run",
+    "churn",
+    "--scale",
+    "0.01",
+    "--seed",
+    "7",
+    "-a",
+    "system,jemalloc",
+];
+
+#[test]
+fn a_tiny_model_gives_a_whole_result_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, out, err) = run(heaplab(folder.path())
+        .args(TINY)
+        .args(["--blocks", "2", "--format", "json", "-o", "r"]));
+    assert_eq!(status, 0, "{err}");
+    let printed: heaplab_reports::schema::ResultSet = serde_json::from_str(&out).unwrap();
+    let stored = heaplab_reports::load(&folder.path().join("r")).unwrap();
+    assert_eq!(printed, stored, "what is printed is what is stored");
+    assert!(stored.complete && stored.seed == 7);
+    assert_eq!(stored.cells.len(), 2);
+    for cell in &stored.cells {
+        assert!(cell.metrics["ns_per_op"].median > 0.0);
+        assert!(
+            cell.metrics["peak_resident_bytes"].median >= cell.metrics["peak_live_bytes"].median
+        );
+        assert_eq!(cell.metrics["ns_per_op"].samples.len(), 2);
+        assert!(cell.latency["malloc"].count > 0 && cell.timeline.is_some());
+    }
+    assert!(stored.calibration.null_ns_per_op.is_some());
+    assert!(
+        stored.subjects.iter().all(|s| !s.version.is_empty()),
+        "versions are read back"
+    );
+    for file in ["runs.jsonl", "session.json", "report.html", "summary.md"] {
+        assert!(folder.path().join("r").join(file).exists(), "{file}");
+    }
+    let again = run(heaplab(folder.path()).args(["run", "--resume", "r"]));
+    assert_eq!(
+        again.0, 2,
+        "a complete session is not run again: {}",
+        again.2
+    );
+    let (status, out, _) = run(heaplab(folder.path()).args(["diff", "r", "r", "--format", "json"]));
+    assert_eq!(status, 0);
+    assert!(out.contains("\"ratio\": 1.0"), "{out}");
+}
+
+#[test]
+fn control_c_keeps_what_was_finished() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = heaplab(folder.path())
+        .args(TINY)
+        .args(["--blocks", "40", "--no-report", "-o", "r"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let journal = folder.path().join("r/runs.jsonl");
+    let lines = || std::fs::read_to_string(&journal).map_or(0, |t| t.lines().count());
+    let began = Instant::now();
+    // Far above what a loaded machine needs for three runs; ends the test instead of hanging it.
+    while lines() < 3 && began.elapsed() < Duration::from_secs(300) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let kill = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(kill.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let result = heaplab_reports::load(&folder.path().join("r")).unwrap();
+    assert!(
+        !result.complete
+            && result
+                .notes
+                .iter()
+                .any(|n| n.contains("before its plan was finished"))
+    );
+    let kept = lines();
+    assert!(kept >= 3 && kept < 40 * 6);
+    assert!(
+        result
+            .cells
+            .iter()
+            .all(|c| c.reason.as_deref().is_none_or(|r| !r.contains("interrupt")))
+    );
+}
+
+#[test]
+fn a_program_is_compared_and_one_that_fails_is_a_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = [
+        "run",
+        "-a",
+        "system,jemalloc",
+        "--blocks",
+        "1",
+        "--no-report",
+        "--format",
+        "json",
+    ];
+    let (status, out, err) = run(heaplab(folder.path()).args(args).args(["--", "ls", "/"]));
+    assert_eq!(status, 0, "{err}");
+    let result: heaplab_reports::schema::ResultSet = serde_json::from_str(&out).unwrap();
+    assert!(
+        result
+            .cells
+            .iter()
+            .all(|c| c.api == "program" && c.metrics["peak_rss_bytes"].median > 0.0)
+    );
+    let (status, out, _) =
+        run(heaplab(folder.path())
+            .args(args)
+            .args(["--", "ls", "/no/such/folder"]));
+    assert_eq!(status, 4);
+    assert!(
+        out.contains("\"failed\"") && out.contains("\"reason\""),
+        "{out}"
+    );
+}
+
+#[test]
+fn lists_have_the_fields_of_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let fields = |what: &str, wanted: &[&str]| {
+        let (status, out, err) =
+            run(heaplab(folder.path()).args(["list", what, "--format", "json"]));
+        assert_eq!(status, 0, "{err}");
+        let list: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
+        assert!(!list.is_empty());
+        for (entry, name) in list.iter().flat_map(|e| wanted.iter().map(move |n| (e, n))) {
+            assert!(
+                entry.get(name).is_some(),
+                "{what}: {name} is missing in {entry}"
+            );
+        }
+    };
+    fields("subjects", &["name", "version", "available"]);
+    fields(
+        "workloads",
+        &[
+            "name",
+            "kind",
+            "threads",
+            "ops",
+            "peak_live_bytes",
+            "purpose",
+        ],
+    );
+    fields("suites", &["name", "workloads"]);
+    fields("metrics", &["name", "unit", "better"]);
+}
