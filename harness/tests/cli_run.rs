@@ -161,3 +161,42 @@ fn lists_have_the_fields_of_the_contract() {
     fields("suites", &["name", "workloads"]);
     fields("metrics", &["name", "unit", "better"]);
 }
+
+/// A file system of 64 KiB, mounted in a namespace of its own (root, or a user namespace where that is allowed).
+#[test]
+fn a_full_disk_keeps_the_finished_runs_and_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("small")).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=64k none small || exit 99
+         {} {} --blocks 30 --no-report -o small/r; echo status $?
+         cat small/r/runs.jsonl >whole.jsonl; ls small/r",
+        env!("CARGO_BIN_EXE_heaplab"),
+        TINY.join(" ")
+    );
+    let in_namespace = |how: &str| {
+        run(std::process::Command::new("unshare")
+            .args([how, "sh", "-c", &script])
+            .current_dir(folder.path()))
+    };
+    let (mut status, mut out, mut err) = in_namespace("-m");
+    if status == 99 || status == 1 {
+        (status, out, err) = in_namespace("-rm");
+    }
+    assert_eq!(status, 0, "no way to mount a small file system here: {err}");
+    assert!(out.contains("status 3"), "{out}{err}");
+    assert!(
+        err.contains("no space left on device") && err.contains("--resume small/r"),
+        "{err}"
+    );
+    assert!(
+        !out.contains("result.json"),
+        "no result that is not whole: {out}"
+    );
+    let kept = std::fs::read_to_string(folder.path().join("whole.jsonl")).unwrap();
+    assert!(kept.lines().count() >= 3);
+    for line in kept.lines() {
+        serde_json::from_str::<heaplab_reports::schema::RunLine>(line)
+            .expect("every kept line is whole");
+    }
+}

@@ -1,0 +1,75 @@
+//! The gate from the command line: the same thing twice passes, a head that needs more fails, a hole is no pass.
+
+mod support;
+
+use support::{heaplab, run};
+
+const SMALL: [&str; 8] = [
+    "churn",
+    "--scale",
+    "0.02",
+    "--measure",
+    "memory",
+    "--blocks",
+    "2",
+    "--no-report",
+];
+
+fn gate(base: &str, head: &str) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let sides = ["gate", "run", "--seed", "7", "--base", base, "--head", head];
+    run(heaplab(folder.path()).args(sides).args(SMALL))
+}
+
+#[test]
+fn the_same_allocator_passes() {
+    let (status, out, err) = gate("system", "system");
+    assert_eq!(status, 0, "{out}{err}");
+    assert!(out.starts_with("PASS"), "{out}");
+}
+
+#[test]
+fn a_head_that_needs_more_memory_is_a_regression_that_can_be_reproduced() {
+    // On a heap of one megabyte jemalloc needs more than half as much again as the C library.
+    let (status, out, err) = gate("system", "new=jemalloc");
+    assert_eq!(status, 1, "{out}{err}");
+    assert!(
+        out.contains("REGRESSION")
+            && out.contains("peak_resident_bytes")
+            && out.contains("--only churn"),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_missing_cell_is_never_a_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = [
+        "run",
+        "-a",
+        "system",
+        "--seed",
+        "7",
+        "--scale",
+        "0.01",
+        "--measure",
+        "memory",
+        "--blocks",
+        "2",
+    ];
+    let made = |workloads: &[&str], out: &str| {
+        let (status, _, err) = run(heaplab(folder.path())
+            .args(one)
+            .args(["--no-report", "-o", out])
+            .args(workloads));
+        assert_eq!(status, 0, "{err}");
+    };
+    made(&["churn", "async-tasks"], "old");
+    made(&["churn"], "new");
+    let compare =
+        |old: &str, new: &str| run(heaplab(folder.path()).args(["gate", "compare", old, new]));
+    let (status, out, _) = compare("old", "new");
+    assert_eq!(status, 4, "{out}");
+    let (status, out, _) = compare("old", "old");
+    assert_eq!(status, 0, "{out}");
+}
