@@ -140,10 +140,10 @@ pub fn block(
 ) -> Vec<Item> {
     let stream =
         mix(hash_text(&comparison.workload) ^ hash_text(comparison.api_name()).rotate_left(17))
-            ^ u64::from(comparison.threads) << 8
+            ^ (u64::from(comparison.threads) << 8)
             ^ kind as u64;
     let mut order: Vec<usize> = (0..subjects).collect();
-    Rng::new(seed, stream ^ u64::from(block) << 32).shuffle(&mut order);
+    Rng::new(seed, stream ^ (u64::from(block) << 32)).shuffle(&mut order);
     order
         .into_iter()
         .enumerate()
@@ -194,9 +194,9 @@ fn hash_text(text: &str) -> u64 {
 
 fn mix(mut z: u64) -> u64 {
     // Finaliser of splitmix64 (Steele, Lea, Flood 2014).
-    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// splitmix64: small, and written here so that an order drawn today is drawn by every later version.
@@ -215,7 +215,7 @@ impl Rng {
     /// Fisher-Yates; the index by multiplication, whose bias (below 2⁻³² here) orders nothing.
     fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
-            let j = (u128::from(self.next()) * (i as u128 + 1) >> 64) as usize;
+            let j = ((u128::from(self.next()) * (i as u128 + 1)) >> 64) as usize;
             items.swap(i, j);
         }
     }

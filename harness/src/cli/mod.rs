@@ -36,7 +36,7 @@ pub enum Command {
   heaplab run larson churn -a system,spanalloc --blocks 8
   heaplab run my-model.toml -t 1,2,4 --seed 7 --format markdown
   heaplab run -a system -a new=./libfoo.so -- python3 job.py")]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Write HTML, charts and a summary from stored results
     #[command(after_help = "Examples:
   heaplab report heaplab-results/20261125T020305Z-quick
@@ -221,7 +221,7 @@ pub enum GateCommand {
 
 Exit status: 0 pass, 1 regression, 4 a cell failed or is missing, 5 not decided (only with --strict), 6 the machine
 cannot judge.")]
-    Run(GateRunArgs),
+    Run(Box<GateRunArgs>),
     /// Judge stored results: exact counts and memory
     #[command(after_help = "Example:
   heaplab gate compare baseline/ heaplab-results/20261125T020305Z-gate")]
