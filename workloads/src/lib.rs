@@ -18,7 +18,8 @@ mod workload;
 pub use error::WorkloadError;
 pub use model::{Model, ModelParams};
 pub use suite::{Suite, suite, suites};
-pub use workload::{CompiledScript, Kind, Params, Workload, WorkloadInfo};
+pub use trace::Trace;
+pub use workload::{CompiledScript, Kind, Params, TraceWorkload, Workload, WorkloadInfo};
 
 /// Bytes as lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {

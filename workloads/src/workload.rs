@@ -1,10 +1,14 @@
 //! The door to everything here: a name or a path becomes a workload, a workload becomes a cached script.
 
-use crate::compile::Progress;
+use crate::builtin;
+use crate::compile::{self, Progress};
 use crate::error::WorkloadError;
 use crate::model::{Model, ModelParams};
+use crate::trace::{Trace, TraceSource};
 use heaplab_script::{Script, ScriptInfo};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Something that can be replayed.
@@ -12,8 +16,104 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Workload {
     /// Drawn from a seed.
-    Model(Model),
+    Model(Box<Model>),
+    /// Recorded or imported.
+    Trace(Box<TraceWorkload>),
 }
+
+/// A trace as a workload.
+#[derive(Debug)]
+pub struct TraceWorkload {
+    name: String,
+    trace: Trace,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    File(PathBuf),
+    Embedded(&'static [u8]),
+}
+
+impl TraceWorkload {
+    /// The trace itself.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    fn open(path: &Path) -> Result<Self, WorkloadError> {
+        Ok(Self {
+            name: path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            trace: Trace::open(path)?,
+            content: Content::File(path.to_path_buf()),
+        })
+    }
+
+    fn embedded(name: &str, bytes: &'static [u8]) -> Result<Self, WorkloadError> {
+        let trace = Trace::embedded(name, bytes)?;
+        Ok(Self {
+            name: name.to_owned(),
+            trace,
+            content: Content::Embedded(bytes),
+        })
+    }
+
+    /// The note that begins with "purpose: ", else what was recorded.
+    fn purpose(&self) -> String {
+        let noted = self
+            .trace
+            .notes()
+            .iter()
+            .find_map(|note| note.strip_prefix("purpose: "));
+        match (noted, self.trace.header().argv.first()) {
+            (Some(purpose), _) => purpose.to_owned(),
+            (None, Some(program)) => {
+                let name = Path::new(program)
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy();
+                format!("recorded from {name}")
+            }
+            (None, None) => "a recorded trace".to_owned(),
+        }
+    }
+
+    fn hash(&self, params: &Params) -> Result<String, WorkloadError> {
+        let mut hash = Sha256::new();
+        match &self.content {
+            Content::Embedded(bytes) => hash.update(bytes),
+            Content::File(path) => {
+                let failed = |source| WorkloadError::Io {
+                    action: "read",
+                    path: path.clone(),
+                    source,
+                };
+                let mut file = std::fs::File::open(path).map_err(failed)?;
+                let mut buffer = vec![0; 1 << 20];
+                loop {
+                    let count = file.read(&mut buffer).map_err(failed)?;
+                    if count == 0 {
+                        break;
+                    }
+                    hash.update(&buffer[..count]);
+                }
+            }
+        }
+        hash.update(format!(
+            "trace/{TRACE_VERSION} {:016x} {}",
+            params.scale.to_bits(),
+            params.idle_budget_ns
+        ));
+        Ok(crate::hex(&hash.finalize()))
+    }
+}
+
+/// Changes when the same trace would give another script; part of every hash.
+const TRACE_VERSION: u32 = 1;
 
 /// Model or trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -89,10 +189,19 @@ impl Workload {
         let path = Path::new(name_or_path);
         let extension = path.extension().and_then(|extension| extension.to_str());
         if extension == Some("toml") {
-            return Model::load(path).map(Self::Model);
+            return Ok(Self::Model(Box::new(Model::load(path)?)));
         }
         if let Some(model) = Model::builtin(name_or_path) {
-            return Ok(Self::Model(model));
+            return Ok(Self::Model(Box::new(model)));
+        }
+        if extension == Some("hltrace") || name_or_path.contains('/') {
+            return Ok(Self::Trace(Box::new(TraceWorkload::open(path)?)));
+        }
+        if let Some((name, bytes)) = builtin::TRACES
+            .iter()
+            .find(|(name, _)| *name == name_or_path)
+        {
+            return Ok(Self::Trace(Box::new(TraceWorkload::embedded(name, bytes)?)));
         }
         Err(WorkloadError::Unknown {
             name: name_or_path.to_owned(),
@@ -102,9 +211,9 @@ impl Workload {
 
     /// Names of all built-in workloads: models, then traces, each sorted.
     pub fn builtin_names() -> Vec<&'static str> {
-        crate::builtin::MODELS
-            .iter()
-            .map(|(name, _)| *name)
+        let models = builtin::MODELS.iter().map(|(name, _)| *name);
+        models
+            .chain(builtin::TRACES.iter().map(|(name, _)| *name))
             .collect()
     }
 
@@ -112,6 +221,7 @@ impl Workload {
     pub fn name(&self) -> &str {
         match self {
             Self::Model(model) => model.name(),
+            Self::Trace(trace) => &trace.name,
         }
     }
 
@@ -131,6 +241,21 @@ impl Workload {
                     analysis: definition.analysis.clone(),
                 })
             }
+            Self::Trace(trace) => {
+                let summary = trace.trace.summary();
+                Ok(WorkloadInfo {
+                    name: trace.name.clone(),
+                    kind: Kind::Trace,
+                    threads: summary.threads,
+                    ops: summary.allocations
+                        + summary.frees
+                        + summary.lost_frees
+                        + summary.reallocs,
+                    peak_live_bytes: summary.peak_live_bytes,
+                    purpose: trace.purpose(),
+                    analysis: String::new(),
+                })
+            }
         }
     }
 
@@ -141,6 +266,15 @@ impl Workload {
         cache: &Path,
         progress: Progress<'_>,
     ) -> Result<CompiledScript, WorkloadError> {
+        if let Self::Trace(workload) = self {
+            let recorded = workload.trace.summary().threads;
+            if params.threads.is_some_and(|threads| threads != recorded) {
+                return Err(WorkloadError::Parameters(format!(
+                    "trace '{}' has {recorded} recorded threads: --threads is for models",
+                    workload.name
+                )));
+            }
+        }
         let hash = self.hash(params)?;
         let path = cache.join(format!("{}-{}.hlscript", self.name(), &hash[..32]));
         if path.exists()
@@ -161,6 +295,11 @@ impl Workload {
         })?;
         let info = match self {
             Self::Model(model) => model.compile(&model_params(params), &path, progress)?,
+            Self::Trace(workload) => {
+                let trace = &workload.trace;
+                let mut source = TraceSource::new(trace, params.scale, params.idle_budget_ns)?;
+                compile::compile(&mut source, &path, progress)?
+            }
         };
         Ok(CompiledScript {
             path,
@@ -174,6 +313,7 @@ impl Workload {
     pub fn hash(&self, params: &Params) -> Result<String, WorkloadError> {
         match self {
             Self::Model(model) => Ok(model.hash(&model_params(params))),
+            Self::Trace(trace) => trace.hash(params),
         }
     }
 }

@@ -42,7 +42,6 @@ impl ChunkKind {
     pub const RAW_THREAD_START: Self = Self(16);
     pub const RAW_THREAD_END: Self = Self(17);
     pub const RAW_EVENTS: Self = Self(18);
-    pub const THREADS: Self = Self(32);
     pub const SEGMENT: Self = Self(33);
     pub const EVENTS: Self = Self(34);
     pub const INDEX: Self = Self(35);
@@ -181,10 +180,15 @@ pub struct Chunk {
     pub body: Vec<u8>,
 }
 
-/// Reads chunks at any place; holds one file and scratch space, shareable by `clone` of the handle.
+enum Data {
+    File(File),
+    Embedded(&'static [u8]),
+}
+
+/// Reads chunks at any place of a file, or of a trace that is embedded in the program.
 pub struct ChunkReader {
     path: PathBuf,
-    file: File,
+    data: Data,
     length: u64,
 }
 
@@ -202,13 +206,29 @@ impl ChunkReader {
         if !about.is_file() {
             return Err(not("it is not a regular file".into()));
         }
-        let length = about.len();
+        Self::checked(path, about.len(), Data::File(file))
+    }
+
+    /// Reads an embedded trace; `name` stands for its path in errors.
+    pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Self, TraceError> {
+        Self::checked(Path::new(name), bytes.len() as u64, Data::Embedded(bytes))
+    }
+
+    fn checked(path: &Path, length: u64, data: Data) -> Result<Self, TraceError> {
+        let not = |reason: String| TraceError::NotATrace {
+            path: path.to_path_buf(),
+            reason,
+        };
         if length < FILE_HEADER {
             return Err(not(format!("it has only {length} bytes")));
         }
+        let this = Self {
+            path: path.to_path_buf(),
+            data,
+            length,
+        };
         let mut header = [0u8; FILE_HEADER as usize];
-        file.read_exact_at(&mut header, 0)
-            .map_err(|error| TraceError::io("read", path, error))?;
+        this.bytes_at(0, &mut header)?;
         if header[..8] != MAGIC {
             return Err(not("its first bytes are not HLTRACE".into()));
         }
@@ -223,11 +243,7 @@ impl ChunkReader {
         if major == 0 {
             return Err(not("its format version is 0".into()));
         }
-        Ok(Self {
-            path: path.to_path_buf(),
-            file,
-            length,
-        })
+        Ok(this)
     }
 
     /// The file.
@@ -242,9 +258,15 @@ impl ChunkReader {
 
     /// Reads bytes that are no chunk (the trailer).
     pub fn bytes_at(&self, offset: u64, into: &mut [u8]) -> Result<(), TraceError> {
-        self.file
-            .read_exact_at(into, offset)
-            .map_err(|error| TraceError::io("read", &self.path, error))
+        let outcome = match &self.data {
+            Data::File(file) => file.read_exact_at(into, offset),
+            Data::Embedded(bytes) => usize::try_from(offset)
+                .ok()
+                .and_then(|offset| bytes.get(offset..)?.get(..into.len()))
+                .map(|part| into.copy_from_slice(part))
+                .ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into()),
+        };
+        outcome.map_err(|error| TraceError::io("read", &self.path, error))
     }
 
     /// The header of the chunk at `offset`; `None` at the end of the file.
@@ -282,8 +304,9 @@ impl ChunkReader {
         Ok(Some(place))
     }
 
-    /// Only the meta of a chunk, not checked against the hash: for building an index quickly.
+    /// Only the meta of a chunk, not checked against the hash: to know sizes before anything is decoded.
     pub fn meta(&self, place: &ChunkPlace) -> Result<Vec<u8>, TraceError> {
+        // At most MAX_PART bytes, and within the file: `place` has checked both.
         let mut meta = vec![0; place.meta as usize];
         self.bytes_at(place.offset + CHUNK_HEADER as u64, &mut meta)?;
         Ok(meta)

@@ -5,10 +5,26 @@
 
 mod container;
 mod error;
+mod event;
 mod header;
 pub mod raw;
+mod reader;
+mod resolve;
+mod source;
+mod stats;
+mod summary;
+mod transform;
 mod varint;
+mod writer;
 mod xxh64;
 
 pub use error::TraceError;
+pub use event::{Effect, EventKind, TICK_NS, TraceEvent};
 pub use header::{FinishInfo, MachineShape, TraceHeader};
+pub use reader::{Events, Segment, Trace};
+pub use resolve::{ResolveOptions, resolve_file};
+pub use source::TraceSource;
+pub use stats::{Bucket, LivePoint, TraceStats};
+pub use summary::{ThreadInfo, TraceSummary};
+pub use transform::{CutOptions, anonymise, cut, export_csv};
+pub use writer::TraceWriter;

@@ -1,0 +1,160 @@
+//! A trace as a source of the compiler's events.
+//!
+//! Threads get dense numbers by their first event; the thread that acted just before starts them. Times are dropped but
+//! for gaps of 1 ms and more in which no thread did anything: allocators purge by the clock, so these stay, shortened in
+//! proportion to a budget.
+
+use super::event::{Effect, EventKind, TICK_NS};
+use super::reader::Trace;
+use super::summary::IDLE_TICKS;
+use crate::compile::{Action, Event, Source};
+use crate::error::WorkloadError;
+use heaplab_script::OpKind;
+
+/// The shortest gap that is kept after shortening, ns: below it a sleep is mostly the scheduler's.
+const MIN_IDLE_NS: u64 = 100_000;
+const UNSEEN: u32 = u32::MAX;
+
+/// See [`Source`].
+pub struct TraceSource<'a> {
+    trace: &'a Trace,
+    events: u64,
+    idle_budget_ns: u64,
+    dropped_ns: u64,
+}
+
+impl<'a> TraceSource<'a> {
+    /// The first `scale` (0 to 1) of the trace's events, with at most `idle_budget_ns` of idle time.
+    pub fn new(trace: &'a Trace, scale: f64, idle_budget_ns: u64) -> Result<Self, WorkloadError> {
+        if !(scale > 0.0 && scale <= 1.0) {
+            return Err(WorkloadError::Parameters(format!(
+                "scale {scale} is not possible for a recorded trace: give a number above 0, at most 1"
+            )));
+        }
+        let all = trace.summary().events;
+        let events = if scale == 1.0 {
+            all
+        } else {
+            ((all as f64 * scale) as u64).max(1)
+        };
+        Ok(Self {
+            trace,
+            events,
+            idle_budget_ns,
+            dropped_ns: 0,
+        })
+    }
+}
+
+impl Source for TraceSource<'_> {
+    fn phases(&self) -> Vec<String> {
+        self.trace
+            .marks()
+            .iter()
+            .map(|(_, name)| name.clone())
+            .collect()
+    }
+
+    fn expected_events(&self) -> u64 {
+        self.events
+    }
+
+    fn idle_dropped_ns(&self) -> u64 {
+        self.dropped_ns
+    }
+
+    fn tell<F>(&mut self, mut take: F) -> Result<(), WorkloadError>
+    where
+        F: FnMut(Event) -> Result<(), WorkloadError>,
+    {
+        let idle = self.trace.summary().idle_ns;
+        let keep = if idle > self.idle_budget_ns {
+            self.idle_budget_ns as f64 / idle as f64
+        } else {
+            1.0
+        };
+        self.dropped_ns = 0;
+        let mut numbers: Vec<u32> = Vec::new();
+        let mut threads = 0u32;
+        let mut acting = 0u32;
+        let mut last_tick = None::<u64>;
+        let marks = self.trace.marks();
+        let mut mark = 0;
+        for event in self
+            .trace
+            .events()
+            .take(usize::try_from(self.events).unwrap_or(usize::MAX))
+        {
+            let event = event?;
+            let index = event.thread as usize;
+            if index >= numbers.len() {
+                numbers.resize(index + 1, UNSEEN);
+            }
+            if numbers[index] == UNSEEN {
+                numbers[index] = threads;
+                if threads > 0 {
+                    take(Event {
+                        thread: acting,
+                        action: Action::Start { thread: threads },
+                    })?;
+                }
+                threads += 1;
+            }
+            let thread = numbers[index];
+            acting = thread;
+            while let Some((tick, _)) = marks.get(mark)
+                && *tick <= event.tick
+            {
+                take(Event {
+                    thread,
+                    action: Action::Mark { phase: mark as u32 },
+                })?;
+                mark += 1;
+            }
+            let last = last_tick.unwrap_or(event.tick);
+            let gap = event.tick.saturating_sub(last);
+            last_tick = Some(last.max(event.tick));
+            if gap >= IDLE_TICKS {
+                let whole = gap.saturating_mul(TICK_NS);
+                let kept = (whole as f64 * keep) as u64;
+                let kept = if kept >= MIN_IDLE_NS {
+                    kept.min(whole)
+                } else {
+                    0
+                };
+                self.dropped_ns = self.dropped_ns.saturating_add(whole - kept);
+                if kept > 0 {
+                    take(Event {
+                        thread,
+                        action: Action::Idle { ns: kept },
+                    })?;
+                }
+            }
+            let action = match event.kind.effect() {
+                Effect::None => continue,
+                Effect::Free => Action::Free { block: event.block },
+                Effect::Resize => Action::Realloc {
+                    block: event.block,
+                    size: event.size,
+                },
+                Effect::Alloc => {
+                    let (kind, align_log2) = match event.kind {
+                        EventKind::Calloc => (OpKind::Calloc, 0),
+                        // The page size of the machine it was recorded on.
+                        EventKind::Valloc | EventKind::Pvalloc => (OpKind::AlignedAlloc, 12),
+                        kind if kind.has_alignment() => (OpKind::AlignedAlloc, event.align_log2),
+                        _ => (OpKind::Malloc, 0),
+                    };
+                    Action::Alloc {
+                        kind,
+                        block: event.block,
+                        size: event.size,
+                        align_log2,
+                    }
+                }
+            };
+            take(Event { thread, action })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,184 @@
+//! Mutated traces: an error or a sound trace, never a panic and never much memory. The number of cases can be set with
+//! `HEAPLAB_HOSTILE_CASES` (default 100,000).
+
+use heaplab_workloads::trace::raw::{RawEvent, RawKind, RawWriter};
+use heaplab_workloads::trace::{FinishInfo, ResolveOptions, Trace, TraceHeader, resolve_file};
+use rayon::prelude::*;
+use std::path::Path;
+
+/// XXH64 as an attacker would compute it, to get behind the checksums: written down a second time on purpose.
+fn xxh64(bytes: &[u8]) -> u64 {
+    const P: [u64; 5] = [
+        11_400_714_785_074_694_791,
+        14_029_467_366_897_019_727,
+        1_609_587_929_392_839_161,
+        9_650_029_242_287_828_579,
+        2_870_177_450_012_600_261,
+    ];
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let round = |lane: u64, value: u64| {
+        lane.wrapping_add(value.wrapping_mul(P[1]))
+            .rotate_left(31)
+            .wrapping_mul(P[0])
+    };
+    let mut at = 0;
+    let mut hash = P[4];
+    if bytes.len() >= 32 {
+        let mut lanes = [P[0].wrapping_add(P[1]), P[1], 0, P[0].wrapping_neg()];
+        while at + 32 <= bytes.len() {
+            for lane in &mut lanes {
+                *lane = round(*lane, word(at));
+                at += 8;
+            }
+        }
+        hash = lanes
+            .iter()
+            .zip([1, 7, 12, 18])
+            .fold(0u64, |sum, (lane, turn)| {
+                sum.wrapping_add(lane.rotate_left(turn))
+            });
+        for lane in lanes {
+            hash = (hash ^ round(0, lane))
+                .wrapping_mul(P[0])
+                .wrapping_add(P[3]);
+        }
+    }
+    hash = hash.wrapping_add(bytes.len() as u64);
+    while at + 8 <= bytes.len() {
+        hash = (hash ^ round(0, word(at)))
+            .rotate_left(27)
+            .wrapping_mul(P[0])
+            .wrapping_add(P[3]);
+        at += 8;
+    }
+    if at + 4 <= bytes.len() {
+        let four = u64::from(u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()));
+        hash = (hash ^ four.wrapping_mul(P[0]))
+            .rotate_left(23)
+            .wrapping_mul(P[1])
+            .wrapping_add(P[2]);
+        at += 4;
+    }
+    for &byte in &bytes[at..] {
+        hash = (hash ^ u64::from(byte).wrapping_mul(P[4]))
+            .rotate_left(11)
+            .wrapping_mul(P[0]);
+    }
+    hash = (hash ^ (hash >> 33)).wrapping_mul(P[1]);
+    hash = (hash ^ (hash >> 29)).wrapping_mul(P[2]);
+    hash ^ (hash >> 32)
+}
+
+/// Makes the checksums of all chunks right again, as far as the lengths still lead from chunk to chunk.
+fn reseal(bytes: &mut [u8]) {
+    let mut at = 16;
+    while at + 32 <= bytes.len() {
+        let u32_at = |from: usize| {
+            u32::from_le_bytes(bytes[at + from..at + from + 4].try_into().unwrap()) as usize
+        };
+        let end = at + 32 + u32_at(8) + u32_at(12);
+        if end > bytes.len() || &bytes[at..at + 4] != b"HLck" {
+            return;
+        }
+        let hash = xxh64(&bytes[at..at + 24]) ^ xxh64(&bytes[at + 32..end]).rotate_left(1);
+        bytes[at + 24..at + 32].copy_from_slice(&hash.to_le_bytes());
+        at = end;
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, count: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 32) as usize) % count.max(1)
+    }
+}
+
+fn originals(folder: &Path) -> Vec<Vec<u8>> {
+    let (raw, out) = (folder.join("t.raw"), folder.join("t.hltrace"));
+    let mut writer = RawWriter::create(&raw, &TraceHeader::default()).unwrap();
+    for thread in 0..2u32 {
+        writer.thread_start(thread, thread, 0).unwrap();
+        writer.thread_name(thread, "name").unwrap();
+        let mut events = Vec::new();
+        for index in 0..30u64 {
+            let address = 0x1000 * (u64::from(thread) + 1) + index / 2 * 16;
+            let kind = if index % 2 == 0 {
+                RawKind::Malloc
+            } else {
+                RawKind::Free
+            };
+            let size = if index % 2 == 0 { index } else { 0 };
+            events.push(RawEvent {
+                time_ns: index * 100,
+                address,
+                size,
+                kind,
+                align_log2: 0,
+            });
+        }
+        writer.events(thread, &events).unwrap();
+    }
+    writer.mark(5, "mark").unwrap();
+    writer.finish(FinishInfo::default()).unwrap();
+    resolve_file(&raw, &out, &ResolveOptions::default(), &mut |_, _| {}).unwrap();
+    vec![std::fs::read(raw).unwrap(), std::fs::read(out).unwrap()]
+}
+
+#[test]
+fn mutated_files_never_panic() {
+    let cases: u64 = std::env::var("HEAPLAB_HOSTILE_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(100_000);
+    let folder = tempfile::tempdir().unwrap();
+    let originals = originals(folder.path());
+    let opened: u64 = (0..cases)
+        .into_par_iter()
+        .map_init(
+            || tempfile::tempdir().unwrap(),
+            |folder, case| {
+                let mut random = Random(case.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                random.below(1);
+                let mut bytes = originals[case as usize % 2].clone();
+                for _ in 0..1 + random.below(4) {
+                    let at = random.below(bytes.len());
+                    match random.below(4) {
+                        0 => bytes[at] ^= 1 << random.below(8),
+                        1 => bytes[at] = random.below(256) as u8,
+                        2 => bytes[at] = [0, 0xff, 0x7f, 0x80][random.below(4)],
+                        _ => {
+                            let to = random.below(bytes.len());
+                            let length = random.below(16).min(bytes.len() - at.max(to));
+                            bytes.copy_within(at..at + length, to);
+                        }
+                    }
+                }
+                if random.below(8) == 0 {
+                    bytes.truncate(random.below(bytes.len()));
+                }
+                // Most cases must get behind the checksum, or only the checksum is tested.
+                if random.below(4) != 0 {
+                    reseal(&mut bytes);
+                }
+                let path = folder.path().join("m.hltrace");
+                std::fs::write(&path, &bytes).unwrap();
+                let Ok(trace) = Trace::open(&path) else {
+                    return 0;
+                };
+                let Ok(_) = trace.verify(&mut |_, _| {}) else {
+                    return 0;
+                };
+                let stats = trace.stats(&mut |_, _| {}).unwrap();
+                assert!(stats.allocations <= 60);
+                1
+            },
+        )
+        .sum();
+    println!("{cases} mutated files, {opened} of them still sound");
+    assert!(opened > 0, "some mutations are harmless");
+}

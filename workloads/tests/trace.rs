@@ -1,0 +1,596 @@
+//! Traces: what was recorded is what is read, replayed and verified; what is damaged is an error that says where.
+
+mod common;
+
+use common::{follow_order, interpret};
+use heaplab_script::Script;
+use heaplab_workloads::trace::raw::{RawEvent, RawKind, RawWriter};
+use heaplab_workloads::trace::{
+    CutOptions, EventKind, FinishInfo, MachineShape, ResolveOptions, Trace, TraceEvent,
+    TraceHeader, TraceSummary, anonymise, cut, export_csv, resolve_file,
+};
+use heaplab_workloads::{Params, Workload};
+use proptest::prelude::*;
+use std::collections::HashMap;
+use std::path::Path;
+
+fn header() -> TraceHeader {
+    TraceHeader {
+        created: "2026-01-01T00:00:00Z".into(),
+        tool: "test".into(),
+        machine: MachineShape {
+            cpus: 2,
+            page_size: 4096,
+            ..MachineShape::default()
+        },
+        allocator: "/opt/secret-allocator.so".into(),
+        argv: vec!["/opt/secret-program".into(), "--secret-flag".into()],
+    }
+}
+
+fn event(time_ns: u64, kind: RawKind, address: u64, size: u64) -> RawEvent {
+    RawEvent {
+        time_ns,
+        address,
+        size,
+        kind,
+        align_log2: 0,
+    }
+}
+
+/// Writes a raw file from streams of threads, each in pieces of `piece` events, and resolves it.
+fn record(folder: &Path, streams: &[Vec<RawEvent>], piece: usize) -> (Trace, TraceSummary) {
+    let raw = folder.join("t.raw");
+    let out = folder.join("t.hltrace");
+    let mut writer = RawWriter::create(&raw, &header()).unwrap();
+    for (thread, events) in streams.iter().enumerate() {
+        let thread = thread as u32;
+        let start = events.first().map_or(0, |event| event.time_ns);
+        writer.thread_start(thread, 1000 + thread, start).unwrap();
+        writer.thread_name(thread, "secret-thread").unwrap();
+        for part in events.chunks(piece) {
+            writer.events(thread, part).unwrap();
+        }
+        writer.thread_end(thread, u64::MAX / 4).unwrap();
+    }
+    writer.mark(0, "secret-mark").unwrap();
+    writer.note("secret-note").unwrap();
+    writer
+        .finish(FinishInfo {
+            exit_status: Some(0),
+            ..FinishInfo::default()
+        })
+        .unwrap();
+    let summary = resolve_file(&raw, &out, &ResolveOptions::default(), &mut |_, _| {}).unwrap();
+    (Trace::open(&out).unwrap(), summary)
+}
+
+fn all(trace: &Trace) -> Vec<TraceEvent> {
+    trace.events().collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn one_thread_keeps_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut aligned = event(300, RawKind::PosixMemalign, 0x3000, 50);
+    aligned.align_log2 = 6;
+    let stream = vec![
+        event(100, RawKind::Malloc, 0x1000, 10),
+        event(200, RawKind::Calloc, 0x2000, 20),
+        aligned,
+        event(400, RawKind::ReallocBegin, 0x1000, 0),
+        event(500, RawKind::ReallocEnd, 0x4000, 100),
+        event(600, RawKind::Malloc, 0x1000, 30),
+        event(700, RawKind::Free, 0x3000, 0),
+        event(800, RawKind::ReallocBegin, 0, 0),
+        event(900, RawKind::ReallocEnd, 0x5000, 5),
+        event(1000, RawKind::ReallocBegin, 0x5000, 0),
+        event(1100, RawKind::ReallocEnd, 0, 1 << 60),
+        event(1200, RawKind::FreeSized, 0x5000, 0),
+        event(1300, RawKind::ReallocBegin, 0x2000, 0),
+        event(1400, RawKind::ReallocEnd, 0, 0),
+        event(1500, RawKind::FailedAlloc, 0, 7),
+        event(1600, RawKind::Free, 0, 0),
+    ];
+    let mut stream = stream;
+    stream[10].size = 1 << 40;
+    let (trace, summary) = record(folder.path(), &[stream], 3);
+    assert!(summary.complete, "{:?}", summary.missing);
+    let seen: Vec<_> = all(&trace)
+        .iter()
+        .map(|event| {
+            (
+                event.tick,
+                event.kind,
+                event.block,
+                event.size,
+                event.align_log2,
+            )
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (1, EventKind::Malloc, 0, 10, 0),
+            (2, EventKind::Calloc, 1, 20, 0),
+            (3, EventKind::PosixMemalign, 2, 50, 6),
+            (5, EventKind::Realloc, 0, 100, 0),
+            (6, EventKind::Malloc, 3, 30, 0),
+            (7, EventKind::Free, 2, 50, 6),
+            (9, EventKind::ReallocNew, 2, 5, 0),
+            (11, EventKind::Failed, 0, 1 << 40, 0),
+            (12, EventKind::FreeSized, 2, 5, 0),
+            (14, EventKind::ReallocFree, 1, 20, 0),
+            (15, EventKind::Failed, 0, 7, 0),
+        ]
+    );
+    assert_eq!(
+        (
+            summary.allocations,
+            summary.frees,
+            summary.reallocs,
+            summary.failed
+        ),
+        (5, 3, 1, 2)
+    );
+    assert_eq!(
+        (summary.peak_live_bytes, summary.end_live_bytes),
+        (200, 130)
+    );
+    assert_eq!(trace.header().argv, header().argv);
+    trace.verify(&mut |_, _| {}).unwrap();
+}
+
+#[test]
+fn the_alternation_of_addresses_wins_over_time() {
+    let folder = tempfile::tempdir().unwrap();
+    // Thread 1 frees at 1,000 what thread 0's late stamp says was allocated at 9,000; and thread 1's allocation at the
+    // same address (stamped 1,500) can only come after that free.
+    let streams = [
+        vec![event(9_000, RawKind::Malloc, 0x1000, 10)],
+        vec![
+            event(1_000, RawKind::Free, 0x1000, 0),
+            event(1_500, RawKind::Malloc, 0x1000, 20),
+        ],
+        vec![
+            event(1_200, RawKind::Malloc, 0x2000, 1),
+            event(9_500, RawKind::Free, 0x2000, 0),
+        ],
+    ];
+    let (trace, summary) = record(folder.path(), &streams, 10);
+    let order: Vec<_> = all(&trace)
+        .iter()
+        .map(|event| (event.thread, event.kind))
+        .collect();
+    let expected = [
+        (2, EventKind::Malloc),
+        (0, EventKind::Malloc),
+        (1, EventKind::Free),
+        (1, EventKind::Malloc),
+        (2, EventKind::Free),
+    ];
+    assert_eq!(order, expected);
+    assert_eq!(
+        (
+            summary.foreign_frees,
+            summary.lost_frees,
+            summary.remote_frees
+        ),
+        (0, 0, 1)
+    );
+}
+
+#[test]
+fn what_was_never_recorded_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let streams = [vec![
+        event(100, RawKind::Free, 0x9000, 0),
+        event(200, RawKind::Malloc, 0x1000, 10),
+        event(300, RawKind::Malloc, 0x1000, 20),
+        event(400, RawKind::ReallocBegin, 0x8000, 0),
+        event(500, RawKind::ReallocEnd, 0x8000, 30),
+        event(600, RawKind::Free, 0x8000, 0),
+    ]];
+    let (trace, summary) = record(folder.path(), &streams, 10);
+    assert_eq!((summary.foreign_frees, summary.lost_frees), (2, 1));
+    assert_eq!((summary.allocations, summary.frees), (3, 1));
+    trace.verify(&mut |_, _| {}).unwrap();
+}
+
+/// Streams of threads, and what really happened in its order.
+type Execution = (Vec<Vec<RawEvent>>, Vec<(u32, RawKind)>);
+
+/// A possible execution of some threads over a set of addresses. Stamps are late for allocations and early for frees, as
+/// far as real ones can be: never beyond the neighbours in the same thread or at the same address. `skew` is how far the
+/// clocks of the threads are apart, in steps.
+fn execution(choices: &[(u8, u8, u8, u16)], skew: u64) -> Execution {
+    const STEP: u64 = 1_000;
+    let mut live: HashMap<u64, usize> = HashMap::new();
+    let steps: Vec<_> = choices
+        .iter()
+        .map(|&(who, what, late, which)| {
+            let (thread, address) = (usize::from(who) % 4, 0x10_0000 + u64::from(which % 24) * 16);
+            let kinds = match live.get(&address) {
+                None => {
+                    live.insert(address, thread);
+                    &[RawKind::Malloc][..]
+                }
+                Some(_) if what % 4 == 0 => &[RawKind::ReallocBegin, RawKind::ReallocEnd][..],
+                Some(_) => {
+                    live.remove(&address);
+                    &[RawKind::Free][..]
+                }
+            };
+            (thread, address, kinds, u64::from(late), u64::from(what))
+        })
+        .collect();
+    let mut streams = vec![Vec::new(); 4];
+    let mut truth = Vec::new();
+    let mut last_of: HashMap<u64, usize> = HashMap::new();
+    let mut last_in = [0usize; 4];
+    for (index, &(thread, address, kinds, shift, what)) in steps.iter().enumerate() {
+        let next = (index + 1..steps.len())
+            .find(|&later| steps[later].0 == thread || steps[later].1 == address)
+            .unwrap_or(steps.len());
+        let before = last_in[thread].max(last_of.get(&address).copied().unwrap_or(0));
+        let moment = 1_000_000 + index as u64 * STEP;
+        // Half of the way at most, so that a late and an early stamp do not pass each other.
+        let late = shift.min((next - index) as u64 * 8) * STEP / 17;
+        let early = shift.min((index - before) as u64 * 8) * STEP / 17;
+        let time = if kinds == [RawKind::Malloc] {
+            moment + late
+        } else {
+            moment - early
+        };
+        let time = time + skew * STEP * thread as u64;
+        for &kind in kinds {
+            let size = match kind {
+                RawKind::Malloc => what,
+                RawKind::ReallocEnd => 77,
+                _ => 0,
+            };
+            streams[thread].push(event(time, kind, address, size));
+        }
+        truth.push((thread as u32, kinds[kinds.len() - 1]));
+        last_in[thread] = index;
+        last_of.insert(address, index);
+    }
+    (streams, truth)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    /// Nothing is lost, nothing is invented, each thread keeps its order, and the trace replays.
+    #[test]
+    fn late_and_early_stamps_resolve(
+        choices in prop::collection::vec(any::<(u8, u8, u8, u16)>(), 1..300),
+        piece in 1usize..40,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let (streams, truth) = execution(&choices, 0);
+        let (trace, summary) = record(folder.path(), &streams, piece);
+        let count = |kind| truth.iter().filter(|(_, found)| *found == kind).count() as u64;
+        prop_assert_eq!(summary.foreign_frees + summary.lost_frees, 0);
+        prop_assert_eq!(summary.allocations, count(RawKind::Malloc));
+        prop_assert_eq!(summary.frees, count(RawKind::Free));
+        prop_assert_eq!(summary.reallocs, count(RawKind::ReallocEnd));
+        let mut kinds: HashMap<u32, Vec<EventKind>> = HashMap::new();
+        for event in all(&trace) {
+            kinds.entry(event.thread).or_default().push(event.kind);
+        }
+        for (thread, kinds) in kinds {
+            let expected: Vec<_> = truth
+                .iter()
+                .filter(|(found, _)| *found == thread)
+                .map(|(_, kind)| match kind {
+                    RawKind::Malloc => EventKind::Malloc,
+                    RawKind::Free => EventKind::Free,
+                    _ => EventKind::Realloc,
+                })
+                .collect();
+            prop_assert_eq!(kinds, expected);
+        }
+        replays(folder.path(), &trace, &summary);
+    }
+
+    /// Clocks that are apart can make events look impossible: then they are counted, and what is kept still replays.
+    #[test]
+    fn skewed_clocks_give_a_sound_trace(
+        choices in prop::collection::vec(any::<(u8, u8, u8, u16)>(), 1..300),
+        skew in 1u64..40,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let (streams, truth) = execution(&choices, skew);
+        let (trace, summary) = record(folder.path(), &streams, 20);
+        let count = |kind| truth.iter().filter(|(_, found)| *found == kind).count() as u64;
+        let foreign_reallocs = count(RawKind::ReallocEnd) - summary.reallocs;
+        prop_assert_eq!(summary.allocations, count(RawKind::Malloc) + foreign_reallocs);
+        let foreign_frees = summary.foreign_frees - foreign_reallocs;
+        prop_assert_eq!(summary.frees + foreign_frees, count(RawKind::Free));
+        replays(folder.path(), &trace, &summary);
+    }
+}
+
+/// The trace is sound, and so is its script under several interleavings.
+fn replays(folder: &Path, trace: &Trace, summary: &TraceSummary) {
+    trace.verify(&mut |_, _| {}).unwrap();
+    let path = folder.join("t.hltrace");
+    let workload = Workload::resolve(path.to_str().unwrap()).unwrap();
+    let script = workload
+        .compile(&Params::default(), folder, &mut |_, _| {})
+        .unwrap();
+    assert_eq!(script.info.peak_live_bytes, summary.peak_live_bytes);
+    assert_eq!(script.info.allocations, summary.allocations);
+    let script = Script::open(&script.path).unwrap();
+    follow_order(&script);
+    interpret(&script, |count| count / 2);
+    interpret(&script, |_| 0);
+}
+
+/// A longer load over several segments and threads.
+fn long_streams(events: usize) -> Vec<Vec<RawEvent>> {
+    let mut streams = vec![Vec::new(); 3];
+    let mut state = 1u64;
+    let mut next = 0x7000_0000u64;
+    let mut live: Vec<u64> = Vec::new();
+    for index in 0..events {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let thread = (state >> 40) as usize % 3;
+        let time = index as u64 * 120 + if index > events / 2 { 50_000_000 } else { 0 };
+        if live.len() < 1000 || state >> 63 == 0 {
+            next += 16 * (1 + (state >> 50) % 8);
+            live.push(next);
+            streams[thread].push(event(time, RawKind::Malloc, next, (state >> 30) % 500));
+        } else {
+            let address = live.swap_remove((state >> 20) as usize % live.len());
+            streams[thread].push(event(time, RawKind::Free, address, 0));
+        }
+    }
+    streams
+}
+
+#[test]
+fn segments_statistics_and_the_script_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trace, summary) = record(folder.path(), &long_streams(300_000), 5_000);
+    assert!(trace.segments().len() >= 3);
+    assert_eq!(trace.verify(&mut |_, _| {}).unwrap(), summary);
+    let stats = trace.stats(&mut |_, _| {}).unwrap();
+    assert_eq!(
+        (stats.allocations, stats.frees),
+        (summary.allocations, summary.frees)
+    );
+    assert_eq!(
+        stats.sizes.iter().map(|bucket| bucket.count).sum::<u64>(),
+        summary.allocations
+    );
+    assert_eq!(
+        stats
+            .lifetimes_ns
+            .iter()
+            .map(|bucket| bucket.count)
+            .sum::<u64>(),
+        summary.frees
+    );
+    assert_eq!(stats.threads, 3);
+    assert!(stats.live_curve.len() > 256);
+    assert_eq!(
+        stats.live_curve.last().unwrap().live_bytes,
+        summary.end_live_bytes
+    );
+    assert!(
+        (40_000_000..60_000_000).contains(&stats.idle_ns),
+        "{}",
+        stats.idle_ns
+    );
+    let bytes = std::fs::metadata(folder.path().join("t.hltrace"))
+        .unwrap()
+        .len();
+    assert!(
+        bytes < 300_000 * 4,
+        "{bytes} bytes for 300000 random events"
+    );
+
+    let path = folder.path().join("t.hltrace");
+    let workload = Workload::resolve(path.to_str().unwrap()).unwrap();
+    let script = workload
+        .compile(&Params::default(), folder.path(), &mut |_, _| {})
+        .unwrap();
+    follow_order(&Script::open(&script.path).unwrap());
+    assert_eq!(script.info.calls, summary.allocations + summary.frees);
+    assert_eq!(
+        script.info.idle_ns + script.info.idle_dropped_ns,
+        summary.idle_ns
+    );
+    let short = Params {
+        idle_budget_ns: 10_000_000,
+        scale: 0.75,
+        ..Params::default()
+    };
+    let short = workload
+        .compile(&short, folder.path(), &mut |_, _| {})
+        .unwrap();
+    assert!(
+        (9_000_000..=10_000_000).contains(&short.info.idle_ns),
+        "{:?}",
+        short.info
+    );
+    assert_eq!(short.info.calls, 225_000);
+    let error = workload
+        .compile(
+            &Params {
+                threads: Some(8),
+                ..Params::default()
+            },
+            folder.path(),
+            &mut |_, _| {},
+        )
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("3 recorded threads"), "{error}");
+}
+
+#[test]
+fn cuts_replay_and_keep_the_live_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trace, summary) = record(folder.path(), &long_streams(200_000), 5_000);
+    let part = folder.path().join("part.hltrace");
+    let options = CutOptions {
+        from_event: Some(50_000),
+        to_event: Some(150_000),
+        ..CutOptions::default()
+    };
+    cut(&trace, &part, &options, &mut |_, _| {}).unwrap();
+    let cut_trace = Trace::open(&part).unwrap();
+    let cut_summary = cut_trace.verify(&mut |_, _| {}).unwrap();
+    let mut live_at = (0i64, 0i64);
+    for (index, event) in all(&trace).iter().enumerate() {
+        let change = match event.kind {
+            EventKind::Malloc => event.size as i64,
+            _ => -(event.size as i64),
+        };
+        if index < 50_000 {
+            live_at.0 += change;
+        }
+        if index < 150_000 {
+            live_at.1 += change;
+        }
+    }
+    assert_eq!(cut_summary.end_live_bytes as i64, live_at.1);
+    let prelude = cut_summary.events - 100_000;
+    let first: u64 = all(&cut_trace)
+        .iter()
+        .take(prelude as usize)
+        .map(|event| event.size)
+        .sum();
+    assert_eq!(first as i64, live_at.0);
+    assert!(cut_summary.complete && summary.complete);
+
+    let by_time = CutOptions {
+        from_ns: Some(1_000_000),
+        to_ns: Some(2_000_000),
+        ..CutOptions::default()
+    };
+    cut(&trace, &part, &by_time, &mut |_, _| {}).unwrap();
+    Trace::open(&part).unwrap().verify(&mut |_, _| {}).unwrap();
+    let empty = CutOptions {
+        from_event: Some(1 << 40),
+        ..CutOptions::default()
+    };
+    let nothing = folder.path().join("nothing.hltrace");
+    let error = cut(&trace, &nothing, &empty, &mut |_, _| {})
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("the part is empty"), "{error}");
+    assert!(!nothing.exists());
+}
+
+#[test]
+fn anonymised_traces_hold_nothing_of_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trace, summary) = record(folder.path(), &long_streams(2_000), 500);
+    let bare = folder.path().join("bare.hltrace");
+    anonymise(&trace, &bare, &mut |_, _| {}).unwrap();
+    let bytes = std::fs::read(&bare).unwrap();
+    // Chunks of text are too short to be compressed beyond recognition only if nothing was compressed: so look at what a
+    // reader sees as well as at the bytes.
+    let copy = Trace::open(&bare).unwrap();
+    let seen = format!(
+        "{:?}{:?}{:?}{:?}{:?}",
+        copy.header(),
+        copy.names(),
+        copy.marks(),
+        copy.notes(),
+        copy.summary()
+    );
+    assert!(!seen.contains("secret") && !seen.contains("2026"), "{seen}");
+    assert!(!bytes.windows(6).any(|window| window == b"secret"));
+    assert!(format!("{:?}{:?}", trace.header(), trace.notes()).contains("secret"));
+    assert_eq!(all(&copy), all(&trace));
+    assert_eq!(copy.summary().allocations, summary.allocations);
+}
+
+#[test]
+fn the_table_has_a_line_for_each_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let streams = [vec![
+        event(100, RawKind::Malloc, 0x1000, 10),
+        event(200, RawKind::Free, 0x1000, 0),
+        event(300, RawKind::Malloc, 0x1000, 20),
+    ]];
+    let (trace, _) = record(folder.path(), &streams, 10);
+    let mut out = Vec::new();
+    export_csv(&trace, &mut out, &mut |_, _| {}).unwrap();
+    let expected = "event,time_ns,thread,call,block,size,alignment\n\
+                    0,100,0,malloc,1,10,0\n1,200,0,free,1,10,0\n2,300,0,malloc,2,20,0\n";
+    assert_eq!(String::from_utf8(out).unwrap(), expected);
+}
+
+#[test]
+fn cut_off_files_are_read_as_far_as_they_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trace, summary) = record(folder.path(), &long_streams(300_000), 5_000);
+    drop(trace);
+    for name in ["t.raw", "t.hltrace"] {
+        let bytes = std::fs::read(folder.path().join(name)).unwrap();
+        let part = folder.path().join("part.hltrace");
+        std::fs::write(&part, &bytes[..bytes.len() * 3 / 4]).unwrap();
+        let trace = Trace::open(&part).unwrap();
+        let found = trace.verify(&mut |_, _| {}).unwrap();
+        assert!(
+            !found.complete && !found.missing.is_empty(),
+            "{name}: {found:?}"
+        );
+        assert!(
+            found.events > summary.events / 4 && found.events < summary.events,
+            "{name}"
+        );
+        let workload = Workload::resolve(part.to_str().unwrap()).unwrap();
+        workload
+            .compile(&Params::default(), folder.path(), &mut |_, _| {})
+            .unwrap();
+    }
+    // A recording without its end is complete but for that.
+    let bytes = std::fs::read(folder.path().join("t.raw")).unwrap();
+    let part = folder.path().join("part.hltrace");
+    std::fs::write(&part, &bytes).unwrap();
+    assert_eq!(Trace::open(&part).unwrap().summary().events, summary.events);
+}
+
+#[test]
+fn errors_say_what_and_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.hltrace");
+    let error = |path: &Path| Trace::open(path).unwrap_err().to_string();
+    assert!(error(&path).starts_with("cannot open"), "{}", error(&path));
+    std::fs::write(&path, b"hello").unwrap();
+    assert!(
+        error(&path).contains("is not a heaplab trace"),
+        "{}",
+        error(&path)
+    );
+    std::fs::write(&path, [0u8; 100]).unwrap();
+    assert!(
+        error(&path).contains("first bytes are not HLTRACE"),
+        "{}",
+        error(&path)
+    );
+    let (_, _) = record(folder.path(), &long_streams(2_000), 500);
+    let good = std::fs::read(folder.path().join("t.hltrace")).unwrap();
+    let mut newer = good.clone();
+    newer[8] = 9;
+    std::fs::write(&path, &newer).unwrap();
+    assert!(
+        error(&path).contains("format version 9"),
+        "{}",
+        error(&path)
+    );
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    std::fs::write(&path, &flipped).unwrap();
+    let outcome = Trace::open(&path).and_then(|trace| trace.verify(&mut |_, _| {}));
+    let text = outcome.unwrap_err().to_string();
+    assert!(text.contains("is damaged at byte"), "{text}");
+}
