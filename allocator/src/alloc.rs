@@ -309,7 +309,10 @@ pub unsafe fn reallocate_exact(block: *mut u8, old: usize, size: usize) -> *mut 
 /// As [`reallocate`].
 unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
     let grows = size > old;
-    let moved = if grows && size > GROWING && old >= PAGE_SIZE {
+    // Small steps promise more of them, and room behind makes those free. Doubling gains nothing from
+    // room and is better off with memory that is resident already.
+    let small_step = grows && size < old + old / 2;
+    let moved = if small_step && size > GROWING && old >= PAGE_SIZE {
         let (moved, _) = HEAP.allocate_growing(size);
         if moved.is_null() { no_memory() } else { moved }
     } else {

@@ -344,6 +344,7 @@ impl Inner {
         let table = self.table(heap);
         let mut id = self.dirty.best_fit(table, wanted);
         if id == 0 {
+            self.bound_resident(heap, wanted);
             id = self.clean.best_fit(table, wanted);
         }
         if id == 0 {
@@ -415,6 +416,7 @@ impl Inner {
         }
         let table = self.table(heap);
         let roomy = pages.saturating_mul(2);
+        self.bound_resident(heap, pages);
         let mut id = self.clean.longest();
         // SAFETY: numbers of the free lists have records.
         let long_enough = |id: u32| id != 0 && unsafe { (*table.get(id)).pages as usize } >= roomy;

@@ -79,6 +79,22 @@ impl Inner {
         }
     }
 
+    /// Called before `pages` that are not resident are put to use: what is resident stays within an
+    /// eighth above the window's peak demand. Without this, free runs that never fit again (vectors
+    /// that double, shifting sizes) would pile up until the window ends.
+    pub(crate) fn bound_resident<O: Os>(&mut self, heap: &PageHeap<O>, pages: usize) {
+        if DECAY_MS.load(Ordering::Relaxed) < 0 {
+            return;
+        }
+        let demand = self.in_use + pages;
+        let peak = self.peak_in_use.max(demand);
+        let limit = peak + peak / 8 + KEEP_PAGES;
+        let excess = (demand + self.dirty.pages).saturating_sub(limit);
+        if excess > 0 {
+            self.release(heap, excess);
+        }
+    }
+
     fn close_window(&mut self) {
         self.highest = self.highest.max(self.peak_in_use);
         self.peak_in_use = self.in_use;
