@@ -1,0 +1,130 @@
+//! Builds the preload library once as it is shipped, compiles C and C++ programs, and runs
+//! programs with and without the library.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+fn manifest() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A folder for this test file's products, under the target folder.
+pub fn scratch() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("spanalloc");
+    std::fs::create_dir_all(&folder).expect("the target folder is writable");
+    folder
+}
+
+/// Path of `libspanalloc_preload.so`, built with the profile that is shipped.
+pub fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let target = scratch().join("target");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
+            .args([
+                "build",
+                "--quiet",
+                "--profile",
+                "embedded",
+                "-p",
+                "spanalloc-preload",
+            ])
+            .arg("--manifest-path")
+            .arg(manifest().join("Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&target)
+            .env_remove("RUSTC_WORKSPACE_WRAPPER")
+            .env_remove("CLIPPY_ARGS")
+            .env_remove("RUSTFLAGS");
+        let status = cargo.status().expect("cargo runs");
+        assert!(status.success(), "the preload library does not build");
+        let library = target.join("embedded/libspanalloc_preload.so");
+        assert!(library.exists(), "{} was not built", library.display());
+        library
+    })
+}
+
+/// Whether a program is installed.
+pub fn installed(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join(program).exists())
+    })
+}
+
+/// Compiles `source` (C, or C++ when `name` ends in `.cpp`) and returns the program's path.
+pub fn compile(name: &str, source: &str) -> PathBuf {
+    let folder = scratch();
+    let file = folder.join(name);
+    let program = folder.join(name.replace('.', "_"));
+    std::fs::write(&file, source).expect("the target folder is writable");
+    let compiler = if name.ends_with(".cpp") { "g++" } else { "cc" };
+    let output = Command::new(compiler)
+        .args([
+            "-O1",
+            "-g",
+            "-fno-builtin",
+            "-pthread",
+            "-Wno-free-nonheap-object",
+            "-w",
+        ])
+        .arg("-I")
+        .arg(manifest().join("../include"))
+        .arg(&file)
+        .arg("-o")
+        .arg(&program)
+        .arg("-ldl")
+        .output()
+        .unwrap_or_else(|error| panic!("{compiler} does not run ({error}): install gcc and g++"));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    program
+}
+
+/// A command with the library preloaded.
+pub fn preloaded(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env("LD_PRELOAD", library()).stdin(Stdio::null());
+    command
+}
+
+/// Runs a program with the library and expects it to succeed; returns its output.
+pub fn passes(command: &mut Command) -> Output {
+    let output = command.output().expect("the program starts");
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// Runs a command with and without the library: status and standard output must be equal.
+pub fn same(program: &str, arguments: &[&str]) {
+    let plain = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{program} does not run: {error}"));
+    let ours = preloaded(program)
+        .args(arguments)
+        .output()
+        .expect("the program starts");
+    assert_eq!(
+        plain.status,
+        ours.status,
+        "{}",
+        String::from_utf8_lossy(&ours.stderr)
+    );
+    assert!(
+        plain.stdout == ours.stdout,
+        "{program} {arguments:?} prints something else"
+    );
+}
