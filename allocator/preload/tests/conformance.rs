@@ -1,0 +1,404 @@
+//! C programs that check what C, POSIX and glibc's manual promise, run on the library.
+
+mod common;
+
+use common::{compile, library, passes, preloaded};
+use std::os::unix::process::ExitStatusExt;
+
+fn runs(name: &str, source: &str) {
+    passes(&mut preloaded(compile(name, source)));
+}
+
+/// Common opening of the C programs: a check that prints its line and fails.
+const HEAD: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <dlfcn.h>
+#define CHECK(c) do { if (!(c)) { fprintf(stderr, "line %d: %s\n", __LINE__, #c); _exit(1); } } while (0)
+void free_sized(void *, size_t);
+void free_aligned_sized(void *, size_t, size_t);
+"#;
+
+fn program(name: &str, body: &str) {
+    runs(name, &format!("{HEAD}{body}"));
+}
+
+#[test]
+fn arguments_results_and_errno() {
+    program(
+        "semantics.c",
+        r#"
+volatile size_t huge = SIZE_MAX;
+int main(void) {
+    void *a = malloc(0), *b = malloc(0);
+    CHECK(a && b && a != b);
+    errno = 77; free(a); free(b); free(NULL); CHECK(errno == 77);
+    errno = 0; CHECK(!malloc(huge)); CHECK(errno == ENOMEM);
+    errno = 0; CHECK(!malloc((size_t)PTRDIFF_MAX + 1)); CHECK(errno == ENOMEM);
+    errno = 0; CHECK(!calloc(huge / 2, 3)); CHECK(errno == ENOMEM);
+    errno = 0; CHECK(!reallocarray(NULL, huge / 2, 3)); CHECK(errno == ENOMEM);
+    errno = 0; CHECK(!aligned_alloc(24, 10)); CHECK(errno == EINVAL);
+    void *out = (void *)0x1234;
+    errno = 55;
+    CHECK(posix_memalign(&out, 3, 10) == EINVAL && out == (void *)0x1234);
+    CHECK(posix_memalign(&out, 4, 10) == EINVAL && out == (void *)0x1234);
+    CHECK(posix_memalign(&out, 0, 10) == EINVAL && out == (void *)0x1234);
+    CHECK(posix_memalign(&out, 64, huge - 100) == ENOMEM && out == (void *)0x1234);
+    CHECK(errno == 55);
+    for (size_t align = sizeof(void *); align <= 4 << 20; align *= 2)
+        for (size_t size = 0; size < 40000; size = size * 3 + 1) {
+            CHECK(posix_memalign(&out, align, size) == 0 && (uintptr_t)out % align == 0);
+            CHECK(malloc_usable_size(out) >= size);
+            memset(out, 1, malloc_usable_size(out));
+            void *second = aligned_alloc(align, size);
+            CHECK((uintptr_t)second % align == 0 && second != out);
+            free_aligned_sized(second, align, size);
+            free(out);
+        }
+    for (size_t size = 0; size < 3000000; size = size * 5 / 4 + 1) {
+        char *p = malloc(size);
+        CHECK((uintptr_t)p % (size > 8 ? 16 : 8) == 0);
+        size_t usable = malloc_usable_size(p);
+        CHECK(usable >= size);
+        memset(p, 0xA5, usable);
+        char *q = realloc(p, size * 2 + 1);
+        for (size_t i = 0; i < size; i++) CHECK(q[i] == (char)0xA5);
+        q = realloc(q, size / 3 + 1);
+        for (size_t i = 0; i < size / 3; i++) CHECK(q[i] == (char)0xA5);
+        free(q);
+        char *z = calloc(size, 1);
+        for (size_t i = 0; i < size; i++) CHECK(z[i] == 0);
+        memset(z, 1, malloc_usable_size(z));
+        free_sized(z, size);
+    }
+    CHECK(realloc(malloc(10), 0) == NULL);
+    char *keep = malloc(100); strcpy(keep, "kept");
+    errno = 0; CHECK(!realloc(keep, huge - 4096) && errno == ENOMEM && !strcmp(keep, "kept"));
+    char *shrunk = realloc(malloc(1000), 600); free_sized(shrunk, 600);
+    CHECK((uintptr_t)valloc(1) % 4096 == 0 && (uintptr_t)pvalloc(1) % 4096 == 0);
+    CHECK((uintptr_t)memalign(48, 1) % 64 == 0);
+    CHECK(mallopt(M_TRIM_THRESHOLD, 1) == 1 && mallopt(12345, 1) == 0);
+    return 0;
+}
+"#,
+    );
+}
+
+#[test]
+fn statistics_are_true_and_memory_goes_back() {
+    let source = r#"
+#include "spanalloc.h"
+static long resident(void) {
+    long pages = 0; FILE *f = fopen("/proc/self/statm", "r");
+    CHECK(f && fscanf(f, "%*s %ld", &pages) == 1); fclose(f); return pages * 4096;
+}
+int main(void) {
+    static char *blocks[20000];
+    struct mallinfo2 before = mallinfo2();
+    for (int i = 0; i < 20000; i++) { blocks[i] = malloc(4096); memset(blocks[i], 1, 4096); }
+    struct mallinfo2 full = mallinfo2();
+    CHECK(full.uordblks - before.uordblks >= 20000u * 4096 && full.uordblks - before.uordblks < 22000u * 4096);
+    long high = resident();
+    for (int i = 0; i < 20000; i++) free(blocks[i]);
+    malloc_trim(0);
+    CHECK(resident() < high - (70L << 20));
+    CHECK(mallinfo2().uordblks < before.uordblks + (1 << 20));
+    char json[65536]; size_t n = spanalloc_stats_json(json, sizeof json);
+    CHECK(n == strlen(json) && json[0] == '{' && json[n - 1] == '}' && strstr(json, "\"decay_ms\":250"));
+    char tiny[8]; CHECK(spanalloc_stats_json(tiny, 8) > 8 && strlen(tiny) == 7);
+    CHECK(spanalloc_version()[0] && spanalloc_heap_profile("x") == ENOTSUP);
+    spanalloc_release_memory();
+    char *text; size_t length; FILE *f = open_memstream(&text, &length);
+    CHECK(malloc_info(0, f) == 0 && malloc_info(1, f) == -1); fclose(f);
+    CHECK(strstr(text, "<malloc version") && strstr(text, "</malloc>"));
+    malloc_stats();
+    return 0;
+}
+"#;
+    let program = compile("statistics.c", &format!("{HEAD}{source}"));
+    passes(preloaded(program).env("SPANALLOC_CONF", "decay_ms=250"));
+}
+
+#[test]
+fn life_cycle_constructors_destructors_threads_and_exit() {
+    program(
+        "lifecycle.c",
+        r#"
+static char *early;
+static pthread_key_t keys[3];
+static void use(void) { for (int i = 1; i < 200; i++) { char *p = calloc(1, i * 7); CHECK(p && !p[i]); free(p); } }
+__attribute__((constructor)) static void first(void) { early = strdup("early"); use(); }
+__attribute__((destructor)) static void last(void) { use(); free(early); use(); }
+static void at_exit(void) { use(); }
+static void tls_end(void *value) {
+    use(); free(value);
+    static __thread int rounds;
+    if (++rounds < 9) pthread_setspecific(keys[rounds % 3], malloc(50));
+}
+static void *body(void *number) {
+    for (int i = 0; i < 3; i++) pthread_setspecific(keys[i], malloc(100 + i));
+    use();
+    return malloc((size_t)number % 2000);
+}
+int main(void) {
+    atexit(at_exit);
+    for (int i = 0; i < 3; i++) CHECK(!pthread_key_create(&keys[i], tls_end));
+    for (size_t n = 0; n < 10000; n += 10) {
+        pthread_t t[10];
+        for (size_t i = 0; i < 10; i++) CHECK(!pthread_create(&t[i], NULL, body, (void *)(n + i)));
+        for (int i = 0; i < 10; i++) { void *p; pthread_join(t[i], &p); free(p); }
+    }
+    void *lib = dlopen("libm.so.6", RTLD_NOW); CHECK(lib); use(); dlclose(lib);
+    pid_t child = vfork();
+    if (!child) _exit(0);
+    CHECK(waitpid(child, NULL, 0) == child);
+    return 0;
+}
+"#,
+    );
+}
+
+#[test]
+fn fork_while_other_threads_allocate() {
+    program(
+        "fork.c",
+        r#"
+static volatile int stop;
+static void *worker(void *seed) {
+    unsigned r = (unsigned)(uintptr_t)seed; char *live[64] = {0};
+    while (!stop) { r = r * 1664525 + 1013904223; int i = r >> 26; free(live[i]); live[i] = malloc((r >> 8) % (i == 3 ? 600000 : 4000)); if (live[i]) live[i][0] = 1; }
+    for (int i = 0; i < 64; i++) free(live[i]);
+    return NULL;
+}
+int main(void) {
+    pthread_t t[4]; char *parents[50];
+    for (size_t i = 0; i < 4; i++) pthread_create(&t[i], NULL, worker, (void *)(i + 1));
+    for (int n = 0; n < 300; n++) {
+        for (int i = 0; i < 50; i++) parents[i] = malloc(i * 100);
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (!child) {
+            alarm(20);
+            for (int i = 0; i < 50; i++) free(parents[i]);
+            for (int i = 1; i < 3000; i++) { char *p = malloc(i * 37 % 9000); if (!p) _exit(2); memset(p, 1, i * 37 % 9000); free(p); }
+            pthread_t own; if (pthread_create(&own, NULL, worker, (void *)9)) _exit(3);
+            stop = 1; pthread_join(own, NULL); malloc_trim(0);
+            if (n % 2) exit(0); else _exit(0);
+        }
+        int status; CHECK(waitpid(child, &status, 0) == child && status == 0);
+        for (int i = 0; i < 50; i++) free(parents[i]);
+    }
+    stop = 1;
+    for (int i = 0; i < 4; i++) pthread_join(t[i], NULL);
+    return 0;
+}
+"#,
+    );
+}
+
+#[test]
+fn sixty_four_threads_hand_blocks_around() {
+    program(
+        "handover.c",
+        r#"
+#define SLOTS 4096
+static char *slots[SLOTS];
+static void *worker(void *seed) {
+    unsigned r = (unsigned)(uintptr_t)seed * 2654435761u;
+    for (int n = 0; n < 20000; n++) {
+        r = r * 1664525 + 1013904223;
+        size_t size = 16 + (r >> 8) % ((r & 255) == 0 ? 300000 : 1500);
+        char *p = malloc(size);
+        CHECK(p);
+        p[8] = p[size - 1] = (char)size; *(unsigned *)p = size;
+        char *old = __atomic_exchange_n(&slots[r % SLOTS], p, __ATOMIC_ACQ_REL);
+        if (old) { unsigned s = *(unsigned *)old; CHECK(old[8] == (char)s && old[s - 1] == (char)s); free(old); }
+    }
+    return NULL;
+}
+int main(void) {
+    pthread_t t[64];
+    for (size_t i = 0; i < 64; i++) CHECK(!pthread_create(&t[i], NULL, worker, (void *)(i + 1)));
+    for (int i = 0; i < 64; i++) pthread_join(t[i], NULL);
+    for (int i = 0; i < SLOTS; i++) free(slots[i]);
+    return 0;
+}
+"#,
+    );
+}
+
+/// The program must end by SIGABRT with `message` on standard error.
+fn aborts(name: &str, body: &str, message: &str) {
+    let program = compile(
+        name,
+        &format!("{HEAD}int main(void) {{ {body} return 0; }}"),
+    );
+    let output = preloaded(program).output().expect("the program starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(6), "{}: {text}", output.status);
+    assert!(text.contains(message), "{text}");
+}
+
+#[test]
+fn misuse_ends_the_process_with_a_line_that_names_it() {
+    aborts(
+        "twice.c",
+        "char *p = malloc(40); free(p); free(p);",
+        "double free of 0x",
+    );
+    aborts(
+        "twice_later.c",
+        "char *p[2000]; for (int i = 0; i < 2000; i++) p[i] = malloc(40); \
+         for (int i = 0; i < 2000; i++) free(p[i]); \
+         malloc_trim(0); free(p[7]); malloc_trim(0);",
+        "double free of 0x",
+    );
+    aborts(
+        "twice_large.c",
+        "char *p = malloc(1 << 20); free(p); free(p);",
+        "double free of 0x",
+    );
+    aborts(
+        "foreign.c",
+        "int on_the_stack; free(&on_the_stack);",
+        "spanalloc did not return",
+    );
+    aborts(
+        "inside.c",
+        "char *p = malloc(1 << 20); free(p + 4096);",
+        "middle of a block",
+    );
+    aborts(
+        "inside_small.c",
+        "char *p = malloc(100); free(p + 16); malloc_trim(0);",
+        "middle of a block",
+    );
+}
+
+#[test]
+fn memory_limits_give_null_and_errno() {
+    program(
+        "limits.c",
+        r#"
+#include <sys/resource.h>
+int main(void) {
+    for (long mib = 32; mib <= 256; mib *= 2) {
+        pid_t child = fork();
+        if (!child) {
+            struct rlimit limit = {mib << 20, mib << 20}; CHECK(!setrlimit(RLIMIT_AS, &limit));
+            static char *blocks[100000]; int n = 0; size_t total = 0;
+            for (; n < 100000; n++) {
+                size_t size = n % 50 == 0 ? 300000 : n % 3000 + 1;
+                errno = 0; blocks[n] = malloc(size);
+                if (!blocks[n]) { CHECK(errno == ENOMEM); break; }
+                memset(blocks[n], 1, size); total += size;
+            }
+            CHECK(n < 100000 && total > ((size_t)mib << 20) / 4);
+            for (int i = 0; i < n; i++) free(blocks[i]);
+            for (int i = 0; i < 1000; i++) { char *p = malloc(i); CHECK(p); free(p); }
+            _exit(0);
+        }
+        int status; CHECK(waitpid(child, &status, 0) == child && status == 0);
+    }
+    return 0;
+}
+"#,
+    );
+}
+
+#[test]
+fn settings_are_read_and_wrong_ones_warned_about() {
+    let output = passes(preloaded("true").env(
+        "SPANALLOC_CONF",
+        "decay_ms=5,colour=blue,thread_cache_bytes=many",
+    ));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("unknown key in 'colour=blue'"), "{text}");
+    assert!(
+        text.contains("cannot read 'thread_cache_bytes=many'"),
+        "{text}"
+    );
+    assert_eq!(text.lines().count(), 2, "{text}");
+    let quiet = passes(preloaded("true").env("SPANALLOC_CONF", "decay_ms=0"));
+    assert!(quiet.stderr.is_empty());
+}
+
+#[test]
+fn the_library_exports_the_whole_family_and_nothing_else() {
+    let output = passes(
+        std::process::Command::new("nm")
+            .args(["-D", "--defined-only", "-P"])
+            .arg(library()),
+    );
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let names: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    for wanted in [
+        "malloc",
+        "free",
+        "calloc",
+        "realloc",
+        "reallocarray",
+        "aligned_alloc",
+        "memalign",
+        "posix_memalign",
+        "valloc",
+        "pvalloc",
+        "malloc_usable_size",
+        "free_sized",
+        "free_aligned_sized",
+        "malloc_trim",
+        "malloc_stats",
+        "mallinfo2",
+        "malloc_info",
+        "mallopt",
+        "_Znwm",
+        "_Znam",
+        "_ZdlPv",
+        "_ZdaPv",
+        "_ZdlPvm",
+        "_ZdaPvm",
+        "_ZnwmRKSt9nothrow_t",
+        "_ZnwmSt11align_val_t",
+        "_ZnwmSt11align_val_tRKSt9nothrow_t",
+        "_ZdlPvmSt11align_val_t",
+        "spanalloc_version",
+        "spanalloc_stats_json",
+        "spanalloc_release_memory",
+        "spanalloc_heap_profile",
+    ] {
+        assert!(names.contains(&wanted), "{wanted} is not exported");
+    }
+    for name in names {
+        let ours = ["_Zn", "_Zd", "spanalloc_", "mall"]
+            .iter()
+            .any(|start| name.starts_with(start))
+            || [
+                "free",
+                "calloc",
+                "realloc",
+                "reallocarray",
+                "aligned_alloc",
+                "memalign",
+                "posix_memalign",
+                "valloc",
+                "pvalloc",
+                "free_sized",
+                "free_aligned_sized",
+                "cfree",
+            ]
+            .contains(&name);
+        assert!(ours, "{name} is exported by mistake");
+    }
+}
