@@ -5,6 +5,7 @@ use crate::cli::options::{ApiArg, MeasureArg, ModeArg, TouchArg, WorkloadArgs};
 use crate::error::{Error, lower_first};
 use crate::plan::{Comparison, Kind};
 use heaplab_worker::protocol::{Api, Mode, Touch};
+use heaplab_workloads::trace::TraceError;
 use heaplab_workloads::{Kind as Source, Params, Workload, WorkloadError};
 use std::path::{Path, PathBuf};
 
@@ -163,7 +164,22 @@ pub fn error(error: WorkloadError) -> Error {
     }
 }
 
-/// An error of a trace: a file that cannot be opened is the environment's, one that is damaged fails verification.
-pub fn trace_error(error: heaplab_workloads::trace::TraceError) -> Error {
-    Error::Verification(lower_first(&error.to_string()))
+/// An error of a trace. What cannot be read or is no whole trace is the environment's: `trace verify`, whose question is
+/// just that, makes it a failed verification.
+pub fn trace_error(error: TraceError) -> Error {
+    match error {
+        TraceError::Io {
+            action,
+            path,
+            source,
+        } => Error::io(action, &path, &source),
+        TraceError::Usage(_) => Error::Usage(lower_first(&error.to_string())),
+        TraceError::Damaged { .. } => Error::Environment(format!(
+            "{}; `heaplab trace verify` checks a file, and a recording that is cut off is read up to its last whole part",
+            lower_first(&error.to_string())
+        )),
+        TraceError::NotATrace { .. } | TraceError::TooNew { .. } => {
+            Error::Environment(lower_first(&error.to_string()))
+        }
+    }
 }

@@ -23,8 +23,9 @@ pub struct Cli {
 
 const EXAMPLES: &str = "Examples:
   heaplab run                                  compare the default allocators on the quick suite
+  heaplab record -o svc.hltrace -- ./server    record every allocation of a program
+  heaplab run svc.hltrace                      which allocator is best for that program?
   heaplab run -- python3 job.py                run a program under each of them
-  heaplab list workloads                       what there is to replay
   heaplab gate run --base ./old.so --head ./new.so";
 
 /// The commands.
@@ -33,10 +34,31 @@ pub enum Command {
     /// Compare allocators on workloads, or run a program under each of them
     #[command(after_help = "Examples:
   heaplab run                                   the suite `quick`, about 90 s
-  heaplab run larson churn -a system,spanalloc --blocks 8
+  heaplab run larson prog.hltrace -a system,spanalloc --blocks 8
   heaplab run my-model.toml -t 1,2,4 --seed 7 --format markdown
   heaplab run -a system -a new=./libfoo.so -- python3 job.py")]
     Run(Box<RunArgs>),
+    /// Run a program unmodified and record every allocation
+    #[command(after_help = "Examples:
+  heaplab record -- python3 job.py              writes python3.hltrace
+  heaplab record -o job.hltrace -- ./server --port 8080
+
+The exit status is the program's own; 128 + n if signal n ended it; 125, 126 and 127 mean that heaplab failed, that
+the program is not executable, or that it was not found.")]
+    Record(RecordArgs),
+    /// Look at and transform traces
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  heaplab trace info prog.hltrace
+  heaplab trace stats prog.hltrace --format json"
+    )]
+    Trace(TraceCommand),
+    /// Check the prediction: replay a recorded program and compare with the program itself
+    #[command(after_help = "Examples:
+  heaplab validate -- python3 job.py
+  heaplab validate -a system,jemalloc --runs 5 --format json -- ./server --once")]
+    Validate(Box<ValidateArgs>),
     /// Write HTML, charts and a summary from stored results
     #[command(after_help = "Examples:
   heaplab report heaplab-results/20261125T020305Z-quick
@@ -80,6 +102,9 @@ pub enum Command {
     #[command(after_help = "Example:
   heaplab licenses")]
     Licenses,
+    /// The loop by which the recorder's cost is measured; `record` starts it
+    #[command(name = "recorder-calibration", hide = true)]
+    RecorderCalibration(CalibrationArgs),
 }
 
 /// `heaplab run`
@@ -120,6 +145,43 @@ pub struct RunArgs {
     pub timeout: std::time::Duration,
     /// A program to run under each allocator
     #[arg(last = true, value_name = "CMD", conflicts_with_all = ["workloads", "suite"])]
+    pub command: Vec<OsString>,
+}
+
+/// `heaplab record`
+#[derive(Args, Debug, Clone)]
+pub struct RecordArgs {
+    /// The trace to write [default: <program>.hltrace]
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Keep addresses in the trace (they tell about the program's address space)
+    #[arg(long)]
+    pub keep_addresses: bool,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `heaplab validate`
+#[derive(Args, Debug, Clone)]
+pub struct ValidateArgs {
+    /// Allocators.
+    #[command(flatten)]
+    pub subjects: SubjectArgs,
+    /// How often the program itself is run under each allocator
+    #[arg(long, alias = "blocks", value_name = "N", default_value = "3", value_parser = value::positive)]
+    pub runs: u32,
+    /// Keep the recorded trace here
+    #[arg(long, value_name = "FILE")]
+    pub keep_trace: Option<PathBuf>,
+    /// What is printed on standard output
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Seconds after which a run counts as hanging
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
+    pub timeout: std::time::Duration,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 }
 
@@ -208,6 +270,100 @@ pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+/// `heaplab trace …`
+#[derive(Subcommand, Debug, Clone)]
+pub enum TraceCommand {
+    /// Header, threads and what is known about the recording
+    #[command(after_help = "Example:
+  heaplab trace info prog.hltrace")]
+    Info(TraceFile),
+    /// Check every invariant of a trace; exit status 1 if one is broken or something is missing
+    #[command(after_help = "Example:
+  heaplab trace verify prog.hltrace")]
+    Verify(TraceFile),
+    /// Sizes, lifetimes, threads, peak
+    #[command(after_help = "Example:
+  heaplab trace stats prog.hltrace --format json | jq .peak_live_bytes")]
+    Stats(TraceFile),
+    /// Write a part of a trace; blocks that are alive where it begins are allocated first
+    #[command(after_help = "Examples:
+  heaplab trace cut prog.hltrace -o start.hltrace --to 2s
+  heaplab trace cut prog.hltrace -o million.hltrace --from-event 1000000 --to-event 2000000")]
+    Cut(TraceCut),
+    /// Write a copy that holds sizes, times and threads, and nothing else of the program
+    #[command(after_help = "Example:
+  heaplab trace anonymise prog.hltrace -o to-send.hltrace")]
+    Anonymise(TraceAnonymise),
+    /// Write the events as CSV: event, time_ns, thread, call, block, size, alignment
+    #[command(after_help = "Examples:
+  heaplab trace export prog.hltrace | head
+  heaplab trace export prog.hltrace -o prog.csv")]
+    Export(TraceExport),
+}
+
+/// A trace to look at.
+#[derive(Args, Debug, Clone)]
+pub struct TraceFile {
+    /// The trace
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What is printed on standard output
+    #[arg(long, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+}
+
+/// `heaplab trace cut`
+#[derive(Args, Debug, Clone)]
+pub struct TraceCut {
+    /// The trace
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The trace to write; replaced where it exists
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Where the part begins, since the start of the recording
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub from: Option<std::time::Duration>,
+    /// Where it ends
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub to: Option<std::time::Duration>,
+    /// First event, counted from 0
+    #[arg(long, value_name = "N")]
+    pub from_event: Option<u64>,
+    /// First event that is left out again
+    #[arg(long, value_name = "N")]
+    pub to_event: Option<u64>,
+}
+
+/// `heaplab trace anonymise`
+#[derive(Args, Debug, Clone)]
+pub struct TraceAnonymise {
+    /// The trace
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The trace to write; replaced where it exists
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// `heaplab trace export`
+#[derive(Args, Debug, Clone)]
+pub struct TraceExport {
+    /// The trace
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The table to write [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// `heaplab recorder-calibration`
+#[derive(Args, Debug, Clone)]
+pub struct CalibrationArgs {
+    /// Pairs of an allocation and a free
+    pub pairs: u32,
 }
 
 /// `heaplab gate …`

@@ -8,12 +8,15 @@ mod licenses;
 mod list;
 mod man;
 mod merge;
+mod record;
 mod report;
 mod run;
+mod trace;
+mod validate;
 
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Outcome};
-use crate::out::Terminal;
+use crate::out::{self, Terminal};
 
 /// Runs the command.
 ///
@@ -23,6 +26,9 @@ pub fn dispatch(cli: Cli) -> Result<Outcome, Error> {
     let terminal = Terminal::new(&cli.global);
     match cli.command {
         Command::Run(args) => run::run(&args, &terminal),
+        Command::Record(args) => record::run(&args, &terminal),
+        Command::Trace(command) => trace::run(&command, &terminal),
+        Command::Validate(args) => validate::run(&args, &terminal),
         Command::Diff(args) => diff::run(&args, &terminal),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
@@ -32,5 +38,9 @@ pub fn dispatch(cli: Cli) -> Result<Outcome, Error> {
         Command::List(args) => list::run(&args),
         Command::Man => man::run(),
         Command::Licenses => licenses::run(),
+        Command::RecorderCalibration(args) => {
+            let ns = heaplab_workloads::record::calibration_loop(args.pairs);
+            out::print(&ns.to_string()).map(|()| Outcome::Done)
+        }
     }
 }

@@ -12,6 +12,8 @@ pub struct Elf {
     pub shared: bool,
     /// A program that the dynamic loader starts, so that LD_PRELOAD works.
     pub dynamic: bool,
+    /// The dynamic loader that it asks for, which tells glibc from musl.
+    pub interpreter: Option<String>,
     /// Functions that the file defines and that belong to an allocator: `malloc`, or the names by which jemalloc,
     /// mimalloc and tcmalloc are known.
     pub allocator_symbols: BTreeSet<String>,
@@ -65,16 +67,29 @@ fn parse(bytes: &[u8]) -> Result<Elf, String> {
         usize::from(u16_at(bytes, 54)?),
         usize::from(u16_at(bytes, 56)?),
     );
-    let mut dynamic = false;
+    let mut interpreter = None;
     for index in 0..count {
-        dynamic |= u32_at(bytes, headers.saturating_add(index * size))? == INTERPRETER;
+        let at = headers.saturating_add(index * size);
+        if u32_at(bytes, at)? == INTERPRETER {
+            let (from, length) = (
+                u64_at(bytes, at.saturating_add(8))? as usize,
+                u64_at(bytes, at.saturating_add(32))? as usize,
+            );
+            let path = bytes
+                .get(from..from.saturating_add(length))
+                .unwrap_or_default();
+            let path = path.strip_suffix(b"\0").unwrap_or(path);
+            interpreter = Some(String::from_utf8_lossy(path).into_owned());
+        }
     }
+    let dynamic = interpreter.is_some();
     let object = u16_at(bytes, 16)? == SHARED_OBJECT;
     // libc.so.6 and a few others are libraries with an interpreter; the missing one is what marks a plain library.
     let shared = object && (!dynamic || has_soname(bytes));
     Ok(Elf {
         shared,
         dynamic,
+        interpreter,
         allocator_symbols: symbols(bytes).unwrap_or_default(),
     })
 }
@@ -191,6 +206,8 @@ mod tests {
         }
         let elf = parse(&whole).unwrap();
         assert!(elf.dynamic && !elf.shared);
+        let loader = elf.interpreter.unwrap();
+        assert!(Path::new(&loader).is_absolute(), "{loader}");
     }
 
     #[test]

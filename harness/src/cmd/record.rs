@@ -1,0 +1,88 @@
+//! `heaplab record`: runs a program unmodified and keeps every allocation as a trace.
+
+use crate::cli::RecordArgs;
+use crate::error::{Error, Outcome};
+use crate::out::{self, Terminal};
+use crate::recording::{self, Recorded, Recording};
+use heaplab_workloads::trace::TraceSummary;
+use std::path::Path;
+
+/// Records; the outcome carries the program's own status.
+///
+/// # Errors
+/// [`Error::Launch`] with the statuses of a shell.
+pub fn run(args: &RecordArgs, terminal: &Terminal) -> Result<Outcome, Error> {
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => recording::default_out(&args.command[0]),
+    };
+    let recorded = Recording {
+        command: &args.command,
+        out: out.clone(),
+        keep_addresses: args.keep_addresses,
+        silent: false,
+    }
+    .run(terminal)?;
+    let code = recorded.code();
+    let Some(trace) = &recorded.trace else {
+        let why = recorded.remarks.join("; ");
+        // A script must not go on without its trace; a failure of the program itself says more than ours.
+        return match code {
+            0 => Err(Error::Launch {
+                code: 125,
+                message: why,
+            }),
+            code => {
+                out::remark(&format!("heaplab: {why}"));
+                Ok(Outcome::Command(code))
+            }
+        };
+    };
+    for line in summary(&recorded, trace, &out) {
+        terminal.say(&line);
+    }
+    Ok(Outcome::Command(code))
+}
+
+fn summary(recorded: &Recorded, trace: &TraceSummary, out: &Path) -> Vec<String> {
+    let bytes = std::fs::metadata(out).map_or(0, |file| file.len());
+    let mut parts = vec![
+        format!("{} calls", out::human_count(trace.events)),
+        format!(
+            "{} {}",
+            trace.threads,
+            if trace.threads == 1 {
+                "thread"
+            } else {
+                "threads"
+            }
+        ),
+        format!("peak live {}", out::human_bytes(trace.peak_live_bytes)),
+    ];
+    if trace.events > 0 {
+        parts.push(format!(
+            "{:.1} bytes per event",
+            bytes as f64 / trace.events as f64
+        ));
+    }
+    let cost = trace.finish.as_ref().and_then(|f| f.recorder_ns_per_event);
+    if let Some(ns) = cost {
+        parts.push(format!("the recorder added about {ns:.0} ns per event"));
+    }
+    let shown = out.display();
+    let mut lines = vec![format!("recorded {}: {}", shown, parts.join(", "))];
+    if trace.events == 0 {
+        lines.push("! the program never called the allocator".into());
+    }
+    lines.extend(
+        trace
+            .missing
+            .iter()
+            .map(|what| format!("! missing: {what}")),
+    );
+    lines.extend(recorded.remarks.iter().map(|what| format!("! {what}")));
+    if trace.events > 0 {
+        lines.push(format!("next: heaplab run {shown}"));
+    }
+    lines
+}
