@@ -42,7 +42,6 @@ fn heap(reach: usize) -> Box<Heap<FakeOs>> {
 
 struct Live {
     block: *mut u8,
-    size: usize,
     usable: usize,
     stamp: u8,
 }
@@ -100,7 +99,6 @@ impl<'a> Model<'a> {
         }
         self.live.push(Live {
             block,
-            size,
             usable,
             stamp,
         });

@@ -55,7 +55,7 @@ impl Inner {
             self.release(heap, usize::MAX);
             return;
         }
-        if self.decay.frees % 16 != 0 || self.dirty.pages <= KEEP_PAGES || delay < 0 {
+        if !self.decay.frees.is_multiple_of(16) || self.dirty.pages <= KEEP_PAGES || delay < 0 {
             return;
         }
         let now = heap.os.now_ms();

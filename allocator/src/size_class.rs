@@ -245,18 +245,21 @@ mod tests {
     fn classes_are_monotone_and_aligned() {
         for class in 1..NUM_CLASSES {
             assert!(SIZES[class] > SIZES[class - 1]);
-            assert!(SIZES[class] < 16 || SIZES[class] % 16 == 0, "class {class}");
+            assert!(
+                SIZES[class] < 16 || SIZES[class].is_multiple_of(16),
+                "class {class}"
+            );
         }
         assert_eq!(SIZES[NUM_CLASSES - 1] as usize, MAX_SMALL);
     }
 
     #[test]
     fn object_index_is_exact_for_every_byte_of_every_span() {
-        for class in 1..NUM_CLASSES {
+        for (class, &size) in SIZES.iter().enumerate().skip(1) {
             for level in 0..4 {
                 let bytes = span_pages(class, level) << PAGE_SHIFT;
                 for offset in 0..bytes {
-                    assert_eq!(object_index(class, offset), offset / SIZES[class] as usize);
+                    assert_eq!(object_index(class, offset), offset / size as usize);
                 }
             }
         }
@@ -264,12 +267,12 @@ mod tests {
 
     #[test]
     fn spans_waste_little_and_fit_the_bitmap() {
-        for class in 1..NUM_CLASSES {
+        for (class, &size) in SIZES.iter().enumerate().skip(1) {
             for level in 0..6 {
                 let pages = span_pages(class, level);
                 let objects = objects_in(class, pages);
                 assert!((1..=MAX_OBJECTS).contains(&objects), "class {class}");
-                let tail = (pages << PAGE_SHIFT) - objects * SIZES[class] as usize;
+                let tail = (pages << PAGE_SHIFT) - objects * size as usize;
                 // The seeds' own worst case: 512 of 8192 bytes, and 1/8 is what Go accepts.
                 assert!(
                     tail * 16 <= pages << PAGE_SHIFT,
@@ -295,7 +298,9 @@ mod tests {
         while align <= PAGE_SIZE {
             for size in [0, 1, 7, 24, 100, 1000, 5000, 9000, 33_000, 200_000] {
                 let class = class_of_aligned(size, align).expect("the last class is 32 pages");
-                assert!(SIZES[class] as usize >= size && SIZES[class] as usize % align == 0);
+                assert!(
+                    SIZES[class] as usize >= size && (SIZES[class] as usize).is_multiple_of(align)
+                );
             }
             align *= 2;
         }

@@ -75,8 +75,8 @@ pub fn compile(name: &str, source: &str) -> PathBuf {
         .arg(&file)
         .arg("-o")
         .arg(&program)
-        // The C23 names and ours are not in glibc: the preloaded library supplies them.
-        .arg("-Wl,--unresolved-symbols=ignore-all")
+        // The C23 names and ours are not in glibc: the library supplies them.
+        .arg(library())
         .output()
         .unwrap_or_else(|error| panic!("{compiler} does not run ({error}): install gcc and g++"));
     assert!(
