@@ -162,8 +162,8 @@ pub unsafe extern "C" fn posix_memalign(out: *mut *mut c_void, align: usize, siz
     };
     // SAFETY: the caller's promise about `out` is passed on.
     let status = unsafe { next(out, align, size) };
-    // SAFETY: on success the next library has written the result.
     let block = if status == 0 {
+        // SAFETY: on success the next library has written the result.
         unsafe { *out }
     } else {
         ptr::null_mut()

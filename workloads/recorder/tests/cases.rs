@@ -17,7 +17,11 @@ fn case(mode: &str, count: u32) -> Run {
 fn case_with(mode: &str, count: u32, options: &SessionOptions, sink: Recorded) -> Run {
     let dir = scratch();
     let program = compile(dir.path(), "cases", false);
-    record_with(Command::new(program).args([mode, &count.to_string()]), options, sink)
+    record_with(
+        Command::new(program).args([mode, &count.to_string()]),
+        options,
+        sink,
+    )
 }
 
 #[test]
@@ -44,8 +48,14 @@ fn every_function_of_the_family_is_recorded() {
     }
     let huge = |event: &&_| matches!(event, heaplab_workloads::trace::raw::RawEvent { size, .. } if *size == 6 << 30);
     assert_eq!(run.recorded.events().filter(huge).count(), 1);
-    let aligned = run.recorded.events().find(|event| event.kind == RawKind::Memalign);
-    assert_eq!(aligned.map(|event| (event.size, event.align_log2)), Some((300, 8)));
+    let aligned = run
+        .recorded
+        .events()
+        .find(|event| event.kind == RawKind::Memalign);
+    assert_eq!(
+        aligned.map(|event| (event.size, event.align_log2)),
+        Some((300, 8))
+    );
 }
 
 #[test]
@@ -56,14 +66,22 @@ fn eight_threads_that_hand_blocks_over_are_counted_equal() {
     assert!(run.recorded.allocations() >= 8 * 40_000);
     run.recorded.check();
     run.assert_counts_equal();
-    let handers = run.recorded.names.values().filter(|name| *name == "hander").count();
+    let handers = run
+        .recorded
+        .names
+        .values()
+        .filter(|name| *name == "hander")
+        .count();
     assert_eq!(handers, 8);
 }
 
 #[test]
 fn two_thousand_short_threads_are_all_there() {
     // A pool that only works when chunks of ended threads come back.
-    let options = SessionOptions { pool_bytes: 4 << 20, ..SessionOptions::default() };
+    let options = SessionOptions {
+        pool_bytes: 4 << 20,
+        ..SessionOptions::default()
+    };
     let run = case_with("short", 2000, &options, Recorded::default());
     assert!(run.status.success());
     assert_eq!(run.summary.threads, 2001);
@@ -92,7 +110,13 @@ fn destructors_of_thread_keys_are_recorded() {
     assert!(run.status.success());
     run.recorded.check();
     run.assert_counts_equal();
-    assert!(run.recorded.events().filter(|event| event.size == 33).count() >= 100);
+    assert!(
+        run.recorded
+            .events()
+            .filter(|event| event.size == 33)
+            .count()
+            >= 100
+    );
 }
 
 #[test]
@@ -101,17 +125,29 @@ fn constructors_destructors_and_atexit_are_recorded() {
     assert!(run.status.success());
     run.assert_counts_equal();
     for size in [1001, 1002, 1003] {
-        assert_eq!(run.recorded.events().filter(|event| event.size == size).count(), 1);
+        assert_eq!(
+            run.recorded
+                .events()
+                .filter(|event| event.size == size)
+                .count(),
+            1
+        );
     }
 }
 
 #[test]
 fn kill_abort_and_exit_lose_nothing_that_was_committed() {
-    for (mode, signal, code) in
-        [("kill", Some(9), None), ("abort", Some(6), None), ("_exit", None, Some(7))]
-    {
+    for (mode, signal, code) in [
+        ("kill", Some(9), None),
+        ("abort", Some(6), None),
+        ("_exit", None, Some(7)),
+    ] {
         let run = case(mode, 50_000);
-        assert_eq!((run.status.signal(), run.status.code()), (signal, code), "{mode}");
+        assert_eq!(
+            (run.status.signal(), run.status.code()),
+            (signal, code),
+            "{mode}"
+        );
         assert!(run.recorded.allocations() >= 50_000, "{mode}");
         run.recorded.check();
         run.assert_counts_equal();
@@ -126,13 +162,24 @@ fn a_fork_in_a_threaded_program_changes_nothing() {
     assert_eq!(run.summary.children_not_recorded, 20);
     run.recorded.check();
     run.assert_counts_equal();
-    assert!(run.recorded.notes.iter().any(|note| note.contains("20 child processes")));
+    assert!(
+        run.recorded
+            .notes
+            .iter()
+            .any(|note| note.contains("20 child processes"))
+    );
 }
 
 #[test]
 fn a_full_ring_waits_for_a_slow_drainer() {
-    let options = SessionOptions { pool_bytes: 256 << 10, ..SessionOptions::default() };
-    let slow = Recorded { delay: Duration::from_millis(20), ..Recorded::default() };
+    let options = SessionOptions {
+        pool_bytes: 256 << 10,
+        ..SessionOptions::default()
+    };
+    let slow = Recorded {
+        delay: Duration::from_millis(20),
+        ..Recorded::default()
+    };
     let run = case_with("churn", 200_000, &options, slow);
     assert!(run.summary.waits > 0, "the ring was never full");
     assert_eq!(run.summary.lost_events, 0);
@@ -142,9 +189,15 @@ fn a_full_ring_waits_for_a_slow_drainer() {
 
 #[test]
 fn a_lossy_session_counts_what_it_drops() {
-    let options =
-        SessionOptions { pool_bytes: 256 << 10, lossy: true, ..SessionOptions::default() };
-    let slow = Recorded { delay: Duration::from_millis(50), ..Recorded::default() };
+    let options = SessionOptions {
+        pool_bytes: 256 << 10,
+        lossy: true,
+        ..SessionOptions::default()
+    };
+    let slow = Recorded {
+        delay: Duration::from_millis(50),
+        ..Recorded::default()
+    };
     let run = case_with("churn", 400_000, &options, slow);
     assert!(run.status.success());
     let counted = run.counted;
@@ -159,7 +212,10 @@ fn a_program_whose_drainer_is_gone_goes_on() {
     use heaplab_workloads::record::Session;
     let dir = scratch();
     let program = compile(dir.path(), "cases", false);
-    let options = SessionOptions { pool_bytes: 256 << 10, ..SessionOptions::default() };
+    let options = SessionOptions {
+        pool_bytes: 256 << 10,
+        ..SessionOptions::default()
+    };
     let session = Session::create(&options).expect("session");
     let mut child = Command::new(program)
         .args(["churn", "300042"])

@@ -20,7 +20,11 @@ fn python() -> String {
 fn python_is_counted_equal() {
     let script = "import json\nd = [{'k%d' % i: [i] * 5, 's': 'x' * i} for i in range(2000)]\n\
                   assert len(json.loads(json.dumps(d))) == 2000\nprint('done')";
-    let run = record(Command::new(python()).env("PYTHONMALLOC", "malloc").args(["-c", script]));
+    let run = record(
+        Command::new(python())
+            .env("PYTHONMALLOC", "malloc")
+            .args(["-c", script]),
+    );
     assert!(run.status.success());
     assert_eq!(run.stdout, "done\n");
     assert!(run.recorded.allocations() > 30_000);

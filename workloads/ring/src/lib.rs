@@ -19,9 +19,12 @@ pub mod clock;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod map;
+#[cfg(loom)]
+pub mod model;
 pub mod pool;
 pub mod record;
 mod sync;
+#[cfg(not(loom))]
 pub mod sys;
 
 pub use layout::{CHUNK_BYTES, Chunk, Control, RECORDS_PER_CHUNK, Slot};

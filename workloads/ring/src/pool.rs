@@ -363,9 +363,4 @@ impl Pool<'_> {
         self.control.stopped.store(1, Ordering::Release);
         self.wake_waiters();
     }
-
-    /// Notes why a recorder could not map the session.
-    pub fn set_attach_errno(&self, errno: u32) {
-        self.control.attach_errno.store(errno, Ordering::Relaxed);
-    }
 }

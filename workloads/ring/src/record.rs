@@ -88,7 +88,7 @@ pub struct RecordView {
 impl Record {
     /// An empty record: generation 0 is never valid.
     #[cfg(any(test, loom))]
-    pub fn new() -> Record {
+    pub(crate) fn empty() -> Record {
         Record {
             time: AtomicU64::new(0),
             what: AtomicU64::new(0),
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_is_published_is_read_back_in_its_generation_only() {
-        let record = Record::new();
+        let record = Record::empty();
         assert_eq!(record.read(1), None);
         record.publish(77, Kind::Memalign, 0x7fff_dead_beef, 123_456, 12, 9);
         assert_eq!(
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn sizes_beyond_48_bits_saturate() {
-        let record = Record::new();
+        let record = Record::empty();
         record.publish(0, Kind::FailedAlloc, 0, u64::MAX, 0, 65_535);
         assert_eq!(record.read(65_535).map(|view| view.size), Some(MAX_SIZE));
         record.publish(0, Kind::Malloc, 16, MAX_SIZE - 1, 0, 65_535);

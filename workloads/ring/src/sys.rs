@@ -1,7 +1,6 @@
 //! The few system calls that both sides need, made directly: no errno is touched, nothing is
 //! allocated, no lock of libc is taken. All return the kernel's value, negative errno included.
 
-#[cfg(not(loom))]
 use core::sync::atomic::AtomicU32;
 
 const READ: usize = 0;
@@ -155,7 +154,6 @@ pub fn restore_signals(mask: u64) {
 }
 
 /// Waits while `word` is `expected`, at most `timeout_ms`; may return early.
-#[cfg(not(loom))]
 pub fn futex_wait(word: &AtomicU32, expected: u32, timeout_ms: u32) {
     const FUTEX_WAIT: usize = 0;
     let timeout = [
@@ -176,7 +174,6 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, timeout_ms: u32) {
 }
 
 /// Wakes all that wait on `word`, in any process.
-#[cfg(not(loom))]
 pub fn futex_wake_all(word: &AtomicU32) {
     const FUTEX_WAKE: usize = 1;
     // SAFETY: the word is alive and aligned; waking reads nothing.

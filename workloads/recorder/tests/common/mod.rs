@@ -18,11 +18,23 @@ pub fn recorder() -> &'static Path {
     LIBRARY.get_or_init(|| {
         // target/<profile>/deps/<test>-<hash>
         let exe = std::env::current_exe().expect("own path");
-        let profile = exe.parent().and_then(Path::parent).expect("profile folder").to_owned();
+        let profile = exe
+            .parent()
+            .and_then(Path::parent)
+            .expect("profile folder")
+            .to_owned();
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "heaplab-recorder", "--manifest-path"]);
+        build.args([
+            "build",
+            "--quiet",
+            "-p",
+            "heaplab-recorder",
+            "--manifest-path",
+        ]);
         build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
-        build.arg("--target-dir").arg(profile.parent().expect("target folder"));
+        build
+            .arg("--target-dir")
+            .arg(profile.parent().expect("target folder"));
         match profile.file_name().and_then(OsStr::to_str) {
             Some("debug") | None => {}
             Some(name) => {
@@ -44,16 +56,33 @@ pub fn scratch() -> tempfile::TempDir {
 
 /// Compiles `programs/<name>.c` into `dir`; `shared` makes it a library.
 pub fn compile(dir: &Path, name: &str, shared: bool) -> PathBuf {
-    let source =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(format!("{name}.c"));
-    let out = dir.join(if shared { format!("lib{name}.so") } else { name.to_owned() });
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/programs")
+        .join(format!("{name}.c"));
+    let out = dir.join(if shared {
+        format!("lib{name}.so")
+    } else {
+        name.to_owned()
+    });
     let mut cc = Command::new("cc");
-    cc.args(["-O1", "-g", "-Wall", "-Wno-alloc-size-larger-than", "-fno-builtin", "-pthread", "-D_GNU_SOURCE", "-o"]);
+    cc.args([
+        "-O1",
+        "-g",
+        "-Wall",
+        "-Wno-alloc-size-larger-than",
+        "-fno-builtin",
+        "-pthread",
+        "-D_GNU_SOURCE",
+        "-o",
+    ]);
     cc.arg(&out).arg(&source);
     if shared {
         cc.args(["-shared", "-fPIC"]);
     }
-    assert!(cc.status().expect("cc runs").success(), "{name}.c does not compile");
+    assert!(
+        cc.status().expect("cc runs").success(),
+        "{name}.c does not compile"
+    );
     out
 }
 
@@ -72,7 +101,10 @@ pub struct Recorded {
 
 impl Sink for Recorded {
     fn thread_start(&mut self, thread: u32, os_tid: u32, _: u64) -> Result<(), TraceError> {
-        assert!(self.os_tids.insert(thread, os_tid).is_none(), "thread {thread} started twice");
+        assert!(
+            self.os_tids.insert(thread, os_tid).is_none(),
+            "thread {thread} started twice"
+        );
         self.threads.entry(thread).or_default();
         Ok(())
     }
@@ -82,8 +114,14 @@ impl Sink for Recorded {
     }
     fn events(&mut self, thread: u32, events: &[RawEvent]) -> Result<(), TraceError> {
         std::thread::sleep(self.delay);
-        assert!(!self.ended.contains(&thread), "events of thread {thread} after its end");
-        self.threads.get_mut(&thread).expect("a started thread").extend_from_slice(events);
+        assert!(
+            !self.ended.contains(&thread),
+            "events of thread {thread} after its end"
+        );
+        self.threads
+            .get_mut(&thread)
+            .expect("a started thread")
+            .extend_from_slice(events);
         Ok(())
     }
     fn thread_end(&mut self, thread: u32, _: u64) -> Result<(), TraceError> {
@@ -114,10 +152,18 @@ impl Recorded {
     /// How many blocks were allocated by anything but realloc.
     pub fn allocations(&self) -> u64 {
         use RawKind::*;
-        [Malloc, Calloc, AlignedAlloc, Memalign, PosixMemalign, Valloc, Pvalloc]
-            .into_iter()
-            .map(|kind| self.count(kind))
-            .sum()
+        [
+            Malloc,
+            Calloc,
+            AlignedAlloc,
+            Memalign,
+            PosixMemalign,
+            Valloc,
+            Pvalloc,
+        ]
+        .into_iter()
+        .map(|kind| self.count(kind))
+        .sum()
     }
 
     /// How many blocks were freed by anything but realloc.
@@ -168,7 +214,10 @@ impl Recorded {
             }
         }
         for (address, live) in &balance {
-            assert!((0..=1).contains(live), "block {address:#x} is live {live} times at the end");
+            assert!(
+                (0..=1).contains(live),
+                "block {address:#x} is live {live} times at the end"
+            );
         }
         balance.values().sum()
     }
@@ -208,7 +257,10 @@ pub fn record_with(command: &mut Command, options: &SessionOptions, sink: Record
         .envs(session.environment_before(recorder(), counter.as_os_str()))
         .env("HEAPLAB_TEST_COUNTS", &counts)
         .stdout(fs::File::create(dir.path().join("stdout")).expect("output file"));
-    if !command.get_envs().any(|(name, _)| name == "HEAPLAB_TEST_STDIN") {
+    if !command
+        .get_envs()
+        .any(|(name, _)| name == "HEAPLAB_TEST_STDIN")
+    {
         command.stdin(Stdio::null());
     }
     let mut child = command.spawn().expect("the program starts");
@@ -220,7 +272,8 @@ pub fn record_with(command: &mut Command, options: &SessionOptions, sink: Record
     };
     let summary = session.drain(alive, &mut recorded).expect("drain");
     let bytes = fs::read(&counts).expect("counts");
-    let word = |at: usize| u64::from_le_bytes(bytes[at * 8..at * 8 + 8].try_into().expect("8 bytes"));
+    let word =
+        |at: usize| u64::from_le_bytes(bytes[at * 8..at * 8 + 8].try_into().expect("8 bytes"));
     Run {
         recorded,
         summary,
@@ -244,7 +297,10 @@ impl Run {
             reallocs: self.recorded.reallocs(),
             failed: self.recorded.count(RawKind::FailedAlloc),
         };
-        assert_eq!(traced, self.counted, "the trace and the chained counter differ");
+        assert_eq!(
+            traced, self.counted,
+            "the trace and the chained counter differ"
+        );
         assert_eq!(self.summary.lost_events, 0);
         assert_eq!(self.summary.torn_records, 0);
         assert_eq!(self.summary.events, self.recorded.events().count() as u64);

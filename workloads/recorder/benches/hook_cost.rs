@@ -1,0 +1,247 @@
+//! What the recorder's hooks cost: nanoseconds an event over the bare program, for one and two
+//! threads, beside heaptrack where it is installed. Rounds of all variants are interleaved, so
+//! that a change of the machine's pace meets them all.
+//!
+//! `cargo bench -p heaplab-recorder -- [--rounds N] [--pairs N] [--instructions]`
+//! `--instructions` counts instructions instead (callgrind): exact on a loaded machine.
+
+use heaplab_workloads::record::{Discard, Session, SessionOptions};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// How the program is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    Bare,
+    Recorded,
+    Heaptrack,
+}
+
+const VARIANTS: [(Variant, &str); 3] = [
+    (Variant::Bare, "bare"),
+    (Variant::Recorded, "recorded"),
+    (Variant::Heaptrack, "heaptrack"),
+];
+const LOADS: [(&str, &str, u32); 4] = [
+    ("random 16 B to 2 KiB, 1 thread", "random", 1),
+    ("random 16 B to 2 KiB, 2 threads", "random", 2),
+    ("tight pair of 64 B, 1 thread", "pair", 1),
+    ("tight pair of 64 B, 2 threads", "pair", 2),
+];
+
+struct Bench {
+    program: PathBuf,
+    recorder: PathBuf,
+    dir: tempfile::TempDir,
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |name: &str, default: u64| {
+        let at = arguments.iter().position(|argument| argument == name);
+        at.and_then(|at| arguments.get(at + 1)?.parse().ok())
+            .unwrap_or(default)
+    };
+    let bench = Bench::build()?;
+    if arguments
+        .iter()
+        .any(|argument| argument == "--instructions")
+    {
+        return bench.instructions(number("--pairs", 20_000));
+    }
+    bench.times(number("--rounds", 7), number("--pairs", 2_000_000))
+}
+
+impl Bench {
+    /// Builds the recorder as it is shipped, and the program.
+    fn build() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        // <target folder>/release/deps/hook_cost-<hash>
+        let exe = std::env::current_exe()?;
+        let target = exe.ancestors().nth(3).ok_or("no target folder")?.to_owned();
+        let mut build = Command::new(env!("CARGO"));
+        build.args([
+            "build",
+            "--quiet",
+            "--profile",
+            "embedded",
+            "-p",
+            "heaplab-recorder",
+        ]);
+        build.arg("--manifest-path").arg(here.join("Cargo.toml"));
+        run(build.arg("--target-dir").arg(&target))?;
+        let program = dir.path().join("hook_cost");
+        let mut compile = Command::new("cc");
+        compile.args([
+            "-O2",
+            "-g",
+            "-fno-builtin",
+            "-pthread",
+            "-D_GNU_SOURCE",
+            "-o",
+        ]);
+        run(compile.arg(&program).arg(here.join("benches/hook_cost.c")))?;
+        let recorder = target.join("embedded/libheaplab_recorder.so");
+        Ok(Self {
+            program,
+            recorder,
+            dir,
+        })
+    }
+
+    fn times(&self, rounds: u64, pairs: u64) -> Result<()> {
+        println!("nanoseconds an event; median (least) of {rounds} interleaved rounds");
+        println!(
+            "{:<34}{:>16}{:>16}{:>16}",
+            "", "bare", "recorded", "heaptrack"
+        );
+        for (title, mode, threads) in LOADS {
+            let mut results = [Vec::new(), Vec::new(), Vec::new()];
+            for _ in 0..rounds {
+                for (index, (variant, _)) in VARIANTS.iter().enumerate() {
+                    // Some ten times slower: fewer pairs, or it would take all the time.
+                    let pairs = if *variant == Variant::Heaptrack {
+                        pairs / 10
+                    } else {
+                        pairs
+                    };
+                    if let Some(ns) = self.time(*variant, mode, threads, pairs)? {
+                        results[index].push(ns);
+                    }
+                }
+            }
+            let [bare, recorded, heaptrack] = results.map(|mut values| {
+                values.sort_unstable_by(f64::total_cmp);
+                values
+                    .first()
+                    .map(|least| (values[values.len() / 2], *least))
+            });
+            let cell = |value: Option<(f64, f64)>| {
+                value.map_or("-".to_owned(), |(median, least)| {
+                    format!("{median:.1} ({least:.1})")
+                })
+            };
+            println!(
+                "{title:<34}{:>16}{:>16}{:>16}",
+                cell(bare),
+                cell(recorded),
+                cell(heaptrack)
+            );
+            if let Some((median, least)) = bare {
+                let over = |value: Option<(f64, f64)>| {
+                    cell(value.map(|value| (value.0 - median, value.1 - least)))
+                };
+                println!(
+                    "{:<34}{:>16}{:>16}{:>16}",
+                    "  over bare",
+                    "",
+                    over(recorded),
+                    over(heaptrack)
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Nanoseconds an event of one run; `None` where heaptrack is not installed.
+    fn time(&self, variant: Variant, mode: &str, threads: u32, pairs: u64) -> Result<Option<f64>> {
+        let arguments = [mode.to_owned(), threads.to_string(), pairs.to_string()];
+        let output = match variant {
+            Variant::Bare => Command::new(&self.program).args(&arguments).output()?,
+            Variant::Heaptrack => {
+                let mut command = Command::new("heaptrack");
+                command
+                    .arg("-o")
+                    .arg(self.dir.path().join("heaptrack"))
+                    .arg(&self.program);
+                match command.args(&arguments).output() {
+                    Ok(output) => output,
+                    Err(_) => return Ok(None),
+                }
+            }
+            Variant::Recorded => {
+                let mut command = Command::new(&self.program);
+                self.recorded(command.args(&arguments), pairs * 2 * u64::from(threads))?
+            }
+        };
+        // heaptrack prints lines of its own around the program's.
+        let text = String::from_utf8(output.stdout)?;
+        let number = text.lines().find_map(|line| line.trim().parse().ok());
+        Ok(Some(
+            number.ok_or_else(|| format!("no number in '{text}'"))?,
+        ))
+    }
+
+    /// Runs a command under the recorder, its events drained and dropped.
+    fn recorded(&self, command: &mut Command, least_events: u64) -> Result<std::process::Output> {
+        let mut session = Session::create(&SessionOptions::default())?;
+        let mut child = command
+            .envs(session.environment_before(&self.recorder, "".as_ref()))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let alive = || matches!(child.try_wait(), Ok(None));
+        let summary = session.drain(alive, &mut Discard)?;
+        if summary.events < least_events || summary.lost_events > 0 {
+            return Err(format!("not everything was recorded: {summary:?}").into());
+        }
+        Ok(child.wait_with_output()?)
+    }
+
+    /// Instructions an event, as the difference of two lengths, so that start and end cancel out.
+    fn instructions(&self, pairs: u64) -> Result<()> {
+        println!("instructions an event (callgrind), one thread");
+        for mode in ["random", "pair"] {
+            let mut counts = [0.0; 2];
+            for (count, recorded) in counts.iter_mut().zip([false, true]) {
+                let short = self.callgrind(mode, pairs, recorded)?;
+                let long = self.callgrind(mode, pairs * 2, recorded)?;
+                // The tight loop warms up with a tenth of its pairs.
+                let made = if mode == "pair" {
+                    pairs as f64 * 1.1
+                } else {
+                    pairs as f64
+                };
+                *count = (long as f64 - short as f64) / made / 2.0;
+            }
+            let [bare, recorded] = counts;
+            println!(
+                "{mode:<8} bare {bare:.1}, recorded {recorded:.1}, hook {:.1}",
+                recorded - bare
+            );
+        }
+        Ok(())
+    }
+
+    fn callgrind(&self, mode: &str, pairs: u64, recorded: bool) -> Result<u64> {
+        let mut command = Command::new("valgrind");
+        command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+        command
+            .arg(&self.program)
+            .args([mode, "1", &pairs.to_string()]);
+        let output = if recorded {
+            self.recorded(&mut command, pairs * 2)?
+        } else {
+            command.output()?
+        };
+        let text = String::from_utf8_lossy(&output.stderr);
+        let line = text
+            .lines()
+            .find_map(|line| line.split_once("Collected : "));
+        let (_, count) = line.ok_or_else(|| format!("callgrind said: {text}"))?;
+        Ok(count.trim().parse()?)
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{command:?} failed").into())
+    }
+}
