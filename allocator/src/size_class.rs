@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn internal_waste_above_one_kib_stays_under_a_sixth() {
+    fn internal_waste_above_one_kib_stays_under_a_fifth() {
         let mut worst = 0.0_f64;
         for class in 32..NUM_CLASSES {
             let size = f64::from(SIZES[class]);
