@@ -41,6 +41,8 @@ pub struct ProgramReport {
     pub peak_rss_bytes: u64,
     /// Peak of heap memory as the module defines it; absent unless sampled.
     pub heap_peak_bytes: Option<u64>,
+    /// Part of it outside the classic heap (`brk`): mappings of the allocator, of the program itself, stacks of threads.
+    pub outside_brk_bytes: Option<u64>,
     /// Faults served without I/O.
     pub minor_faults: u64,
     /// Faults that needed I/O.
@@ -132,7 +134,8 @@ pub fn run_program(
         user_ns: launched.user_ns,
         sys_ns: launched.sys_ns,
         peak_rss_bytes: launched.peak_rss_bytes,
-        heap_peak_bytes: heap,
+        heap_peak_bytes: heap.map(|peak| peak.bytes),
+        outside_brk_bytes: heap.map(|peak| peak.outside_brk),
         minor_faults: launched.minor_faults,
         major_faults: launched.major_faults,
         context_switches: launched.context_switches,

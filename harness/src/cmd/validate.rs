@@ -27,6 +27,12 @@ use std::path::{Path, PathBuf};
 
 /// Replays of each subject: lockstep with touched pages repeats to the byte but for the kernel's own sharing of pages.
 const REPLAYS: u32 = 2;
+/// Runs by which the program's own mappings are measured.
+const OWN_RUNS: u32 = 2;
+/// Makes glibc take all memory from `brk`: what lies elsewhere is then not malloc's.
+const ALL_FROM_BRK: &str = "glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1";
+/// Own mappings above this are worth a line; below it is the loader's and a few stacks'.
+const WORTH_A_LINE: u64 = 1 << 20;
 
 /// Measures and prints.
 ///
@@ -46,14 +52,15 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     let comparison = compiled(&out, folder.path())?;
     let progress = Progress::new(
         terminal,
-        subjects.len() as u64 * u64::from(REPLAYS + args.runs),
+        subjects.len() as u64 * u64::from(REPLAYS + args.runs) + u64::from(OWN_RUNS),
     );
     let limits = Limits {
         timeout: args.timeout,
         cancel: Some(interrupt::flag()),
     };
     let predicted = replay(&comparison, &subjects, &limits, &progress);
-    let actual = programs(args, &subjects, &limits, &progress);
+    let own = own_mappings(args, &limits, &progress);
+    let actual = programs(args, &subjects, own, &limits, &progress);
     progress.clear();
     if interrupt::requested() {
         terminal.say("interrupted; nothing is kept of a validation");
@@ -62,7 +69,7 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     let rows: Vec<Row> = (subjects.iter().zip(predicted).zip(actual))
         .map(|((subject, predicted), actual)| Row::new(&subject.label, predicted, actual))
         .collect();
-    print(args, &rows, &trace)?;
+    print(args, &rows, &trace, own)?;
     if let Some(kept) = &args.keep_trace {
         terminal.say(&format!("trace: {}", kept.display()));
     }
@@ -160,9 +167,42 @@ fn replay(
     })
 }
 
+/// Anonymous bytes that do not come from malloc at the peak of the program's heap: what it maps by itself (CPython's small
+/// objects do not pass malloc), stacks of threads, the loader's. They are the same under every allocator and no replay
+/// can know them. 0 where they cannot be measured.
+fn own_mappings(args: &ValidateArgs, limits: &Limits, progress: &Progress) -> u64 {
+    let system = Subject {
+        label: "system".into(),
+        name: "system".into(),
+        library: None,
+        settings: Vec::new(),
+        env: vec![("GLIBC_TUNABLES".into(), ALL_FROM_BRK.into())],
+        ours: false,
+    };
+    let options = ProgramOptions {
+        limits: limits.clone(),
+        sample_heap: true,
+        any_status: false,
+    };
+    let measured = rounds(
+        std::slice::from_ref(&system),
+        OWN_RUNS,
+        "own mappings",
+        progress,
+        |_, _| {
+            program::run_program(&system, &args.command, &options)
+                .map_err(|failure| failure.reason)
+                .map(|report| report.outside_brk_bytes.unwrap_or(0))
+        },
+    );
+    let samples = measured.into_iter().next().and_then(Result::ok);
+    samples.and_then(|list| list.into_iter().min()).unwrap_or(0)
+}
+
 fn programs(
     args: &ValidateArgs,
     subjects: &[Subject],
+    own: u64,
     limits: &Limits,
     progress: &Progress,
 ) -> Samples {
@@ -174,9 +214,10 @@ fn programs(
     rounds(subjects, args.runs, "program", progress, |at, _| {
         let report = program::run_program(&subjects[at], &args.command, &options)
             .map_err(|failure| failure.reason)?;
-        report.heap_peak_bytes.ok_or_else(|| {
+        let heap = report.heap_peak_bytes.ok_or_else(|| {
             "it ended before its heap could be looked at; give it more to do".to_string()
-        })
+        })?;
+        Ok(heap.saturating_sub(own))
     })
 }
 
@@ -215,7 +256,7 @@ fn rounds(
     all
 }
 
-fn print(args: &ValidateArgs, rows: &[Row], trace: &TraceSummary) -> Result<(), Error> {
+fn print(args: &ValidateArgs, rows: &[Row], trace: &TraceSummary, own: u64) -> Result<(), Error> {
     let ranking = ranking(rows);
     let header = [
         "subject",
@@ -252,6 +293,7 @@ fn print(args: &ValidateArgs, rows: &[Row], trace: &TraceSummary) -> Result<(), 
                 "events": trace.events, "threads": trace.threads,
                 "peak_live_bytes": trace.peak_live_bytes, "complete": trace.complete,
             },
+            "own_mappings_bytes": own,
             "subjects": rows,
             "ranking": ranking,
         })),
@@ -280,7 +322,7 @@ fn print(args: &ValidateArgs, rows: &[Row], trace: &TraceSummary) -> Result<(), 
                 let escaped: Vec<String> = row.iter().map(|c| c.replace('|', "\\|")).collect();
                 text.push_str(&line(&escaped));
             }
-            text.push_str(&format!("\n{}\n", verdict(rows)));
+            text.push_str(&format!("\n{}\n", verdict(rows, own)));
             out::print(&text)
         }
         Format::Table => {
@@ -293,14 +335,14 @@ fn print(args: &ValidateArgs, rows: &[Row], trace: &TraceSummary) -> Result<(), 
                 if trace.threads == 1 { "" } else { "s" },
                 human_bytes(trace.peak_live_bytes),
                 out::columns(&header, &cells),
-                verdict(rows)
+                verdict(rows, own)
             ))
         }
     }
 }
 
 /// What the ranking says, and how to read the columns.
-fn verdict(rows: &[Row]) -> String {
+fn verdict(rows: &[Row], own: u64) -> String {
     let pairs = ranking(rows);
     let decided = pairs.agree + pairs.disagree;
     let order = match (decided, pairs.undecided) {
@@ -318,8 +360,17 @@ fn verdict(rows: &[Row]) -> String {
             )
         }
     };
+    let left_out = if own >= WORTH_A_LINE {
+        format!(
+            "\n! {} that do not come from malloc (mapped by the program itself, stacks of threads) are left out of the \
+             actual peaks: no allocator changes them; CPython's small objects are such, PYTHONMALLOC=malloc brings them in",
+            human_bytes(own)
+        )
+    } else {
+        String::new()
+    };
     format!(
-        "ANSWER  {order}.\nPeaks are heap memory without the program's data, stacks and file mappings; spread: smallest to \
-         largest of its own runs."
+        "ANSWER  {order}.\npeaks: heap memory without data, stacks and file mappings; spread: smallest to largest of the \
+         program's own runs.{left_out}"
     )
 }
