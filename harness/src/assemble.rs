@@ -490,7 +490,7 @@ fn timeline(curve: &MemoryCurve, baseline: u64) -> Timeline {
 
 /// Remarks on rows whose time is not mainly the allocator's.
 fn marks(cells: &[Cell], comparisons: &[Comparison], calibration: &Calibration) -> Vec<String> {
-    let (mut harness, mut waiting) = (Vec::new(), Vec::new());
+    let (mut timed, mut harness, mut waiting) = (0, Vec::new(), Vec::new());
     for cell in cells {
         let Some(time) = cell.metrics.get("ns_per_op").map(|m| m.median) else {
             continue;
@@ -501,34 +501,44 @@ fn marks(cells: &[Cell], comparisons: &[Comparison], calibration: &Calibration) 
         let Some(comparison) = comparison else {
             continue;
         };
+        timed += 1;
         let name = format!("{}/{}", comparison.title(), cell.subject);
         if let Some(null) = calibration.null_by_workload.get(&comparison.title())
             && *null > NULL_SHARE * time
         {
-            harness.push(format!("{name} {:.0} %", 100.0 * null / time));
+            harness.push((null / time, name.clone()));
         }
         // Waiting is summed over threads, wall time is not.
         if let Some(wait) = cell.metrics.get("wait_ns_per_op").map(|m| m.median) {
             let share = wait / (time * f64::from(cell.threads.clamp(1, cell.cpus.max(1))));
             if share > WAIT_SHARE {
-                waiting.push(format!("{name} {:.0} %", 100.0 * share.min(1.0)));
+                waiting.push((share.min(1.0), name));
             }
         }
     }
-    let mut notes = Vec::new();
-    if !harness.is_empty() {
-        notes.push(format!(
-            "the harness's own cost is more than a quarter of the time per op in: {}",
-            harness.join(", ")
-        ));
-    }
-    if !waiting.is_empty() {
-        notes.push(format!(
-            "threads waited for blocks of other threads for more than 10 % of the time in: {}",
-            waiting.join(", ")
-        ));
-    }
-    notes
+    // Every cell's own value is in the result (`null_by_workload`, `wait_ns_per_op`); a sentence names the worst.
+    let sentence = |mut cells: Vec<(f64, String)>, what: &str| {
+        cells.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let (share, name) = cells.first()?;
+        Some(format!(
+            "{what} in {} of {timed} cells, most in {name}: {:.0} %",
+            cells.len(),
+            100.0 * share
+        ))
+    };
+    [
+        sentence(
+            harness,
+            "the harness's own cost is more than a quarter of the time per op",
+        ),
+        sentence(
+            waiting,
+            "threads waited for other threads' blocks for more than 10 % of the time",
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The word of a mode.
@@ -662,11 +672,15 @@ mod tests {
         assert_eq!(r.calibration.null_ns_per_op, Some(4.0));
         assert_eq!(r.notes.len(), 2, "{:?}", r.notes);
         assert!(
-            r.notes[0].contains("churn t1/x 40 %") && !r.notes[0].contains("system"),
+            r.notes[0].ends_with("in 1 of 2 cells, most in churn t1/x: 40 %"),
             "{:?}",
             r.notes
         );
-        assert!(r.notes[1].contains("churn t1/x 50 %"), "{:?}", r.notes);
+        assert!(
+            r.notes[1].ends_with("in 1 of 2 cells, most in churn t1/x: 50 %"),
+            "{:?}",
+            r.notes
+        );
     }
 
     #[test]

@@ -102,6 +102,11 @@ impl Campaign<'_> {
             Err((driven, error)) => (driven, Some(error)),
         };
         let mut notes = std::mem::take(&mut self.notes);
+        for note in self.comparisons.iter().filter_map(|c| c.note.as_ref()) {
+            if !notes.contains(note) {
+                notes.push(note.clone());
+            }
+        }
         if !driven.complete {
             notes.push("the run was ended before its plan was finished; rows hold what was measured until then".into());
         }

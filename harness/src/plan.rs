@@ -76,14 +76,19 @@ pub struct Comparison {
     pub api: Api,
     /// A whole program instead of a replay.
     pub program: bool,
-    /// Threads.
+    /// Threads as the user chooses them: of a model those that run at a time. It names the cell, so it must not depend on
+    /// the seed.
     pub threads: u32,
+    /// Threads that the replay starts in all: with those that take the place of threads that end.
+    pub started_threads: u32,
     /// The script; empty for programs.
     pub script: PathBuf,
     /// Calls of one pass over the script.
     pub calls: u64,
     /// What is measured, in order of the names.
     pub kinds: Vec<Kind>,
+    /// What a reader must know of it: parts of a trace that are missing.
+    pub note: Option<String>,
 }
 
 impl Comparison {
@@ -232,9 +237,11 @@ pub(crate) mod tests {
             api: Api::Malloc,
             program: false,
             threads: 1,
+            started_threads: 1,
             script: PathBuf::new(),
             calls: 1000,
             kinds: kinds.to_vec(),
+            note: None,
         }
     }
 

@@ -336,7 +336,7 @@ fn stopped(error: RecordError, part: &Path) -> Error {
         other => lower_first(&other.to_string()),
     };
     ours(format!(
-        "{why}; what was recorded until then is in '{}', which `heaplab trace stats` and `heaplab run` can read",
+        "{why}; what was recorded until then is in '{}', which `heaplab trace stats` can read, and `heaplab run` under a name that ends in .hltrace",
         part.display()
     ))
 }

@@ -90,7 +90,7 @@ impl Executor for Replays<'_> {
         }
         let mut baseline = None;
         if item.kind == Kind::Memory {
-            spec.baseline_bytes = self.baseline(comparison.threads)?;
+            spec.baseline_bytes = self.baseline(comparison.started_threads)?;
             baseline = Some(spec.baseline_bytes);
         }
         let report =

@@ -45,6 +45,37 @@ impl Start {
             started: Utc::now().rfc3339(),
         }
     }
+
+    /// The command that measures the same again: the plain name of the program, the seed that was drawn, and without the
+    /// folder, which is never overwritten.
+    pub fn again(&self) -> Vec<String> {
+        let end = self
+            .command
+            .iter()
+            .position(|word| word == "--")
+            .unwrap_or(self.command.len());
+        let (own, rest) = self.command.split_at(end);
+        let mut words = vec!["heaplab".to_string()];
+        let mut given = own.iter().skip(1);
+        let mut seeded = false;
+        while let Some(word) = given.next() {
+            match word.as_str() {
+                "-o" | "--out" => {
+                    given.next();
+                }
+                word if word.starts_with("--out=") || word.starts_with("-o") => {}
+                _ => {
+                    seeded |= word == "--seed" || word.starts_with("--seed=");
+                    words.push(word.clone());
+                }
+            }
+        }
+        if !seeded {
+            words.extend(["--seed".into(), self.seed.to_string()]);
+        }
+        words.extend(rest.iter().cloned());
+        words
+    }
 }
 
 /// An open result folder.
@@ -281,6 +312,30 @@ mod tests {
         let e =
             Session::create(Some(&dir.path().join("mine/sub")), "x", &Start::now(1)).unwrap_err();
         assert_eq!(e.code(), 3, "{e}");
+    }
+
+    #[test]
+    fn the_command_to_repeat_has_the_seed_and_no_folder() {
+        let again = |words: &[&str]| {
+            let start = Start {
+                command: words.iter().map(|w| w.to_string()).collect(),
+                ..Start::now(7)
+            };
+            start.again().join(" ")
+        };
+        assert_eq!(
+            again(&["/a/b/heaplab", "run", "churn", "-o", "r", "-a", "system"]),
+            "heaplab run churn -a system --seed 7"
+        );
+        assert_eq!(
+            again(&["heaplab", "run", "--out=r", "--seed=3", "churn"]),
+            "heaplab run --seed=3 churn"
+        );
+        // What stands behind the two dashes belongs to the program.
+        assert_eq!(
+            again(&["heaplab", "run", "--", "cc", "--seed", "-o", "x"]),
+            "heaplab run --seed 7 -- cc --seed -o x"
+        );
     }
 
     #[test]

@@ -6,8 +6,8 @@ use crate::error::{Error, lower_first};
 use crate::plan::{Comparison, Kind};
 use heaplab_worker::protocol::{Api, Mode, Touch};
 use heaplab_workloads::trace::TraceError;
-use heaplab_workloads::{Kind as Source, Params, Workload, WorkloadError};
-use std::path::{Path, PathBuf};
+use heaplab_workloads::{Params, Workload, WorkloadError};
+use std::path::PathBuf;
 
 /// Compiles the workloads of `names`, or of `suite` where there are none, into the cache of scripts.
 ///
@@ -43,7 +43,10 @@ pub fn comparisons(
     let mut all: Vec<Comparison> = Vec::new();
     for name in &names {
         let workload = Workload::resolve(name).map_err(error)?;
-        let threads: Vec<Option<u32>> = match args.threads.is_empty() || is_trace(&workload, name) {
+        let note = missing(&workload)?;
+        // Threads of a recording cannot be chosen.
+        let own = args.threads.is_empty() || matches!(workload, Workload::Trace(_));
+        let threads: Vec<Option<u32>> = match own {
             true => vec![None],
             false => args.threads.iter().map(|t| Some(*t)).collect(),
         };
@@ -59,7 +62,11 @@ pub fn comparisons(
                 .map_err(error)?;
             let script =
                 heaplab_script::Script::open(&compiled.path).map_err(|e| error(e.into()))?;
-            let threads = script.thread_count() as u32;
+            let started_threads = script.thread_count() as u32;
+            let threads = match &workload {
+                Workload::Model(model) => threads.unwrap_or_else(|| model.threads()),
+                _ => started_threads,
+            };
             for api in &apis {
                 let comparison = Comparison {
                     workload: workload.name().to_string(),
@@ -67,9 +74,11 @@ pub fn comparisons(
                     api: *api,
                     program: false,
                     threads,
+                    started_threads,
                     script: compiled.path.clone(),
                     calls: compiled.info.calls,
                     kinds: kinds.to_vec(),
+                    note: note.clone(),
                 };
                 // The same workload named twice would be two rows with one name.
                 if !all
@@ -82,6 +91,35 @@ pub fn comparisons(
         }
     }
     Ok(all)
+}
+
+/// What a trace lacks, for the notes of the result.
+///
+/// # Errors
+/// A trace without a single event: there is nothing to compare.
+fn missing(workload: &Workload) -> Result<Option<String>, Error> {
+    let Workload::Trace(recorded) = workload else {
+        return Ok(None);
+    };
+    let summary = recorded.trace().summary();
+    let missing = summary.missing.join("; ");
+    if summary.events == 0 {
+        let why = if missing.is_empty() {
+            "its program never called the allocator".to_string()
+        } else {
+            format!("missing is {missing}")
+        };
+        return Err(Error::environment(format!(
+            "trace '{}' holds no event to replay: {why}; record it again with `heaplab record`",
+            recorded.trace().path().display()
+        )));
+    }
+    Ok((!summary.complete).then(|| {
+        format!(
+            "trace '{}' is not whole, what is left of it was replayed; missing: {missing}",
+            workload.name()
+        )
+    }))
 }
 
 /// Where compiled scripts are kept between runs: beside the embedded files, or among temporary files.
@@ -101,12 +139,6 @@ fn cache() -> PathBuf {
             rustix::process::geteuid().as_raw()
         )),
     }
-}
-
-/// Threads of a recording cannot be chosen.
-fn is_trace(workload: &Workload, name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|e| e == "hltrace")
-        || workload.info().is_ok_and(|info| info.kind == Source::Trace)
 }
 
 /// The measures, in a fixed order, each once.

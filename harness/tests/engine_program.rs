@@ -99,3 +99,25 @@ fn programs_with_their_own_allocator_are_named() {
             .contains("carries its own allocator (mimalloc)")
     );
 }
+
+#[test]
+fn a_program_that_lends_its_malloc_is_reached() {
+    // At a fixed address the program's own jump stands for malloc's address, and libraries are bound to it: so it is in
+    // Debian's python3.
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("lend.c");
+    std::fs::write(
+        &source,
+        "#include <stdlib.h>\nvoid *(*get)(size_t) = malloc;\nint main(void) { void *p = get(100); free(p); return !p; }\n",
+    )
+    .unwrap();
+    let program = folder.path().join("lend");
+    let built = Command::new("cc")
+        .args(["-no-pie", "-fno-pie", "-o"])
+        .args([&program, &source])
+        .status()
+        .unwrap();
+    assert!(built.success());
+    let report = run("jemalloc", &[program.to_str().unwrap()]).unwrap();
+    assert!(report.malloc_object.contains("jemalloc"), "{report:?}");
+}

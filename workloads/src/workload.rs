@@ -132,7 +132,8 @@ pub struct WorkloadInfo {
     pub name: String,
     /// Model or trace.
     pub kind: Kind,
-    /// Number of threads.
+    /// Number of threads: of a model those that run at a time (successors of threads that end not counted), of a trace
+    /// all.
     pub threads: u32,
     /// Calls of the malloc family.
     pub ops: u64,
@@ -234,7 +235,7 @@ impl Workload {
                 Ok(WorkloadInfo {
                     name: model.name().to_owned(),
                     kind: Kind::Model,
-                    threads: peak.threads,
+                    threads: model.threads(),
                     ops: peak.calls,
                     peak_live_bytes: peak.live_bytes,
                     purpose: definition.purpose.clone(),

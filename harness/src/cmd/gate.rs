@@ -289,7 +289,7 @@ fn campaign<'a>(
 ) -> Result<Campaign<'a>, Error> {
     Ok(Campaign {
         session: Session::create(args.output.out.as_deref(), &format!("gate-{name}"), start)?,
-        command: start.command.clone(),
+        command: start.again(),
         seed: start.seed,
         started: start.started.clone(),
         done: Vec::new(),

@@ -59,7 +59,8 @@ fn summary(recorded: &Recorded, trace: &TraceSummary, out: &Path) -> Vec<String>
         ),
         format!("peak live {}", out::human_bytes(trace.peak_live_bytes)),
     ];
-    if trace.events > 0 {
+    // Of a few events the file is mostly header.
+    if trace.events >= 1000 {
         parts.push(format!(
             "{:.1} bytes per event",
             bytes as f64 / trace.events as f64

@@ -190,9 +190,11 @@ pub fn program_comparison(command: &[OsString]) -> Comparison {
         api: Api::Malloc,
         program: true,
         threads: 1,
+        started_threads: 1,
         script: PathBuf::new(),
         calls: 0,
         kinds: vec![Kind::Program],
+        note: None,
     }
 }
 
@@ -297,13 +299,9 @@ fn campaign<'a>(
         start.seed,
         session.folder().display()
     ));
-    let mut command = start.command.clone();
-    if args.workload.seed.is_none() {
-        with_seed(&mut command, start.seed);
-    }
     Ok(Campaign {
         session,
-        command,
+        command: start.again(),
         seed: start.seed,
         started: start.started,
         done,
@@ -318,15 +316,6 @@ fn campaign<'a>(
         notes: Vec::new(),
         report: !args.output.no_report,
     })
-}
-
-/// Puts the drawn seed into the stored command line, before a program's own words.
-fn with_seed(command: &mut Vec<String>, seed: u64) {
-    let at = command
-        .iter()
-        .position(|w| w == "--")
-        .unwrap_or(command.len());
-    command.splice(at..at, ["--seed".to_string(), seed.to_string()]);
 }
 
 fn show(args: &RunArgs, terminal: &Terminal, finished: Finished) -> Result<Outcome, Error> {
@@ -390,18 +379,6 @@ fn print_commands(
 mod tests {
     use super::*;
     use crate::plan::tests::comparison;
-
-    #[test]
-    fn a_drawn_seed_stands_before_the_program() {
-        let mut words: Vec<String> = ["heaplab", "run", "--", "cmd", "--seed"]
-            .map(String::from)
-            .to_vec();
-        with_seed(&mut words, 7);
-        assert_eq!(
-            words,
-            ["heaplab", "run", "--seed", "7", "--", "cmd", "--seed"]
-        );
-    }
 
     #[test]
     fn one_cell_is_found_by_name_and_an_unknown_one_is_refused() {

@@ -212,11 +212,17 @@ fn verify(args: &TraceFile) -> Result<Outcome, Error> {
     if summary.complete {
         return Ok(Outcome::Done);
     }
+    let rest = match summary.events {
+        0 => "it holds no event; record again".to_string(),
+        n => format!(
+            "what is there ({} events) is consistent and can be replayed",
+            human_count(n)
+        ),
+    };
     Err(Error::Verification(format!(
-        "'{}' is not whole: {}; what is there ({} events) is consistent and can be replayed",
+        "'{}' is not whole: {}; {rest}",
         args.file.display(),
-        summary.missing.join("; "),
-        human_count(summary.events)
+        summary.missing.join("; ")
     )))
 }
 
@@ -284,14 +290,14 @@ fn described(stats: &TraceStats) -> String {
     );
     rows.add("complete", if stats.complete { "yes" } else { "no" }.into());
     let mut text = rows.text();
-    let tables: [(&str, &[Bucket], fn(u64) -> String); 2] = [
-        ("size at most", &stats.sizes, human_bytes),
-        ("lifetime at most", &stats.lifetimes_ns, duration),
-    ];
-    for (title, buckets, shown) in tables {
-        text.push('\n');
-        text.push_str(&histogram(title, buckets, shown));
-    }
+    text.push('\n');
+    text.push_str(&histogram("size at most", &stats.sizes, human_bytes));
+    text.push('\n');
+    text.push_str(&histogram(
+        "lifetime at most",
+        &stats.lifetimes_ns,
+        lifetime,
+    ));
     text
 }
 
@@ -372,6 +378,15 @@ fn duration(ns: u64) -> String {
         1_000..1_000_000 => format!("{:.1} us", f / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} ms", f / 1e6),
         _ => format!("{:.1} s", f / 1e9),
+    }
+}
+
+/// Bounds of lifetimes; what is shorter than the trace's clock tells apart is in the first bucket.
+fn lifetime(ns: u64) -> String {
+    if ns < trace::TICK_NS {
+        format!("under {} ns", trace::TICK_NS)
+    } else {
+        duration(ns)
     }
 }
 

@@ -129,9 +129,11 @@ fn compiled(trace: &Path, cache: &Path) -> Result<Comparison, Error> {
         api: Api::Malloc,
         program: false,
         threads: script.thread_count() as u32,
+        started_threads: script.thread_count() as u32,
         script: PathBuf::from(&compiled.path),
         calls: compiled.info.calls,
         kinds: vec![Kind::Memory],
+        note: None,
     })
 }
 
