@@ -5,6 +5,7 @@ mod common;
 use common::{Recorded, Run, compile, record, record_with, scratch};
 use heaplab_workloads::record::SessionOptions;
 use heaplab_workloads::trace::raw::RawKind;
+use heaplab_workloads::trace::{ResolveOptions, resolve_file};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
@@ -227,15 +228,99 @@ fn a_program_whose_drainer_is_gone_goes_on() {
 }
 
 #[test]
-fn an_unrecorded_program_is_said_to_be_so() {
+fn a_program_whose_drainer_is_killed_ends_with_its_own_status() {
     let dir = scratch();
     let program = compile(dir.path(), "cases", false);
-    let run = {
-        let mut command = Command::new("/usr/bin/env");
-        // `env -i` takes the preload away from what it starts; env itself is recorded.
-        command.args(["-i"]).arg(program).args(["churn", "10"]);
-        record(&mut command)
+    let (raw, status) = (dir.path().join("run.raw"), dir.path().join("status"));
+    // The shell, which is not recorded, outlives the drainer and notes how the program ended.
+    let script =
+        "LD_PRELOAD=$SUBJECT \"$0\" churn 6000042; echo $? > \"$1.new\"; mv \"$1.new\" \"$1\"";
+    let mut drainer = Command::new(common::example("drain"))
+        .arg(common::recorder())
+        .arg(&raw)
+        .args(["sh", "-c", script])
+        .arg(&program)
+        .arg(&status)
+        .spawn()
+        .expect("the drainer starts");
+    common::wait_until("events in the raw file", || {
+        std::fs::metadata(&raw).is_ok_and(|file| file.len() > 20_000)
+    });
+    assert!(
+        !status.exists(),
+        "the program was over before its drainer was killed"
+    );
+    drainer.kill().expect("kill");
+    // Not waited for: a drainer that is a zombie is dead, too.
+    common::wait_until("the program's end", || status.exists());
+    assert_eq!(
+        std::fs::read_to_string(&status).expect("status").trim(),
+        "42"
+    );
+    drainer.wait().expect("wait");
+    let out = dir.path().join("run.hltrace");
+    let summary = resolve_file(&raw, &out, &ResolveOptions::default(), &mut |_, _| {})
+        .expect("what was written before the kill is a trace");
+    assert!(summary.events > 50_000);
+    assert!(!summary.complete && !summary.missing.is_empty());
+}
+
+#[test]
+fn handlers_that_interrupt_malloc_and_free_lose_nothing() {
+    let dir = scratch();
+    let program = compile(dir.path(), "cases", false);
+    let allocator = compile(dir.path(), "sigsafe", true);
+    let mut recorded = Recorded::default();
+    // A pool of four chunks: handlers meet full chunks and an empty pool, too.
+    let options = SessionOptions {
+        pool_bytes: 256 << 10,
+        ..SessionOptions::default()
     };
+    let mut command = Command::new(program);
+    command.args(["storm", "400000"]);
+    let end = common::run(&mut command, &options, &mut recorded, &[&allocator]);
+    assert!(end.status.success(), "{:?}", end.status);
+    let handled: u64 = end.stdout.trim().parse().expect("number of signals");
+    assert!(handled >= 100, "only {handled} signals");
+    assert_eq!(
+        (recorded.allocations(), recorded.frees()),
+        (end.counted.allocations, end.counted.frees)
+    );
+    assert!(recorded.allocations() >= 400_000 + 3 * handled);
+    assert_eq!((end.summary.lost_events, end.summary.torn_records), (0, 0));
+    recorded.check();
+    recorded.check_order_of_one_thread();
+}
+
+#[test]
+fn only_the_first_program_is_recorded_and_the_others_are_counted() {
+    let dir = scratch();
+    let program = compile(dir.path(), "cases", false);
+    // The shell is the first; the program that it starts is its child.
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "\"$0\" churn 10; echo $?"])
+        .arg(program);
+    let run = record(&mut command);
+    assert_eq!(run.stdout, "10\n");
+    assert_eq!(
+        (run.summary.images, run.summary.children_not_recorded),
+        (1, 1)
+    );
+    run.assert_counts_equal();
+}
+
+#[test]
+fn a_program_without_the_recorder_is_said_to_be_unrecorded() {
+    let dir = scratch();
+    let program = common::compile_static(dir.path(), "cases");
+    let run = record(Command::new(program).args(["churn", "10"]));
     assert_eq!(run.status.code(), Some(10));
-    assert_eq!(run.summary.images, 1);
+    assert_eq!((run.summary.images, run.summary.events), (0, 0));
+    let said = |note: &String| note.starts_with("nothing was recorded: the program did not load");
+    assert!(
+        run.recorded.notes.iter().any(said),
+        "{:?}",
+        run.recorded.notes
+    );
 }

@@ -142,6 +142,11 @@ impl<'a, S: Sink> Drainer<'a, S> {
             let over = dead || slot.state != SlotState::Active;
             closed |= over;
             let mut holes = Vec::new();
+            let earlier = self
+                .pinned
+                .iter_mut()
+                .filter(|pinned| pinned.thread == slot.thread)
+                .collect();
             let read = read_chunk(
                 self.pool,
                 index,
@@ -149,6 +154,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
                 &mut self.positions[index as usize],
                 over,
                 &mut holes,
+                earlier,
                 stream,
                 &self.clock,
                 &mut self.summary.torn_records,
@@ -235,18 +241,9 @@ impl<'a, S: Sink> Drainer<'a, S> {
             let Some(stream) = threads.get_mut(&chunk.thread) else {
                 return false;
             };
-            chunk.holes.retain(|&position| {
-                let Some(record) = pool.read(chunk.index, position) else {
-                    return true;
-                };
-                if stream.push(record, clock) {
-                    *buffered += 1;
-                    summary.events += 1;
-                } else {
-                    summary.torn_records += 1;
-                }
-                false
-            });
+            let filled = fill(*pool, chunk, stream, clock, &mut summary.torn_records);
+            *buffered += filled;
+            summary.events += filled as u64;
             let done = chunk.holes.is_empty() || ended || stream.dead;
             if done {
                 summary.torn_records += chunk.holes.len() as u64;
@@ -376,6 +373,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
 
 /// Reads what is committed of a chunk from `position` on. A chunk that is `over` is read to its
 /// end, past empty slots, which are noted as `holes`; one in use up to the first empty slot.
+/// `earlier` are this thread's chunks that wait for slots to be filled.
 #[allow(clippy::too_many_arguments)]
 fn read_chunk(
     pool: Pool<'_>,
@@ -384,6 +382,7 @@ fn read_chunk(
     position: &mut usize,
     over: bool,
     holes: &mut Vec<usize>,
+    mut earlier: Vec<&mut Pinned>,
     stream: &mut Stream,
     clock: &Calibration,
     torn: &mut u64,
@@ -400,6 +399,11 @@ fn read_chunk(
         match pool.read(index, *position) {
             Some(record) => {
                 trailing = 0;
+                // What the thread committed before this record is to be seen now, and comes first:
+                // else the free of a block could stand before its allocation.
+                for chunk in &mut earlier {
+                    read += fill(pool, chunk, stream, clock, torn);
+                }
                 if stream.push(record, clock) {
                     read += 1;
                 } else {
@@ -419,6 +423,29 @@ fn read_chunk(
         holes.truncate(holes.len() - trailing);
     }
     read
+}
+
+/// Reads the slots of a pinned chunk that were filled since; the number of events.
+fn fill(
+    pool: Pool<'_>,
+    chunk: &mut Pinned,
+    stream: &mut Stream,
+    clock: &Calibration,
+    torn: &mut u64,
+) -> usize {
+    let mut filled = 0;
+    chunk.holes.retain(|&position| {
+        let Some(record) = pool.read(chunk.index, position) else {
+            return true;
+        };
+        if stream.push(record, clock) {
+            filled += 1;
+        } else {
+            *torn += 1;
+        }
+        false
+    });
+    filled
 }
 
 fn name_of(bytes: &[u8; 16]) -> String {

@@ -3,8 +3,10 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use heaplab_workloads::record::{DrainSummary, Session, SessionOptions, Sink};
-use heaplab_workloads::trace::TraceError;
-use heaplab_workloads::trace::raw::{RawEvent, RawKind};
+use heaplab_workloads::trace::raw::{RawEvent, RawKind, RawWriter};
+use heaplab_workloads::trace::{
+    FinishInfo, ResolveOptions, Trace, TraceError, TraceHeader, TraceStats, resolve_file,
+};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -15,38 +17,56 @@ use std::sync::OnceLock;
 /// The preload library, built with this test's profile and target folder.
 pub fn recorder() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        // target/<profile>/deps/<test>-<hash>
-        let exe = std::env::current_exe().expect("own path");
-        let profile = exe
-            .parent()
-            .and_then(Path::parent)
-            .expect("profile folder")
-            .to_owned();
-        let mut build = Command::new(env!("CARGO"));
-        build.args([
-            "build",
-            "--quiet",
-            "-p",
-            "heaplab-recorder",
-            "--manifest-path",
-        ]);
-        build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
-        build
-            .arg("--target-dir")
-            .arg(profile.parent().expect("target folder"));
-        match profile.file_name().and_then(OsStr::to_str) {
-            Some("debug") | None => {}
-            Some(name) => {
-                build.args(["--profile", name]);
-            }
+    LIBRARY.get_or_init(|| built(&["--lib"], "libheaplab_recorder.so"))
+}
+
+/// An example of this package.
+pub fn example(name: &str) -> PathBuf {
+    built(&["--example", name], &format!("examples/{name}"))
+}
+
+fn built(arguments: &[&str], file: &str) -> PathBuf {
+    // target/<profile>/deps/<test>-<hash>
+    let exe = std::env::current_exe().expect("own path");
+    let profile = exe.ancestors().nth(2).expect("profile folder");
+    let mut build = Command::new(env!("CARGO"));
+    build.args([
+        "build",
+        "--quiet",
+        "-p",
+        "heaplab-recorder",
+        "--manifest-path",
+    ]);
+    build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    build
+        .args(arguments)
+        .arg("--target-dir")
+        .arg(profile.parent().expect("target folder"));
+    match profile.file_name().and_then(OsStr::to_str) {
+        Some("debug") | None => {}
+        Some(name) => {
+            build.args(["--profile", name]);
         }
-        let status = build.status().expect("cargo runs");
-        assert!(status.success(), "cargo build -p heaplab-recorder failed");
-        let library = profile.join("libheaplab_recorder.so");
-        assert!(library.exists(), "{} is missing", library.display());
-        library
-    })
+    }
+    assert!(
+        build.status().expect("cargo runs").success(),
+        "{build:?} failed"
+    );
+    let path = profile.join(file);
+    assert!(path.exists(), "{} is missing", path.display());
+    path
+}
+
+/// Waits until something is so; fails after a minute.
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !is_so() {
+        assert!(
+            start.elapsed().as_secs() < 60,
+            "{what}: not within a minute"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
 }
 
 /// A folder for what a test makes, removed with it.
@@ -56,32 +76,45 @@ pub fn scratch() -> tempfile::TempDir {
 
 /// Compiles `programs/<name>.c` into `dir`; `shared` makes it a library.
 pub fn compile(dir: &Path, name: &str, shared: bool) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/programs")
-        .join(format!("{name}.c"));
-    let out = dir.join(if shared {
+    let out = if shared {
         format!("lib{name}.so")
     } else {
         name.to_owned()
-    });
-    let mut cc = Command::new("cc");
-    cc.args([
+    };
+    let options: &[&str] = if shared { &["-shared", "-fPIC"] } else { &[] };
+    compile_as(dir, "cc", &format!("{name}.c"), &out, options)
+}
+
+/// Compiles `programs/<name>.c` to a program that loads no library.
+pub fn compile_static(dir: &Path, name: &str) -> PathBuf {
+    compile_as(dir, "cc", &format!("{name}.c"), name, &["-static"])
+}
+
+/// Compiles a file of `programs` into `dir` as `out`.
+pub fn compile_as(
+    dir: &Path,
+    compiler: &str,
+    source: &str,
+    out: &str,
+    options: &[&str],
+) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/programs")
+        .join(source);
+    let out = dir.join(out);
+    let mut command = Command::new(compiler);
+    command.args([
         "-O1",
         "-g",
         "-Wall",
         "-Wno-alloc-size-larger-than",
         "-fno-builtin",
-        "-pthread",
-        "-D_GNU_SOURCE",
-        "-o",
     ]);
-    cc.arg(&out).arg(&source);
-    if shared {
-        cc.args(["-shared", "-fPIC"]);
-    }
+    command.args(["-pthread", "-D_GNU_SOURCE"]).args(options);
+    command.arg("-o").arg(&out).arg(&source);
     assert!(
-        cc.status().expect("cc runs").success(),
-        "{name}.c does not compile"
+        command.status().expect("the compiler runs").success(),
+        "{command:?} failed"
     );
     out
 }
@@ -223,6 +256,36 @@ impl Recorded {
     }
 }
 
+impl Recorded {
+    /// Checks that the one thread's events, in the order in which they were drained, alternate at
+    /// every address. Only for programs whose realloc never fails.
+    pub fn check_order_of_one_thread(&self) {
+        assert_eq!(self.threads.len(), 1);
+        let mut live = std::collections::BTreeSet::new();
+        for (number, event) in self.events().enumerate() {
+            match event.kind {
+                RawKind::Free | RawKind::FreeSized | RawKind::FreeAlignedSized => {
+                    assert!(
+                        live.remove(&event.address),
+                        "event {number} frees no block: {event:?}"
+                    );
+                }
+                RawKind::ReallocBegin => {
+                    assert!(
+                        event.address == 0 || live.remove(&event.address),
+                        "{number}: {event:?}"
+                    );
+                }
+                RawKind::FailedAlloc | RawKind::Mark => {}
+                _ => assert!(
+                    live.insert(event.address),
+                    "event {number} is live: {event:?}"
+                ),
+            }
+        }
+    }
+}
+
 /// What the counting library behind the recorder saw, in its own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counted {
@@ -248,34 +311,58 @@ pub fn record(command: &mut Command) -> Run {
 
 /// As [`record`], with options of the session and a prepared sink.
 pub fn record_with(command: &mut Command, options: &SessionOptions, sink: Recorded) -> Run {
+    let mut recorded = sink;
+    let end = run(command, options, &mut recorded, &[]);
+    Run {
+        recorded,
+        summary: end.summary,
+        status: end.status,
+        stdout: end.stdout,
+        counted: end.counted,
+    }
+}
+
+/// How a recorded program ended.
+pub struct End {
+    pub summary: DrainSummary,
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub counted: Counted,
+}
+
+/// Runs `command` under the recorder, `counter.c` behind it and `behind` behind that; what is
+/// recorded goes to `sink`.
+pub fn run<S: Sink>(
+    command: &mut Command,
+    options: &SessionOptions,
+    sink: &mut S,
+    behind: &[&Path],
+) -> End {
     let dir = scratch();
-    let counter = compile(dir.path(), "counter", true);
+    let mut preload = compile(dir.path(), "counter", true).into_os_string();
+    for library in behind {
+        preload.push(":");
+        preload.push(library);
+    }
     let counts = dir.path().join("counts");
     fs::write(&counts, [0; 4096]).expect("counts file");
     let mut session = Session::create(options).expect("session");
     command
-        .envs(session.environment_before(recorder(), counter.as_os_str()))
+        .envs(session.environment_before(recorder(), &preload))
         .env("HEAPLAB_TEST_COUNTS", &counts)
+        .stdin(Stdio::null())
         .stdout(fs::File::create(dir.path().join("stdout")).expect("output file"));
-    if !command
-        .get_envs()
-        .any(|(name, _)| name == "HEAPLAB_TEST_STDIN")
-    {
-        command.stdin(Stdio::null());
-    }
     let mut child = command.spawn().expect("the program starts");
-    let mut recorded = sink;
     let mut status = None;
     let alive = || {
         status = child.try_wait().expect("wait");
         status.is_none()
     };
-    let summary = session.drain(alive, &mut recorded).expect("drain");
+    let summary = session.drain(alive, sink).expect("drain");
     let bytes = fs::read(&counts).expect("counts");
     let word =
         |at: usize| u64::from_le_bytes(bytes[at * 8..at * 8 + 8].try_into().expect("8 bytes"));
-    Run {
-        recorded,
+    End {
         summary,
         status: status.expect("the program ended"),
         stdout: fs::read_to_string(dir.path().join("stdout")).unwrap_or_default(),
@@ -286,6 +373,43 @@ pub fn record_with(command: &mut Command, options: &SessionOptions, sink: Record
             failed: word(3),
         },
     }
+}
+
+/// Records `command` to a raw file, resolves that into a trace, and checks that the trace's own
+/// statistics equal what the second counter saw in the same run. Returns the statistics.
+pub fn round_trip(command: &mut Command) -> TraceStats {
+    let dir = scratch();
+    let (raw, out) = (dir.path().join("run.raw"), dir.path().join("run.hltrace"));
+    let mut writer = RawWriter::create(&raw, &TraceHeader::default()).expect("raw file");
+    let end = run(command, &SessionOptions::default(), &mut writer, &[]);
+    assert!(end.status.success(), "{:?}", end.status);
+    let finish = FinishInfo {
+        lost_events: end.summary.lost_events,
+        exit_status: end.status.code(),
+        duration_ns: end.summary.duration_ns,
+        ..FinishInfo::default()
+    };
+    writer.finish(finish).expect("the raw file is finished");
+    resolve_file(&raw, &out, &ResolveOptions::default(), &mut |_, _| {}).expect("resolved");
+    let trace = Trace::open(&out).expect("the trace opens");
+    trace.verify(&mut |_, _| {}).expect("the trace is sound");
+    let stats = trace.stats(&mut |_, _| {}).expect("statistics");
+    let calls =
+        |names: &[&str]| -> u64 { names.iter().filter_map(|&name| stats.calls.get(name)).sum() };
+    let traced = Counted {
+        allocations: stats.allocations - calls(&["realloc_new"]),
+        frees: calls(&["free", "free_sized", "free_aligned_sized"]),
+        reallocs: calls(&["realloc_new", "realloc", "reallocarray", "realloc_free"]),
+        failed: stats.failed,
+    };
+    assert_eq!(
+        traced, end.counted,
+        "the final trace and the chained counter differ"
+    );
+    assert_eq!((stats.foreign_frees, stats.lost_frees), (0, 0));
+    assert!(stats.complete, "missing: {:?}", stats.missing);
+    assert_eq!(stats.threads, end.summary.threads);
+    stats
 }
 
 impl Run {

@@ -70,6 +70,15 @@ static void on_alarm(int signal) {
     for (int i = 0; i < 40; i++) free(malloc(1000 + i));
 }
 
+// Allocates in a handler that may interrupt the allocator itself, which must be made for it.
+static void on_storm(int signal) {
+    (void)signal;
+    handled++;
+    for (int i = 0; i < 3; i++) free(malloc(200 + i));
+    if (handled % 64 == 0)  // longer than a chunk has records
+        for (int i = 0; i < 1500; i++) free(malloc(300));
+}
+
 static pthread_key_t key;
 static void at_thread_end(void *block) {
     free(block);
@@ -114,6 +123,14 @@ int main(int argc, char **argv) {
         may_allocate = 1;
         for (int i = 0; i < count || handled < 20; i++) kept = reallocarray(NULL, (size_t)-1, 2);
         may_allocate = 0;
+    } else if (!strcmp(mode, "storm")) {
+        struct itimerval every = {{0, 100}, {0, 100}};
+        signal(SIGALRM, on_storm);
+        setitimer(ITIMER_REAL, &every, NULL);
+        for (int i = 0; i < count || handled < 100; i++) free(malloc(16 + i % 50));
+        every.it_interval.tv_usec = every.it_value.tv_usec = 0;
+        setitimer(ITIMER_REAL, &every, NULL);
+        printf("%d\n", (int)handled);
     } else if (!strcmp(mode, "keys")) {
         pthread_key_create(&key, at_thread_end);
         pthread_t thread;
