@@ -275,14 +275,19 @@ fn remarks(drained: &DrainSummary) -> Vec<String> {
             _ => ("were", "processes"),
         };
         remarks.push(format!(
-            "{} child {processes} {were} not recorded: only the first process is; record the one that matters by itself",
+            "{} child {processes} {were} not recorded: only the first process is; record the one that matters by \
+             itself",
             drained.children_not_recorded
         ));
     }
     if drained.images > 1 {
+        let times = match drained.images - 1 {
+            1 => "once".to_string(),
+            more => format!("{more} times"),
+        };
         remarks.push(format!(
-            "the program replaced itself {} times (exec), as wrappers and shims do; all of it is in the trace: name the real program to leave the wrappers out",
-            drained.images - 1
+            "the program replaced itself {times} (exec), as wrappers do; all of it is in the trace: name the real \
+             program to leave the wrapper out"
         ));
     }
     if drained.lost_events > 0 {

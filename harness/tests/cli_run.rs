@@ -98,6 +98,128 @@ fn control_c_keeps_what_was_finished() {
 }
 
 #[test]
+fn an_interrupted_run_is_carried_on_where_it_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut child = heaplab(at)
+        .args(TINY)
+        .args(["--blocks", "6", "--no-report", "-o", "r"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let journal = at.join("r/runs.jsonl");
+    let text = || std::fs::read_to_string(&journal).unwrap_or_default();
+    let began = Instant::now();
+    while text().lines().count() < 3 && began.elapsed() < Duration::from_secs(300) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let kill = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(kill.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let before = text();
+    // From another folder: the session knows where it was started.
+    let (status, out, err) = run(heaplab(std::path::Path::new("/")).args([
+        "run",
+        "--resume",
+        at.join("r").to_str().unwrap(),
+    ]));
+    assert_eq!(status, 0, "{err}");
+    assert!(
+        text().starts_with(&before),
+        "finished runs are not made again"
+    );
+    let result = heaplab_reports::load(&at.join("r")).unwrap();
+    assert!(result.complete && result.notes.iter().all(|n| !n.contains("ended before")));
+    for cell in &result.cells {
+        let samples = &cell.metrics["ns_per_op"].samples;
+        let blocks: std::collections::BTreeSet<u32> = samples.iter().map(|s| s.block).collect();
+        assert_eq!((samples.len(), blocks.len()), (6, 6), "{}", cell.subject);
+    }
+    let again = out.lines().find(|l| l.contains("again: ")).unwrap();
+    assert!(
+        again.contains("again: heaplab run churn") && !again.contains(" -o "),
+        "{again}"
+    );
+}
+
+#[test]
+fn every_command_has_an_example_in_its_help() {
+    let commands = [
+        "",
+        "run",
+        "record",
+        "validate",
+        "trace",
+        "trace info",
+        "trace verify",
+        "trace stats",
+        "trace cut",
+        "trace anonymise",
+        "trace export",
+        "report",
+        "diff",
+        "gate",
+        "gate run",
+        "gate compare",
+        "merge",
+        "list",
+        "doctor",
+        "completions",
+        "man",
+        "licenses",
+    ];
+    for command in commands {
+        let folder = tempfile::tempdir().unwrap();
+        let (status, out, _) = run(heaplab(folder.path())
+            .args(command.split_whitespace())
+            .arg("--help"));
+        assert_eq!(status, 0, "{command}");
+        let (_, examples) = out
+            .split_once("Example")
+            .unwrap_or_else(|| panic!("{command}: no example"));
+        assert!(
+            examples.contains(&format!("heaplab {command}")),
+            "{command}"
+        );
+    }
+}
+
+#[test]
+fn a_model_is_called_by_its_threads_whatever_the_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, out, _) = run(heaplab(folder.path()).args(["list", "workloads", "--format", "json"]));
+    let list: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
+    let listed = &list.iter().find(|w| w["name"] == "larson").unwrap()["threads"];
+    for seed in ["1", "2"] {
+        let (status, out, err) = run(heaplab(folder.path()).args([
+            "run",
+            "larson",
+            "--scale",
+            "0.01",
+            "--seed",
+            seed,
+            "--blocks",
+            "1",
+            "-a",
+            "system",
+            "--measure",
+            "speed",
+            "--no-report",
+            "-q",
+            "--format",
+            "json",
+        ]));
+        assert_eq!(status, 0, "{err}");
+        let result: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(&result["cells"][0]["threads"], listed, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_program_is_compared_and_one_that_fails_is_a_row() {
     let folder = tempfile::tempdir().unwrap();
     let args = [

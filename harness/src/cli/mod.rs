@@ -43,8 +43,8 @@ pub enum Command {
   heaplab record -- python3 job.py              writes python3.hltrace
   heaplab record -o job.hltrace -- ./server --port 8080
 
-The exit status is the program's own; 128 + n if signal n ended it; 125, 126 and 127 mean that heaplab failed, that
-the program is not executable, or that it was not found.")]
+Exit status: the program's own, 128 + n if signal n ended it; 125 heaplab itself failed or nothing
+could be recorded, 126 the program is not executable, 127 it was not found.")]
     Record(RecordArgs),
     /// Look at and transform traces
     #[command(

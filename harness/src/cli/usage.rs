@@ -27,6 +27,14 @@ pub fn sentence(error: &clap::Error) -> Error {
             _ => fallback(error),
         },
         ErrorKind::UnknownArgument => match (arg, text(error, ContextKind::SuggestedArg)) {
+            (Some(arg), _)
+                if arg.starts_with("'")
+                    && !arg.starts_with("'-")
+                    && ["heaplab record --help", "heaplab validate --help"]
+                        .contains(&help.as_str()) =>
+            {
+                format!("{arg} is no option; write the program behind `--`, as in `-- CMD ARG`")
+            }
             (Some(arg), Some(other)) => format!("unknown option {arg}; did you mean '{other}'?"),
             (Some(arg), None) => format!("unknown option or argument {arg}; see `{help}`"),
             _ => fallback(error),
@@ -146,6 +154,10 @@ mod tests {
             "invalid value '90' for '--budget'; write a duration with its unit, such as 90s, 10m or 1h30m"
         );
         assert!(of(&["run", "--foo"]).starts_with("unknown option or argument '--foo'"));
+        assert_eq!(
+            of(&["record", "ls"]),
+            "'ls' is no option; write the program behind `--`, as in `-- CMD ARG`"
+        );
         assert!(of(&["run", "--blocks"]).starts_with("'--blocks' needs a value"));
         assert!(
             of(&["merge"]).contains("see `heaplab merge --help`"),

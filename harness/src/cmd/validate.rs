@@ -92,8 +92,10 @@ fn record(args: &ValidateArgs, out: &Path, terminal: &Terminal) -> Result<TraceS
     .run(terminal)
     // 125 to 127 are for commands that pass a program's status through.
     .map_err(|e| Error::Environment(e.to_string()))?;
-    for remark in &recorded.remarks {
-        terminal.say(&format!("! {remark}"));
+    if recorded.trace.is_some() {
+        for remark in &recorded.remarks {
+            terminal.say(&format!("! {remark}"));
+        }
     }
     let name = args.command[0].to_string_lossy();
     let ended = match (recorded.status.code(), recorded.status.signal()) {
@@ -348,7 +350,9 @@ fn verdict(rows: &[Row], own: u64) -> String {
     let pairs = ranking(rows);
     let decided = pairs.agree + pairs.disagree;
     let order = match (decided, pairs.undecided) {
-        (0, 0) => "one subject alone has no order".to_string(),
+        (0, 0) => {
+            "no two subjects have both figures, so that there is no order to compare".to_string()
+        }
         (0, _) => "the program's own runs do not separate these subjects".to_string(),
         (n, undecided) => {
             let rest = match undecided {

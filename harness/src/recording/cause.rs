@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub struct Inspected {
     /// File that the kernel runs in the end.
     path: PathBuf,
+    /// It is not the file that was asked for but the one that runs it.
+    interpreter: bool,
     elf: Result<Elf, String>,
     /// It runs with other rights than the caller's, so that the dynamic loader ignores LD_PRELOAD.
     privileged: bool,
@@ -37,6 +39,7 @@ pub fn inspect(program: &Path) -> Inspected {
     let elf = subject::inspect(&path);
     let carried = elf.as_ref().ok().and_then(Elf::carried_allocator);
     Inspected {
+        interpreter: path != program,
         path,
         elf,
         privileged,
@@ -97,10 +100,10 @@ impl Inspected {
     }
 
     fn not_loaded(&self) -> String {
-        let file = self.path.display();
+        let file = self.file();
         match &self.elf {
             Ok(elf) if !elf.dynamic => format!(
-                "'{file}' is a static executable, into which no recorder can be loaded; link it dynamically (without -static)"
+                "{file} is a static executable, into which no recorder can be loaded; link it dynamically (without -static)"
             ),
             Ok(elf)
                 if elf
@@ -109,30 +112,39 @@ impl Inspected {
                     .is_some_and(|i| i.contains("musl")) =>
             {
                 format!(
-                    "'{file}' runs on musl, and the recorder needs glibc; build it for glibc (for Rust: --target \
+                    "{file} runs on musl, and the recorder needs glibc; build it for glibc (for Rust: --target \
                  x86_64-unknown-linux-gnu)"
                 )
             }
             Ok(_) if self.privileged => format!(
-                "'{file}' is setuid or setgid, for which the dynamic loader ignores LD_PRELOAD; run it as its owner, or \
+                "{file} is setuid or setgid, for which the dynamic loader ignores LD_PRELOAD; run it as its owner, or \
                  record a copy without the bit"
             ),
             Ok(_) if self.carried.is_some() => self.own(self.carried.unwrap_or_default()),
             Ok(_) => format!(
-                "'{file}' did not load the recorder; it may clear LD_PRELOAD, start a static program in its place, or have \
+                "{file} did not load the recorder; it may clear LD_PRELOAD, start a static program in its place, or have \
                  file capabilities: record the program that does the work by itself"
             ),
             Err(reason) => format!(
-                "'{file}' is not an executable for this machine ({reason}); record a dynamically linked x86-64 program"
+                "{file} is not an executable for this machine ({reason}); record a dynamically linked x86-64 program"
             ),
+        }
+    }
+
+    /// How to call the file in a sentence about the program.
+    fn file(&self) -> String {
+        if self.interpreter {
+            format!("its interpreter '{}'", self.path.display())
+        } else {
+            "it".into()
         }
     }
 
     fn own(&self, allocator: &str) -> String {
         format!(
-            "'{}' carries {allocator} in its executable and never calls the C library's malloc; build it with the system's \
+            "{} carries {allocator} in its executable and never calls the C library's malloc; build it with the system's \
              allocator (in Rust: without #[global_allocator])",
-            self.path.display()
+            self.file()
         )
     }
 }

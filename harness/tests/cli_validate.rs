@@ -1,0 +1,64 @@
+//! The prediction is checked on small programs from the command line.
+
+mod support;
+
+use support::{heaplab, run};
+
+const PYTHON: &str = "/usr/bin/python3";
+
+#[test]
+fn predicted_and_actual_peak_of_a_program_stand_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    // Every object through malloc, and long enough at the peak to be looked at.
+    let script = "import time; x = [bytes(1000 + i % 500) for i in range(20000)]; time.sleep(0.5)";
+    let (status, out, err) = run(heaplab(folder.path())
+        .env("PYTHONMALLOC", "malloc")
+        .args([
+            "validate",
+            "-a",
+            "system,jemalloc",
+            "--runs",
+            "2",
+            "--keep-trace",
+            "kept.hltrace",
+        ])
+        .args(["--format", "json", "--", PYTHON, "-c", script]));
+    assert_eq!(status, 0, "{err}");
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let subjects = found["subjects"].as_array().unwrap();
+    assert_eq!(subjects.len(), 2);
+    let live = found["trace"]["peak_live_bytes"].as_f64().unwrap();
+    assert!(live > 20_000.0 * 1000.0, "{found}");
+    for subject in subjects {
+        let number = |name: &str| {
+            subject[name]
+                .as_f64()
+                .unwrap_or_else(|| panic!("{name} in {subject}"))
+        };
+        let (predicted, actual) = (number("predicted_peak_bytes"), number("actual_peak_bytes"));
+        // Neither side can hold less than what is alive; and a replay that is off by half predicts nothing.
+        assert!(predicted > live && actual > 0.95 * live, "{subject}");
+        assert!((predicted / actual - 1.0).abs() < 0.5, "{subject}");
+        assert!(number("actual_spread") >= 0.0);
+        assert_eq!(subject["actual_samples"].as_array().unwrap().len(), 2);
+    }
+    assert!(folder.path().join("kept.hltrace").exists());
+}
+
+#[test]
+fn programs_that_cannot_be_validated_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (command, wanted, why) in [
+        (&["no-such-program-9"][..], 3, "'no-such-program-9'"),
+        (&["false"], 4, "exit status 1"),
+        (&["sh", "-c", "kill -SEGV $$"], 4, "SIGSEGV"),
+    ] {
+        let (status, out, err) = run(heaplab(folder.path())
+            .args(["validate", "-a", "system", "--"])
+            .args(command));
+        assert!(
+            status == wanted && out.is_empty() && err.contains(why),
+            "{status} {out}{err}"
+        );
+    }
+}
