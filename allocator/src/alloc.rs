@@ -324,21 +324,23 @@ unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
     let bytes = old.min(size);
     // SAFETY: the caller's duty; both blocks have `bytes` bytes, and they differ.
     unsafe {
-        if !(grows && bytes >= REMAP && remap(block, moved, bytes)) {
-            moved.copy_from_nonoverlapping(block, bytes);
+        if grows && bytes >= REMAP && remap(block, moved, bytes) {
+            return moved;
         }
+        moved.copy_from_nonoverlapping(block, bytes);
         free(block);
     }
     moved
 }
 
-/// Moves whole pages from one large block to another; false: not possible, nothing has changed.
+/// Moves all pages of one large block to another and frees the first; false: not possible, nothing
+/// has changed.
 ///
 /// # Safety
-/// Both blocks are large, live, and at least `bytes` long, a multiple of the page.
+/// Both blocks are live, the first is `bytes` long, the second at least as long.
 unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
     use crate::os::Os;
-    let (Block::Large(_), Block::Large(span)) = (HEAP.block_of(from), HEAP.block_of(to)) else {
+    let (Block::Large(old), Block::Large(span)) = (HEAP.block_of(from), HEAP.block_of(to)) else {
         return false;
     };
     {
@@ -350,7 +352,12 @@ unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
     }
     // SAFETY: the span is live and ours.
     unsafe { (*span).needzero = true };
-    HEAP.pages.os.move_pages(from as usize, to as usize, bytes)
+    if !HEAP.pages.os.move_pages(from as usize, to as usize, bytes) {
+        return false;
+    }
+    // SAFETY: the block is the caller's, and all its pages have gone.
+    unsafe { HEAP.pages.free_moved(old) };
+    true
 }
 
 /// What a trim could do.

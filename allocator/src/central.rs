@@ -15,15 +15,18 @@ use crate::size_class::{object_index, size_of_class, span_pages};
 use crate::span::{NO_LIST, Span, SpanList, SpanTable, State};
 use crate::sync::Locked;
 use crate::units::page_bytes;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 const LISTS: usize = 4;
-/// One wholly free span of a class is kept if it is at most this long.
-const KEPT_PAGES: u32 = 2;
+/// One wholly free span of a class is kept if it is at most this part of the class's spans.
+const KEPT_SHARE: u32 = 4;
 
 /// The central free list of one class.
 #[derive(Debug)]
 pub struct Central {
     pub(crate) inner: Locked<Inner>,
+    /// `inner.pages`, to be read without the lock by those who size caches.
+    pages: AtomicU32,
 }
 
 /// What the lock guards.
@@ -65,7 +68,14 @@ impl Central {
                 handed_out: 0,
                 taken_back: 0,
             }),
+            pages: AtomicU32::new(0),
         }
+    }
+
+    /// Bytes in the spans of the class, as of a moment ago.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        page_bytes(self.pages.load(Relaxed) as usize)
     }
 
     /// Up to `want` objects of `class` in address order per span; fewer when memory is short.
@@ -85,6 +95,7 @@ impl Central {
             }
         }
         inner.handed_out += chain.len() as u64;
+        self.pages.store(inner.pages, Relaxed);
         drop(inner);
         chain.finish()
     }
@@ -97,6 +108,7 @@ impl Central {
             return (core::ptr::null_mut(), false);
         }
         inner.handed_out += 1;
+        self.pages.store(inner.pages, Relaxed);
         // SAFETY: the span belongs to this class, whose lock we hold.
         unsafe {
             let zero = (*span).free == 0 && !(*span).needzero;
@@ -124,6 +136,7 @@ impl Central {
             }
         }
         inner.taken_back += chain.len as u64;
+        self.pages.store(inner.pages, Relaxed);
     }
 
     /// Gives the kept free span back to the page heap.
@@ -135,6 +148,7 @@ impl Central {
                 let span = heap.map.table().get(inner.kept);
                 inner.kept = 0;
                 inner.retire(heap, span);
+                self.pages.store(inner.pages, Relaxed);
             }
         }
     }
@@ -248,7 +262,7 @@ impl Inner {
             if (*span).id == self.kept {
                 return;
             }
-            if self.kept == 0 && (*span).pages <= KEPT_PAGES {
+            if self.kept == 0 && (*span).pages * KEPT_SHARE <= self.pages {
                 self.kept = (*span).id;
                 return;
             }

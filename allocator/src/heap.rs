@@ -9,13 +9,15 @@ use crate::page_heap::{PageHeap, Use};
 use crate::size_class::{MAX_SMALL, NUM_CLASSES, batch_of, size_of_class};
 use crate::span::{Span, State};
 use crate::sync::Padded;
-use crate::transfer_cache::{SLOTS, TransferCache};
+use crate::transfer_cache::TransferCache;
 use crate::units::{MAX_REQUEST, PAGE_SIZE, pages_for};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Bytes that the transfer cache may hold of one class.
+/// Bytes that the transfer cache may hold of one class, but no more than ...
 const TRANSFER_BYTES: usize = 1 << 20;
+/// ... this part of the class's spans.
+const TRANSFER_SHARE: usize = 8;
 
 /// Middle tier and back end.
 #[derive(Debug)]
@@ -53,7 +55,7 @@ impl<O: Os> Heap<O> {
     /// from the central free list. Empty: no memory.
     #[must_use]
     pub fn refill(&self, class: usize, thread: u32, want: usize) -> Chain {
-        if let Some(chain) = self.transfers[class].0.fetch(thread, batch_of(class)) {
+        if let Some(chain) = self.transfers[class].0.fetch(thread) {
             return chain;
         }
         self.centrals[class].0.take(&self.pages, class, want)
@@ -70,11 +72,15 @@ impl<O: Os> Heap<O> {
     /// # Safety
     /// The objects of `chain` are free and nobody else's.
     pub unsafe fn flush(&self, class: usize, thread: u32, chain: Chain) {
-        if chain.len == batch_of(class) {
-            let limit = (TRANSFER_BYTES / (chain.len * size_of_class(class))).clamp(1, SLOTS);
-            if self.transfers[class].0.store(thread, chain.head, limit) {
-                return;
-            }
+        let bytes = (self.centrals[class].0.bytes() / TRANSFER_SHARE).min(TRANSFER_BYTES);
+        // What a thread's end leaves over may be longer than a batch; it would be too much at
+        // once for the next thread's bin.
+        if chain.len <= batch_of(class)
+            && self.transfers[class]
+                .0
+                .store(thread, chain, bytes / size_of_class(class))
+        {
+            return;
         }
         // SAFETY: the caller's duty.
         unsafe { self.centrals[class].0.give(&self.pages, class, chain) };
@@ -164,7 +170,7 @@ impl<O: Os> Heap<O> {
     /// given back to the system.
     pub fn trim(&self, keep_bytes: usize) -> usize {
         for class in 1..NUM_CLASSES {
-            while let Some(chain) = self.transfers[class].0.drain(batch_of(class)) {
+            while let Some(chain) = self.transfers[class].0.drain() {
                 // SAFETY: the chain was the transfer cache's and is ours now.
                 unsafe { self.centrals[class].0.give(&self.pages, class, chain) };
             }

@@ -15,6 +15,7 @@ use crate::span::{NO_LIST, Span, SpanTable, State};
 use crate::sync::Locked;
 use crate::units::{ARENA_PAGES, page_bytes, pages_for, round_up};
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// The heap grows by at least this (the seeds: 1 MiB per request to the system) …
 const MIN_GROWTH: usize = (1 << 20) >> crate::units::PAGE_SHIFT;
@@ -29,6 +30,8 @@ pub struct PageHeap<O> {
     pub(crate) os: O,
     /// Read without the lock by everybody.
     pub map: PageMap,
+    /// `inner.in_use`, to be read without the lock by those who size caches.
+    in_use: AtomicUsize,
     pub(crate) inner: Locked<Inner>,
 }
 
@@ -99,6 +102,7 @@ impl<O: Os> PageHeap<O> {
         Self {
             os,
             map: PageMap::new(),
+            in_use: AtomicUsize::new(0),
             inner: Locked::new(Inner {
                 ready: false,
                 reach_pages: 0,
@@ -140,6 +144,7 @@ impl<O: Os> PageHeap<O> {
         if !span.is_null() {
             // SAFETY: the run was taken out of the free lists; it is ours.
             unsafe { inner.put_to_use(self, span, purpose) };
+            self.in_use.store(inner.in_use, Relaxed);
         }
         span
     }
@@ -152,6 +157,7 @@ impl<O: Os> PageHeap<O> {
         if !span.is_null() {
             // SAFETY: the run was taken out of the free lists; it is ours.
             unsafe { inner.put_to_use(self, span, Use::Large) };
+            self.in_use.store(inner.in_use, Relaxed);
         }
         span
     }
@@ -163,8 +169,27 @@ impl<O: Os> PageHeap<O> {
     pub unsafe fn free(&self, span: *mut Span) {
         let mut inner = self.inner.lock();
         // SAFETY: the caller's duty.
-        unsafe { inner.free(self, span) };
+        unsafe { inner.free(self, span, State::FreeDirty) };
+        self.in_use.store(inner.in_use, Relaxed);
         inner.tick(self);
+    }
+
+    /// As [`PageHeap::free`], for a span whose pages the page tables gave to another block: it
+    /// occupies nothing and reads as zero.
+    ///
+    /// # Safety
+    /// As [`PageHeap::free`], and it is so.
+    pub unsafe fn free_moved(&self, span: *mut Span) {
+        let mut inner = self.inner.lock();
+        // SAFETY: the caller's duty.
+        unsafe { inner.free(self, span, State::FreeClean) };
+        self.in_use.store(inner.in_use, Relaxed);
+    }
+
+    /// Bytes in spans that are in use, as of a moment ago.
+    #[must_use]
+    pub fn in_use_bytes(&self) -> usize {
+        page_bytes(self.in_use.load(Relaxed))
     }
 
     /// Makes a large span `pages` long without moving it; false if the pages behind are not free.
@@ -174,7 +199,9 @@ impl<O: Os> PageHeap<O> {
     pub unsafe fn resize_in_place(&self, span: *mut Span, pages: usize) -> bool {
         let mut inner = self.inner.lock();
         // SAFETY: the caller's duty.
-        unsafe { inner.resize_in_place(self, span, pages) }
+        let done = unsafe { inner.resize_in_place(self, span, pages) };
+        self.in_use.store(inner.in_use, Relaxed);
+        done
     }
 
     /// Zeroed memory for a record of `bytes` that is recycled by [`PageHeap::give_cache`] only.
@@ -505,7 +532,7 @@ impl Inner {
 
     /// # Safety
     /// As [`PageHeap::free`].
-    pub(crate) unsafe fn free<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span) {
+    pub(crate) unsafe fn free<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span, state: State) {
         // SAFETY: the caller's duty.
         unsafe {
             if (*span).state == State::Small {
@@ -521,7 +548,7 @@ impl Inner {
             self.counters.spans_freed += 1;
             (*span).class = 0;
             (*span).bits = null_mut();
-            self.free_run(heap, span, State::FreeDirty);
+            self.free_run(heap, span, state);
         }
     }
 

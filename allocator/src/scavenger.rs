@@ -15,8 +15,21 @@ pub const DEFAULT_DECAY_MS: i64 = 1000;
 /// `decay_ms`: milliseconds that free memory stays; 0 releases at once, negative never.
 pub static DECAY_MS: AtomicI64 = AtomicI64::new(DEFAULT_DECAY_MS);
 
-/// This much free memory is never released by decay: releasing less costs more than it gives.
-const KEEP_PAGES: usize = pages_for(1 << 20);
+/// Free memory that is never released by decay, because releasing less costs more than it gives:
+/// an eighth of what is in use, within these bounds.
+const KEEP_LEAST: usize = pages_for(128 << 10);
+const KEEP_MOST: usize = pages_for(1 << 20);
+
+const fn keep_pages(in_use: usize) -> usize {
+    let share = in_use / 8;
+    if share < KEEP_LEAST {
+        KEEP_LEAST
+    } else if share > KEEP_MOST {
+        KEEP_MOST
+    } else {
+        share
+    }
+}
 /// Most that one tick releases, so that the call that pays for it is not held for long.
 const TICK_PAGES: usize = pages_for(64 << 20);
 /// Released in pieces of this size.
@@ -55,7 +68,7 @@ impl Inner {
             self.release(heap, usize::MAX);
             return;
         }
-        if !self.decay.frees.is_multiple_of(16) || self.dirty.pages <= KEEP_PAGES || delay < 0 {
+        if !self.decay.frees.is_multiple_of(16) || self.dirty.pages <= KEEP_LEAST || delay < 0 {
             return;
         }
         let now = heap.os.now_ms();
@@ -70,7 +83,7 @@ impl Inner {
         let peak = self.peak_in_use;
         let keep = (peak + peak / 10)
             .saturating_sub(self.in_use)
-            .max(KEEP_PAGES);
+            .max(keep_pages(peak));
         self.decay.window_start = now;
         self.close_window();
         let excess = self.dirty.pages.saturating_sub(keep);
@@ -80,7 +93,7 @@ impl Inner {
     }
 
     /// Called before `pages` that are not resident are put to use: what is resident stays within an
-    /// eighth above the window's peak demand. Without this, free runs that never fit again (vectors
+    /// eighth (at most 1 MiB) and 128 KiB above the window's peak demand. Without this, free runs that never fit again (vectors
     /// that double, shifting sizes) would pile up until the window ends.
     pub(crate) fn bound_resident<O: Os>(&mut self, heap: &PageHeap<O>, pages: usize) {
         if DECAY_MS.load(Ordering::Relaxed) < 0 {
@@ -88,7 +101,7 @@ impl Inner {
         }
         let demand = self.in_use + pages;
         let peak = self.peak_in_use.max(demand);
-        let limit = peak + peak / 8 + KEEP_PAGES;
+        let limit = peak + keep_pages(peak) + KEEP_LEAST;
         let excess = (demand + self.dirty.pages).saturating_sub(limit);
         if excess > 0 {
             self.release(heap, excess);

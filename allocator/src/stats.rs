@@ -6,7 +6,7 @@
 
 use crate::alloc::HEAP;
 use crate::page_heap::Counters;
-use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
+use crate::size_class::{NUM_CLASSES, size_of_class};
 use crate::units::page_bytes;
 use crate::{scavenger, thread, thread_cache};
 use core::fmt::{self, Write};
@@ -80,7 +80,7 @@ pub struct ClassStats {
 #[must_use]
 pub fn class_stats(class: usize) -> ClassStats {
     let size = size_of_class(class);
-    let in_transfer = HEAP.transfers[class].0.inner.lock().used * batch_of(class);
+    let in_transfer = HEAP.transfers[class].0.inner.lock().objects;
     let central = HEAP.centrals[class].0.inner.lock();
     ClassStats {
         size,

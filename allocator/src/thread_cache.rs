@@ -14,10 +14,20 @@ use crate::size_class::{NUM_CLASSES, batch_of, cache_limit_of, size_of_class};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+/// Bytes that a bin starts with room for, at least one object.
+const FIRST_BYTES: usize = 2 << 10;
 /// Default of the setting `thread_cache_bytes`.
 pub const DEFAULT_BYTES: usize = 512 << 10;
-/// `thread_cache_bytes`: what the capacities of one thread's bins may add up to.
+/// `thread_cache_bytes`: what the capacities of one thread's bins may add up to. In a small heap
+/// it is less: an eighth of what is in use, at least [`LEAST_BYTES`].
 pub static LIMIT_BYTES: AtomicUsize = AtomicUsize::new(DEFAULT_BYTES);
+/// See [`LIMIT_BYTES`].
+const LEAST_BYTES: usize = 64 << 10;
+/// A bin may hold this part of its class's spans once it is past its first capacity.
+const CLASS_SHARE: usize = 4;
+/// Bins that one miss looks at for room to take over. More would cost busy classes more than the
+/// room is worth.
+const STEAL_STEPS: usize = 4;
 
 /// The list of one class. Fields are atomics only so that statistics may read them from another
 /// thread; all accesses are relaxed loads and stores.
@@ -160,7 +170,7 @@ impl ThreadCache {
 
     /// The first capacity of a class: 2 KiB worth, at least one object.
     fn first_capacity(class: usize) -> usize {
-        (2048 / size_of_class(class)).clamp(1, 32)
+        (FIRST_BYTES / size_of_class(class)).clamp(1, 32)
     }
 
     /// Changes a bin's capacity; its objects must fit.
@@ -177,29 +187,42 @@ impl ThreadCache {
     }
 
     /// Doubles a bin's capacity within the class's and the thread's limits; false: not possible.
-    fn grow(&self, class: usize) -> bool {
+    fn grow<O: Os>(&self, heap: &Heap<O>, class: usize) -> bool {
         let cap = self.capacity(class);
-        if cap == 0 {
-            self.set_capacity(class, Self::first_capacity(class));
-            return true;
-        }
-        let target = (cap * 2).min(cache_limit_of(class));
+        let size = size_of_class(class);
+        let limit = (heap.pages.in_use_bytes() / 8)
+            .max(LEAST_BYTES)
+            .min(LIMIT_BYTES.load(Relaxed));
+        let target = if cap == 0 {
+            let first = Self::first_capacity(class);
+            // Small bins are worth having in any case.
+            if size <= FIRST_BYTES {
+                self.set_capacity(class, first);
+                return true;
+            }
+            if size > limit / 2 {
+                return false;
+            }
+            first
+        } else {
+            let share = heap.centrals[class].0.bytes() / CLASS_SHARE / size;
+            (cap * 2).min(cache_limit_of(class)).min(share)
+        };
         if target <= cap {
             return false;
         }
-        let need = (target - cap) * size_of_class(class);
-        if self.budget.load(Relaxed) + need > LIMIT_BYTES.load(Relaxed) && !self.steal(need) {
+        let need = (target - cap) * size;
+        if self.budget.load(Relaxed) + need > limit && !self.steal(need, limit) {
             return false;
         }
         self.set_capacity(class, target);
         true
     }
 
-    /// Takes unused room from other bins until `need` bytes fit into the budget.
-    fn steal(&self, need: usize) -> bool {
-        let limit = LIMIT_BYTES.load(Relaxed);
+    /// Takes unused room from a few other bins; true: `need` bytes fit into the budget now.
+    fn steal(&self, need: usize, limit: usize) -> bool {
         let mut class = self.cursor.load(Relaxed) as usize;
-        for _ in 1..NUM_CLASSES {
+        for _ in 0..STEAL_STEPS {
             if self.budget.load(Relaxed) + need <= limit {
                 break;
             }
@@ -226,9 +249,9 @@ impl ThreadCache {
         self.follow_epoch(heap);
         self.refills.store(self.refills.load(Relaxed) + 1, Relaxed);
         // A miss says that the bin is too small for what the program does.
-        self.grow(class);
+        self.grow(heap, class);
         let cap = self.capacity(class);
-        let want = cap.div_ceil(2).min(batch_of(class));
+        let want = cap.div_ceil(2).clamp(1, batch_of(class));
         let chain = heap.refill(class, self.thread(), want);
         if chain.head.is_null() {
             return null_mut();
@@ -252,8 +275,24 @@ impl ThreadCache {
     /// As [`ThreadCache::push`].
     pub unsafe fn overflow<O: Os>(&self, heap: &Heap<O>, class: usize, object: *mut u8) {
         self.follow_epoch(heap);
-        if self.bin(class).room.load(Relaxed) == 0 && !self.grow(class) {
-            self.flush(heap, class, batch_of(class));
+        if self.bin(class).room.load(Relaxed) == 0 && !self.grow(heap, class) {
+            let cap = self.capacity(class);
+            if cap == 0 {
+                // SAFETY: the caller's duty.
+                unsafe {
+                    set_next(object, null_mut());
+                    heap.flush(
+                        class,
+                        self.thread(),
+                        Chain {
+                            head: object,
+                            len: 1,
+                        },
+                    );
+                }
+                return;
+            }
+            self.flush(heap, class, cap.div_ceil(2).min(batch_of(class)));
         }
         // SAFETY: the caller's duty; there is room now.
         let kept = unsafe { self.push(class, object) };

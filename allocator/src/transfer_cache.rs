@@ -4,12 +4,12 @@
 //! producer's next refill takes them, two pointer moves instead of a walk over bitmaps. In a
 //! single thread that would only replay the program's order of frees, so slots open on evidence:
 //! a thread that refills after *another* thread flushed opens two, one that refills after its own
-//! flush closes one. Invariants: X1 every stored chain has exactly the class's batch of objects;
-//! X2 all of the class.
+//! flush closes one. What may be stored is also bounded in objects, by the caller, in proportion to
+//! what the class has in use. Invariants: X1 `objects` is the sum of the stored chains' lengths;
+//! X2 all objects are of the class.
 
 use crate::chain::Chain;
 use crate::sync::Locked;
-use core::ptr::null_mut;
 
 /// Batches that a class can hold here.
 pub const SLOTS: usize = 16;
@@ -23,8 +23,10 @@ pub struct TransferCache {
 /// What the lock guards.
 #[derive(Debug)]
 pub struct Inner {
-    slots: [*mut u8; SLOTS],
+    slots: [Chain; SLOTS],
     pub(crate) used: usize,
+    /// Objects in all stored chains.
+    pub(crate) objects: usize,
     pub(crate) open: usize,
     last_flush: u32,
     pub(crate) hits: u64,
@@ -54,24 +56,25 @@ impl TransferCache {
     }
 
     /// Stores a batch that thread `thread` flushes; false: no slot is open, the chain stays the
-    /// caller's. At most `limit` slots are used.
+    /// caller's. No more than `limit` objects are stored, but for a single batch.
     #[must_use]
-    pub fn store(&self, thread: u32, head: *mut u8, limit: usize) -> bool {
+    pub fn store(&self, thread: u32, chain: Chain, limit: usize) -> bool {
         let mut inner = self.inner.lock();
         inner.last_flush = thread;
         let used = inner.used;
-        if used >= inner.open.min(limit) {
+        if used >= inner.open || (used > 0 && inner.objects + chain.len > limit) {
             return false;
         }
-        inner.slots[used] = head;
+        inner.slots[used] = chain;
+        inner.objects += chain.len;
         inner.used += 1;
         inner.stores += 1;
         true
     }
 
-    /// A batch of `batch` objects for thread `thread`, if there is one.
+    /// A batch for thread `thread`, if there is one.
     #[must_use]
-    pub fn fetch(&self, thread: u32, batch: usize) -> Option<Chain> {
+    pub fn fetch(&self, thread: u32) -> Option<Chain> {
         let mut inner = self.inner.lock();
         if inner.last_flush != 0 {
             inner.open = if inner.last_flush == thread {
@@ -80,13 +83,13 @@ impl TransferCache {
                 (inner.open + 2).min(SLOTS)
             };
         }
-        inner.take(batch)
+        inner.take()
     }
 
     /// Any stored batch, without counting as evidence: to empty the cache.
     #[must_use]
-    pub fn drain(&self, batch: usize) -> Option<Chain> {
-        self.inner.lock().take(batch)
+    pub fn drain(&self) -> Option<Chain> {
+        self.inner.lock().take()
     }
 }
 
@@ -98,21 +101,21 @@ impl Default for TransferCache {
 
 impl Inner {
     const NEW: Self = Self {
-        slots: [null_mut(); SLOTS],
+        slots: [Chain::empty(); SLOTS],
         used: 0,
+        objects: 0,
         open: 0,
         last_flush: 0,
         hits: 0,
         stores: 0,
     };
 
-    fn take(&mut self, batch: usize) -> Option<Chain> {
+    fn take(&mut self) -> Option<Chain> {
         self.used = self.used.checked_sub(1)?;
         self.hits += 1;
-        Some(Chain {
-            head: self.slots[self.used],
-            len: batch,
-        })
+        let chain = self.slots[self.used];
+        self.objects -= chain.len;
+        Some(chain)
     }
 }
 
@@ -121,40 +124,43 @@ mod tests {
     use super::*;
     use core::ptr::without_provenance_mut;
 
-    #[test]
-    fn slots_open_for_a_consumer_and_close_for_a_loner() {
-        let cache = TransferCache::new();
-        let block = without_provenance_mut(0x1000);
-        assert!(!cache.store(1, block, SLOTS), "nobody has asked yet");
-        assert_eq!(cache.fetch(2, 8), None);
-        assert!(
-            cache.store(1, block, SLOTS),
-            "thread 2 took after thread 1 flushed"
-        );
-        assert_eq!(
-            cache.fetch(2, 8),
-            Some(Chain {
-                head: block,
-                len: 8
-            })
-        );
-        for _ in 0..SLOTS {
-            let _ = cache.store(1, block, 0);
-            assert_eq!(cache.fetch(1, 8), None);
+    fn batch(len: usize) -> Chain {
+        Chain {
+            head: without_provenance_mut(0x1000),
+            len,
         }
-        assert!(!cache.store(1, block, SLOTS), "thread 1 works alone now");
     }
 
     #[test]
-    fn no_more_than_the_limit_is_stored() {
+    fn slots_open_for_a_consumer_and_close_for_a_loner() {
         let cache = TransferCache::new();
-        let block = without_provenance_mut(0x1000);
-        for _ in 0..SLOTS {
-            let _ = cache.store(1, block, 0);
-            let _ = cache.fetch(2, 1);
+        let all = usize::MAX;
+        assert!(!cache.store(1, batch(8), all), "nobody has asked yet");
+        assert_eq!(cache.fetch(2), None);
+        assert!(
+            cache.store(1, batch(8), all),
+            "thread 2 took after thread 1 flushed"
+        );
+        assert_eq!(cache.fetch(2), Some(batch(8)));
+        for _ in 0..=SLOTS {
+            let _ = cache.store(1, batch(8), all);
+            let _ = cache.fetch(1);
         }
-        let stored = (0..SLOTS).filter(|_| cache.store(1, block, 3)).count();
+        assert!(!cache.store(1, batch(8), all), "thread 1 works alone now");
+    }
+
+    #[test]
+    fn no_more_objects_than_the_limit_are_stored_but_one_batch_always_is() {
+        let cache = TransferCache::new();
+        for _ in 0..SLOTS {
+            let _ = cache.store(1, batch(8), 0);
+            let _ = cache.fetch(2);
+        }
+        let stored = (0..SLOTS).filter(|_| cache.store(1, batch(8), 30)).count();
         assert_eq!(stored, 3);
-        assert_eq!((0..SLOTS).filter(|_| cache.drain(1).is_some()).count(), 3);
+        assert_eq!(cache.inner.lock().objects, 24);
+        let drained: usize = core::iter::from_fn(|| cache.drain()).map(|c| c.len).sum();
+        assert_eq!((drained, cache.inner.lock().objects), (24, 0));
+        assert!(cache.store(1, batch(8), 0));
     }
 }
