@@ -24,11 +24,27 @@ fn allocated(kind: Kind, block: *mut c_void, size: usize, align_log2: u8) {
 }
 
 /// log2 of a requested alignment; 0 for what is no power of two.
-fn log2(align: usize) -> u8 {
+pub fn log2(align: usize) -> u8 {
     if align.is_power_of_two() {
         align.trailing_zeros() as u8
     } else {
         0
+    }
+}
+
+/// Records a free as `kind` and calls the next library's `free`.
+///
+/// # Safety
+/// As for C `free`: `block` is null or a live block.
+#[inline(always)]
+pub unsafe fn release(kind: Kind, block: *mut c_void, size: usize, align_log2: u8) {
+    if block.is_null() || real::is_bootstrap(block) {
+        return;
+    }
+    record(kind, block as usize, size, align_log2);
+    if let Some(next) = real::free() {
+        // SAFETY: the caller's promise that the block is live is passed on.
+        unsafe { next(block) };
     }
 }
 
@@ -47,14 +63,8 @@ pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
 /// C `free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free(block: *mut c_void) {
-    if block.is_null() || real::is_bootstrap(block) {
-        return;
-    }
-    record(Kind::Free, block as usize, 0, 0);
-    if let Some(next) = real::free() {
-        // SAFETY: the caller's promise that the block is live is passed on.
-        unsafe { next(block) };
-    }
+    // SAFETY: the caller's promise is passed on.
+    unsafe { release(Kind::Free, block, 0, 0) }
 }
 
 /// C `calloc`.

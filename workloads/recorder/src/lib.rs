@@ -5,7 +5,7 @@
 //! another process, does everything else. In the program it takes no lock, allocates nothing,
 //! starts no thread and touches neither errno nor the program's signals.
 //!
-//! [`hooks`] are the exported functions, [`thread`] the hot path and a thread's chunks,
+//! [`hooks`] are the exported functions of C, [`operators`] those of C++, [`thread`] the hot path and a thread's chunks,
 //! [`session`] finds the session and decides whether this process records, [`real`] finds the
 //! next library's functions. What is recorded and what is not stands in this folder's README.
 #![no_std]
@@ -14,6 +14,7 @@
 compile_error!("the recorder supports Linux on x86-64 with glibc only");
 
 mod hooks;
+mod operators;
 mod real;
 mod session;
 mod thread;

@@ -119,8 +119,12 @@ fn try_attach() -> bool {
         mapping.pool().count_child(pid);
         return false;
     };
-    let Ok(page) = sys::page_wiped_on_fork() else {
-        return false;
+    let page = match sys::page_wiped_on_fork() {
+        Ok(page) => page,
+        Err(errno) => {
+            mapping.pool().set_attach_errno(errno);
+            return false;
+        }
     };
     let mut key = 0;
     // SAFETY: writes the key; the destructor is a C function that accepts any value.
@@ -223,8 +227,13 @@ fn open(name: &[u8]) -> Option<Mapping> {
     let fd = number(parts.next()?, 10)?;
     let nonce = number(parts.next()?, 16)?;
     let path = parts.next().unwrap_or(&[]);
+    let map = |fd| {
+        Mapping::open(fd, nonce)
+            .inspect_err(|&errno| Mapping::report_failure(fd, nonce, errno))
+            .ok()
+    };
     if let Ok(fd) = i32::try_from(fd)
-        && let Ok(mapping) = Mapping::open(fd, nonce)
+        && let Some(mapping) = map(fd)
     {
         return Some(mapping);
     }
@@ -235,7 +244,7 @@ fn open(name: &[u8]) -> Option<Mapping> {
     }
     zero_terminated.get_mut(..path.len())?.copy_from_slice(path);
     let fd = sys::open(zero_terminated.get(..path.len() + 1)?, true).ok()?;
-    let mapping = Mapping::open(fd, nonce).ok();
+    let mapping = map(fd);
     sys::close(fd);
     mapping
 }

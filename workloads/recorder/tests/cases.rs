@@ -307,7 +307,10 @@ fn only_the_first_program_is_recorded_and_the_others_are_counted() {
         (run.summary.images, run.summary.children_not_recorded),
         (1, 1)
     );
-    run.assert_counts_equal();
+    // Not compared with the counter: between vfork and exec the child allocates in its parent's
+    // heap, which is recorded and which the counter, asking for its process, leaves out.
+    run.recorded.check();
+    assert!(run.recorded.allocations() > 0);
 }
 
 #[test]
@@ -317,10 +320,39 @@ fn a_program_without_the_recorder_is_said_to_be_unrecorded() {
     let run = record(Command::new(program).args(["churn", "10"]));
     assert_eq!(run.status.code(), Some(10));
     assert_eq!((run.summary.images, run.summary.events), (0, 0));
-    let said = |note: &String| note.starts_with("nothing was recorded: the program did not load");
+    let why = run.summary.why_nothing().expect("a reason");
+    assert!(why.contains("did not load the recorder"), "{why}");
     assert!(
-        run.recorded.notes.iter().any(said),
+        run.recorded.notes.contains(&why),
         "{:?}",
         run.recorded.notes
     );
+}
+
+#[test]
+fn a_program_without_room_for_the_session_is_said_to_be_so_and_goes_on() {
+    use std::os::unix::process::CommandExt;
+    let dir = scratch();
+    let program = compile(dir.path(), "cases", false);
+    let mut command = Command::new(program);
+    command.args(["churn", "10"]);
+    let limit = libc::rlimit {
+        rlim_cur: 48 << 20,
+        rlim_max: 48 << 20,
+    };
+    // SAFETY: setrlimit is a plain system call, allowed between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            libc::setrlimit(libc::RLIMIT_AS, &limit);
+            Ok(())
+        });
+    }
+    let run = record(&mut command);
+    assert_eq!(run.status.code(), Some(10));
+    assert_eq!(
+        (run.summary.images, run.summary.attach_errno),
+        (0, libc::ENOMEM as u32)
+    );
+    let why = run.summary.why_nothing().expect("a reason");
+    assert!(why.contains("could not map its memory"), "{why}");
 }

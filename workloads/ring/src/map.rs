@@ -72,6 +72,32 @@ impl Mapping {
         if same { Ok(mapping) } else { Err(22) }
     }
 
+    /// Writes into the session behind `fd` why a recorder could not map it: for this its first page
+    /// is enough, which often can be mapped where the whole cannot. Does nothing when the page cannot
+    /// be mapped either or is not this session's.
+    pub fn report_failure(fd: i32, nonce: u64, errno: u32) {
+        if !sys::file_size(fd).is_ok_and(|bytes| bytes >= CHILDREN_OFFSET as u64) {
+            return;
+        }
+        let Ok(page) = sys::reserve(CHILDREN_OFFSET) else {
+            return;
+        };
+        // SAFETY: the range is the reservation made just above. The control block lies on the
+        // file's first page and consists of atomic integers; nothing refers to it after the unmap.
+        unsafe {
+            if sys::map_shared_over(page, CHILDREN_OFFSET, fd).is_ok() {
+                let control = &*(page as *const Control);
+                if control.magic.load(Ordering::Acquire) == MAGIC
+                    && control.version.load(Ordering::Relaxed) == VERSION
+                    && control.nonce.load(Ordering::Relaxed) == nonce
+                {
+                    control.attach_errno.store(errno, Ordering::Relaxed);
+                }
+            }
+            sys::unmap(page, CHILDREN_OFFSET);
+        }
+    }
+
     fn map(fd: i32, chunks: u32) -> Result<Mapping, u32> {
         if !(MIN_CHUNKS..=MAX_CHUNKS).contains(&chunks)
             || sys::file_size(fd)? != session_bytes(chunks) as u64

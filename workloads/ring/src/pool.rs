@@ -153,6 +153,11 @@ impl<'a> Pool<'a> {
         Some(self.control.image.fetch_add(1, Ordering::AcqRel) + 1)
     }
 
+    /// Notes why a recorder that found the session cannot record.
+    pub fn set_attach_errno(&self, errno: u32) {
+        self.control.attach_errno.store(errno, Ordering::Relaxed);
+    }
+
     /// Counts process `pid` as seen and not recorded, once (up to 32,768 different ids).
     pub fn count_child(&self, pid: u32) {
         let bits = self.children.len() as u32 * 32;

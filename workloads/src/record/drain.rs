@@ -39,8 +39,34 @@ pub struct DrainSummary {
     pub children_not_recorded: u64,
     /// Images of the process: 1, more when it replaced itself by exec, 0 when no recorder attached.
     pub images: u32,
+    /// Errno of a recorder that found the session and could not record, 0 for none.
+    pub attach_errno: u32,
     /// From the session's start to the end, nanoseconds.
     pub duration_ns: u64,
+}
+
+impl DrainSummary {
+    /// Why nothing at all was recorded, as a sentence for the user; `None` when something was.
+    pub fn why_nothing(&self) -> Option<String> {
+        if self.events > 0 {
+            return None;
+        }
+        Some(if self.attach_errno != 0 {
+            format!(
+                "nothing was recorded: the recorder could not map its memory in the program: {}; try a \
+                 smaller pool",
+                std::io::Error::from_raw_os_error(self.attach_errno as i32)
+            )
+        } else if self.images == 0 {
+            "nothing was recorded: the program did not load the recorder (a static or setuid program, \
+             or one that clears LD_PRELOAD)"
+                .to_owned()
+        } else if self.lost_events > 0 {
+            "nothing was recorded: the recording was stopped before the first event".to_owned()
+        } else {
+            "nothing was recorded: the program allocated nothing".to_owned()
+        })
+    }
 }
 
 /// Slots of a closed chunk that were empty when it was read: a hook interrupted by a handler that
@@ -361,10 +387,11 @@ impl<'a, S: Sink> Drainer<'a, S> {
             waits: self.pool.waits(),
             children_not_recorded: self.pool.children(),
             images: self.pool.image(),
+            attach_errno: self.pool.attach_errno(),
             duration_ns: self.clock.now_ns(),
             ..self.summary
         };
-        for note in notes(&summary, self.pool.attach_errno()) {
+        for note in notes(&summary) {
             self.sink.note(&note)?;
         }
         Ok(summary)
@@ -454,18 +481,13 @@ fn name_of(bytes: &[u8; 16]) -> String {
 }
 
 /// What the reader of the trace must know.
-fn notes(summary: &DrainSummary, attach_errno: u32) -> Vec<String> {
-    let mut notes = Vec::new();
-    if summary.images == 0 {
-        notes.push(
-            "nothing was recorded: the program did not load the recorder (a static or setuid program, \
-             or one that clears LD_PRELOAD)"
-                .to_owned(),
-        );
-    }
-    if attach_errno != 0 {
-        let error = std::io::Error::from_raw_os_error(attach_errno as i32);
-        notes.push(format!("a recorder could not map the session: {error}"));
+fn notes(summary: &DrainSummary) -> Vec<String> {
+    let mut notes: Vec<String> = summary.why_nothing().into_iter().collect();
+    if notes.is_empty() && summary.attach_errno != 0 {
+        let error = std::io::Error::from_raw_os_error(summary.attach_errno as i32);
+        notes.push(format!(
+            "a recorder could not map the session: {error}; what its image of the program did is missing"
+        ));
     }
     if summary.images > 1 {
         notes.push(format!(

@@ -121,12 +121,6 @@ impl Session {
         pool.stop();
         result
     }
-
-    /// The shared memory, for tests that play the program's part.
-    #[cfg(test)]
-    pub(super) fn pool(&self) -> Pool<'_> {
-        self.mapping.pool()
-    }
 }
 
 impl Drop for Session {

@@ -23,7 +23,7 @@ static void *carve(size_t align, size_t size) {
     return (void *)block;
 }
 
-void *malloc(size_t size) {
+static void *allocate(size_t size) {
     if (size > CELL) return carve(16, size);
     for (int word = 0; word < WORDS; word++) {
         uint64_t seen = used[word];
@@ -40,25 +40,28 @@ static int is_cell(void *block) {
     return (uintptr_t)block - (uintptr_t)cells < sizeof cells;
 }
 
-void free(void *block) {
+static void give_back(void *block) {
     if (!block || !is_cell(block)) return;
     size_t cell = ((uintptr_t)block - (uintptr_t)cells) / CELL;
     atomic_fetch_and(&used[cell / 64], ~(1ull << (cell % 64)));
 }
 
+void *malloc(size_t size) { return allocate(size); }
+void free(void *block) { give_back(block); }
+
 void *calloc(size_t n, size_t size) {
     size_t bytes;
     if (__builtin_mul_overflow(n, size, &bytes)) return NULL;
-    void *block = malloc(bytes);
+    void *block = allocate(bytes);
     return block ? memset(block, 0, bytes) : NULL;
 }
 
 void *realloc(void *block, size_t size) {
-    void *new = malloc(size);
+    void *new = allocate(size);
     if (!new || !block) return new;
     size_t old = is_cell(block) ? CELL : ((size_t *)block)[-1];
     memcpy(new, block, old < size ? old : size);
-    free(block);
+    give_back(block);
     return new;
 }
 
