@@ -1,6 +1,8 @@
 //! From finished runs to a result set: metrics by name, latency merged over blocks, the memory curve of the first
 //! block, and remarks on what a reader must know. Pure: the same runs give the same result set.
 
+mod marks;
+
 use crate::engine::NULL;
 use crate::plan::{Comparison, Kind};
 use heaplab_reports::schema::{
@@ -19,11 +21,6 @@ pub const RATIO_FLOOR_BYTES: u64 = 64 * 1024;
 pub const BASELINE_KEY: &str = "worker_baseline_bytes";
 /// Key in a counts run's answer: instructions that callgrind counted.
 pub const INSTRUCTIONS_KEY: &str = "instructions";
-/// Waiting for other threads above this share of the op's time marks a row.
-const WAIT_SHARE: f64 = 0.10;
-/// The harness's own cost above this share of the op's time marks a row.
-const NULL_SHARE: f64 = 0.25;
-
 /// Everything that a result set is made of.
 pub struct Input<'a> {
     /// The machine.
@@ -84,7 +81,7 @@ pub fn assemble(mut input: Input<'_>) -> ResultSet {
     }
     calibration.null_ns_per_op = stats::median(&null_costs);
     let mut notes = std::mem::take(&mut input.notes);
-    notes.extend(marks(&cells, input.comparisons, &calibration));
+    notes.extend(marks::marks(&cells, input.comparisons, &calibration));
     let mut result = ResultSet {
         schema: SCHEMA.into(),
         heaplab: Tool {
@@ -486,59 +483,6 @@ fn timeline(curve: &MemoryCurve, baseline: u64) -> Timeline {
             .collect(),
         lazyfree_bytes: None,
     }
-}
-
-/// Remarks on rows whose time is not mainly the allocator's.
-fn marks(cells: &[Cell], comparisons: &[Comparison], calibration: &Calibration) -> Vec<String> {
-    let (mut timed, mut harness, mut waiting) = (0, Vec::new(), Vec::new());
-    for cell in cells {
-        let Some(time) = cell.metrics.get("ns_per_op").map(|m| m.median) else {
-            continue;
-        };
-        let comparison = comparisons.iter().find(|c| {
-            c.workload == cell.workload && c.threads == cell.threads && c.api_name() == cell.api
-        });
-        let Some(comparison) = comparison else {
-            continue;
-        };
-        timed += 1;
-        let name = format!("{}/{}", comparison.title(), cell.subject);
-        if let Some(null) = calibration.null_by_workload.get(&comparison.title())
-            && *null > NULL_SHARE * time
-        {
-            harness.push((null / time, name.clone()));
-        }
-        // Waiting is summed over threads, wall time is not.
-        if let Some(wait) = cell.metrics.get("wait_ns_per_op").map(|m| m.median) {
-            let share = wait / (time * f64::from(cell.threads.clamp(1, cell.cpus.max(1))));
-            if share > WAIT_SHARE {
-                waiting.push((share.min(1.0), name));
-            }
-        }
-    }
-    // Every cell's own value is in the result (`null_by_workload`, `wait_ns_per_op`); a sentence names the worst.
-    let sentence = |mut cells: Vec<(f64, String)>, what: &str| {
-        cells.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let (share, name) = cells.first()?;
-        Some(format!(
-            "{what} in {} of {timed} cells, most in {name}: {:.0} %",
-            cells.len(),
-            100.0 * share
-        ))
-    };
-    [
-        sentence(
-            harness,
-            "the harness's own cost is more than a quarter of the time per op",
-        ),
-        sentence(
-            waiting,
-            "threads waited for other threads' blocks for more than 10 % of the time",
-        ),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
 }
 
 /// The word of a mode.

@@ -5,10 +5,18 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use heaplab::cli::{Cli, usage};
 use heaplab::error::Error;
-use heaplab::{cmd, out};
+use heaplab::{cmd, out, recording};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // `args` panics on what is not UTF-8, which is for the parser to deal with.
+    let arguments = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    if let Some(cost) = recording::calibration(arguments) {
+        return match out::print(&cost) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => ExitCode::from(error.code()),
+        };
+    }
     let status = match Cli::try_parse() {
         Ok(cli) => cmd::dispatch(cli).map(heaplab::error::Outcome::code),
         Err(e) => match e.kind() {

@@ -29,6 +29,18 @@ use std::time::Duration;
 /// Status of failures of heaplab itself, as shells and wrappers such as `env` have it.
 const OURS: u8 = 125;
 
+/// First argument of the process in which the recorder's cost is measured; no command of a user's.
+const CALIBRATION: &str = "--recorder-calibration";
+
+/// What this process prints if it was started to measure the recorder's cost.
+pub fn calibration(mut arguments: impl Iterator<Item = String>) -> Option<String> {
+    if arguments.nth(1)? != CALIBRATION {
+        return None;
+    }
+    let pairs = arguments.next()?.parse().ok()?;
+    Some(record::calibration_loop(pairs).to_string())
+}
+
 /// What to record and where to.
 pub struct Recording<'a> {
     /// Program and arguments.
@@ -101,6 +113,13 @@ impl Recording<'_> {
     /// [`Error::Launch`]: 127 and 126 for a program that is not there or not executable, 125 for everything of ours.
     pub fn run(&self, terminal: &Terminal) -> Result<Recorded, Error> {
         let program = tools::find_program(&self.command[0])?;
+        if self.out.is_dir() {
+            return Err(ours(format!(
+                "'{}' is a folder; name the trace to write, such as {}",
+                self.out.display(),
+                self.out.join("program.hltrace").display()
+            )));
+        }
         let inspected = cause::inspect(&program);
         let recorder = recorder()?;
         let options = SessionOptions {
@@ -314,7 +333,7 @@ fn cost() -> Result<f64, Error> {
     let program = std::env::current_exe().map_err(|e| ours(reason_of(&e)))?;
     let cost = record::measure_cost(&recorder, || {
         let mut command = Command::new(&program);
-        command.arg("recorder-calibration");
+        command.arg(CALIBRATION);
         command
     })
     .map_err(failed)?;

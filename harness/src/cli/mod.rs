@@ -102,9 +102,6 @@ could be recorded, 126 the program is not executable, 127 it was not found.")]
     #[command(after_help = "Example:
   heaplab licenses")]
     Licenses,
-    /// The loop by which the recorder's cost is measured; `record` starts it
-    #[command(name = "recorder-calibration", hide = true)]
-    RecorderCalibration(CalibrationArgs),
 }
 
 /// `heaplab run`
@@ -357,13 +354,6 @@ pub struct TraceExport {
     /// The table to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-}
-
-/// `heaplab recorder-calibration`
-#[derive(Args, Debug, Clone)]
-pub struct CalibrationArgs {
-    /// Pairs of an allocation and a free
-    pub pairs: u32,
 }
 
 /// `heaplab gate …`

@@ -16,7 +16,7 @@ mod validate;
 
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Outcome};
-use crate::out::{self, Terminal};
+use crate::out::Terminal;
 
 /// Runs the command.
 ///
@@ -38,9 +38,5 @@ pub fn dispatch(cli: Cli) -> Result<Outcome, Error> {
         Command::List(args) => list::run(&args),
         Command::Man => man::run(),
         Command::Licenses => licenses::run(),
-        Command::RecorderCalibration(args) => {
-            let ns = heaplab_workloads::record::calibration_loop(args.pairs);
-            out::print(&ns.to_string()).map(|()| Outcome::Done)
-        }
     }
 }
