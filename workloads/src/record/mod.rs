@@ -11,6 +11,8 @@
 mod clock;
 mod cost;
 mod drain;
+#[cfg(test)]
+mod drain_tests;
 mod session;
 mod sink;
 mod stream;

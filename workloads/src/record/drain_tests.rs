@@ -1,0 +1,177 @@
+//! The drainer against a program played step by step, for orders that a real one shows rarely.
+
+use super::clock::Calibration;
+use super::drain::{DrainSummary, Drainer};
+use super::sink::Sink;
+use crate::trace::TraceError;
+use crate::trace::raw::{RawEvent, RawKind};
+use heaplab_ring::clock::Clock;
+use heaplab_ring::layout::session_bytes;
+use heaplab_ring::pool::Owner;
+use heaplab_ring::{Kind, Mapping, Pool, RECORDS_PER_CHUNK, SessionConfig};
+use rustix::fs::MemfdFlags;
+use std::os::fd::AsRawFd;
+
+const CHUNKS: u32 = 4;
+
+/// All events in the order in which they were drained.
+#[derive(Default)]
+struct Events(Vec<(u32, RawEvent)>);
+
+impl Sink for Events {
+    fn thread_start(&mut self, _: u32, _: u32, _: u64) -> Result<(), TraceError> {
+        Ok(())
+    }
+    fn thread_name(&mut self, _: u32, _: &str) -> Result<(), TraceError> {
+        Ok(())
+    }
+    fn events(&mut self, thread: u32, events: &[RawEvent]) -> Result<(), TraceError> {
+        self.0.extend(events.iter().map(|event| (thread, *event)));
+        Ok(())
+    }
+    fn thread_end(&mut self, _: u32, _: u64) -> Result<(), TraceError> {
+        Ok(())
+    }
+    fn mark(&mut self, _: u64, _: &str) -> Result<(), TraceError> {
+        Ok(())
+    }
+    fn note(&mut self, _: &str) -> Result<(), TraceError> {
+        Ok(())
+    }
+}
+
+impl Events {
+    fn place(&self, kind: RawKind, address: u64) -> usize {
+        self.0
+            .iter()
+            .position(|(_, event)| event.kind == kind && event.address == address)
+            .unwrap_or_else(|| panic!("no {kind:?} of {address:#x}"))
+    }
+}
+
+/// Drains what `step` does before each pass, until it says that the program is gone. Afterwards
+/// all chunks must be free again.
+fn play(mut step: impl FnMut(Pool<'_>, u32) -> bool) -> (Events, DrainSummary) {
+    let file = rustix::fs::memfd_create("played", MemfdFlags::CLOEXEC).expect("memfd");
+    rustix::fs::ftruncate(&file, session_bytes(CHUNKS) as u64).expect("size");
+    let config = SessionConfig {
+        chunks: CHUNKS,
+        nonce: 1,
+        clock: Clock::Monotonic,
+        lossy: false,
+        drainer_pid: std::process::id(),
+    };
+    let mapping = Mapping::create(file.as_raw_fd(), &config).expect("session");
+    let pool = mapping.pool();
+    let mut events = Events::default();
+    let mut number = 0;
+    let summary = Drainer::new(pool, Calibration::measure(Clock::Monotonic), 1, &mut events)
+        .run(|| {
+            number += 1;
+            step(pool, number)
+        })
+        .expect("drained");
+    let free = (0..=CHUNKS).map_while(|_| pool.take(&owner(99, 0))).count();
+    assert_eq!(free, CHUNKS as usize, "chunks were lost");
+    (events, summary)
+}
+
+fn owner(thread: u32, sequence: u32) -> Owner {
+    Owner {
+        thread,
+        os_tid: 1000 + thread,
+        sequence,
+        image: 0,
+        name: [0; 16],
+    }
+}
+
+fn publish(pool: Pool<'_>, index: u32, position: usize, kind: Kind, address: u64) {
+    let chunk = pool.chunk(index);
+    chunk.records()[position].publish(0, kind, address, 8, 0, chunk.generation());
+}
+
+/// Fills a chunk with allocations, except for the slots in `holes`, and closes it.
+fn fill_and_close(pool: Pool<'_>, index: u32, holes: &[usize]) {
+    for position in (0..RECORDS_PER_CHUNK).filter(|position| !holes.contains(position)) {
+        publish(
+            pool,
+            index,
+            position,
+            Kind::Malloc,
+            16 * (position as u64 + 1),
+        );
+    }
+    pool.close(index, RECORDS_PER_CHUNK, false, [0; 16]);
+}
+
+#[test]
+fn an_interrupted_allocation_comes_before_its_free_in_the_next_chunk() {
+    const BLOCK: u64 = 0x7000_0000;
+    let (mut first, mut second) = (0, 0);
+    let (events, summary) = play(|pool, number| {
+        match number {
+            1 => {
+                first = pool.take(&owner(0, 0)).expect("a chunk");
+                fill_and_close(pool, first, &[5]);
+                second = pool.take(&owner(0, 1)).expect("a chunk");
+                publish(pool, second, 0, Kind::Malloc, 0x1234_0000);
+            }
+            2 => {
+                publish(pool, first, 5, Kind::Malloc, BLOCK);
+                publish(pool, second, 1, Kind::Free, BLOCK);
+            }
+            _ => return false,
+        }
+        true
+    });
+    assert!(events.place(RawKind::Malloc, BLOCK) < events.place(RawKind::Free, BLOCK));
+    assert_eq!(summary.events, RECORDS_PER_CHUNK as u64 + 2);
+    assert_eq!((summary.torn_records, summary.threads), (0, 1));
+}
+
+#[test]
+fn a_slot_that_is_never_filled_is_counted_and_its_chunk_comes_back() {
+    let (events, summary) = play(|pool, number| {
+        if number == 1 {
+            let index = pool.take(&owner(3, 0)).expect("a chunk");
+            fill_and_close(pool, index, &[0, 9]);
+        }
+        number < 3
+    });
+    assert_eq!(events.0.len(), RECORDS_PER_CHUNK - 2);
+    assert_eq!(summary.torn_records, 2);
+}
+
+#[test]
+fn chunks_are_read_in_the_threads_order_whatever_their_place() {
+    // Three chunks are taken, the first comes back and is used again as the latest.
+    let (events, summary) = play(|pool, number| {
+        match number {
+            1 => {
+                let other = pool.take(&owner(1, 0)).expect("a chunk");
+                let first = pool.take(&owner(0, 0)).expect("a chunk");
+                publish(pool, first, 0, Kind::Malloc, 0x10);
+                pool.close(first, 1, false, [0; 16]);
+                pool.close(other, 0, true, [0; 16]);
+            }
+            2 => {
+                // The last given back is the first taken.
+                let second = pool.take(&owner(0, 1)).expect("a chunk");
+                let third = pool.take(&owner(0, 2)).expect("a chunk");
+                assert!(
+                    second > third,
+                    "the case needs the later chunk at the lower place"
+                );
+                publish(pool, third, 0, Kind::Malloc, 0x30);
+                publish(pool, second, 0, Kind::Malloc, 0x20);
+                pool.close(second, 1, false, [0; 16]);
+            }
+            _ => return false,
+        }
+        true
+    });
+    let addresses: Vec<u64> = events.0.iter().map(|(_, event)| event.address).collect();
+    assert_eq!(addresses, [0x10, 0x20, 0x30]);
+    assert_eq!((summary.events, summary.torn_records), (3, 0));
+}
