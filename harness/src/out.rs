@@ -72,13 +72,18 @@ pub fn print(text: &str) -> Result<(), Error> {
     out.write_all(text.as_bytes())
         .and_then(|()| out.write_all(end.as_bytes()))
         .and_then(|()| out.flush())
-        .map_err(|e| match e.kind() {
-            std::io::ErrorKind::BrokenPipe => Error::ClosedOutput,
-            _ => Error::environment(format!(
-                "cannot write to standard output: {}; send it to a place that has room",
-                reason_of(&e)
-            )),
-        })
+        .map_err(|e| closed_or_full(&e))
+}
+
+/// What a failed write to standard output means: a reader that has gone is no failure.
+pub fn closed_or_full(error: &std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Error::ClosedOutput,
+        _ => Error::environment(format!(
+            "cannot write to standard output: {}; send it to a place that has room",
+            reason_of(error)
+        )),
+    }
 }
 
 /// Prints a value as indented JSON.

@@ -330,11 +330,7 @@ fn export(trace: &Trace, to: Option<&Path>, terminal: &Terminal) -> Result<Outco
                 .map_err(|error| TraceError::io("write", Path::new("the table"), error))
         });
         return match written {
-            Err(TraceError::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::BrokenPipe =>
-            {
-                Err(Error::ClosedOutput)
-            }
+            Err(TraceError::Io { source, .. }) => Err(out::closed_or_full(&source)),
             Err(error) => Err(trace_error(error)),
             Ok(()) => Ok(Outcome::Done),
         };

@@ -66,8 +66,11 @@ impl ChunkWriter {
         header.extend_from_slice(&MAJOR.to_le_bytes());
         header.extend_from_slice(&MINOR.to_le_bytes());
         header.resize(FILE_HEADER as usize, 0);
-        file.write_all(&header)
-            .map_err(|error| TraceError::io("write", path, error))?;
+        if let Err(error) = file.write_all(&header) {
+            // A full disk: nobody else knows of the file yet.
+            let _ = std::fs::remove_file(path);
+            return Err(TraceError::io("write", path, error));
+        }
         Ok(Self {
             path: path.to_path_buf(),
             file,

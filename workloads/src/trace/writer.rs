@@ -59,18 +59,13 @@ impl TraceWriter {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{}.tmp", std::process::id()));
         let temporary = PathBuf::from(name);
-        let mut out = ChunkWriter::create(&temporary, level).map_err(|error| match error {
+        let created = ChunkWriter::create(&temporary, level);
+        // Only a file of ours is removed when something goes wrong from here on.
+        let out = created.map_err(|error| match error {
             TraceError::Io { action, source, .. } => TraceError::io(action, path, source),
             other => other,
         })?;
-        let body = serde_json::to_vec(header)
-            .map_err(|error| TraceError::io("write", path, error.into()))?;
-        // One byte of meta tells the final form from a raw file.
-        out.write(ChunkKind::HEADER, &[1], &body)?;
-        if !header.argv.is_empty() {
-            super::raw::write_json(&mut out, ChunkKind::ARGV, &header.argv)?;
-        }
-        Ok(Self {
+        let mut this = Self {
             out,
             path: path.to_path_buf(),
             temporary,
@@ -84,7 +79,15 @@ impl TraceWriter {
             index: Vec::new(),
             blocks: Blocks::default(),
             summary: TraceSummary::default(),
-        })
+        };
+        let body = serde_json::to_vec(header)
+            .map_err(|error| TraceError::io("write", path, error.into()))?;
+        // One byte of meta tells the final form from a raw file.
+        this.out.write(ChunkKind::HEADER, &[1], &body)?;
+        if !header.argv.is_empty() {
+            super::raw::write_json(&mut this.out, ChunkKind::ARGV, &header.argv)?;
+        }
+        Ok(this)
     }
 
     /// A thread's name.
