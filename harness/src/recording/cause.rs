@@ -79,7 +79,13 @@ impl Inspected {
         if drained.events > 0 {
             return None;
         }
-        let why = if drained.images == 0 {
+        let why = if drained.images == 0 && drained.attach_errno != 0 {
+            let error = std::io::Error::from_raw_os_error(drained.attach_errno as i32);
+            format!(
+                "the recorder could not map its memory: {}; raise the limit on address space (ulimit -v)",
+                crate::error::reason_of(&error)
+            )
+        } else if drained.images == 0 {
             self.not_loaded()
         } else {
             // Loaded and never called: without an allocator of its own the program simply did not allocate.
