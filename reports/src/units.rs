@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(value("ns", 2100.0), "2.10 us");
         assert_eq!(value("count", 12_004.0), "12,004");
         assert_eq!(value("count", 81_200_000.0), "81.2 M");
-        assert_eq!(value("ratio", 3.14), "3.1x");
+        assert_eq!(value("ratio", 3.12), "3.1x");
         assert_eq!(value("s", 0.0123), "12.3 ms");
         assert_eq!(grouped(-1_204_331.0), "-1,204,331");
         assert_eq!(significant(99.97), "100");

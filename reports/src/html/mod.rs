@@ -131,14 +131,14 @@ pub(crate) fn render(
         .map_err(fail)?
         .render(Value::from(minijinja::value::Serde(Page {
             title: title(result),
-            view: view,
-            sections: sections,
-            figures: figures,
+            view,
+            sections,
+            figures,
             machine: &result.machine,
             memory: units::bytes(result.machine.memory_bytes as f64),
             subjects: &result.subjects,
             ours: result.subjects.iter().any(crate::schema::Subject::is_ours),
-            looks: looks,
+            looks,
             calibration: &result.calibration,
             baseline: units::bytes(result.calibration.worker_baseline_bytes as f64),
             tool: &result.heaplab,
