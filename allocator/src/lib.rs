@@ -15,10 +15,6 @@
 //!
 //! Modules stand in the order of their layers: each uses only those above it in this list.
 #![cfg_attr(not(any(test, loom)), no_std)]
-#![allow(
-    unexpected_cfgs,
-    reason = "cfg(loom) is set by RUSTFLAGS for the model tests"
-)]
 
 pub mod units;
 

@@ -10,14 +10,15 @@
 //! | 3 | central free list of a class, ascending | spans with free objects |
 //! | 4 | page heap | free runs, metadata |
 
-use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicU32, Ordering};
+use loom::{cell::UnsafeCell, sync::atomic::AtomicU32};
 
 #[cfg(not(loom))]
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::{cell::UnsafeCell, sync::atomic::AtomicU32};
+
+use core::sync::atomic::Ordering;
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
@@ -31,8 +32,19 @@ const SPINS: u32 = 100;
 #[derive(Debug)]
 pub struct RawLock {
     state: AtomicU32,
-    /// Times that a thread found the lock taken; a statistic.
-    contended: AtomicU32,
+    /// Times that a thread found the lock taken; a statistic, of no interest to loom.
+    contended: core::sync::atomic::AtomicU32,
+    #[cfg(loom)]
+    futex: ModelFutex,
+}
+
+/// The kernel's futex as loom sees it: the word is compared and the sleeper queued in one step, so
+/// that a lost wake-up is a deadlock, which loom reports.
+#[cfg(loom)]
+#[derive(Debug, Default)]
+struct ModelFutex {
+    queue: loom::sync::Mutex<()>,
+    wake: loom::sync::Condvar,
 }
 
 impl RawLock {
@@ -42,7 +54,7 @@ impl RawLock {
     pub const fn new() -> Self {
         Self {
             state: AtomicU32::new(FREE),
-            contended: AtomicU32::new(0),
+            contended: core::sync::atomic::AtomicU32::new(0),
         }
     }
 
@@ -52,7 +64,8 @@ impl RawLock {
     pub fn new() -> Self {
         Self {
             state: AtomicU32::new(FREE),
-            contended: AtomicU32::new(0),
+            contended: core::sync::atomic::AtomicU32::new(0),
+            futex: ModelFutex::default(),
         }
     }
 
@@ -98,16 +111,29 @@ impl RawLock {
 
     #[cfg(loom)]
     fn sleep(&self) {
-        loom::thread::yield_now();
+        let queue = self.futex.queue.lock().expect("no thread panics");
+        if self.state.load(Ordering::Relaxed) == HELD_WITH_SLEEPERS {
+            drop(self.futex.wake.wait(queue));
+        }
     }
 
     /// Gives the lock back. Only the thread that acquired it may call this.
     #[inline]
     pub fn release(&self) {
         if self.state.swap(FREE, Ordering::Release) == HELD_WITH_SLEEPERS {
-            #[cfg(not(loom))]
-            crate::os::futex_wake_one(&self.state);
+            self.wake_one();
         }
+    }
+
+    #[cfg(not(loom))]
+    fn wake_one(&self) {
+        crate::os::futex_wake_one(&self.state);
+    }
+
+    #[cfg(loom)]
+    fn wake_one(&self) {
+        drop(self.futex.queue.lock().expect("no thread panics"));
+        self.futex.wake.notify_one();
     }
 
     /// Makes the lock free whatever it was: only in a fork child, where no other thread exists.
@@ -171,6 +197,19 @@ impl<T> Locked<T> {
         self.raw.try_acquire().then_some(Guard { owner: self })
     }
 
+    /// The value's place; for loom, an access that must not overlap any other.
+    #[inline]
+    fn place(&self) -> *mut T {
+        #[cfg(not(loom))]
+        {
+            self.value.get()
+        }
+        #[cfg(loom)]
+        {
+            self.value.with_mut(|place| place)
+        }
+    }
+
     /// The lock itself, for the fork handlers.
     pub fn raw(&self) -> &RawLock {
         &self.raw
@@ -188,7 +227,7 @@ impl<T> Deref for Guard<'_, T> {
     #[inline]
     fn deref(&self) -> &T {
         // SAFETY: a guard exists only while the lock is held.
-        unsafe { &*self.owner.value.get() }
+        unsafe { &*self.owner.place() }
     }
 }
 
@@ -196,7 +235,7 @@ impl<T> DerefMut for Guard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: a guard exists only while the lock is held, and it is borrowed mutably.
-        unsafe { &mut *self.owner.value.get() }
+        unsafe { &mut *self.owner.place() }
     }
 }
 

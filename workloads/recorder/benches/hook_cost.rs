@@ -2,8 +2,9 @@
 //! threads, beside heaptrack where it is installed. Rounds of all variants are interleaved, so
 //! that a change of the machine's pace meets them all.
 //!
-//! `cargo bench -p heaplab-recorder -- [--rounds N] [--pairs N] [--instructions]`
+//! `cargo bench -p heaplab-recorder -- [--rounds N] [--pairs N] [--instructions] [--recorder FILE]`
 //! `--instructions` counts instructions instead (callgrind): exact on a loaded machine.
+//! `--recorder` takes another build of the library, to compare two.
 
 use heaplab_workloads::record::{Discard, Session, SessionOptions};
 use std::error::Error;
@@ -45,7 +46,14 @@ fn main() -> Result<()> {
         at.and_then(|at| arguments.get(at + 1)?.parse().ok())
             .unwrap_or(default)
     };
-    let bench = Bench::build()?;
+    let mut bench = Bench::build()?;
+    if let Some(at) = arguments
+        .iter()
+        .position(|argument| argument == "--recorder")
+    {
+        let file = arguments.get(at + 1).ok_or("--recorder needs a file")?;
+        bench.recorder = std::fs::canonicalize(file)?;
+    }
     if arguments
         .iter()
         .any(|argument| argument == "--instructions")

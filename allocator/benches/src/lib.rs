@@ -1,0 +1,109 @@
+//! The allocators under test behind one table of C entry points, so that every one of them is
+//! called the same way: through a pointer, never inlined.
+
+use std::ffi::c_void;
+
+/// An allocator's entry points. The contracts are those of the C functions of these names.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocator {
+    /// Name in the results.
+    pub name: &'static str,
+    /// `malloc`.
+    pub malloc: unsafe extern "C" fn(usize) -> *mut c_void,
+    /// `free`.
+    pub free: unsafe extern "C" fn(*mut c_void),
+    /// `realloc`; here never with null or with size 0.
+    pub realloc: unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
+}
+
+unsafe extern "C" fn span_malloc(size: usize) -> *mut c_void {
+    spanalloc::alloc::allocate(size).cast()
+}
+
+unsafe extern "C" fn span_free(block: *mut c_void) {
+    // SAFETY: the caller's duty, as for `free`.
+    unsafe { spanalloc::alloc::free(block.cast()) };
+}
+
+unsafe extern "C" fn span_realloc(block: *mut c_void, size: usize) -> *mut c_void {
+    // SAFETY: the caller's duty, as for `realloc`.
+    unsafe { spanalloc::alloc::reallocate(block.cast(), size).cast() }
+}
+
+/// All allocators; spanalloc first.
+pub const ALLOCATORS: [Allocator; 4] = [
+    Allocator {
+        name: "spanalloc",
+        malloc: span_malloc,
+        free: span_free,
+        realloc: span_realloc,
+    },
+    Allocator {
+        name: "jemalloc",
+        malloc: tikv_jemalloc_sys::malloc,
+        free: tikv_jemalloc_sys::free,
+        realloc: tikv_jemalloc_sys::realloc,
+    },
+    Allocator {
+        name: "mimalloc",
+        malloc: libmimalloc_sys::mi_malloc,
+        free: libmimalloc_sys::mi_free,
+        realloc: libmimalloc_sys::mi_realloc,
+    },
+    Allocator {
+        name: "system",
+        malloc: libc::malloc,
+        free: libc::free,
+        realloc: libc::realloc,
+    },
+];
+
+impl Allocator {
+    /// A block whose first byte has been written.
+    #[inline]
+    #[must_use]
+    pub fn block(&self, size: usize) -> *mut u8 {
+        // SAFETY: malloc has no precondition; the block has at least one byte if it is not null.
+        unsafe {
+            let block = (self.malloc)(size).cast::<u8>();
+            assert!(
+                !block.is_null(),
+                "{}: no memory for {size} bytes",
+                self.name
+            );
+            block.write(1);
+            block
+        }
+    }
+
+    /// Frees a block.
+    ///
+    /// # Safety
+    /// `block` came from this allocator and is not used any more.
+    #[inline]
+    pub unsafe fn release(&self, block: *mut u8) {
+        // SAFETY: the caller's duty.
+        unsafe { (self.free)(block.cast()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_allocator_allocates_grows_and_frees_through_its_own_entries() {
+        for allocator in ALLOCATORS {
+            let before = spanalloc::stats().in_use_bytes;
+            let block = allocator.block(1 << 20);
+            let ours = spanalloc::stats().in_use_bytes >= before + (1 << 20);
+            assert_eq!(ours, allocator.name == "spanalloc", "{}", allocator.name);
+            // SAFETY: the block is live, and it is not used after it has moved or was freed.
+            unsafe {
+                let grown = (allocator.realloc)(block.cast(), 2 << 20).cast::<u8>();
+                assert_eq!(grown.read(), 1, "{}", allocator.name);
+                allocator.release(grown);
+            }
+        }
+    }
+}

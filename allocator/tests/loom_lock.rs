@@ -1,0 +1,73 @@
+//! The lock under loom: in every order of its atomic operations that the memory model allows, one
+//! thread at a time is inside, sees what the last one wrote, and nobody sleeps for ever.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p spanalloc --test 'loom*'`
+#![cfg(loom)]
+
+use loom::sync::Arc;
+use loom::thread;
+use spanalloc::sync::Locked;
+
+#[test]
+fn two_threads_exclude_each_other_and_none_is_left_asleep() {
+    loom::model(|| {
+        let counter = Arc::new(Locked::new(0_u32));
+        let other = {
+            let counter = Arc::clone(&counter);
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    *counter.lock() += 1;
+                }
+            })
+        };
+        *counter.lock() += 1;
+        other.join().expect("the thread does not panic");
+        assert_eq!(*counter.lock(), 3);
+    });
+}
+
+/// With two sleepers a wake-up must be passed on: whoever wakes keeps the mark that others sleep.
+#[test]
+fn a_wake_up_reaches_the_second_sleeper() {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(|| {
+        let counter = Arc::new(Locked::new(0_u32));
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                let counter = Arc::clone(&counter);
+                thread::spawn(move || *counter.lock() += 1)
+            })
+            .collect();
+        *counter.lock() += 1;
+        for other in others {
+            other.join().expect("the thread does not panic");
+        }
+        assert_eq!(*counter.lock(), 3);
+    });
+}
+
+#[test]
+fn who_only_tries_never_enters_beside_the_holder() {
+    loom::model(|| {
+        let value = Arc::new(Locked::new((0_u32, 0_u32)));
+        let other = {
+            let value = Arc::clone(&value);
+            thread::spawn(move || {
+                if let Some(mut pair) = value.try_lock() {
+                    pair.0 += 1;
+                    pair.1 += 1;
+                }
+            })
+        };
+        {
+            let mut pair = value.lock();
+            pair.0 += 1;
+            assert_eq!(pair.0, pair.1 + 1, "nobody changes the value meanwhile");
+            pair.1 += 1;
+        }
+        other.join().expect("the thread does not panic");
+        let pair = value.lock();
+        assert_eq!(pair.0, pair.1);
+    });
+}
