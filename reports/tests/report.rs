@@ -99,3 +99,13 @@ fn diff_of_other_hosts_leaves_times_out() {
         "{text}"
     );
 }
+
+#[test]
+fn forty_cells_stay_below_two_megabytes() {
+    let folder = tempfile::tempdir().unwrap();
+    write_report(&common::large(10), folder.path(), &ReportOptions::default()).unwrap();
+    let bytes = std::fs::metadata(folder.path().join("report.html"))
+        .unwrap()
+        .len();
+    assert!(bytes < 2_000_000, "report.html has {bytes} bytes");
+}

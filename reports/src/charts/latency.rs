@@ -67,7 +67,7 @@ fn chart(group: &Group, op: &str, series: Vec<Series>, floor: f64) -> Option<Cha
             units::nanoseconds(floor)
         ),
         group: Some(group.id.clone()),
-        size: (760, 340),
+        size: (600, 300),
         footer: String::new(),
         spec: Spec::Lines(Lines {
             x: Axis {

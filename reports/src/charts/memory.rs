@@ -51,7 +51,7 @@ pub(super) fn resident(result: &ResultSet, group: &Group) -> Option<Chart> {
         ),
         Lines {
             x: progress(&series),
-            y: axis(label, 0.0, *top as f64 / unit * 1.05, units::significant),
+            y: axis(label, 0.0, *top as f64 / unit * 1.05, tick),
             series,
             floor: None,
         },
@@ -108,6 +108,15 @@ pub(super) fn footprint(result: &ResultSet, group: &Group) -> Option<Chart> {
     ))
 }
 
+/// A label of an axis: `5`, not `5.00`.
+fn tick(v: f64) -> String {
+    let text = units::significant(v);
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
 fn with_timeline<'a>(result: &'a ResultSet, group: &Group) -> Vec<(&'a str, &'a Timeline)> {
     ok_cells(result, group)
         .into_iter()
@@ -157,7 +166,7 @@ fn chart(group: &Group, what: &str, title: String, caption: String, lines: Lines
         title,
         caption,
         group: Some(group.id.clone()),
-        size: (760, 340),
+        size: (600, 300),
         footer: String::new(),
         spec: Spec::Lines(lines),
     }

@@ -71,7 +71,7 @@ pub(super) fn dots(result: &ResultSet, view: &View) -> Option<Chart> {
                   intervals; a hollow point has fewer than six blocks and its ends are a range."
                 .to_owned(),
         group: None,
-        size: (760, 110 + 18 * rows as u32),
+        size: (620, 110 + 18 * rows as u32),
         footer: String::new(),
         spec: Spec::Dots(Dots {
             panels: used.iter().map(|p| p.0.to_owned()).collect(),
@@ -120,7 +120,7 @@ pub(super) fn scatter(result: &ResultSet, view: &View) -> Option<Chart> {
                   the system allocator's at 1, 1. Down and left is better."
             .to_owned(),
         group: None,
-        size: (760, 430),
+        size: (620, 400),
         footer: String::new(),
         spec: Spec::Scatter(Scatter { points, named }),
     })

@@ -45,7 +45,7 @@ const LOOKS: [Look; 8] = [
     Look {
         colour: RGBColor(122, 127, 135),
         marker: Marker::Square,
-        dash: Some((7, 3)),
+        dash: Some((14, 5)),
     },
     Look {
         colour: RGBColor(43, 123, 214),
@@ -70,17 +70,17 @@ const LOOKS: [Look; 8] = [
     Look {
         colour: RGBColor(194, 82, 139),
         marker: Marker::Circle,
-        dash: Some((6, 3)),
+        dash: Some((10, 5)),
     },
     Look {
         colour: RGBColor(138, 121, 20),
         marker: Marker::Triangle,
-        dash: Some((6, 3)),
+        dash: Some((10, 5)),
     },
     Look {
         colour: RGBColor(90, 127, 74),
         marker: Marker::Diamond,
-        dash: Some((6, 3)),
+        dash: Some((10, 5)),
     },
 ];
 
@@ -95,7 +95,7 @@ impl Look {
         Self {
             colour: RGBColor(96, 104, 116),
             marker: Marker::None,
-            dash: Some((2, 2)),
+            dash: Some((5, 5)),
         }
     }
 
