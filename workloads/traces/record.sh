@@ -21,7 +21,8 @@ record() {
     local name=$1 purpose=$2 version=$3
     shift 4
     echo "recording $name" >&2
-    "$heaplab" record -o "$work/$name.hltrace" -- "$@" >"$work/$name.out" 2>"$work/$name.log" || {
+    # From inside the folder, so that the stored command line has no path of this machine.
+    (cd "$work" && "$heaplab" record -o "$name.hltrace" -- "$@" >"$name.out" 2>"$name.log") || {
         cat "$work/$name.log" >&2
         echo "record.sh: $name failed" >&2
         exit 1
@@ -30,7 +31,7 @@ record() {
     mv "$work/$name.hltrace" "$here/$name.hltrace"
     grep -v "^| $name |" "$here/PROVENANCE.md" >"$work/provenance" || true
     printf '| %s | %s | %s | `%s` | %s | %s |\n' "$name" "$purpose" "$version" \
-        "$(printf '%s ' "$@" | sed "s#$work/##g; s/ \$//; s/|/\\\\|/g")" "$(date -u +%F)" \
+        "$(printf '%s ' "$@" | sed 's/ $//; s/|/\\|/g')" "$(date -u +%F)" \
         "$("$heaplab" trace stats --format json "$here/$name.hltrace" | python3 -c '
 import json, sys
 s = json.load(sys.stdin)
@@ -55,16 +56,16 @@ for name in "${wanted[@]}"; do
     python-json)
         # PYTHONMALLOC=malloc: every object is a call of malloc; the default would hide small ones in arenas.
         PYTHONMALLOC=malloc PYTHONHASHSEED=0 record python-json "interpreter: parse JSON into objects and drop them (PYTHONMALLOC=malloc)" "$(/usr/bin/python3 --version)" -- \
-            /usr/bin/python3 "$work/load.py"
+            /usr/bin/python3 load.py
         ;;
     sqlite-insert)
         record sqlite-insert "database: inserts, index look-ups, deletes, an aggregate" "sqlite3 $(sqlite3 --version | cut -d' ' -f1)" -- \
-            sqlite3 ":memory:" ".read $work/load.sql"
+            sqlite3 ":memory:" ".read load.sql"
         ;;
     cc1plus-map)
         # The driver forks; the compiler proper is what allocates, so it is recorded directly, on preprocessed input.
         record cc1plus-map "compiler: the C++ front and back end on one file with the standard containers" "$(g++ --version | head -1)" -- \
-            "$(g++ -print-prog-name=cc1plus)" -quiet -fpreprocessed -O1 "$work/unit.ii" -o "$work/unit.s"
+            "$(g++ -print-prog-name=cc1plus)" -quiet -fpreprocessed -O1 unit.ii -o unit.s
         ;;
     *)
         echo "record.sh: no trace is called '$name'; there are python-json, sqlite-insert, cc1plus-map" >&2
