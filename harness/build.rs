@@ -22,13 +22,14 @@ const FILES: [(&str, &str); 6] = [
 ];
 
 /// What the embedded files are made of, from the workspace root.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "Cargo.toml",
     "Cargo.lock",
     "allocator/Cargo.toml",
     "allocator/src",
     "allocator/preload",
     "workloads/ring",
+    "workloads/hook",
     "workloads/script",
     "workloads/recorder",
     "harness/subjects",

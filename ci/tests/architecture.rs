@@ -51,8 +51,14 @@ const RULES: &[Rule] = &[
         unsafe_in: &["."],
     },
     Rule {
-        folder: "workloads/recorder",
+        folder: "workloads/hook",
         uses: &["heaplab-ring"],
+        crates: Some(&["libc"]),
+        unsafe_in: &["."],
+    },
+    Rule {
+        folder: "workloads/recorder",
+        uses: &["heaplab-hook", "heaplab-ring"],
         crates: Some(&["libc"]),
         unsafe_in: &["."],
     },

@@ -8,7 +8,7 @@ use core::ptr;
 use heaplab_ring::Kind;
 
 use crate::real;
-use crate::thread::record;
+use heaplab_hook::thread::record;
 
 const ENOMEM: c_int = 12;
 

@@ -5,20 +5,19 @@
 //! another process, does everything else. In the program it takes no lock, allocates nothing,
 //! starts no thread and touches neither errno nor the program's signals.
 //!
-//! [`hooks`] are the exported functions of C, [`operators`] those of C++, [`thread`] the hot path and a thread's chunks,
-//! [`session`] finds the session and decides whether this process records, [`real`] finds the
-//! next library's functions. What is recorded and what is not stands in this folder's README.
+//! [`hooks`] are the exported functions of C, [`operators`] those of C++, [`real`] finds the next
+//! library's functions; `heaplab-hook` joins the session and writes. What is recorded and what is
+//! not stands in this folder's README.
 #![no_std]
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu")))]
 compile_error!("the recorder supports Linux on x86-64 with glibc only");
 
+use heaplab_hook::session;
+
 mod hooks;
 mod operators;
 mod real;
-mod session;
-mod thread;
-mod tls;
 
 /// Nothing here panics on purpose; a defect must not unwind into the recorded program.
 #[panic_handler]
