@@ -2,6 +2,7 @@
 //! block, and remarks on what a reader must know. Pure: the same runs give the same result set.
 
 mod marks;
+mod own;
 
 use crate::engine::NULL;
 use crate::plan::{Comparison, Kind};
@@ -21,6 +22,8 @@ pub const RATIO_FLOOR_BYTES: u64 = 64 * 1024;
 pub const BASELINE_KEY: &str = "worker_baseline_bytes";
 /// Key in a counts run's answer: instructions that callgrind counted.
 pub const INSTRUCTIONS_KEY: &str = "instructions";
+/// Key in a program run's answer: the user's own metrics with unit and direction.
+pub const OWN_KEY: &str = "own";
 /// Everything that a result set is made of.
 pub struct Input<'a> {
     /// The machine.
@@ -264,6 +267,7 @@ fn cell(
         }
     }
     cell.metrics = table.finish();
+    cell.metrics.extend(own::metrics(lines));
     if !parts.is_empty() {
         calibration.timer_ns = Some(calibration.timer_ns.unwrap_or(0.0).max(floor));
         let parts: Vec<HistogramPart<'_>> = parts
@@ -445,11 +449,15 @@ fn memory(
 }
 
 /// What a run of a whole program gives, with units: the names are the same in its answer and in the contract.
-const PROGRAM_METRICS: [(&str, &str); 7] = [
+const PROGRAM_METRICS: [(&str, &str); 11] = [
     ("wall_s", "s"),
     ("user_s", "s"),
     ("sys_s", "s"),
+    ("ready_s", "s"),
+    ("load_s", "s"),
     ("peak_rss_bytes", "bytes"),
+    ("peak_pss_bytes", "bytes"),
+    ("processes", "count"),
     ("minor_faults", "count"),
     ("major_faults", "count"),
     ("context_switches", "count"),

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use child::signal_name;
-pub(crate) use child::{Ended, run_child, tail};
+pub(crate) use child::{Ended, collect, kill_group, run_child, tail};
 
 /// Bounds of a run.
 #[derive(Clone, Debug)]
@@ -268,7 +268,7 @@ fn last_line(text: &str) -> &str {
 }
 
 /// A word for a POSIX shell.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

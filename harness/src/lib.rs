@@ -27,6 +27,7 @@ pub mod progress;
 pub mod recording;
 pub mod render;
 pub mod replays;
+pub mod service;
 pub mod session;
 pub mod subject;
 pub mod tools;

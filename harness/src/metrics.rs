@@ -33,7 +33,7 @@ const fn lower(
 }
 
 /// Every metric, in the order of the documentation.
-pub const ALL: [Described; 25] = [
+pub const ALL: [Described; 29] = [
     lower(
         "ns_per_op",
         "ns",
@@ -167,6 +167,25 @@ pub const ALL: [Described; 25] = [
         "bytes",
         "program",
         "highest resident set of the program, everything included",
+    ),
+    lower(
+        "peak_pss_bytes",
+        "bytes",
+        "program",
+        "peak memory of all processes of the program together, shared pages counted once",
+    ),
+    lower("processes", "count", "program", "most processes at a time"),
+    lower(
+        "ready_s",
+        "s",
+        "program",
+        "a server's start until it is ready",
+    ),
+    lower(
+        "load_s",
+        "s",
+        "program",
+        "the time that a server's load takes",
     ),
     lower(
         "null_ns_per_op",

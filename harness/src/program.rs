@@ -4,16 +4,22 @@
 //! file nor the stack: `RssAnon` of `/proc/PID/status`, read every 2 ms, minus what `smaps` shows as anonymous in file
 //! mappings (written data segments) and stacks, read again at each new maximum. A program's own anonymous mappings
 //! cannot be told apart and are in it. Only the first process is sampled, not its children.
+//!
+//! Memory of all processes together (`peak_pss_bytes`): see [`tree`].
 
 mod proof;
 mod sample;
+mod tree;
+mod witness;
 
 use crate::embed::{self, Embedded};
 use crate::exec::{Limits, RunFailure, run_child, signal_name, tail};
+use crate::service::{OwnMetric, Served, Server, Service};
 use crate::subject::Subject;
 use heaplab_worker::protocol::Launched;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,6 +32,23 @@ pub struct ProgramOptions {
     pub sample_heap: bool,
     /// A status other than 0 is accepted.
     pub any_status: bool,
+    /// How it is waited for, loaded and stopped; `None`: it ends by itself.
+    pub service: Option<Service>,
+    /// Metrics read from the load's output, without a load from its own.
+    pub metrics: Vec<OwnMetric>,
+}
+
+impl ProgramOptions {
+    /// A program that ends by itself, with status 0.
+    pub fn plain(limits: Limits) -> Self {
+        Self {
+            limits,
+            sample_heap: false,
+            any_status: false,
+            service: None,
+            metrics: Vec::new(),
+        }
+    }
 }
 
 /// What one run of a program took.
@@ -39,6 +62,22 @@ pub struct ProgramReport {
     pub sys_ns: u64,
     /// Largest resident set of the program or one of its waited-for children.
     pub peak_rss_bytes: u64,
+    /// Peak of the memory of all its processes together, shared pages counted once; absent for a program that was over
+    /// before the first look.
+    #[serde(default)]
+    pub peak_pss_bytes: Option<u64>,
+    /// Most of its processes at a time, as far as they were seen.
+    #[serde(default)]
+    pub processes: u32,
+    /// From the start to ready (`--until-ready`).
+    #[serde(default)]
+    pub ready_ns: Option<u64>,
+    /// Of the load, where it ended by itself.
+    #[serde(default)]
+    pub load_ns: Option<u64>,
+    /// The user's own metrics.
+    #[serde(default)]
+    pub own: BTreeMap<String, f64>,
     /// Peak of heap memory as the module defines it; absent unless sampled.
     pub heap_peak_bytes: Option<u64>,
     /// Part of it outside the classic heap (`brk`): mappings of the allocator, of the program itself, stacks of threads.
@@ -60,17 +99,23 @@ pub struct ProgramReport {
 /// Runs `argv` under a subject.
 ///
 /// # Errors
-/// The reason for a failed row: not found, a signal, a bad status, hung, the subject not in force.
+/// The reason for a failed row: not found, a signal, a bad status, hung, the subject not in force, a server that was never
+/// ready or could not be stopped, a load that failed.
 pub fn run_program(
     subject: &Subject,
     argv: &[OsString],
     options: &ProgramOptions,
 ) -> Result<ProgramReport, RunFailure> {
-    let chained = std::env::var("LD_PRELOAD")
-        .ok()
-        .filter(|text| !text.is_empty());
+    let chained = chained();
     let environment = environment(subject, chained.as_deref());
-    let malloc_object = proof::bound_to(subject, argv, &environment, &options.limits)?;
+    let malloc_object = if subject.is_variant() {
+        proof::carried_by(subject, argv, &environment, &options.limits)?
+    } else {
+        proof::bound_to(subject, argv, &environment, &options.limits)?
+    };
+    if let Some(service) = &options.service {
+        service.before_start()?;
+    }
     let failed = |what: String| RunFailure::new(what);
     let folder =
         tempfile::tempdir().map_err(|error| failed(format!("no temporary folder: {error}")))?;
@@ -85,64 +130,157 @@ pub fn run_program(
         .args(&environment)
         .arg("--")
         .args(argv);
+    let pid_file = PathBuf::from(format!("{}.pid", report.display()));
     let stop = AtomicBool::new(false);
-    let (ended, heap) = std::thread::scope(|scope| {
-        let sampler = options.sample_heap.then(|| {
-            let pid = PathBuf::from(format!("{}.pid", report.display()));
-            scope.spawn(|| sample::heap_peak(pid, &stop))
-        });
+    let library = subject.library.as_deref();
+    let (ended, seen, served) = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| sample::watch(&pid_file, library, options.sample_heap, &stop));
+        let attendant = options
+            .service
+            .as_ref()
+            .map(|service| scope.spawn(|| attend(service, &pid_file, &options.limits, &stop)));
         let ended = run_child(command, &options.limits);
         stop.store(true, Ordering::Relaxed);
-        (
-            ended,
-            sampler.and_then(|sampler| sampler.join().ok().flatten()),
-        )
+        let served = attendant.and_then(|attendant| attendant.join().ok());
+        (ended, watcher.join().unwrap_or_default(), served)
     });
     let ended = ended?;
-    let program = argv
-        .first()
-        .map(|word| word.to_string_lossy().into_owned())
-        .unwrap_or_default();
     let launched: Launched = std::fs::read(&report)
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok())
         .ok_or_else(|| crate::exec::failure_of(&ended))?;
-    let said = tail(&ended.stderr);
-    let said = if said.is_empty() {
-        said
-    } else {
-        format!("; its last words: {said}")
+    let served = judge_end(argv, options, &launched, &ended, served)?;
+    if !subject.is_variant()
+        && let Some(why) = seen
+            .witnesses
+            .objection(&subject.label, subject.library.as_deref())
+    {
+        return Err(failed(why));
+    }
+    let output = match &options.service {
+        Some(service) if service.load.is_some() => served.output.clone(),
+        _ => format!("{}\n{}", ended.stdout, ended.stderr),
     };
-    if let Some(number) = launched.start_error {
-        let why = std::io::Error::from_raw_os_error(number);
-        return Err(failed(format!("'{program}' cannot be started: {why}")));
-    }
-    if let Some(signal) = launched.signal {
-        return Err(failed(format!(
-            "'{program}' was killed by {}{said}",
-            signal_name(signal)
-        )));
-    }
-    let exit_code = launched.exit_code.unwrap_or_default();
-    if exit_code != 0 && !options.any_status {
-        return Err(failed(format!(
-            "'{program}' ended with exit status {exit_code}{said}"
-        )));
+    let mut own = BTreeMap::new();
+    for metric in &options.metrics {
+        own.insert(metric.name.clone(), metric.read(&output).map_err(failed)?);
     }
     Ok(ProgramReport {
         wall_ns: launched.wall_ns,
         user_ns: launched.user_ns,
         sys_ns: launched.sys_ns,
         peak_rss_bytes: launched.peak_rss_bytes,
-        heap_peak_bytes: heap.map(|peak| peak.bytes),
-        outside_brk_bytes: heap.map(|peak| peak.outside_brk),
+        peak_pss_bytes: seen.tree.peak(),
+        processes: seen.tree.most().max(1),
+        ready_ns: served.ready_ns,
+        load_ns: served.load_ns,
+        own,
+        heap_peak_bytes: seen.heap.map(|peak| peak.bytes),
+        outside_brk_bytes: seen.heap.map(|peak| peak.outside_brk),
         minor_faults: launched.minor_faults,
         major_faults: launched.major_faults,
         context_switches: launched.context_switches,
-        exit_code,
+        exit_code: launched.exit_code.unwrap_or_default(),
         malloc_object,
         chained,
     })
+}
+
+/// Goes with the server from its start to its end.
+fn attend(
+    service: &Service,
+    pid_file: &Path,
+    limits: &Limits,
+    stop: &AtomicBool,
+) -> Result<Served, RunFailure> {
+    let gone = || RunFailure::new("the program ended at once");
+    let pid = sample::number(pid_file, stop).ok_or_else(gone)?;
+    let server = Server::open(pid)?;
+    let cancelled = || {
+        limits
+            .cancel
+            .as_ref()
+            .is_some_and(|flag| flag.load(Ordering::Relaxed))
+    };
+    service.attend(&server, &cancelled, &mut || {})
+}
+
+/// Whether the program ended as it should: by itself with status 0, a server as it was asked to.
+fn judge_end(
+    argv: &[OsString],
+    options: &ProgramOptions,
+    launched: &Launched,
+    ended: &crate::exec::Ended,
+    served: Option<Result<Served, RunFailure>>,
+) -> Result<Served, RunFailure> {
+    let failed = |what: String| RunFailure::new(what);
+    let program = argv
+        .first()
+        .map(|word| word.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    // Servers tend to say on standard output what went wrong.
+    let said = match tail(&ended.stderr) {
+        said if said.is_empty() && served.is_some() => tail(&ended.stdout),
+        said => said,
+    };
+    let said = match said.is_empty() {
+        true => said,
+        false => format!("; its last words: {said}"),
+    };
+    if let Some(number) = launched.start_error {
+        let why = std::io::Error::from_raw_os_error(number);
+        return Err(failed(format!("'{program}' cannot be started: {why}")));
+    }
+    let (exit_code, signal) = (launched.exit_code, launched.signal);
+    let served = match served {
+        Some(Err(failure)) if failure.reason.starts_with("the program") => {
+            return Err(failed(format!("{}{said}", failure.reason)));
+        }
+        Some(Err(failure)) => return Err(failure),
+        Some(Ok(served)) => Some(served),
+        None => None,
+    };
+    if let (Some(service), Some(served)) = (&options.service, &served)
+        && service.stop.is_orderly(exit_code, signal)
+        && !(served.ended_early && signal.is_some())
+    {
+        return Ok(served.clone());
+    }
+    if let Some(signal) = signal {
+        return Err(failed(format!(
+            "'{program}' was killed by {}{said}",
+            signal_name(signal)
+        )));
+    }
+    let code = exit_code.unwrap_or_default();
+    if code != 0 && !options.any_status {
+        return Err(failed(format!(
+            "'{program}' ended with exit status {code}{said}"
+        )));
+    }
+    Ok(served.unwrap_or_default())
+}
+
+/// The user's own LD_PRELOAD.
+fn chained() -> Option<String> {
+    std::env::var("LD_PRELOAD")
+        .ok()
+        .filter(|text| !text.is_empty())
+}
+
+/// The command that [`run_program`] starts, for a shell (`--print-command`): a debugger or perf may stand before it.
+pub fn program_command(subject: &Subject, argv: &[OsString]) -> String {
+    let mut words = Vec::new();
+    let environment = environment(subject, chained().as_deref());
+    if !environment.is_empty() {
+        words.push("env".to_owned());
+        words.extend(environment.iter().map(|pair| crate::exec::quoted(pair)));
+    }
+    words.extend(
+        argv.iter()
+            .map(|word| crate::exec::quoted(&word.to_string_lossy())),
+    );
+    words.join(" ")
 }
 
 /// `NAME=VALUE` words that put the subject into force, a user's own preloaded libraries behind it.

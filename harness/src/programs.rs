@@ -1,29 +1,88 @@
 //! Runs of the plan as whole programs under each subject.
 
-use crate::assemble;
+use crate::assemble::{self, OWN_KEY};
 use crate::engine::Executor;
+use crate::exec;
 use crate::plan::{Item, Kind};
 use crate::program::{self, ProgramOptions, ProgramReport};
+use crate::service::OwnMetric;
 use crate::subject::Subject;
+use heaplab_worker::protocol::SubjectProof;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::ffi::OsString;
+use std::path::Path;
 
 /// Makes runs of programs; each comparison is one command.
 pub struct Programs<'a> {
-    /// Command and arguments by subject: one for all, or one for each (a gate of two builds).
-    pub commands: &'a [Vec<OsString>],
+    /// Command and arguments by subject: one for all, or one for each (a gate of two builds, variants).
+    commands: &'a [Vec<OsString>],
     /// Subjects.
-    pub subjects: &'a [Subject],
-    /// Time limit, output.
-    pub options: ProgramOptions,
+    subjects: &'a [Subject],
+    /// Time limit, output, server.
+    options: ProgramOptions,
+    /// What subjects say of themselves, by the object that malloc is bound to.
+    described: HashMap<String, SubjectProof>,
+}
+
+impl<'a> Programs<'a> {
+    /// For one program or one build of it for each subject.
+    pub fn new(
+        commands: &'a [Vec<OsString>],
+        subjects: &'a [Subject],
+        options: ProgramOptions,
+    ) -> Self {
+        Self {
+            commands,
+            subjects,
+            options,
+            described: HashMap::new(),
+        }
+    }
+
+    /// Version and settings as the subject itself tells them, in a worker of its own: the program is not asked.
+    fn describe(&mut self, subject: &Subject, report: &ProgramReport) -> SubjectProof {
+        let object = &report.malloc_object;
+        let key = format!("{}\0{object}", subject.label);
+        if let Some(known) = self.described.get(&key) {
+            return known.clone();
+        }
+        let name = Path::new(object).file_name().map_or_else(
+            || object.clone(),
+            |name| name.to_string_lossy().into_owned(),
+        );
+        let of_libc = name.starts_with("libc.so") || name.starts_with("libc-");
+        let mut proof = if subject.is_variant() && !object.starts_with('/') {
+            SubjectProof::default()
+        } else {
+            // Without a library of ours the program may bring one: redis-server on Debian is linked to jemalloc.
+            let asked = Subject {
+                library: subject
+                    .library
+                    .clone()
+                    .or_else(|| (!of_libc).then(|| object.into())),
+                ..subject.clone()
+            };
+            exec::describe(&asked, &self.options.limits).unwrap_or_default()
+        };
+        proof.malloc_object = object.clone();
+        if subject.library.is_none() && !of_libc {
+            let version = proof.version.take().unwrap_or_default();
+            proof.version = Some(format!("{name} {version}").trim_end().to_owned());
+        }
+        self.described.insert(key, proof.clone());
+        proof
+    }
 }
 
 impl Executor for Programs<'_> {
     fn run(&mut self, item: &Item) -> Result<Value, String> {
         let command = self.commands.get(item.subject).unwrap_or(&self.commands[0]);
-        program::run_program(&self.subjects[item.subject], command, &self.options)
-            .map_err(|failure| failure.reason)
-            .and_then(|report| answer(&report))
+        let subject = &self.subjects[item.subject];
+        let report = program::run_program(subject, command, &self.options)
+            .map_err(|failure| failure.reason)?;
+        let proof = self.describe(subject, &report);
+        answer(&report, &proof, &self.options.metrics)
     }
 
     fn calibrate(&mut self, _: usize) -> Option<Result<Value, String>> {
@@ -36,15 +95,34 @@ impl Executor for Programs<'_> {
 }
 
 /// The report with times in seconds beside it, under the names of the metrics.
-fn answer(report: &ProgramReport) -> Result<Value, String> {
-    let mut answer =
-        serde_json::to_value(report).map_err(|e| format!("the answer cannot be kept: {e}"))?;
+fn answer(
+    report: &ProgramReport,
+    proof: &SubjectProof,
+    metrics: &[OwnMetric],
+) -> Result<Value, String> {
+    let kept = |e: serde_json::Error| format!("the answer cannot be kept: {e}");
+    let mut answer = serde_json::to_value(report).map_err(kept)?;
     for (name, ns) in [
-        ("wall_s", report.wall_ns),
-        ("user_s", report.user_ns),
-        ("sys_s", report.sys_ns),
+        ("wall_s", Some(report.wall_ns)),
+        ("user_s", Some(report.user_ns)),
+        ("sys_s", Some(report.sys_ns)),
+        ("ready_s", report.ready_ns),
+        ("load_s", report.load_ns),
     ] {
-        answer[name] = json!(ns as f64 / 1e9);
+        if let Some(ns) = ns {
+            answer[name] = json!(ns as f64 / 1e9);
+        }
     }
+    let own: Vec<Value> = metrics
+        .iter()
+        .filter_map(|metric| {
+            let value = report.own.get(&metric.name)?;
+            Some(json!({
+                "name": metric.name, "unit": metric.unit, "better": metric.better, "value": value
+            }))
+        })
+        .collect();
+    answer[OWN_KEY] = Value::Array(own);
+    answer["subject"] = serde_json::to_value(proof).map_err(kept)?;
     Ok(answer)
 }

@@ -9,7 +9,9 @@ pub mod cause;
 use crate::clock::Utc;
 use crate::embed::{self, Embedded};
 use crate::error::{Error, lower_first, reason_of};
+use crate::exec::RunFailure;
 use crate::out::Terminal;
+use crate::service::{Server, Service};
 use crate::{fingerprint, tools, workload};
 use cause::Inspected;
 use heaplab_workloads::record::{self, DrainSummary, RecordError, Session, SessionOptions};
@@ -51,6 +53,8 @@ pub struct Recording<'a> {
     pub keep_addresses: bool,
     /// Take the program's standard channels away (`validate`, where it runs many times).
     pub silent: bool,
+    /// How it is waited for, loaded and stopped; `None`: it ends by itself.
+    pub service: Option<Service>,
 }
 
 /// What became of it.
@@ -58,6 +62,10 @@ pub struct Recording<'a> {
 pub struct Recorded {
     /// How the program ended.
     pub status: ExitStatus,
+    /// A server that was stopped as it was asked to be; its status is no failure.
+    pub stopped: bool,
+    /// A server that was not served as it should: why.
+    pub trouble: Option<String>,
     /// The trace's totals; `None` when nothing could be recorded and no trace was written.
     pub trace: Option<TraceSummary>,
     /// Remarks for the person at the terminal: what is missing and why.
@@ -67,6 +75,9 @@ pub struct Recorded {
 impl Recorded {
     /// The status that a shell would show for the program.
     pub fn code(&self) -> u8 {
+        if self.stopped {
+            return 0;
+        }
         match (self.status.code(), self.status.signal()) {
             (Some(code), _) => code as u8,
             (None, signal) => 128 + signal.unwrap_or(0) as u8,
@@ -121,6 +132,9 @@ impl Recording<'_> {
             )));
         }
         let inspected = cause::inspect(&program);
+        if let Some(service) = &self.service {
+            service.before_start().map_err(|e| ours(e.reason))?;
+        }
         let recorder = recorder()?;
         let options = SessionOptions {
             fallback_dir: self.out.parent().map(|folder| match folder {
@@ -155,6 +169,10 @@ impl Recording<'_> {
                 ),
             }
         })?;
+        let attendant = self
+            .service
+            .clone()
+            .map(|service| attend(service, child.id()));
         let mut status = None;
         let drained = session.drain(
             || {
@@ -176,8 +194,15 @@ impl Recording<'_> {
             None => signals.wait(&mut child)?,
         };
         signals.over();
+        let served = attendant.map(Attendant::end);
         let drained = drained.map_err(|error| stopped(error, &part))?;
-        self.finish(terminal, &inspected, status, &drained, raw, &part)
+        let mut recorded = self.finish(terminal, &inspected, status, &drained, raw, &part)?;
+        if let (Some(service), Some(served)) = (&self.service, served) {
+            let orderly = service.stop.is_orderly(status.code(), status.signal());
+            recorded.stopped = served.is_ok() && orderly;
+            recorded.trouble = served.err();
+        }
+        Ok(recorded)
     }
 
     fn header(&self, inspected: &Inspected) -> TraceHeader {
@@ -225,6 +250,8 @@ impl Recording<'_> {
             let _ = std::fs::remove_file(part);
             return Ok(Recorded {
                 status,
+                stopped: false,
+                trouble: None,
                 trace: None,
                 remarks: vec![why],
             });
@@ -259,9 +286,31 @@ impl Recording<'_> {
         let _ = std::fs::remove_file(part);
         Ok(Recorded {
             status,
+            stopped: false,
+            trouble: None,
             trace: Some(trace),
             remarks,
         })
+    }
+}
+
+/// Goes with a server in a thread of its own, while the recording's thread moves the records.
+struct Attendant(std::thread::JoinHandle<Result<(), RunFailure>>);
+
+fn attend(service: Service, pid: u32) -> Attendant {
+    Attendant(std::thread::spawn(move || {
+        let server = Server::open(pid)?;
+        service.attend(&server, &|| false, &mut || {}).map(drop)
+    }))
+}
+
+impl Attendant {
+    /// Waits for it, which is short after the program's end; why the server was not served as it should.
+    fn end(self) -> Result<(), String> {
+        match self.0.join() {
+            Ok(served) => served.map_err(|failure| failure.reason),
+            Err(_) => Err("the watch over the program broke off".into()),
+        }
     }
 }
 
@@ -457,6 +506,8 @@ mod tests {
         let of = |status| {
             Recorded {
                 status: ExitStatus::from_raw(status),
+                stopped: false,
+                trouble: None,
                 trace: None,
                 remarks: Vec::new(),
             }

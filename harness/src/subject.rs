@@ -27,6 +27,28 @@ pub struct Subject {
     pub ours: bool,
 }
 
+/// Name of every subject that is a build of the program of its own.
+const VARIANT: &str = "variant";
+
+impl Subject {
+    /// A build of a program with an allocator linked in (`--variant`): nothing is put into it.
+    pub fn variant(label: &str) -> Self {
+        Self {
+            label: label.to_owned(),
+            name: VARIANT.to_owned(),
+            library: None,
+            settings: Vec::new(),
+            env: Vec::new(),
+            ours: false,
+        }
+    }
+
+    /// Whether it is one.
+    pub fn is_variant(&self) -> bool {
+        self.name == VARIANT
+    }
+}
+
 /// A subject that `list subjects` shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {

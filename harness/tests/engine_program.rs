@@ -10,9 +10,8 @@ fn run(spec: &str, argv: &[&str]) -> Result<ProgramReport, String> {
     let subject = subject::parse(spec).unwrap().remove(0);
     let argv: Vec<OsString> = argv.iter().map(OsString::from).collect();
     let options = ProgramOptions {
-        limits: Limits::seconds(60),
         sample_heap: true,
-        any_status: false,
+        ..ProgramOptions::plain(Limits::seconds(60))
     };
     run_program(&subject, &argv, &options).map_err(|failure| failure.reason)
 }

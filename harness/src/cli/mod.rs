@@ -5,7 +5,9 @@ pub mod usage;
 pub mod value;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use options::{Format, GlobalArgs, OutputArgs, RepeatArgs, SubjectArgs, WorkloadArgs};
+use options::{
+    Format, GlobalArgs, MetricArgs, OutputArgs, RepeatArgs, ServiceArgs, SubjectArgs, WorkloadArgs,
+};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -36,14 +38,18 @@ pub enum Command {
   heaplab run                                   the suite `quick`, about 90 s
   heaplab run larson prog.hltrace -a system,spanalloc --blocks 8
   heaplab run my-model.toml -t 1,2,4 --seed 7 --format markdown
-  heaplab run -a system -a new=./libfoo.so -- python3 job.py")]
+  heaplab run -a system -a new=./libfoo.so -- python3 job.py
+  heaplab run --variant 'mine=./app-jemalloc --input data' -- ./app --input data
+  heaplab run --until-ready tcp:7001 --load 'redis-benchmark -p 7001 -q -n 200000 -t set' \\
+      --metric 'rps=1/s:higher:SET: ([0-9.]+) requests per second' -- redis-server --port 7001")]
     Run(Box<RunArgs>),
     /// Run a program unmodified and record every allocation
     #[command(after_help = "Examples:
   heaplab record -- python3 job.py              writes python3.hltrace
-  heaplab record -o job.hltrace -- ./server --port 8080
+  heaplab record -o job.hltrace -- ./job
+  heaplab record --until-ready tcp:8080 --load 'curl -s localhost:8080/big' -- ./server --port 8080
 
-Exit status: the program's own, 128 + n if signal n ended it; 125 heaplab itself failed or nothing
+Exit status: the program's own, 128 + n if signal n ended it, 0 for a server that was stopped as asked; 125 heaplab itself failed or nothing
 could be recorded, 126 the program is not executable, 127 it was not found.")]
     Record(RecordArgs),
     /// Look at and transform traces
@@ -57,7 +63,9 @@ could be recorded, 126 the program is not executable, 127 it was not found.")]
     /// Check the prediction: replay a recorded program and compare with the program itself
     #[command(after_help = "Examples:
   heaplab validate -- python3 job.py
-  heaplab validate -a system,jemalloc --runs 5 --format json -- ./server --once")]
+  heaplab validate -a system,jemalloc --runs 5 --format json -- ./job
+  heaplab validate --until-ready tcp:7001 --load 'redis-benchmark -p 7001 -q -n 100000' \\
+      -- redis-server --port 7001 --save ''")]
     Validate(Box<ValidateArgs>),
     /// Write HTML, charts and a summary from stored results
     #[command(after_help = "Examples:
@@ -140,6 +148,16 @@ pub struct RunArgs {
     /// Seconds after which a run counts as hanging
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "120s")]
     pub timeout: std::time::Duration,
+    /// A build of the program with its allocator linked in, as a further subject: NAME=CMD, with CMD in words as for a
+    /// shell; may be repeated
+    #[arg(long = "variant", value_name = "NAME=CMD", value_parser = value::variant, requires = "command", help_heading = "Servers")]
+    pub variants: Vec<value::Variant>,
+    /// Servers.
+    #[command(flatten)]
+    pub service: ServiceArgs,
+    /// Own metrics.
+    #[command(flatten)]
+    pub metrics: MetricArgs,
     /// A program to run under each allocator
     #[arg(last = true, value_name = "CMD", conflicts_with_all = ["workloads", "suite"])]
     pub command: Vec<OsString>,
@@ -154,6 +172,9 @@ pub struct RecordArgs {
     /// Keep addresses in the trace (they tell about the program's address space)
     #[arg(long)]
     pub keep_addresses: bool,
+    /// Servers.
+    #[command(flatten)]
+    pub service: ServiceArgs,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<OsString>,
@@ -177,6 +198,9 @@ pub struct ValidateArgs {
     /// Seconds after which a run counts as hanging
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
     pub timeout: std::time::Duration,
+    /// Servers.
+    #[command(flatten)]
+    pub service: ServiceArgs,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<OsString>,
@@ -415,6 +439,12 @@ pub struct GateRunArgs {
     /// Only one cell: WORKLOAD
     #[arg(long, value_name = "CELL")]
     pub only: Option<String>,
+    /// Servers.
+    #[command(flatten)]
+    pub service: ServiceArgs,
+    /// Own metrics.
+    #[command(flatten)]
+    pub metrics: MetricArgs,
     /// Output.
     #[command(flatten)]
     pub output: OutputArgs,

@@ -1,6 +1,8 @@
 //! Groups of options that several commands share, so that they are spelled and explained the same everywhere.
 
 use super::value;
+use crate::error::Error;
+use crate::service::{OwnMetric, Ready, Service, StopSignal};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -112,6 +114,69 @@ pub struct RepeatArgs {
     /// Add blocks until the intervals are narrow or the time is used up (90s, 10m) [default: 90s]
     #[arg(long, value_name = "DURATION", value_parser = value::duration, conflicts_with = "blocks")]
     pub budget: Option<Duration>,
+}
+
+/// Time that a server has to become ready where the user did not say.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Programs that do not end by themselves, and what they or their load print.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServiceArgs {
+    /// The program is ready when this port answers (tcp:PORT, tcp:HOST:PORT) or this command succeeds
+    #[arg(long, value_name = "CMD|tcp:PORT", value_parser = Ready::parse, help_heading = "Servers")]
+    pub until_ready: Option<Ready>,
+    /// Time that it has for that [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, requires = "until_ready", help_heading = "Servers")]
+    pub ready_within: Option<Duration>,
+    /// Command for the shell that puts the ready program to work; when it ends, the program is stopped
+    #[arg(long, value_name = "CMD", help_heading = "Servers")]
+    pub load: Option<String>,
+    /// Stop the program this long after it is ready, and a load with it
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, help_heading = "Servers")]
+    pub duration: Option<Duration>,
+    /// Signal that asks the program to end [default: TERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = StopSignal::parse, help_heading = "Servers")]
+    pub stop_signal: Option<StopSignal>,
+}
+
+impl ServiceArgs {
+    /// The server's life; `None` for a program that ends by itself.
+    ///
+    /// # Errors
+    /// Usage when options are given that have no program to work on (`command` is empty) or nothing to wait for.
+    pub fn service(&self, command: &[std::ffi::OsString]) -> Result<Option<Service>, Error> {
+        let waits = self.until_ready.is_some() || self.load.is_some() || self.duration.is_some();
+        if command.is_empty() && (waits || self.stop_signal.is_some()) {
+            return Err(Error::usage(
+                "--until-ready, --load, --duration and --stop-signal are for programs; name one after --",
+            ));
+        }
+        if !waits {
+            return match self.stop_signal {
+                None => Ok(None),
+                Some(_) => Err(Error::usage(
+                    "--stop-signal says how the program is stopped, but not when; add --load CMD, --duration or \
+                     --until-ready",
+                )),
+            };
+        }
+        Ok(Some(Service {
+            ready: self.until_ready.clone(),
+            ready_within: self.ready_within.unwrap_or(READY_WITHIN),
+            load: self.load.clone(),
+            duration: self.duration,
+            stop: self.stop_signal.unwrap_or_default(),
+        }))
+    }
+}
+
+/// Metrics of the user's own.
+#[derive(Args, Clone, Debug, Default)]
+pub struct MetricArgs {
+    /// A metric of your own, read from what the load prints (without a load: the program); of the last match the first
+    /// group is the value. NAME=UNIT:lower|higher:REGEX, may be repeated
+    #[arg(long = "metric", value_name = "SPEC", value_parser = OwnMetric::parse, help_heading = "Servers")]
+    pub metrics: Vec<OwnMetric>,
 }
 
 /// What standard output carries.

@@ -54,6 +54,29 @@ pub fn scale(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A build of a program under a name of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// What its row is called.
+    pub name: String,
+    /// Command and arguments.
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// `NAME=CMD`, the command split into words as a shell does, without expansions.
+pub fn variant(text: &str) -> Result<Variant, String> {
+    let wrong = || "write NAME=CMD, such as 'mine=./app-jemalloc --input data'".to_string();
+    let (name, command) = text.split_once('=').ok_or_else(wrong)?;
+    let words = shlex::split(command).ok_or("a quotation mark is not closed")?;
+    if name.is_empty() || name.contains(['/', ' ']) || words.is_empty() {
+        return Err(wrong());
+    }
+    Ok(Variant {
+        name: name.to_string(),
+        command: words.into_iter().map(Into::into).collect(),
+    })
+}
+
 /// The I-th of N parts of a plan, both 1-based.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {

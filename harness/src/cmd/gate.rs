@@ -78,6 +78,8 @@ fn measure(args: &GateRunArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     let (finished, sides, controls) = match (&args.base, &args.head, &args.base_cmd, &args.head_cmd)
     {
         (Some(base), Some(head), ..) => {
+            // Wrong usage where no program is named.
+            args.service.service(&[])?;
             let (subjects, controls) = subjects(base, head, &policy)?;
             (
                 replays(args, terminal, &start, &subjects, &policy)?,
@@ -242,18 +244,15 @@ fn programs(
     comparison.workload = args.base_cmd.clone().unwrap_or_default();
     let comparisons = [comparison];
     let shape = |kind: Kind| (kind.default_mode(), kind.default_touch());
-    let mut executor = Programs {
-        commands: &commands,
-        subjects,
-        options: ProgramOptions {
-            limits: Limits {
-                timeout: args.timeout,
-                cancel: Some(interrupt::flag()),
-            },
-            sample_heap: false,
-            any_status: false,
-        },
+    let options = ProgramOptions {
+        service: args.service.service(&commands[0])?,
+        metrics: args.metrics.metrics.clone(),
+        ..ProgramOptions::plain(Limits {
+            timeout: args.timeout,
+            cancel: Some(interrupt::flag()),
+        })
     };
+    let mut executor = Programs::new(&commands, subjects, options);
     let least = policy.min_pairs as u32;
     campaign(
         args,

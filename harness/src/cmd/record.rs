@@ -21,6 +21,7 @@ pub fn run(args: &RecordArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         out: out.clone(),
         keep_addresses: args.keep_addresses,
         silent: false,
+        service: args.service.service(&args.command)?,
     }
     .run(terminal)?;
     let code = recorded.code();
@@ -40,6 +41,13 @@ pub fn run(args: &RecordArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     };
     for line in summary(&recorded, trace, &out) {
         terminal.say(&line);
+    }
+    if let Some(trouble) = recorded.trouble {
+        // What was recorded is kept, but it is not what was asked for.
+        return Err(Error::Launch {
+            code: 125,
+            message: format!("{trouble}; the trace holds what was recorded until then"),
+        });
     }
     Ok(Outcome::Command(code))
 }

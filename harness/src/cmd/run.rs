@@ -7,7 +7,7 @@ use crate::error::{Error, Outcome};
 use crate::exec::{self, Limits};
 use crate::out::{self, Terminal};
 use crate::plan::{self, Comparison, Kind};
-use crate::program::ProgramOptions;
+use crate::program::{ProgramOptions, program_command};
 use crate::programs::Programs;
 use crate::replays::{self, Replays};
 use crate::session::{Session, Start};
@@ -87,6 +87,12 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
     if !args.command.is_empty() {
         return program(args, terminal, origin, subjects);
     }
+    args.service.service(&[])?;
+    if !args.metrics.metrics.is_empty() {
+        return Err(Error::usage(
+            "--metric reads what a program or its load prints; name a program after --",
+        ));
+    }
     let kinds = workload::kinds(&args.workload, &[Kind::Speed, Kind::Latency, Kind::Memory]);
     let suite = args.suite.as_deref().unwrap_or("quick");
     let seed = origin.start.seed;
@@ -140,28 +146,61 @@ fn program(
     args: &RunArgs,
     terminal: &Terminal,
     origin: Origin,
-    subjects: Vec<Subject>,
+    mut subjects: Vec<Subject>,
 ) -> Result<Outcome, Error> {
-    let comparisons = [program_comparison(&args.command)];
+    let service = args.service.service(&args.command)?;
+    let mut commands = vec![args.command.clone(); subjects.len()];
+    for variant in &args.variants {
+        if subjects.iter().any(|s| s.label == variant.name) {
+            return Err(Error::usage(format!(
+                "variant '{}' has the name of another subject; choose another name",
+                variant.name
+            )));
+        }
+        subjects.push(Subject::variant(&variant.name));
+        commands.push(variant.command.clone());
+    }
+    let (comparisons, kept) = only(
+        vec![program_comparison(&args.command)],
+        subjects.clone(),
+        args.only.as_deref(),
+    )?;
+    commands = (subjects.iter().zip(commands))
+        .filter(|(subject, _)| kept.contains(subject))
+        .map(|(_, command)| command)
+        .collect();
+    let subjects = kept;
+    // 126 and 127 are for commands that pass a status through; here a program that is not there is the environment's.
+    for command in &commands {
+        tools::find_program(&command[0]).map_err(|e| Error::Environment(e.to_string()))?;
+    }
+    if args.print_command {
+        let mut text = String::new();
+        for (subject, command) in subjects.iter().zip(&commands) {
+            text.push_str(&format!(
+                "# {} {}\n{}\n",
+                comparisons[0].workload,
+                subject.label,
+                program_command(subject, command)
+            ));
+        }
+        out::print(&text)?;
+        return Ok(Outcome::Done);
+    }
     let name = Path::new(&args.command[0])
         .file_name()
         .map_or_else(|| "program".into(), |n| n.to_string_lossy());
     let shape = |kind: Kind| (kind.default_mode(), kind.default_touch());
-    let commands = [args.command.clone()];
-    let mut executor = Programs {
-        commands: &commands,
-        subjects: &subjects,
-        options: ProgramOptions {
-            limits: Limits {
-                timeout: args.timeout,
-                cancel: Some(interrupt::flag()),
-            },
-            sample_heap: false,
-            any_status: false,
-        },
+    let limits = Limits {
+        timeout: args.timeout,
+        cancel: Some(interrupt::flag()),
     };
-    // 126 and 127 are for commands that pass a status through; here a program that is not there is the environment's.
-    tools::find_program(&args.command[0]).map_err(|e| Error::Environment(e.to_string()))?;
+    let options = ProgramOptions {
+        service,
+        metrics: args.metrics.metrics.clone(),
+        ..ProgramOptions::plain(limits)
+    };
+    let mut executor = Programs::new(&commands, &subjects, options);
     let campaign = campaign(
         args,
         origin,

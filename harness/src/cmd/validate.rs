@@ -81,6 +81,16 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     })
 }
 
+/// How the program is run: with its heap sampled, a server as it was recorded.
+fn options(args: &ValidateArgs, limits: &Limits) -> ProgramOptions {
+    ProgramOptions {
+        sample_heap: true,
+        // Checked when it was recorded.
+        service: args.service.service(&args.command).ok().flatten(),
+        ..ProgramOptions::plain(limits.clone())
+    }
+}
+
 fn record(args: &ValidateArgs, out: &Path, terminal: &Terminal) -> Result<TraceSummary, Error> {
     terminal.detail("recording the program");
     let recorded = Recording {
@@ -88,6 +98,7 @@ fn record(args: &ValidateArgs, out: &Path, terminal: &Terminal) -> Result<TraceS
         out: out.to_path_buf(),
         keep_addresses: false,
         silent: true,
+        service: args.service.service(&args.command)?,
     }
     .run(terminal)
     // 125 to 127 are for commands that pass a program's status through.
@@ -98,8 +109,14 @@ fn record(args: &ValidateArgs, out: &Path, terminal: &Terminal) -> Result<TraceS
         }
     }
     let name = args.command[0].to_string_lossy();
+    if let Some(trouble) = recorded.trouble {
+        return Err(Error::Run(format!(
+            "'{name}' could not be recorded: {trouble}"
+        )));
+    }
     let ended = match (recorded.status.code(), recorded.status.signal()) {
         (Some(0), _) => None,
+        _ if recorded.stopped => None,
         (Some(code), _) => Some(format!("with exit status {code}")),
         (None, signal) => Some(format!("by {}", signal_name(signal.unwrap_or_default()))),
     };
@@ -183,11 +200,7 @@ fn own_mappings(args: &ValidateArgs, limits: &Limits, progress: &Progress) -> u6
         env: vec![("GLIBC_TUNABLES".into(), ALL_FROM_BRK.into())],
         ours: false,
     };
-    let options = ProgramOptions {
-        limits: limits.clone(),
-        sample_heap: true,
-        any_status: false,
-    };
+    let options = options(args, limits);
     let measured = rounds(
         std::slice::from_ref(&system),
         OWN_RUNS,
@@ -210,11 +223,7 @@ fn programs(
     limits: &Limits,
     progress: &Progress,
 ) -> Samples {
-    let options = ProgramOptions {
-        limits: limits.clone(),
-        sample_heap: true,
-        any_status: false,
-    };
+    let options = options(args, limits);
     rounds(subjects, args.runs, "program", progress, |at, _| {
         let report = program::run_program(&subjects[at], &args.command, &options)
             .map_err(|failure| failure.reason)?;

@@ -138,7 +138,7 @@ fn watch(
 }
 
 /// Reads a stream to its end in a thread of its own, so that the child never waits for us.
-fn collect(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+pub(crate) fn collect(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let (mut kept, mut part) = (Vec::new(), [0; 16 << 10]);
@@ -156,7 +156,8 @@ fn collect(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     receiver
 }
 
-fn kill_group(child: &Child) {
+/// Kills what is left of a child's process group.
+pub(crate) fn kill_group(child: &Child) {
     if let Some(group) = i32::try_from(child.id())
         .ok()
         .and_then(rustix::process::Pid::from_raw)

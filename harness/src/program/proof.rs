@@ -9,6 +9,25 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What a variant allocates with: the allocator that its executable carries, else the library that its malloc is bound to.
+pub(super) fn carried_by(
+    variant: &Subject,
+    argv: &[OsString],
+    environment: &[String],
+    limits: &Limits,
+) -> Result<String, RunFailure> {
+    let name = argv
+        .first()
+        .ok_or_else(|| RunFailure::new("no program was given"))?;
+    let shown = name.to_string_lossy();
+    let path = find(name).ok_or_else(|| RunFailure::new(format!("'{shown}' was not found")))?;
+    let elf = super::witness::inspected(&interpreter(&path));
+    match elf.and_then(|elf| elf.carried_allocator()) {
+        Some(carried) => Ok(carried.to_owned()),
+        None => bound_to(variant, argv, environment, limits),
+    }
+}
+
 /// Object that malloc is bound to in `argv` under `environment`.
 pub(super) fn bound_to(
     subject: &Subject,
@@ -65,19 +84,8 @@ pub(super) fn bound_to(
 
 /// Programs that LD_PRELOAD does not reach.
 fn refuse(shown: &str, path: &Path, elf: &Elf) -> Result<(), RunFailure> {
-    let carried = elf.carried_allocator();
-    if !elf.dynamic {
-        let with = carried
-            .map(|allocator| format!(" and carries {allocator}"))
-            .unwrap_or_default();
-        return Err(RunFailure::new(format!(
-            "'{shown}' is a static program{with}: no allocator can be put into it"
-        )));
-    }
-    if let Some(allocator) = carried {
-        return Err(RunFailure::new(format!(
-            "'{shown}' carries its own allocator ({allocator}): no other can be put into it"
-        )));
+    if let Some(why) = elf.unreachable() {
+        return Err(RunFailure::new(format!("'{shown}' {why}")));
     }
     let privileged = path
         .metadata()

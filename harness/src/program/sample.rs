@@ -1,12 +1,17 @@
-//! Samples a running program's heap memory from outside.
+//! Looks at a running program from outside: heap memory of its first process, memory of all its processes, and whether
+//! the subject is in each of them.
 
+use super::tree::{self, TreeMemory};
+use super::witness::Witnesses;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Between two samples.
-const STEP: Duration = Duration::from_millis(2);
+/// Between two looks at the heap.
+const HEAP_STEP: Duration = Duration::from_millis(2);
+/// Between two looks at all processes.
+const TREE_STEP: Duration = Duration::from_millis(10);
 
 /// Heap memory at its peak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,53 +22,106 @@ pub(super) struct Peak {
     pub outside_brk: u64,
 }
 
-/// Peak of heap memory of the process whose number appears in `pid_file`, until `stop`. `None` when the program was over
-/// before the first sample.
-pub(super) fn heap_peak(pid_file: PathBuf, stop: &AtomicBool) -> Option<Peak> {
-    let pid: u32 = loop {
-        if let Some(pid) = fs::read_to_string(&pid_file)
+/// What was seen.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Heap of the first process, where it was asked for.
+    pub heap: Option<Peak>,
+    /// All processes.
+    pub tree: TreeMemory,
+    /// Executables and the subject in them.
+    pub witnesses: Witnesses,
+}
+
+/// The process number that appears in `pid_file`. `None` when `stop` was set before.
+pub(super) fn number(pid_file: &Path, stop: &AtomicBool) -> Option<u32> {
+    loop {
+        if let Some(pid) = fs::read_to_string(pid_file)
             .ok()
             .and_then(|text| text.parse().ok())
         {
-            break pid;
+            return Some(pid);
         }
         if stop.load(Ordering::Relaxed) {
             return None;
         }
         std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Looks at the process whose number appears in `pid_file` and at all below its launcher, until `stop`.
+pub(super) fn watch(
+    pid_file: &Path,
+    library: Option<&Path>,
+    with_heap: bool,
+    stop: &AtomicBool,
+) -> Seen {
+    let mut seen = Seen::default();
+    let Some(pid) = number(pid_file, stop) else {
+        return seen;
     };
-    let (mut peak, mut highest, mut walked) = (None::<Peak>, 0, None);
+    let launcher = tree::parent(pid);
+    let step = if with_heap { HEAP_STEP } else { TREE_STEP };
+    let (mut heap, mut next_tree) = (Heap::default(), Instant::now());
     while !stop.load(Ordering::Relaxed) {
+        if with_heap && !heap.look(pid) {
+            break;
+        }
+        if Instant::now() >= next_tree {
+            next_tree = Instant::now() + TREE_STEP;
+            let found = launcher.map(tree::below).unwrap_or_default();
+            let (members, sizes): (Vec<u32>, Vec<u64>) = found
+                .into_iter()
+                .filter_map(|pid| Some((pid, tree::resident(pid)?)))
+                .unzip();
+            seen.tree.look(&members, &sizes);
+            seen.witnesses.look(&members, &sizes, library);
+        }
+        std::thread::sleep(step);
+    }
+    seen.heap = heap.peak;
+    seen
+}
+
+#[derive(Default)]
+struct Heap {
+    peak: Option<Peak>,
+    highest: u64,
+    walked: Option<Walked>,
+}
+
+impl Heap {
+    /// False when the process is gone.
+    fn look(&mut self, pid: u32) -> bool {
         let Some(anonymous) = fs::read_to_string(format!("/proc/{pid}/status"))
             .ok()
             .and_then(|text| field(&text, "RssAnon:"))
         else {
-            break;
+            return false;
         };
         // Walking the mappings is expensive: only when the sum has grown by 1 %.
-        if walked.is_none() || anonymous > highest + highest / 100 {
-            highest = anonymous;
-            walked = fs::read_to_string(format!("/proc/{pid}/smaps"))
+        if self.walked.is_none() || anonymous > self.highest + self.highest / 100 {
+            self.highest = anonymous;
+            self.walked = fs::read_to_string(format!("/proc/{pid}/smaps"))
                 .ok()
                 .map(|text| Walked::of(&text))
-                .or(walked);
+                .or(self.walked);
         }
-        if let Some(walked) = walked {
+        if let Some(walked) = self.walked {
             let bytes = anonymous.saturating_sub(walked.others);
-            if peak.is_none_or(|peak| bytes > peak.bytes) {
-                peak = Some(Peak {
+            if self.peak.is_none_or(|peak| bytes > peak.bytes) {
+                self.peak = Some(Peak {
                     bytes,
                     outside_brk: walked.outside_brk,
                 });
             }
         }
-        std::thread::sleep(STEP);
+        true
     }
-    peak
 }
 
 /// Bytes of a `Name:   123 kB` line.
-fn field(text: &str, name: &str) -> Option<u64> {
+pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }

@@ -17,11 +17,27 @@ pub struct Elf {
     /// Functions that the file defines and that belong to an allocator: `malloc`, or the names by which jemalloc,
     /// mimalloc and tcmalloc are known.
     pub allocator_symbols: BTreeSet<String>,
+    /// Allocator that the texts of a program without symbols, or its sections, tell of.
+    pub told_otherwise: Option<&'static str>,
 }
 
+/// What a Go program allocates with, in words.
+const GO: &str = "the Go runtime's allocator";
+
+/// Texts by which a stripped program gives an allocator away: messages that it can print.
+const TELLING_TEXTS: [(&str, &str); 3] = [
+    ("<jemalloc>: Error in munmap", "jemalloc"),
+    ("mimalloc: warning: ", "mimalloc"),
+    ("MallocExtension::Initialize", "tcmalloc"),
+];
+
+/// Section of every Go program, stripped or not.
+const GO_SECTION: &[u8] = b".go.buildinfo\0";
+
 /// Names that give an allocator away, and the allocator.
-const TELLING: [(&str, &str); 9] = [
+const TELLING: [(&str, &str); 10] = [
     ("malloc", "an own malloc"),
+    ("runtime.mallocgc", GO),
     ("je_malloc", "jemalloc"),
     ("_rjem_malloc", "jemalloc"),
     ("mallocx", "jemalloc"),
@@ -41,6 +57,23 @@ impl Elf {
             .rev()
             .find(|(symbol, _)| found(symbol))
             .map(|(_, allocator)| *allocator)
+            .or(self.told_otherwise)
+    }
+
+    /// Why a preloaded library cannot serve the program's allocations: "is a static program and carries jemalloc".
+    pub fn unreachable(&self) -> Option<String> {
+        match (self.dynamic, self.carried_allocator()) {
+            (false, Some(allocator)) => Some(format!(
+                "is a static program and carries {allocator}: no allocator can be put into it"
+            )),
+            (false, None) => {
+                Some("is a static program: no allocator can be put into it".to_owned())
+            }
+            (true, Some(allocator)) => Some(format!(
+                "carries its own allocator ({allocator}): no other can be put into it"
+            )),
+            (true, None) => None,
+        }
     }
 }
 
@@ -91,7 +124,55 @@ fn parse(bytes: &[u8]) -> Result<Elf, String> {
         dynamic,
         interpreter,
         allocator_symbols: symbols(bytes).unwrap_or_default(),
+        told_otherwise: otherwise(bytes),
     })
+}
+
+/// What sections and, without a symbol table, texts tell.
+fn otherwise(bytes: &[u8]) -> Option<&'static str> {
+    const SYMBOLS: u32 = 2;
+    let sections = sections(bytes).ok()?;
+    let names = sections
+        .get(usize::from(u16_at(bytes, 62).ok()?))?
+        .part(bytes);
+    let named = |wanted: &[u8]| {
+        sections.iter().any(|section| {
+            names
+                .get(section.name..)
+                .is_some_and(|name| name.starts_with(wanted))
+        })
+    };
+    if named(GO_SECTION) {
+        return Some(GO);
+    }
+    if sections.iter().any(|section| section.kind == SYMBOLS) {
+        return None;
+    }
+    let texts = sections
+        .iter()
+        .filter(|section| {
+            names
+                .get(section.name..)
+                .is_some_and(|name| name.starts_with(b".rodata"))
+        })
+        .map(|section| section.part(bytes));
+    let texts: Vec<&[u8]> = texts.collect();
+    TELLING_TEXTS
+        .iter()
+        .find(|(text, _)| texts.iter().any(|part| contains(part, text.as_bytes())))
+        .map(|(_, allocator)| *allocator)
+}
+
+fn contains(part: &[u8], wanted: &[u8]) -> bool {
+    let first = wanted[0];
+    let mut rest = part;
+    while let Some(at) = rest.iter().position(|byte| *byte == first) {
+        if rest[at..].starts_with(wanted) {
+            return true;
+        }
+        rest = &rest[at + 1..];
+    }
+    false
 }
 
 /// Whether a dynamic section names the object as libraries are named.
@@ -111,6 +192,8 @@ fn has_soname(bytes: &[u8]) -> bool {
 }
 
 struct Section {
+    /// Where its name begins in the section of names.
+    name: usize,
     kind: u32,
     offset: usize,
     size: usize,
@@ -135,6 +218,7 @@ fn sections(bytes: &[u8]) -> Result<Vec<Section>, String> {
         .map(|index| {
             let at = headers.saturating_add(index * size);
             Ok(Section {
+                name: u32_at(bytes, at)? as usize,
                 kind: u32_at(bytes, at.saturating_add(4))?,
                 offset: u64_at(bytes, at.saturating_add(24))? as usize,
                 size: u64_at(bytes, at.saturating_add(32))? as usize,

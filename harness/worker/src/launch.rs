@@ -27,6 +27,9 @@ pub fn launch(arguments: &[OsString]) -> i32 {
             child.env(name, std::ffi::OsStr::from_bytes(&bytes[equals + 1..]));
         }
     }
+    // Processes that outlive their parent stay below this one, where the harness finds them.
+    // SAFETY: sets a flag of this process.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
     let launched = match start_and_wait(&mut child, report) {
         Ok(launched) => launched,
         Err(error) => Launched {

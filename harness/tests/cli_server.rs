@@ -1,0 +1,397 @@
+//! Programs that are servers, from the command line: redis-server as packaged, and a small server of our own that can
+//! misbehave.
+
+mod support;
+
+use heaplab_reports::schema::{ResultSet, Status};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::{heaplab, run};
+
+/// A port that nobody listens on now.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// `server PORT MODE`: answers one byte a connection and holds a block of 1 MiB for each; MODE `deaf` ignores SIGTERM,
+/// `shy` never listens, `frail` dies at the first connection that sends a byte.
+fn small_server(folder: &Path) -> PathBuf {
+    let source = folder.join("server.c");
+    std::fs::write(
+        &source,
+        r#"
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+int main(int n, char **v) {
+    const char *mode = n > 2 ? v[2] : "";
+    if (!strcmp(mode, "deaf")) signal(SIGTERM, SIG_IGN);
+    if (!strcmp(mode, "shy")) for (;;) pause();
+    int s = socket(AF_INET, SOCK_STREAM, 0), on = 1;
+    setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(v[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    if (bind(s, (void *)&a, sizeof a) || listen(s, 16)) { write(2, "no port\n", 8); return 9; }
+    for (;;) {
+        int c = accept(s, 0, 0);
+        char byte = 0;
+        char *block = malloc(1 << 20);
+        memset(block, 1, 1 << 20);
+        long got = read(c, &byte, 1);
+        if (got > 0 && !strcmp(mode, "frail")) abort();
+        write(c, block, 1);
+        close(c);
+    }
+}
+"#,
+    )
+    .unwrap();
+    let program = folder.join("server");
+    let built = Command::new("cc")
+        .args(["-O1", "-w", "-o"])
+        .args([&program, &source])
+        .status()
+        .unwrap();
+    assert!(built.success());
+    program
+}
+
+/// Sends a byte and reads one, `times` times, and says how many answers came.
+fn client(port: u16, times: u32) -> String {
+    format!(
+        "python3 -c \"import socket\nn = 0\nfor i in range({times}):\n  s = socket.create_connection(('127.0.0.1', {port}))\n  \
+         s.send(b'x')\n  n += len(s.recv(1))\nprint('answers:', n)\""
+    )
+}
+
+#[test]
+fn a_server_is_compared_under_its_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, port) = (small_server(folder.path()), free_port());
+    let (status, out, err) = run(heaplab(folder.path())
+        .args([
+            "run",
+            "-a",
+            "system,jemalloc",
+            "--blocks",
+            "1",
+            "--no-report",
+        ])
+        .args([
+            "--until-ready",
+            &format!("tcp:{port}"),
+            "--load",
+            &client(port, 20),
+        ])
+        .args([
+            "--metric",
+            "answers=count:higher:answers: ([0-9]+)",
+            "--format",
+            "json",
+            "--",
+        ])
+        .arg(&server)
+        .arg(port.to_string()));
+    assert_eq!(status, 0, "{err}");
+    let result: ResultSet = serde_json::from_str(&out).unwrap();
+    assert_eq!(result.cells.len(), 2);
+    for cell in &result.cells {
+        let median = |name: &str| {
+            cell.metrics
+                .get(name)
+                .unwrap_or_else(|| panic!("{name} of {}", cell.subject))
+                .median
+        };
+        // The look at the port is a connection too.
+        assert!(median("answers") == 20.0 && median("peak_rss_bytes") > 20e6);
+        assert!(
+            median("load_s") > 0.0
+                && median("ready_s") > 0.0
+                && median("wall_s") >= median("load_s")
+        );
+        assert!(median("peak_pss_bytes") > 15e6 && median("processes") == 1.0);
+    }
+    let version = |name: &str| {
+        let subject = result.subjects.iter().find(|s| s.name == name).unwrap();
+        subject.version.clone()
+    };
+    assert!(version("system").starts_with("2.") && version("jemalloc").starts_with("5."));
+}
+
+#[test]
+fn a_server_is_recorded_until_its_load_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, port) = (small_server(folder.path()), free_port());
+    let (status, _, err) = run(heaplab(folder.path())
+        .args([
+            "record",
+            "-o",
+            "s.hltrace",
+            "--until-ready",
+            &format!("tcp:{port}"),
+        ])
+        .args(["--load", &client(port, 10), "--"])
+        .arg(&server)
+        .arg(port.to_string()));
+    // It dies by the signal that it was sent, which is no failure.
+    assert_eq!(status, 0, "{err}");
+    let (status, out, err) =
+        run(heaplab(folder.path()).args(["trace", "stats", "s.hltrace", "--format", "json"]));
+    assert_eq!(status, 0, "{err}");
+    let stats: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(stats["peak_live_bytes"].as_f64().unwrap() > 10e6, "{stats}");
+}
+
+#[test]
+fn servers_that_misbehave_are_rows_with_their_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = small_server(folder.path());
+    let reason = |mode: &str, options: &[&str]| {
+        let port = free_port();
+        let ready = format!("tcp:{port}");
+        let load = client(port, 3);
+        let words: Vec<&str> = options
+            .iter()
+            .map(|word| if *word == "LOAD" { load.as_str() } else { word })
+            .collect();
+        let (status, out, err) = run(heaplab(folder.path())
+            .args([
+                "run",
+                "-a",
+                "system",
+                "--blocks",
+                "1",
+                "--no-report",
+                "--format",
+                "json",
+            ])
+            .args(["--until-ready", &ready])
+            .args(words)
+            .arg("--")
+            .arg(&server)
+            .args([&port.to_string(), mode]));
+        assert_eq!(status, 4, "{out}{err}");
+        let result: ResultSet = serde_json::from_str(&out).unwrap();
+        assert_eq!(result.cells[0].status, Status::Failed);
+        result.cells[0].reason.clone().unwrap()
+    };
+    for (mode, options, wanted) in [
+        (
+            "shy",
+            &["--ready-within", "200ms"][..],
+            "was not ready after 200 ms",
+        ),
+        ("frail", &["--load", "LOAD"], "ended under the load"),
+        (
+            "",
+            &["--load", "echo no >&2; exit 5"],
+            "the load ended with exit status 5; its last words: no",
+        ),
+        (
+            "",
+            &["--load", "echo 1", "--metric", "x=1/s:higher:rate ([0-9]+)"],
+            "metric 'x' does not match",
+        ),
+    ] {
+        let reason = reason(mode, options);
+        assert!(reason.contains(wanted), "{mode}: {reason}");
+    }
+}
+
+#[test]
+fn a_server_that_ignores_the_signal_is_killed_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, port) = (small_server(folder.path()), free_port());
+    let args = ["run", "-a", "system", "--blocks", "1", "--no-report"];
+    let at = format!("tcp:{port}");
+    let with = |signal: &str| {
+        run(heaplab(folder.path())
+            .args(args)
+            .args([
+                "--until-ready",
+                &at,
+                "--stop-signal",
+                signal,
+                "--duration",
+                "10ms",
+                "--",
+            ])
+            .arg(&server)
+            .args([&port.to_string(), "deaf"]))
+    };
+    let (status, out, err) = with("INT");
+    assert_eq!(status, 0, "{out}{err}");
+    let (status, out, _) = with("TERM");
+    assert!(status == 4 && out.contains("did not end within"), "{out}");
+}
+
+#[test]
+fn redis_says_which_allocator_it_uses_today() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let (status, out, err) = run(heaplab(folder.path())
+        .args([
+            "run",
+            "-a",
+            "system,spanalloc",
+            "--blocks",
+            "1",
+            "--no-report",
+            "--format",
+            "json",
+        ])
+        .args([
+            "--until-ready",
+            &format!("redis-cli -p {port} ping | grep -q PONG"),
+        ])
+        .args([
+            "--load",
+            &format!("redis-benchmark -p {port} -q -n 20000 -r 5000 -d 100 -t set,lpush"),
+        ])
+        .args([
+            "--metric",
+            "set_rps=1/s:higher:SET: ([0-9.]+) requests per second",
+        ])
+        .args([
+            "--",
+            "redis-server",
+            "--save",
+            "",
+            "--port",
+            &port.to_string(),
+        ]));
+    assert_eq!(status, 0, "{err}");
+    let result: ResultSet = serde_json::from_str(&out).unwrap();
+    for cell in &result.cells {
+        assert!(cell.metrics["set_rps"].median > 100.0, "{cell:?}");
+        assert!(cell.metrics["peak_rss_bytes"].median > 1e6);
+    }
+    // Debian's is linked to jemalloc, others are not: in both cases the row must say what it is.
+    let system = &result.subjects[0];
+    let linked = Command::new("ldd")
+        .arg("/usr/bin/redis-server")
+        .output()
+        .unwrap();
+    let linked = String::from_utf8_lossy(&linked.stdout).contains("libjemalloc");
+    assert_eq!(system.version.contains("libjemalloc"), linked, "{system:?}");
+}
+
+#[test]
+fn variants_are_subjects_and_wrappers_do_not_hide_what_is_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let build = |name: &str, text: &str, flags: &[&str]| {
+        let source = folder.path().join("p.c");
+        std::fs::write(&source, text).unwrap();
+        let built = Command::new("cc")
+            .args(["-o", name, "p.c"])
+            .args(flags)
+            .current_dir(folder.path())
+            .status()
+            .unwrap();
+        assert!(built.success());
+    };
+    let work = "#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\nvoid *mi_malloc(size_t n) { return malloc(n); }\n\
+                int main(void) { char *p = WHICH(8 << 20); memset(p, 1, 8 << 20); usleep(150000); return 0; }\n";
+    build(
+        "plain",
+        &work.replace("void *mi_malloc(size_t n) { return malloc(n); }\n", ""),
+        &["-DWHICH=malloc"],
+    );
+    build("mine", work, &["-DWHICH=mi_malloc"]);
+    build("static", work, &["-DWHICH=malloc", "-static"]);
+    let json = |args: &[&str]| {
+        let (status, out, err) = run(heaplab(folder.path())
+            .args([
+                "run",
+                "-a",
+                "system,jemalloc",
+                "--blocks",
+                "1",
+                "--no-report",
+                "--format",
+                "json",
+            ])
+            .args(args));
+        let result: ResultSet = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e} {err}"));
+        (status, result)
+    };
+    let (status, result) = json(&["--variant", "mine=./mine", "--", "./plain"]);
+    assert_eq!(status, 0);
+    let names: Vec<&str> = result.cells.iter().map(|c| c.subject.as_str()).collect();
+    assert_eq!(names, ["system", "jemalloc", "mine"]);
+    assert!(result.cells[2].metrics["wall_s"].ratio_to_system.is_some());
+    assert_eq!(result.subjects[2].version, "mimalloc");
+    // The shell is reached, the programs that it starts are not: they are named in both rows.
+    for (program, wanted) in [("./mine", "mimalloc"), ("./static", "static program")] {
+        let (status, result) = json(&["--", "sh", "-c", &format!("{program}; true")]);
+        assert_eq!(status, 4);
+        for cell in &result.cells {
+            let reason = cell.reason.as_deref().unwrap_or_default();
+            assert!(
+                reason.contains(wanted) && reason.contains(&program[2..]),
+                "{reason}"
+            );
+        }
+    }
+    // An environment that is cleared on the way.
+    let (_, result) = json(&["--", "sh", "-c", "env -i ./plain; true"]);
+    assert_eq!(result.cells[0].status, Status::Ok, "{:?}", result.cells[0]);
+    let reason = result.cells[1].reason.as_deref().unwrap_or_default();
+    assert!(reason.contains("without jemalloc"), "{reason}");
+}
+
+#[test]
+fn commands_are_printed_and_run_as_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, out, err) = run(heaplab(folder.path()).args([
+        "run",
+        "-a",
+        "system,jemalloc",
+        "--print-command",
+        "--",
+        "sh",
+        "-c",
+        "echo \"$LD_PRELOAD\"",
+    ]));
+    assert_eq!(status, 0, "{err}");
+    assert!(!folder.path().join("heaplab-results").exists());
+    let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(lines.len(), 2, "{out}");
+    let (status, said, _) = run(Command::new("sh")
+        .args(["-c", lines[1]])
+        .current_dir(folder.path()));
+    assert!(
+        status == 0 && said.contains("libheaplab_jemalloc.so"),
+        "{said}"
+    );
+}
+
+#[test]
+fn options_that_have_no_program_are_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    for (args, wanted) in [
+        (&["run", "--load", "true"][..], "are for programs"),
+        (
+            &["run", "--stop-signal", "INT", "--", "true"],
+            "but not when",
+        ),
+        (
+            &["run", "--metric", "a=1/s:higher:x"],
+            "name a program after --",
+        ),
+        (
+            &["run", "--until-ready", "tcp:99999", "--", "true"],
+            "port from 1 to 65535",
+        ),
+        (&["run", "--variant", "x=true"], "missing '<CMD>"),
+    ] {
+        let (status, out, err) = run(heaplab(folder.path()).args(args));
+        assert!(
+            status == 2 && out.is_empty() && err.contains(wanted),
+            "{status} {err}"
+        );
+    }
+}
