@@ -39,9 +39,12 @@ impl ChunkKind {
     pub const MARK: Self = Self(4);
     pub const NOTE: Self = Self(5);
     pub const FINISH: Self = Self(6);
+    pub const PROCESS: Self = Self(7);
+    pub const FORK: Self = Self(8);
     pub const RAW_THREAD_START: Self = Self(16);
     pub const RAW_THREAD_END: Self = Self(17);
     pub const RAW_EVENTS: Self = Self(18);
+    pub const RAW_PROCESS_END: Self = Self(19);
     pub const SEGMENT: Self = Self(33);
     pub const EVENTS: Self = Self(34);
     pub const INDEX: Self = Self(35);

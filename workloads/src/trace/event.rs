@@ -45,6 +45,20 @@ pub enum EventKind {
     ReallocFree = 15,
     /// a free that was never seen: the address came back from an allocation while its block was still alive
     LostFree = 16,
+    /// a block of the parent's that a forked process touches for the first time: from here on it has its own copy
+    Inherited = 17,
+    /// a block that was alive when its process ended or replaced itself by exec
+    Gone = 18,
+    /// fork; no block, `size` is the number of the child's process
+    Fork = 19,
+    /// mmap of `size` bytes; no block
+    Mmap = 20,
+    /// munmap of `size` bytes; no block
+    Munmap = 21,
+    /// mremap to `size` bytes; no block
+    Mremap = 22,
+    /// brk; no block, `size` is the new break's distance from the first one seen
+    Brk = 23,
 }
 
 /// What an event does to a block.
@@ -81,6 +95,13 @@ impl EventKind {
             14 => Self::Mark,
             15 => Self::ReallocFree,
             16 => Self::LostFree,
+            17 => Self::Inherited,
+            18 => Self::Gone,
+            19 => Self::Fork,
+            20 => Self::Mmap,
+            21 => Self::Munmap,
+            22 => Self::Mremap,
+            23 => Self::Brk,
             _ => return None,
         })
     }
@@ -94,8 +115,15 @@ impl EventKind {
             | Self::FreeSized
             | Self::FreeAlignedSized
             | Self::ReallocFree
-            | Self::LostFree => Effect::Free,
-            Self::Failed | Self::Mark => Effect::None,
+            | Self::LostFree
+            | Self::Gone => Effect::Free,
+            Self::Failed
+            | Self::Mark
+            | Self::Fork
+            | Self::Mmap
+            | Self::Munmap
+            | Self::Mremap
+            | Self::Brk => Effect::None,
             _ => Effect::Alloc,
         }
     }
@@ -133,6 +161,13 @@ impl EventKind {
             Self::Mark => "mark",
             Self::ReallocFree => "realloc_free",
             Self::LostFree => "lost_free",
+            Self::Inherited => "inherited",
+            Self::Gone => "gone",
+            Self::Fork => "fork",
+            Self::Mmap => "mmap",
+            Self::Munmap => "munmap",
+            Self::Mremap => "mremap",
+            Self::Brk => "brk",
         }
     }
 

@@ -8,6 +8,7 @@
 use super::container::{ChunkKind, ChunkWriter};
 use super::error::TraceError;
 use super::header::{FinishInfo, TraceHeader};
+use super::process::ProcessInfo;
 use super::varint::{self, Cursor};
 use std::path::Path;
 
@@ -48,6 +49,16 @@ pub enum RawKind {
     FailedAlloc = 13,
     /// A mark in this thread's stream; `size` is the caller's number. Has no effect on blocks.
     Mark = 14,
+    /// `fork` is about to be called; `size` is the number of the child's process.
+    Fork = 15,
+    /// `mmap` returned `address` for `size` bytes.
+    Mmap = 16,
+    /// `munmap` of `size` bytes is about to be called.
+    Munmap = 17,
+    /// `mremap` returned `address` for `size` bytes.
+    Mremap = 18,
+    /// `brk` or `sbrk` moved the break to `address`.
+    Brk = 19,
 }
 
 impl RawKind {
@@ -69,6 +80,11 @@ impl RawKind {
             12 => Self::ReallocArrayEnd,
             13 => Self::FailedAlloc,
             14 => Self::Mark,
+            15 => Self::Fork,
+            16 => Self::Mmap,
+            17 => Self::Munmap,
+            18 => Self::Mremap,
+            19 => Self::Brk,
             _ => return None,
         })
     }
@@ -127,9 +143,36 @@ impl RawWriter {
         })
     }
 
-    /// A thread begins. `thread` is the recorder's number, dense from 0; the first one is the main thread.
+    /// A process (an image of one: exec begins another) begins. Before its first thread.
+    pub fn process_start(&mut self, process: &ProcessInfo) -> Result<(), TraceError> {
+        let body = serde_json::to_vec(process)
+            .map_err(|error| TraceError::io("write", self.out.path(), error.into()))?;
+        let meta = process.process.to_le_bytes();
+        self.out.write(ChunkKind::PROCESS, &meta, &body)
+    }
+
+    /// A process is over.
+    pub fn process_end(&mut self, process: u32, time_ns: u64) -> Result<(), TraceError> {
+        let mut meta = process.to_le_bytes().to_vec();
+        meta.extend_from_slice(&time_ns.to_le_bytes());
+        self.out.write(ChunkKind::RAW_PROCESS_END, &meta, &[])
+    }
+
+    /// A thread of the only process begins. `thread` is the recorder's number, dense from 0; the first one is the main
+    /// thread.
     pub fn thread_start(
         &mut self,
+        thread: u32,
+        os_tid: u32,
+        time_ns: u64,
+    ) -> Result<(), TraceError> {
+        self.thread_start_in(0, thread, os_tid, time_ns)
+    }
+
+    /// A thread of `process` begins; numbers are dense from 0 over all processes.
+    pub fn thread_start_in(
+        &mut self,
+        process: u32,
         thread: u32,
         os_tid: u32,
         time_ns: u64,
@@ -137,6 +180,7 @@ impl RawWriter {
         let mut meta = thread.to_le_bytes().to_vec();
         meta.extend_from_slice(&os_tid.to_le_bytes());
         meta.extend_from_slice(&time_ns.to_le_bytes());
+        meta.extend_from_slice(&process.to_le_bytes());
         self.out.write(ChunkKind::RAW_THREAD_START, &meta, &[])
     }
 
@@ -153,10 +197,23 @@ impl RawWriter {
         self.out.write(ChunkKind::RAW_THREAD_END, &meta, &[])
     }
 
-    /// A named mark (a phase of the program begins).
+    /// A named mark (a phase of the program begins) of the whole recording.
     pub fn mark(&mut self, time_ns: u64, name: &str) -> Result<(), TraceError> {
-        self.out
-            .write(ChunkKind::MARK, &time_ns.to_le_bytes(), name.as_bytes())
+        self.mark_in(None, time_ns, name)
+    }
+
+    /// A named mark of one process, or of the whole recording.
+    pub fn mark_in(
+        &mut self,
+        process: Option<u32>,
+        time_ns: u64,
+        name: &str,
+    ) -> Result<(), TraceError> {
+        let mut meta = time_ns.to_le_bytes().to_vec();
+        if let Some(process) = process {
+            meta.extend_from_slice(&process.to_le_bytes());
+        }
+        self.out.write(ChunkKind::MARK, &meta, name.as_bytes())
     }
 
     /// A remark for the reader ("child 1234 is static: not recorded").

@@ -2,6 +2,7 @@
 
 use super::event::{Effect, TICK_NS, TraceEvent};
 use super::header::FinishInfo;
+use super::process::ProcessCounts;
 use serde::{Deserialize, Serialize};
 
 /// A gap of the whole program of at least this many ticks (1 ms) is idle time.
@@ -25,6 +26,8 @@ pub struct ThreadInfo {
     pub remote_frees: u64,
     /// Bytes it requested.
     pub bytes_allocated: u64,
+    /// Number of its process.
+    pub process: u32,
 }
 
 /// Totals of a trace.
@@ -73,6 +76,9 @@ pub struct TraceSummary {
     pub finish: Option<FinishInfo>,
     /// All threads, by number.
     pub thread_table: Vec<ThreadInfo>,
+    /// All processes, by number; empty where the recorder said nothing of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub process_table: Vec<ProcessCounts>,
     #[serde(skip)]
     last_tick: Option<(u64, u64)>,
 }
@@ -90,6 +96,9 @@ impl TraceSummary {
         self.events += 1;
         thread.events += 1;
         match event.kind.effect() {
+            // A copy that came with a fork, or what went with its process: no call of the program.
+            Effect::Alloc if event.kind == super::EventKind::Inherited => {}
+            Effect::Free if event.kind == super::EventKind::Gone => {}
             Effect::Alloc => {
                 self.allocations += 1;
                 thread.allocations += 1;

@@ -1,9 +1,10 @@
 //! Writes the final form: segments of events in global order, columns per thread, an index at the end.
 
-use super::container::{ChunkKind, ChunkWriter};
+use super::container::{ChunkKind, ChunkWriter, MAX_PART};
 use super::error::TraceError;
 use super::event::{Blocks, Effect, TraceEvent};
 use super::header::{FinishInfo, TraceHeader};
+use super::process::ProcessInfo;
 use super::summary::TraceSummary;
 use super::varint;
 use std::collections::BTreeMap;
@@ -100,6 +101,41 @@ impl TraceWriter {
     pub fn mark(&mut self, tick: u64, name: &str) -> Result<(), TraceError> {
         self.out
             .write(ChunkKind::MARK, &tick.to_le_bytes(), name.as_bytes())
+    }
+
+    /// A process.
+    pub fn process(&mut self, process: &ProcessInfo) -> Result<(), TraceError> {
+        let body = serde_json::to_vec(process)
+            .map_err(|error| TraceError::io("write", &self.path, error.into()))?;
+        let meta = process.process.to_le_bytes();
+        self.out.write(ChunkKind::PROCESS, &meta, &body)
+    }
+
+    /// A named mark of one process, or of all.
+    pub fn mark_in(
+        &mut self,
+        process: Option<u32>,
+        tick: u64,
+        name: &str,
+    ) -> Result<(), TraceError> {
+        let mut meta = tick.to_le_bytes().to_vec();
+        if let Some(process) = process {
+            meta.extend_from_slice(&process.to_le_bytes());
+        }
+        self.out.write(ChunkKind::MARK, &meta, name.as_bytes())
+    }
+
+    /// After the last event: where a forked process has its inherited blocks from. The chunk's offset; `None` when the
+    /// list does not fit in a chunk.
+    pub(super) fn fork(&mut self, process: u32, body: &[u8]) -> Result<Option<u64>, TraceError> {
+        if body.len() > MAX_PART as usize {
+            return Ok(None);
+        }
+        self.flush()?;
+        let offset = self.out.offset();
+        self.out
+            .write(ChunkKind::FORK, &process.to_le_bytes(), body)?;
+        Ok(Some(offset))
     }
 
     /// A remark.

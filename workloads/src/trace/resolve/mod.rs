@@ -6,18 +6,27 @@
 //! others. Only when no thread can go on, or all others are a whole window ahead, something was never recorded: a free is
 //! then of a block from before the recording and is dropped; an allocation proves a lost free, which is made up.
 //!
-//! Memory: the live blocks, one chunk per thread that is running, and the chunk index.
+//! A recording of several processes has one heap (`space`) for each, but one global order and one row of block numbers.
+//! A fork gives the child a copy of its parent's heap: blocks that it touches get numbers of their own at that moment
+//! (kind `Inherited`), and what they were in the parent stands in a FORK chunk. Blocks that are alive when a process ends or
+//! replaces itself by exec leave with kind `Gone`.
+//!
+//! Memory: the live blocks (of each living process), one chunk per thread that is running, and the chunk index.
 
-use super::container::{ChunkKind, ChunkPlace, ChunkReader, FILE_HEADER};
+mod index;
+mod space;
+
 use super::error::TraceError;
-use super::event::{EventKind, TICK_NS, TraceEvent};
-use super::header::{FinishInfo, TraceHeader};
-use super::raw::{self, RawEvent, RawKind, RawMeta};
+use super::event::{Effect, EventKind, TICK_NS, TraceEvent};
+use super::process::Start;
+use super::raw::{self, RawEvent, RawKind};
 use super::summary::{ThreadInfo, TraceSummary};
+use super::varint;
 use super::writer::TraceWriter;
+use index::RawIndex;
+use space::{Addresses, Space};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::path::Path;
 
 /// How to resolve.
@@ -27,8 +36,10 @@ pub struct ResolveOptions {
     pub keep_addresses: bool,
     /// zstd's level of the result: 3 is a good balance, 19 for traces that are kept.
     pub level: i32,
-    /// Nanoseconds of the recording that a thread may lag behind the others before its event counts as impossible.
-    /// Longer than any preemption on a loaded machine.
+    /// Nanoseconds of the recording that a thread may lag behind the others before its event counts as impossible. A free
+    /// is stamped before the call and an allocation after it, so preemption delays no stamp past an event that depends on
+    /// it; what remains are clocks that differ between CPUs (microseconds) and threads whose hook was interrupted by a
+    /// signal handler that allocates, whose stamps are lifted by as long as the handler runs.
     pub window_ns: u64,
 }
 
@@ -37,7 +48,7 @@ impl Default for ResolveOptions {
         Self {
             keep_addresses: false,
             level: 3,
-            window_ns: 500_000_000,
+            window_ns: 20_000_000,
         }
     }
 }
@@ -53,24 +64,55 @@ pub fn resolve_file(
     let index = RawIndex::read(raw)?;
     let mut writer =
         TraceWriter::create(out, &index.header, options.keep_addresses, options.level)?;
+    for process in &index.processes {
+        writer.process(process)?;
+    }
     for (thread, name) in &index.names {
         writer.name(*thread, name)?;
     }
-    for (time_ns, name) in &index.marks {
-        writer.mark(time_ns / TICK_NS, name)?;
+    for (process, time_ns, name) in &index.marks {
+        writer.mark_in(*process, time_ns / TICK_NS, name)?;
     }
     for note in &index.notes {
         writer.note(note)?;
     }
     let mut merge = Merge::new(&index, writer, options);
     merge.run(progress)?;
+    merge.end_of_all();
     let Merge {
-        writer, foreign, ..
+        mut writer,
+        foreign,
+        spaces,
+        ..
     } = merge;
+    let mut processes = Vec::new();
+    for mut space in spaces {
+        if !space.sources.is_empty() {
+            let mut body = Vec::new();
+            for &(up, number) in &space.sources {
+                varint::put(&mut body, u64::from(up));
+                varint::put(&mut body, u64::from(number));
+            }
+            space.counts.fork_offset = writer.fork(space.counts.info.process, &body)?;
+        }
+        processes.push(space.counts);
+    }
     let finish = index.finish.clone();
     writer.finish(finish, |summary| {
-        summary.processes = 1;
+        summary.processes = index.processes.len().max(1) as u32;
+        if !index.processes.is_empty() {
+            summary.process_table = processes;
+        }
         summary.foreign_frees = foreign;
+        for (&thread, &process) in &index.owners {
+            let number = thread as usize;
+            if number >= summary.thread_table.len() {
+                summary
+                    .thread_table
+                    .resize(number + 1, ThreadInfo::default());
+            }
+            summary.thread_table[number].process = process;
+        }
         for (&thread, &(start_ns, end_ns)) in &index.lives {
             let number = thread as usize;
             if number >= summary.thread_table.len() {
@@ -99,160 +141,6 @@ pub fn resolve_file(
     })
 }
 
-/// A raw file without its events.
-struct RawIndex {
-    reader: ChunkReader,
-    header: TraceHeader,
-    names: Vec<(u32, String)>,
-    marks: Vec<(u64, String)>,
-    notes: Vec<String>,
-    /// Start and end of each thread, ns.
-    lives: BTreeMap<u32, (u64, Option<u64>)>,
-    chunks: BTreeMap<u32, Vec<(ChunkPlace, RawMeta)>>,
-    events: u64,
-    finish: Option<FinishInfo>,
-    damage: Option<String>,
-}
-
-impl RawIndex {
-    fn read(path: &Path) -> Result<Self, TraceError> {
-        let reader = ChunkReader::open(path)?;
-        let mut this = Self {
-            reader,
-            header: TraceHeader::default(),
-            names: Vec::new(),
-            marks: Vec::new(),
-            notes: Vec::new(),
-            lives: BTreeMap::new(),
-            chunks: BTreeMap::new(),
-            events: 0,
-            finish: None,
-            damage: None,
-        };
-        let mut offset = FILE_HEADER;
-        loop {
-            let place = match this.reader.place(offset) {
-                Ok(Some(place)) => place,
-                Ok(None) => break,
-                Err(error) => {
-                    this.damage = Some(error.to_string());
-                    break;
-                }
-            };
-            if offset == FILE_HEADER && place.kind != ChunkKind::HEADER {
-                return Err(TraceError::damaged(path, offset, "the header is missing"));
-            }
-            if let Err(error) = this.take(path, &place) {
-                if offset == FILE_HEADER || matches!(error, TraceError::Usage(_)) {
-                    return Err(error);
-                }
-                this.damage = Some(error.to_string());
-                break;
-            }
-            offset = place.end();
-        }
-        Ok(this)
-    }
-
-    fn take(&mut self, path: &Path, place: &ChunkPlace) -> Result<(), TraceError> {
-        let cut = || TraceError::damaged(path, place.offset, "a chunk is too short");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let json = |error: serde_json::Error| {
-            TraceError::damaged(
-                path,
-                place.offset,
-                format!("a chunk cannot be read: {error}"),
-            )
-        };
-        let u32_at = |meta: &[u8]| Some(u32::from_le_bytes(*meta.first_chunk::<4>()?));
-        let u64_at =
-            |meta: &[u8], at: usize| Some(u64::from_le_bytes(*meta.get(at..)?.first_chunk::<8>()?));
-        // Every chunk is checked here, so that the merge never meets a bad one half-way.
-        let chunk = self.reader.chunk(place)?;
-        match place.kind {
-            ChunkKind::HEADER => {
-                if !chunk.meta.is_empty() {
-                    return Err(TraceError::Usage(format!(
-                        "'{}' has been resolved already: use it as it is",
-                        path.display()
-                    )));
-                }
-                let argv = std::mem::take(&mut self.header.argv);
-                self.header = serde_json::from_slice(&chunk.body).map_err(json)?;
-                self.header.argv = argv;
-            }
-            ChunkKind::ARGV => {
-                self.header.argv = serde_json::from_slice(&chunk.body).map_err(json)?;
-            }
-            ChunkKind::NAME => {
-                let thread = u32_at(&chunk.meta).ok_or_else(cut)?;
-                self.names.push((thread, text(&chunk.body)));
-            }
-            ChunkKind::MARK => {
-                let time_ns = u64_at(&chunk.meta, 0).ok_or_else(cut)?;
-                self.marks.push((time_ns, text(&chunk.body)));
-            }
-            ChunkKind::NOTE => self.notes.push(text(&chunk.body)),
-            ChunkKind::RAW_THREAD_START => {
-                let thread = u32_at(&chunk.meta).filter(|&thread| thread < 1 << 20);
-                let thread = thread.ok_or_else(cut)?;
-                let time_ns = u64_at(&chunk.meta, 8).ok_or_else(cut)?;
-                self.lives.entry(thread).or_insert((time_ns, None)).0 = time_ns;
-            }
-            ChunkKind::RAW_THREAD_END => {
-                let thread = u32_at(&chunk.meta).filter(|&thread| thread < 1 << 20);
-                let thread = thread.ok_or_else(cut)?;
-                let time_ns = u64_at(&chunk.meta, 4).ok_or_else(cut)?;
-                self.lives.entry(thread).or_insert((time_ns, None)).1 = Some(time_ns);
-            }
-            ChunkKind::RAW_EVENTS => {
-                let meta = RawMeta::decode(&chunk.meta).ok_or_else(cut)?;
-                if meta.events as usize > raw::CHUNK_EVENTS || meta.thread >= 1 << 20 {
-                    return Err(TraceError::damaged(
-                        path,
-                        place.offset,
-                        "impossible numbers",
-                    ));
-                }
-                self.events += u64::from(meta.events);
-                self.chunks
-                    .entry(meta.thread)
-                    .or_default()
-                    .push((*place, meta));
-            }
-            ChunkKind::FINISH => {
-                self.finish = Some(serde_json::from_slice(&chunk.body).map_err(json)?);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-/// Addresses are well spread after one multiplication; the standard hasher costs as much as the rest of the merge.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    #[inline]
-    fn write_u64(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word) * 0x9e37_79b9_7f4a_7c15_u128;
-        self.0 = (product >> 64) as u64 ^ product as u64;
-    }
-}
-
-type Addresses<V> = HashMap<u64, V, BuildHasherDefault<AddressHasher>>;
-
 /// A realloc between its two events.
 #[derive(Clone, Copy)]
 struct Pending {
@@ -264,6 +152,7 @@ struct Pending {
 #[derive(Default)]
 struct Stream {
     number: u32,
+    process: usize,
     chunk: usize,
     events: Vec<RawEvent>,
     at: usize,
@@ -278,14 +167,18 @@ enum Outcome {
     Waits(u64),
 }
 
+/// In place of an address: a forked process waits for its parent to come to the fork.
+const FORK: u64 = u64::MAX;
+
 struct Merge<'a> {
     index: &'a RawIndex,
     writer: TraceWriter,
     streams: Vec<Stream>,
-    blocks: Addresses<u32>,
+    spaces: Vec<Space>,
     ready: BinaryHeap<Reverse<(u64, usize)>>,
     blocked: BTreeSet<(u64, usize)>,
-    waiters: Addresses<Vec<usize>>,
+    /// Streams that wait, by process and address.
+    waiters: Addresses<(u32, u64), Vec<usize>>,
     window_ns: u64,
     foreign: u64,
     done: u64,
@@ -293,19 +186,38 @@ struct Merge<'a> {
 
 impl<'a> Merge<'a> {
     fn new(index: &'a RawIndex, writer: TraceWriter, options: &ResolveOptions) -> Self {
+        let mut spaces: Vec<Space> = Vec::new();
+        spaces.resize_with(index.processes.len().max(1), Space::default);
+        for (space, info) in spaces.iter_mut().zip(&index.processes) {
+            space.begun = info.start != Start::Fork || info.parent.is_none();
+            space.counts.info = info.clone();
+        }
+        if index.processes.is_empty() {
+            spaces[0].begun = true;
+        }
         let streams = index
             .chunks
             .keys()
-            .map(|&number| Stream {
-                number,
-                ..Stream::default()
+            .map(|&number| {
+                let process = index.process_of(number) as usize;
+                let space = &mut spaces[process];
+                if space.running == 0 {
+                    space.thread = number;
+                }
+                space.running += 1;
+                space.counts.threads += 1;
+                Stream {
+                    number,
+                    process,
+                    ..Stream::default()
+                }
             })
             .collect();
         Self {
             index,
             writer,
             streams,
-            blocks: HashMap::default(),
+            spaces,
             ready: BinaryHeap::new(),
             blocked: BTreeSet::new(),
             waiters: HashMap::default(),
@@ -323,6 +235,15 @@ impl<'a> Merge<'a> {
                 stream,
             )));
         }
+        if self.spaces.len() > 1 {
+            for (process, info) in self.index.processes.iter().enumerate() {
+                if let Some(end_ns) = info.end_ns {
+                    // Behind the numbers of the streams: the end of a process.
+                    self.ready
+                        .push(Reverse((end_ns, self.streams.len() + process)));
+                }
+            }
+        }
         loop {
             let Some(Reverse((time, stream))) = self.ready.pop() else {
                 match self.blocked.first().copied() {
@@ -337,7 +258,13 @@ impl<'a> Merge<'a> {
             {
                 self.force(late)?;
             }
-            self.advance(stream)?;
+            match stream.checked_sub(self.streams.len()) {
+                None => self.advance(stream)?,
+                Some(process) => {
+                    self.spaces[process].ending = true;
+                    self.end_if_over(process)?;
+                }
+            }
             if self.done - reported >= 1 << 17 {
                 reported = self.done;
                 progress(self.done, self.index.events);
@@ -353,8 +280,15 @@ impl<'a> Merge<'a> {
         while this.at == this.events.len() {
             let chunks = &self.index.chunks[&this.number];
             let Some((place, meta)) = chunks.get(this.chunk) else {
-                this.events = Vec::new();
-                this.at = 0;
+                if this.chunk == chunks.len() {
+                    // Its end, met for the first time.
+                    this.chunk += 1;
+                    this.events = Vec::new();
+                    this.at = 0;
+                    let process = this.process;
+                    self.spaces[process].running -= 1;
+                    self.end_if_over(process)?;
+                }
                 return Ok(None);
             };
             this.chunk += 1;
@@ -380,8 +314,12 @@ impl<'a> Merge<'a> {
             match self.apply(stream, event, false)? {
                 Outcome::Done(changed) => self.applied(stream, changed)?,
                 Outcome::Waits(address) => {
+                    let process = self.streams[stream].process as u32;
                     self.blocked.insert((event.time_ns, stream));
-                    self.waiters.entry(address).or_default().push(stream);
+                    self.waiters
+                        .entry((process, address))
+                        .or_default()
+                        .push(stream);
                     return Ok(());
                 }
             }
@@ -392,9 +330,17 @@ impl<'a> Merge<'a> {
     fn applied(&mut self, stream: usize, changed: Option<u64>) -> Result<(), TraceError> {
         self.streams[stream].at += 1;
         self.done += 1;
-        if let Some(address) = changed
-            && !self.waiters.is_empty()
-            && let Some(waiting) = self.waiters.remove(&address)
+        let process = self.streams[stream].process as u32;
+        match changed {
+            Some(address) => self.wake(process, address),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets streams go on that wait for an address of a process.
+    fn wake(&mut self, process: u32, address: u64) -> Result<(), TraceError> {
+        if !self.waiters.is_empty()
+            && let Some(waiting) = self.waiters.remove(&(process, address))
         {
             for other in waiting {
                 if let Some(event) = self.peek(other)? {
@@ -412,8 +358,15 @@ impl<'a> Merge<'a> {
             return Ok(());
         };
         self.blocked.remove(&(event.time_ns, stream));
-        if let Some(waiting) = self.waiters.get_mut(&event.address) {
-            waiting.retain(|&other| other != stream);
+        let process = self.streams[stream].process;
+        for address in [event.address, FORK] {
+            if let Some(waiting) = self.waiters.get_mut(&(process as u32, address)) {
+                waiting.retain(|&other| other != stream);
+            }
+        }
+        if !self.spaces[process].begun {
+            // Its parent never said that it forks (a bare clone): a copy of the heap as it is now.
+            self.begin_fork(process)?;
         }
         if let Outcome::Done(changed) = self.apply(stream, event, true)? {
             self.applied(stream, changed)?;
@@ -431,6 +384,15 @@ impl<'a> Merge<'a> {
         kind: EventKind,
         block: u32,
     ) -> Result<u32, TraceError> {
+        let process = self.streams[stream].process;
+        let before = match kind.effect() {
+            Effect::Resize | Effect::Free => {
+                let known = self.writer.blocks().get(block);
+                known.map_or(0, |block| block.size)
+            }
+            _ => 0,
+        };
+        self.spaces[process].count(kind, before, raw.size);
         self.writer.event(TraceEvent {
             thread: self.streams[stream].number,
             tick: raw.time_ns / TICK_NS,
@@ -442,6 +404,94 @@ impl<'a> Merge<'a> {
         })
     }
 
+    /// Takes a block out of the heap of the stream's process; an inherited one gets a number of its own first.
+    fn take(
+        &mut self,
+        stream: usize,
+        event: &RawEvent,
+        address: u64,
+    ) -> Result<Option<u32>, TraceError> {
+        let space = &mut self.spaces[self.streams[stream].process];
+        if let Some(block) = space.blocks.remove(&address) {
+            return Ok(Some(block));
+        }
+        let Some(block) = space.inherited.remove(&address) else {
+            return Ok(None);
+        };
+        space.sources.push((block.up, block.number));
+        let copied = RawEvent {
+            address,
+            size: block.size,
+            align_log2: block.align_log2,
+            ..*event
+        };
+        self.emit(stream, &copied, EventKind::Inherited, 0)
+            .map(Some)
+    }
+
+    /// Whether the stream's process has a block at an address, other than what it inherited: that address cannot come from
+    /// its allocator, so the block was gone at the fork.
+    fn occupied(&mut self, stream: usize, address: u64) -> Option<u32> {
+        let space = &mut self.spaces[self.streams[stream].process];
+        space.inherited.remove(&address);
+        space.blocks.get(&address).copied()
+    }
+
+    fn put(&mut self, stream: usize, address: u64, block: u32) {
+        let process = self.streams[stream].process;
+        self.spaces[process].blocks.insert(address, block);
+    }
+
+    /// The parent forks: the child's heap is a copy of its own.
+    fn begin_fork(&mut self, child: usize) -> Result<(), TraceError> {
+        let parent = self.index.processes.get(child).and_then(|info| info.parent);
+        if let Some(parent) = parent {
+            let blocks = self.writer.blocks();
+            let about = |number| {
+                let block = blocks.get(number);
+                block.map_or((0, 0), |block| (block.size, block.align_log2))
+            };
+            self.spaces[child].inherited = self.spaces[parent as usize].fork(about);
+        }
+        self.spaces[child].begun = true;
+        self.wake(child as u32, FORK)
+    }
+
+    /// Blocks that are alive at the end of a process leave, once all its events have happened.
+    fn end_if_over(&mut self, process: usize) -> Result<(), TraceError> {
+        let space = &mut self.spaces[process];
+        if !space.ending || space.running > 0 {
+            return Ok(());
+        }
+        space.ending = false;
+        space.inherited = HashMap::default();
+        let mut blocks: Vec<u32> = std::mem::take(&mut space.blocks).into_values().collect();
+        blocks.sort_unstable();
+        let thread = space.thread;
+        let end_ns = space.counts.info.end_ns.unwrap_or(0);
+        for block in blocks {
+            self.spaces[process].count(EventKind::Gone, 0, 0);
+            self.writer.event(TraceEvent {
+                thread,
+                tick: end_ns / TICK_NS,
+                kind: EventKind::Gone,
+                block,
+                size: 0,
+                align_log2: 0,
+                address: 0,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What can be let go before the file is finished.
+    fn end_of_all(&mut self) {
+        for space in &mut self.spaces {
+            space.blocks = HashMap::default();
+            space.inherited = HashMap::default();
+        }
+    }
+
     fn apply(
         &mut self,
         stream: usize,
@@ -449,6 +499,10 @@ impl<'a> Merge<'a> {
         force: bool,
     ) -> Result<Outcome, TraceError> {
         let address = event.address;
+        let process = self.streams[stream].process;
+        if !self.spaces[process].begun {
+            return Ok(Outcome::Waits(FORK));
+        }
         let kind = match event.kind {
             RawKind::Free => EventKind::Free,
             RawKind::FreeSized => EventKind::FreeSized,
@@ -461,7 +515,26 @@ impl<'a> Merge<'a> {
                 self.emit(stream, &event, EventKind::Mark, 0)?;
                 return Ok(Outcome::Done(None));
             }
-            RawKind::ReallocBegin => return Ok(self.realloc_begin(stream, address, force)),
+            RawKind::Fork => {
+                let child = u32::try_from(event.size).ok();
+                let child = child.and_then(|number| self.index.numbers.get(&number).copied());
+                // A fork that failed has no child.
+                if let Some(child) = child.filter(|child| *child as usize > process) {
+                    let size = u64::from(child);
+                    self.emit(stream, &RawEvent { size, ..event }, EventKind::Fork, 0)?;
+                    self.begin_fork(child as usize)?;
+                }
+                return Ok(Outcome::Done(None));
+            }
+            RawKind::Mmap => return self.mapping(stream, event, EventKind::Mmap),
+            RawKind::Munmap => return self.mapping(stream, event, EventKind::Munmap),
+            RawKind::Mremap => return self.mapping(stream, event, EventKind::Mremap),
+            RawKind::Brk => {
+                let first = *self.spaces[process].first_break.get_or_insert(address);
+                let size = address.saturating_sub(first);
+                return self.mapping(stream, RawEvent { size, ..event }, EventKind::Brk);
+            }
+            RawKind::ReallocBegin => return self.realloc_begin(stream, event, force),
             RawKind::ReallocEnd | RawKind::ReallocArrayEnd => {
                 return self.realloc_end(stream, event, force);
             }
@@ -473,7 +546,7 @@ impl<'a> Merge<'a> {
         if address == 0 {
             return Ok(Outcome::Done(None));
         }
-        match self.blocks.remove(&address) {
+        match self.take(stream, &event, address)? {
             Some(block) => {
                 self.emit(stream, &event, kind, block)?;
                 Ok(Outcome::Done(Some(address)))
@@ -484,6 +557,17 @@ impl<'a> Merge<'a> {
             }
             None => Ok(Outcome::Waits(address)),
         }
+    }
+
+    /// A call that changes mappings, not blocks.
+    fn mapping(
+        &mut self,
+        stream: usize,
+        event: RawEvent,
+        kind: EventKind,
+    ) -> Result<Outcome, TraceError> {
+        self.emit(stream, &event, kind, 0)?;
+        Ok(Outcome::Done(None))
     }
 
     fn allocation(
@@ -497,32 +581,39 @@ impl<'a> Merge<'a> {
             self.emit(stream, &event, EventKind::Failed, 0)?;
             return Ok(Outcome::Done(None));
         }
-        if let Some(&old) = self.blocks.get(&event.address) {
+        if let Some(old) = self.occupied(stream, event.address) {
             if !force {
                 return Ok(Outcome::Waits(event.address));
             }
             self.emit(stream, &event, EventKind::LostFree, old)?;
         }
         let block = self.emit(stream, &event, kind, 0)?;
-        self.blocks.insert(event.address, block);
+        self.put(stream, event.address, block);
         Ok(Outcome::Done(Some(event.address)))
     }
 
     /// The old address is free to be given to others from now on; the block lives on until the end is seen.
-    fn realloc_begin(&mut self, stream: usize, address: u64, force: bool) -> Outcome {
-        let block = match self.blocks.remove(&address) {
-            _ if address == 0 => None,
-            Some(block) => Some(block),
-            None if force => {
-                self.foreign += 1;
-                None
-            }
-            None => return Outcome::Waits(address),
+    fn realloc_begin(
+        &mut self,
+        stream: usize,
+        event: RawEvent,
+        force: bool,
+    ) -> Result<Outcome, TraceError> {
+        let address = event.address;
+        let block = match address {
+            0 => None,
+            _ => self.take(stream, &event, address)?,
         };
+        if block.is_none() && address != 0 {
+            if !force {
+                return Ok(Outcome::Waits(address));
+            }
+            self.foreign += 1;
+        }
         self.streams[stream]
             .pending
             .push(Pending { block, address });
-        Outcome::Done(block.map(|_| address))
+        Ok(Outcome::Done(block.map(|_| address)))
     }
 
     fn realloc_end(
@@ -555,11 +646,11 @@ impl<'a> Merge<'a> {
                 return Ok(Outcome::Done(None));
             }
             // It failed: the block stays what and where it was.
-            self.blocks.insert(pending.address, block);
+            self.put(stream, pending.address, block);
             self.emit(stream, &event, EventKind::Failed, 0)?;
             return Ok(Outcome::Done(Some(pending.address)));
         }
-        if let Some(&other) = self.blocks.get(&event.address) {
+        if let Some(other) = self.occupied(stream, event.address) {
             if !force {
                 return Ok(Outcome::Waits(event.address));
             }
@@ -571,7 +662,7 @@ impl<'a> Merge<'a> {
             EventKind::Realloc
         };
         self.emit(stream, &event, kind, block)?;
-        self.blocks.insert(event.address, block);
+        self.put(stream, event.address, block);
         self.streams[stream].pending.pop();
         Ok(Outcome::Done(Some(event.address)))
     }
