@@ -51,6 +51,12 @@ const RULES: &[Rule] = &[
         unsafe_in: &["."],
     },
     Rule {
+        folder: "workloads/unwind",
+        uses: &[],
+        crates: Some(&[]),
+        unsafe_in: &[],
+    },
+    Rule {
         folder: "workloads/hook",
         uses: &["heaplab-ring"],
         crates: Some(&["libc"]),

@@ -68,7 +68,11 @@ pub struct Control {
     /// 1: a thread that finds no chunk drops and counts; 0: it waits.
     pub(crate) lossy: AtomicU32,
     pub(crate) drainer_pid: AtomicU32,
-    pub(crate) fixed_padding: [AtomicU32; padding(23)],
+    /// Number of a [`crate::stack::StackMode`].
+    pub(crate) stack_mode: AtomicU32,
+    /// Mean distance of samples in bytes.
+    pub(crate) stack_period: AtomicU32,
+    pub(crate) fixed_padding: [AtomicU32; padding(21)],
 
     /// Head of the stack of free chunks: a tag that changes with every pop in the upper half
     /// (so that a popped and re-pushed head is not taken for the old one), index + 1 below.

@@ -23,6 +23,8 @@ pub mod map;
 pub mod model;
 pub mod pool;
 pub mod record;
+pub mod sampler;
+pub mod stack;
 mod sync;
 #[cfg(not(loom))]
 pub mod sys;

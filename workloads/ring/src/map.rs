@@ -6,6 +6,7 @@ use crate::layout::{
     SLOTS_OFFSET, Slot, VERSION, header_bytes, session_bytes,
 };
 use crate::pool::Pool;
+use crate::stack::StackMode;
 use crate::sync::{AtomicU32, Ordering};
 use crate::sys;
 
@@ -20,6 +21,8 @@ pub struct SessionConfig {
     /// Drop and count instead of waiting when no chunk is free.
     pub lossy: bool,
     pub drainer_pid: u32,
+    /// Which allocations bring their stacks.
+    pub stacks: StackMode,
 }
 
 /// A mapped session; it stays mapped until dropped.
@@ -51,6 +54,9 @@ impl Mapping {
         control
             .drainer_pid
             .store(config.drainer_pid, Ordering::Relaxed);
+        let (mode, period) = config.stacks.to_words();
+        control.stack_mode.store(mode, Ordering::Relaxed);
+        control.stack_period.store(period, Ordering::Relaxed);
         pool.initialise();
         control.magic.store(MAGIC, Ordering::Release);
         Ok(mapping)

@@ -77,6 +77,8 @@ fn control() -> Control {
         clock: word(),
         lossy: word(),
         drainer_pid: word(),
+        stack_mode: word(),
+        stack_period: word(),
         fixed_padding: core::array::from_fn(|_| word()),
         free_head: long(),
         owner_pid: word(),

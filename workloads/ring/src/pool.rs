@@ -192,6 +192,14 @@ impl<'a> Pool<'a> {
         Clock::from_u32(self.control.clock.load(Ordering::Relaxed)).unwrap_or(Clock::Tsc)
     }
 
+    /// Which allocations bring their stacks.
+    pub fn stacks(&self) -> crate::stack::StackMode {
+        crate::stack::StackMode::from_words(
+            self.control.stack_mode.load(Ordering::Relaxed),
+            self.control.stack_period.load(Ordering::Relaxed),
+        )
+    }
+
     /// The drainer's process id.
     pub fn drainer_pid(&self) -> u32 {
         self.control.drainer_pid.load(Ordering::Relaxed)

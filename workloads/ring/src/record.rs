@@ -33,7 +33,21 @@ pub enum Kind {
     ReallocArrayEnd = 13,
     /// An allocation that returned null; the address is 0.
     FailedAlloc = 14,
+    /// Up to three addresses of a stack that is defined for the first time: words 0, 1 and 2 (48
+    /// bits each), the innermost first, 0 where there is none. See [`crate::stack`].
+    StackFrames = 240,
+    /// The stack of the allocation at `address`, which follows in the same thread: its hash in place
+    /// of the time, a [`crate::stack::StackNote`] in place of the size.
+    Stack = 241,
+    /// Twenty bytes of a description: 8 in place of the time, 6 each in place of address and size.
+    Bytes = 242,
+    /// A module of the program: its first address in place of the time, its end as the address, its
+    /// epoch as the size. The bytes before describe it.
+    Module = 243,
 }
+
+/// Kinds from here on are no events: they describe the events around them.
+pub const FIRST_DESCRIPTION: u8 = Kind::StackFrames as u8;
 
 impl Kind {
     /// The kind with this number, if there is one.
@@ -53,6 +67,10 @@ impl Kind {
             12 => Kind::FreeAlignedSized,
             13 => Kind::ReallocArrayEnd,
             14 => Kind::FailedAlloc,
+            240 => Kind::StackFrames,
+            241 => Kind::Stack,
+            242 => Kind::Bytes,
+            243 => Kind::Module,
             _ => return None,
         })
     }
@@ -180,7 +198,7 @@ mod tests {
     #[test]
     fn every_kind_has_its_own_number() {
         let known: Vec<Kind> = (0..=255u8).filter_map(Kind::from_u8).collect();
-        assert_eq!(known.len(), 14);
+        assert_eq!(known.len(), 18);
         for kind in known {
             assert_eq!(Kind::from_u8(kind as u8), Some(kind));
         }

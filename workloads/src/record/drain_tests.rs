@@ -60,6 +60,7 @@ fn play(mut step: impl FnMut(Pool<'_>, u32) -> bool) -> (Events, DrainSummary) {
         clock: Clock::Monotonic,
         lossy: false,
         drainer_pid: std::process::id(),
+        stacks: heaplab_ring::stack::StackMode::Off,
     };
     let mapping = Mapping::create(file.as_raw_fd(), &config).expect("session");
     let pool = mapping.pool();

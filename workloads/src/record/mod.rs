@@ -20,6 +20,7 @@ mod target;
 
 pub use cost::{calibration_loop, measure_cost};
 pub use drain::DrainSummary;
+pub use heaplab_ring::stack::StackMode;
 pub use session::{Session, SessionOptions};
 pub use sink::{Discard, Sink};
 

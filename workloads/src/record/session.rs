@@ -5,6 +5,7 @@ use super::clock::{self, Calibration};
 use super::drain::{DrainSummary, Drainer};
 use super::sink::Sink;
 use heaplab_ring::layout::{MAX_CHUNKS, MIN_CHUNKS, session_bytes};
+use heaplab_ring::stack::StackMode;
 use heaplab_ring::{CHUNK_BYTES, Mapping, Pool, SESSION_VARIABLE, SessionConfig};
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::FdFlags;
@@ -25,6 +26,8 @@ pub struct SessionOptions {
     pub pool_bytes: u64,
     /// Drop and count events when no chunk is free, instead of making the program wait.
     pub lossy: bool,
+    /// Which allocations bring their stacks; needs the recorder that captures them.
+    pub stacks: StackMode,
     /// Where to put the memory's file when the system gives no memfd; the output folder.
     pub fallback_dir: Option<PathBuf>,
 }
@@ -34,6 +37,7 @@ impl Default for SessionOptions {
         Self {
             pool_bytes: 64 << 20,
             lossy: false,
+            stacks: StackMode::Off,
             fallback_dir: None,
         }
     }
@@ -71,6 +75,7 @@ impl Session {
             clock,
             lossy: options.lossy,
             drainer_pid: std::process::id(),
+            stacks: options.stacks,
         };
         let mapping = Mapping::create(fd.as_raw_fd(), &config)
             .map_err(|errno| error(io::Error::from_raw_os_error(errno as i32)))?;
