@@ -25,6 +25,7 @@ pub fn run(command: &TraceCommand, terminal: &Terminal) -> Result<Outcome, Error
         TraceCommand::Stats(args) => stats(args, terminal),
         TraceCommand::Cut(args) => {
             let options = CutOptions {
+                threads: Vec::new(),
                 from_event: args.from_event,
                 to_event: args.to_event,
                 from_ns: args.from.map(|d| d.as_nanos() as u64),

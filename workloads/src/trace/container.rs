@@ -17,7 +17,7 @@ pub const MAGIC: [u8; 8] = *b"HLTRACE\n";
 /// Readers refuse a larger major version.
 pub const MAJOR: u16 = 1;
 /// Counts additions that old readers may ignore.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// Bytes of the file header.
 pub const FILE_HEADER: u64 = 16;
 const CHUNK_MAGIC: u32 = u32::from_le_bytes(*b"HLck");
@@ -48,6 +48,7 @@ impl ChunkKind {
     pub const SEGMENT: Self = Self(33);
     pub const EVENTS: Self = Self(34);
     pub const INDEX: Self = Self(35);
+    pub const CHECKPOINT: Self = Self(36);
 }
 
 /// Writes chunks one behind the other; each reaches the file in one call, so that a cut file ends in one bad chunk.
@@ -173,6 +174,11 @@ pub struct ChunkPlace {
 }
 
 impl ChunkPlace {
+    /// Bytes of the body in memory at most.
+    pub fn body_bytes(&self) -> u64 {
+        u64::from(self.raw.max(self.stored))
+    }
+
     /// Where the next chunk begins.
     pub fn end(&self) -> u64 {
         self.offset + CHUNK_HEADER as u64 + u64::from(self.meta) + u64::from(self.stored)

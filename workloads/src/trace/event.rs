@@ -5,7 +5,7 @@ use super::raw::RawKind;
 /// Nanoseconds of a tick, the unit of time in the final form.
 pub const TICK_NS: u64 = 100;
 /// Blocks alive at once at most, against hostile files.
-const MAX_LIVE: usize = 1 << 28;
+pub(super) const MAX_LIVE: usize = 1 << 28;
 
 /// What happened. The numbers are the format; 0 to 14 are those of [`RawKind`] as far as they mean the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -206,7 +206,7 @@ pub struct TraceEvent {
 }
 
 /// A block's state.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
     /// Bytes requested.
     pub size: u64,
@@ -220,6 +220,18 @@ pub struct Block {
     pub align_log2: u8,
     /// It is alive.
     pub alive: bool,
+}
+
+impl Block {
+    /// A number that no block has at the moment.
+    pub(super) const FREE: Self = Self {
+        size: 0,
+        tick: 0,
+        birth: 0,
+        thread: 0,
+        align_log2: 0,
+        alive: false,
+    };
 }
 
 /// All blocks: the number freed last is given out first, else the next one that was never used. Writer and reader both
@@ -304,6 +316,65 @@ impl Blocks {
         self.live_bytes -= old.size;
         self.live_blocks -= 1;
         Ok(old)
+    }
+
+    /// Numbers that were ever used.
+    pub(super) fn numbers(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// State of a number that was ever used.
+    pub(super) fn state(&self, number: usize) -> &Block {
+        &self.blocks[number]
+    }
+
+    /// Numbers that are free, the one that is given out next last.
+    pub(super) fn free_numbers(&self) -> &[u32] {
+        &self.free
+    }
+
+    /// The state that a checkpoint holds; an error when its parts contradict each other.
+    pub(super) fn restored(
+        blocks: Vec<Block>,
+        free: Vec<u32>,
+        allocations: u64,
+    ) -> Result<Self, String> {
+        let (mut live_bytes, mut live_blocks) = (0u64, 0u64);
+        for block in blocks.iter().filter(|block| block.alive) {
+            live_bytes = live_bytes
+                .checked_add(block.size)
+                .ok_or("the live bytes are out of range")?;
+            live_blocks += 1;
+        }
+        let mut listed = vec![false; blocks.len()];
+        for &number in &free {
+            let number = number as usize;
+            if blocks.get(number).is_none_or(|block| block.alive) || listed[number] {
+                return Err(format!("block {number} of a checkpoint is not free"));
+            }
+            listed[number] = true;
+        }
+        if free.len() as u64 + live_blocks != blocks.len() as u64 || live_blocks > allocations {
+            return Err("a checkpoint leaves blocks out".into());
+        }
+        Ok(Self {
+            blocks,
+            free,
+            live_bytes,
+            live_blocks,
+            allocations,
+        })
+    }
+
+    /// Both hold the same live blocks and give out the same numbers next.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        let alike = |(mine, theirs): (&Block, &Block)| {
+            mine.alive == theirs.alive && (!mine.alive || mine == theirs)
+        };
+        self.blocks.len() == other.blocks.len()
+            && self.allocations == other.allocations
+            && self.free == other.free
+            && self.blocks.iter().zip(&other.blocks).all(alike)
     }
 
     /// All live blocks with their numbers, in the order of their allocation.

@@ -3,10 +3,14 @@
 //! `container` knows chunks and checksums, `raw` what a recorder writes (addresses), `resolve` turns that into the final
 //! form (block numbers), `writer`/`reader` are the final form. The bytes are described in `docs/TRACE_FORMAT.md`.
 
+mod checkpoint;
+mod columns;
 mod container;
 mod error;
 mod event;
+mod export;
 mod header;
+mod index;
 mod process;
 pub mod raw;
 mod reader;
@@ -21,12 +25,16 @@ mod xxh64;
 
 pub use error::TraceError;
 pub use event::{Effect, EventKind, TICK_NS, TraceEvent};
+pub use export::export_csv;
 pub use header::{FinishInfo, MachineShape, TraceHeader};
+pub use index::Segment;
 pub use process::{ProcessCounts, ProcessInfo, Start};
-pub use reader::{Events, Segment, Trace};
+pub use reader::{Events, Trace};
 pub use resolve::{ResolveOptions, resolve_file};
 pub use source::TraceSource;
 pub use stats::{Bucket, LivePoint, TraceStats};
 pub use summary::{ThreadInfo, TraceSummary};
-pub use transform::{CutOptions, anonymise, cut, export_csv};
+pub use transform::{
+    CutOptions, MergeOptions, MergeStart, ScaleOptions, anonymise, cut, merge, scale,
+};
 pub use writer::TraceWriter;

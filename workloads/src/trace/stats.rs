@@ -1,8 +1,10 @@
-//! Statistics of a trace: sizes, lifetimes, threads, the live curve. One pass, memory as for reading.
+//! Statistics of a trace: sizes, lifetimes, threads, the live curve. One pass, in parallel over the groups between
+//! checkpoints; memory as for reading.
 
 use super::error::TraceError;
-use super::event::{Effect, TICK_NS};
-use super::reader::{Trace, Walk};
+use super::event::{Block, Effect, EventKind, TICK_NS, TraceEvent};
+use super::reader::Trace;
+use super::reader::groups::Group;
 use super::summary::ThreadInfo;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -61,6 +63,8 @@ pub struct TraceStats {
     pub processes: u32,
     /// Frees by another thread than the allocating one.
     pub remote_frees: u64,
+    /// Their share of all frees, 0 to 1.
+    pub remote_free_share: f64,
     /// Frees of blocks from before the recording.
     pub foreign_frees: u64,
     /// Frees made up because the recording lacks them.
@@ -103,6 +107,13 @@ impl Histogram {
         self.0[bucket].1 = self.0[bucket].1.saturating_add(bytes);
     }
 
+    fn append(&mut self, more: &Self) {
+        for (sum, more) in self.0.iter_mut().zip(&more.0) {
+            sum.0 += more.0;
+            sum.1 = sum.1.saturating_add(more.1);
+        }
+    }
+
     fn buckets(&self) -> Vec<Bucket> {
         self.0
             .iter()
@@ -117,56 +128,100 @@ impl Histogram {
     }
 }
 
+/// What is counted over a part of a trace.
+struct Counts {
+    sizes: Histogram,
+    lifetimes_ns: Histogram,
+    lifetimes_allocations: Histogram,
+    by_kind: [u64; 32],
+    curve: Vec<LivePoint>,
+}
+
+impl Counts {
+    fn new() -> Self {
+        Self {
+            sizes: Histogram::new(),
+            lifetimes_ns: Histogram::new(),
+            lifetimes_allocations: Histogram::new(),
+            by_kind: [0; 32],
+            curve: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, event: &TraceEvent, block: &Block, allocations: &mut u64) {
+        self.by_kind[event.kind as usize] += 1;
+        match event.kind.effect() {
+            Effect::Alloc => {
+                *allocations += 1;
+                self.sizes.add(event.size, event.size);
+            }
+            Effect::Free => {
+                let ticks = event.tick.saturating_sub(block.tick);
+                self.lifetimes_ns
+                    .add(ticks.saturating_mul(TICK_NS), event.size);
+                // `birth` counts from 0: the allocation itself is not part of its life.
+                let between = allocations.saturating_sub(block.birth + 1);
+                self.lifetimes_allocations.add(between, event.size);
+            }
+            _ => {}
+        }
+    }
+
+    fn append(&mut self, next: Self) {
+        self.sizes.append(&next.sizes);
+        self.lifetimes_ns.append(&next.lifetimes_ns);
+        self.lifetimes_allocations
+            .append(&next.lifetimes_allocations);
+        for (count, more) in self.by_kind.iter_mut().zip(next.by_kind) {
+            *count += more;
+        }
+        self.curve.extend(next.curve);
+    }
+}
+
 impl Trace {
-    /// Statistics over all events.
+    /// Statistics over all events, read in parallel where the trace has checkpoints.
     pub fn stats(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<TraceStats, TraceError> {
-        let mut sizes = Histogram::new();
-        let mut lifetimes_ns = Histogram::new();
-        let mut lifetimes_allocations = Histogram::new();
-        let mut calls = BTreeMap::new();
-        let mut births: Vec<(u64, u64)> = Vec::new();
-        let mut curve = Vec::new();
-        let mut walk = Walk::default();
-        let mut buffer = Vec::new();
         let summary = self.summary();
         let step = (summary.events / CURVE_POINTS).max(1);
-        let (mut count, mut allocations) = (0u64, 0u64);
-        let mut by_kind = [0u64; 32];
-        for (index, segment) in self.segments().iter().enumerate() {
-            self.segment(index, &mut walk, &mut buffer, |event, _, live| {
-                count += 1;
-                by_kind[event.kind as usize] += 1;
-                match event.kind.effect() {
-                    Effect::Alloc => {
-                        allocations += 1;
-                        sizes.add(event.size, event.size);
-                        let number = event.block as usize;
-                        if number >= births.len() {
-                            births.resize(number + 1, (0, 0));
-                        }
-                        births[number] = (event.tick, allocations);
+        let mut counts = Counts::new();
+        let work = |group: &Group, read: &mut dyn FnMut(u64)| {
+            let mut counts = Counts::new();
+            let mut walk = self.state_at(group)?;
+            let mut allocations = walk.blocks.allocations;
+            for index in group.segments.clone() {
+                let segment = self.segments()[index];
+                let mut number = segment.first_event;
+                // The number of the event whose point is the next of the curve.
+                let mut point = (number / step + 1) * step;
+                self.segment(index, &mut walk, &mut |event, block, live| {
+                    counts.take(event, block, &mut allocations);
+                    number += 1;
+                    if number == point || number == summary.events {
+                        point += step;
+                        counts.curve.push(LivePoint {
+                            events: number,
+                            time_ns: event.tick.saturating_mul(TICK_NS),
+                            live_bytes: live.0,
+                            live_blocks: live.1,
+                        });
                     }
-                    Effect::Free => {
-                        let (tick, birth) = births[event.block as usize];
-                        let ticks = event.tick.saturating_sub(tick);
-                        lifetimes_ns.add(ticks.saturating_mul(TICK_NS), event.size);
-                        lifetimes_allocations.add(allocations - birth, event.size);
-                    }
-                    _ => {}
-                }
-                if count.is_multiple_of(step) || count == summary.events {
-                    curve.push(LivePoint {
-                        events: count,
-                        time_ns: event.tick.saturating_mul(TICK_NS),
-                        live_bytes: live.0,
-                        live_blocks: live.1,
-                    });
-                }
-            })?;
-            progress(segment.first_event + segment.events, summary.events);
-        }
-        for (number, &count) in by_kind.iter().enumerate().filter(|(_, count)| **count > 0) {
-            if let Some(kind) = super::EventKind::from_number(number as u8) {
+                })?;
+                read(segment.events);
+            }
+            Ok(counts)
+        };
+        let join = |part| {
+            counts.append(part);
+            Ok(())
+        };
+        self.fold_groups(work, join, progress)?;
+        let mut calls = BTreeMap::new();
+        for (number, &count) in counts.by_kind.iter().enumerate() {
+            if count > 0
+                && let Some(kind) = EventKind::from_number(number as u8)
+            {
                 calls.insert(kind.name(), count);
             }
         }
@@ -183,6 +238,7 @@ impl Trace {
             threads: summary.threads,
             processes: summary.processes,
             remote_frees: summary.remote_frees,
+            remote_free_share: summary.remote_frees as f64 / summary.frees.max(1) as f64,
             foreign_frees: summary.foreign_frees,
             lost_frees: summary.lost_frees,
             complete: summary.complete,
@@ -190,11 +246,11 @@ impl Trace {
             duration_ns: summary.duration_ns,
             idle_ns: summary.idle_ns,
             calls,
-            sizes: sizes.buckets(),
-            lifetimes_ns: lifetimes_ns.buckets(),
-            lifetimes_allocations: lifetimes_allocations.buckets(),
+            sizes: counts.sizes.buckets(),
+            lifetimes_ns: counts.lifetimes_ns.buckets(),
+            lifetimes_allocations: counts.lifetimes_allocations.buckets(),
             thread_table: summary.thread_table.clone(),
-            live_curve: curve,
+            live_curve: counts.curve,
         })
     }
 }

@@ -135,6 +135,48 @@ impl TraceSummary {
         self.duration_ns = (last - first).saturating_mul(TICK_NS);
     }
 
+    /// Totals of a part: `before` is the largest tick before it, `None` at the start of the trace.
+    pub(super) fn continued(before: Option<u64>) -> Self {
+        Self {
+            last_tick: before.map(|tick| (u64::MAX, tick)),
+            ..Self::default()
+        }
+    }
+
+    /// Adds the totals of the part that follows.
+    pub(super) fn append(&mut self, next: Self) {
+        if next.events == 0 {
+            return;
+        }
+        self.events += next.events;
+        self.allocations += next.allocations;
+        self.frees += next.frees;
+        self.reallocs += next.reallocs;
+        self.failed += next.failed;
+        self.remote_frees += next.remote_frees;
+        self.lost_frees += next.lost_frees;
+        self.bytes_allocated = self.bytes_allocated.saturating_add(next.bytes_allocated);
+        self.idle_ns = self.idle_ns.saturating_add(next.idle_ns);
+        self.peak_live_bytes = self.peak_live_bytes.max(next.peak_live_bytes);
+        self.peak_live_blocks = self.peak_live_blocks.max(next.peak_live_blocks);
+        self.end_live_bytes = next.end_live_bytes;
+        self.end_live_blocks = next.end_live_blocks;
+        let (first, last) = self.last_tick.unwrap_or((u64::MAX, 0));
+        let (next_first, next_last) = next.last_tick.unwrap_or((u64::MAX, 0));
+        let (first, last) = (first.min(next_first), last.max(next_last));
+        self.last_tick = Some((first, last));
+        self.duration_ns = last.saturating_sub(first).saturating_mul(TICK_NS);
+        let threads = self.thread_table.len().max(next.thread_table.len());
+        self.thread_table.resize(threads, ThreadInfo::default());
+        for (thread, more) in self.thread_table.iter_mut().zip(next.thread_table) {
+            thread.events += more.events;
+            thread.allocations += more.allocations;
+            thread.frees += more.frees;
+            thread.remote_frees += more.remote_frees;
+            thread.bytes_allocated = thread.bytes_allocated.saturating_add(more.bytes_allocated);
+        }
+    }
+
     /// Fills what follows from the thread table.
     pub(super) fn close(&mut self) {
         self.threads = self

@@ -1,9 +1,12 @@
 //! Writes the final form: segments of events in global order, columns per thread, an index at the end.
 
+use super::checkpoint;
+use super::columns::{Columns, MAX_THREADS};
 use super::container::{ChunkKind, ChunkWriter, MAX_PART};
 use super::error::TraceError;
 use super::event::{Blocks, Effect, TraceEvent};
 use super::header::{FinishInfo, TraceHeader};
+use super::index::IndexMeta;
 use super::process::ProcessInfo;
 use super::summary::TraceSummary;
 use super::varint;
@@ -17,20 +20,12 @@ pub const TRAILER: [u8; 8] = *b"HLTRACEX";
 /// Bytes of an entry of the index.
 pub const INDEX_ENTRY: usize = 48;
 
-#[derive(Default)]
-struct Columns {
-    events: u32,
-    first_tick: u64,
-    tick: u64,
-    block: u32,
-    address: u64,
-    kinds: Vec<u8>,
-    ticks: Vec<u8>,
-    blocks: Vec<u8>,
-    sizes: Vec<u8>,
-    alignments: Vec<u8>,
-    addresses: Vec<u8>,
-}
+/// Segments between two checkpoints at least, unless asked otherwise: two million events, which a reader decodes in some 50 ms.
+const CHECKPOINT_SEGMENTS: u64 = 16;
+/// A checkpoint may cost so much of what was written since the one before: one part in 16.
+const CHECKPOINT_SHARE: u64 = 16;
+/// Threads whose empty columns are kept from segment to segment.
+const KEPT_COLUMNS: usize = 64;
 
 /// Streaming writer; nothing appears under the final name before `finish`.
 pub struct TraceWriter {
@@ -45,6 +40,14 @@ pub struct TraceWriter {
     segment_start: (u64, u64, u64),
     last_tick: u64,
     index: Vec<u8>,
+    segments: u64,
+    /// Chunks of text that lie behind the first segment.
+    late: Vec<u64>,
+    checkpoints: Vec<(u64, u64)>,
+    checkpoint_segments: u64,
+    checkpoint_share: u64,
+    /// Segments and offset at the last checkpoint.
+    since_checkpoint: (u64, u64),
     blocks: Blocks,
     summary: TraceSummary,
 }
@@ -78,6 +81,12 @@ impl TraceWriter {
             segment_start: (0, 0, 0),
             last_tick: 0,
             index: Vec::new(),
+            segments: 0,
+            late: Vec::new(),
+            checkpoints: Vec::new(),
+            checkpoint_segments: CHECKPOINT_SEGMENTS,
+            checkpoint_share: CHECKPOINT_SHARE,
+            since_checkpoint: (0, 0),
             blocks: Blocks::default(),
             summary: TraceSummary::default(),
         };
@@ -93,14 +102,12 @@ impl TraceWriter {
 
     /// A thread's name.
     pub fn name(&mut self, thread: u32, name: &str) -> Result<(), TraceError> {
-        self.out
-            .write(ChunkKind::NAME, &thread.to_le_bytes(), name.as_bytes())
+        self.about(ChunkKind::NAME, &thread.to_le_bytes(), name.as_bytes())
     }
 
     /// A named mark at a time.
     pub fn mark(&mut self, tick: u64, name: &str) -> Result<(), TraceError> {
-        self.out
-            .write(ChunkKind::MARK, &tick.to_le_bytes(), name.as_bytes())
+        self.about(ChunkKind::MARK, &tick.to_le_bytes(), name.as_bytes())
     }
 
     /// A process.
@@ -108,7 +115,7 @@ impl TraceWriter {
         let body = serde_json::to_vec(process)
             .map_err(|error| TraceError::io("write", &self.path, error.into()))?;
         let meta = process.process.to_le_bytes();
-        self.out.write(ChunkKind::PROCESS, &meta, &body)
+        self.about(ChunkKind::PROCESS, &meta, &body)
     }
 
     /// A named mark of one process, or of all.
@@ -122,7 +129,7 @@ impl TraceWriter {
         if let Some(process) = process {
             meta.extend_from_slice(&process.to_le_bytes());
         }
-        self.out.write(ChunkKind::MARK, &meta, name.as_bytes())
+        self.about(ChunkKind::MARK, &meta, name.as_bytes())
     }
 
     /// After the last event: where a forked process has its inherited blocks from. The chunk's offset; `None` when the
@@ -140,7 +147,20 @@ impl TraceWriter {
 
     /// A remark.
     pub fn note(&mut self, text: &str) -> Result<(), TraceError> {
-        self.out.write(ChunkKind::NOTE, &[], text.as_bytes())
+        self.about(ChunkKind::NOTE, &[], text.as_bytes())
+    }
+
+    /// A chunk that describes: readers find it before the first segment, or by the index.
+    pub(super) fn about(
+        &mut self,
+        kind: ChunkKind,
+        meta: &[u8],
+        body: &[u8],
+    ) -> Result<(), TraceError> {
+        if self.segments > 0 {
+            self.late.push(self.out.offset());
+        }
+        self.out.write(kind, meta, body)
     }
 
     /// Blocks alive at this point.
@@ -148,10 +168,26 @@ impl TraceWriter {
         &self.blocks
     }
 
+    /// Writes a checkpoint every so many segments, whatever it costs: for traces that are opened in the middle often.
+    pub fn checkpoint_every(&mut self, segments: u64) {
+        self.checkpoint_segments = segments.max(1);
+        self.checkpoint_share = 0;
+    }
+
+    /// No event was appended yet.
+    pub fn is_empty(&self) -> bool {
+        self.summary.events == 0
+    }
+
     /// Appends an event to the global order and returns its block. `block` matters for frees and resizes, `size` for
     /// all others; a tick before the thread's last one is lifted to it. Errors when the block is not alive.
     pub fn event(&mut self, mut event: TraceEvent) -> Result<u32, TraceError> {
         let index = event.thread as usize;
+        if event.thread >= MAX_THREADS {
+            return Err(TraceError::Usage(format!(
+                "a trace has room for {MAX_THREADS} threads"
+            )));
+        }
         if index >= self.ticks.len() {
             self.ticks.resize(index + 1, 0);
         }
@@ -186,6 +222,7 @@ impl TraceWriter {
         self.segment_events += 1;
         if self.segment_events == SEGMENT_EVENTS {
             self.flush()?;
+            self.checkpoint()?;
         }
         Ok(event.block)
     }
@@ -195,6 +232,7 @@ impl TraceWriter {
             return Ok(());
         }
         let (first_event, first_tick, live) = self.segment_start;
+        self.segments += 1;
         for word in [
             self.out.offset(),
             first_event,
@@ -207,19 +245,45 @@ impl TraceWriter {
         }
         let mut meta = first_event.to_le_bytes().to_vec();
         meta.extend_from_slice(&(self.segment_events as u32).to_le_bytes());
-        meta.extend_from_slice(&(self.columns.len() as u32).to_le_bytes());
+        let busy = self.columns.values().filter(|one| !one.is_empty()).count();
+        meta.extend_from_slice(&(busy as u32).to_le_bytes());
         let mut body = Vec::new();
         for &(thread, count) in &self.runs {
             varint::put(&mut body, u64::from(thread));
             varint::put(&mut body, u64::from(count));
         }
         self.out.write(ChunkKind::SEGMENT, &meta, &body)?;
-        for (&thread, columns) in &self.columns {
-            columns.write(thread, &mut self.out)?;
+        for (&thread, columns) in &mut self.columns {
+            if !columns.is_empty() {
+                columns.write(thread, &mut self.out)?;
+            }
         }
-        self.columns.clear();
+        if self.columns.len() > KEPT_COLUMNS {
+            self.columns.clear();
+        }
         self.runs.clear();
         self.segment_events = 0;
+        Ok(())
+    }
+
+    /// Writes a checkpoint before the next segment, when enough was written since the last one.
+    fn checkpoint(&mut self) -> Result<(), TraceError> {
+        let (segment, offset) = self.since_checkpoint;
+        let written = self.out.offset() - offset;
+        if self.segments - segment < self.checkpoint_segments
+            || written < checkpoint::expected_bytes(&self.blocks) * self.checkpoint_share
+        {
+            return Ok(());
+        }
+        let offset = self.out.offset();
+        self.checkpoints.push((self.segments, offset));
+        checkpoint::write(
+            &mut self.out,
+            self.summary.events,
+            &self.blocks,
+            &self.ticks,
+        )?;
+        self.since_checkpoint = (self.segments, self.out.offset());
         Ok(())
     }
 
@@ -236,8 +300,15 @@ impl TraceWriter {
         self.summary.close();
         let offset = self.out.offset();
         let body = std::mem::take(&mut self.index);
-        let meta = serde_json::to_vec(&self.summary)
-            .map_err(|error| TraceError::io("write", &self.path, error.into()))?;
+        // A checkpoint behind the last segment would belong to nothing.
+        self.checkpoints
+            .retain(|(segment, _)| *segment < self.segments);
+        let meta = serde_json::to_vec(&IndexMeta {
+            summary: self.summary.clone(),
+            late: Some(std::mem::take(&mut self.late)),
+            checkpoints: std::mem::take(&mut self.checkpoints),
+        })
+        .map_err(|error| TraceError::io("write", &self.path, error.into()))?;
         self.out.write(ChunkKind::INDEX, &meta, &body)?;
         let mut trailer = TRAILER.to_vec();
         trailer.extend_from_slice(&offset.to_le_bytes());
@@ -252,61 +323,5 @@ impl Drop for TraceWriter {
     fn drop(&mut self) {
         // Gone already after a finish; else there is nothing more to be done about an error here.
         let _ = std::fs::remove_file(&self.temporary);
-    }
-}
-
-impl Columns {
-    #[inline]
-    fn push(&mut self, event: &TraceEvent, keep_addresses: bool) {
-        if self.events == 0 {
-            self.first_tick = event.tick;
-            self.tick = event.tick;
-        }
-        self.events += 1;
-        self.kinds.push(event.kind as u8);
-        varint::put(&mut self.ticks, event.tick - self.tick);
-        self.tick = event.tick;
-        let effect = event.kind.effect();
-        if matches!(effect, Effect::Resize | Effect::Free) {
-            let step = i64::from(event.block) - i64::from(self.block);
-            varint::put(&mut self.blocks, varint::zigzag(step));
-        }
-        if effect != Effect::None {
-            self.block = event.block;
-        }
-        if event.kind.has_size() {
-            varint::put(&mut self.sizes, event.size);
-        }
-        if event.kind.has_alignment() {
-            self.alignments.push(event.align_log2);
-        }
-        if keep_addresses && matches!(effect, Effect::Alloc | Effect::Resize) {
-            let step = event.address.wrapping_sub(self.address) as i64;
-            varint::put(&mut self.addresses, varint::zigzag(step));
-            self.address = event.address;
-        }
-    }
-
-    fn write(&self, thread: u32, out: &mut ChunkWriter) -> Result<(), TraceError> {
-        let mut meta = thread.to_le_bytes().to_vec();
-        meta.extend_from_slice(&self.events.to_le_bytes());
-        meta.extend_from_slice(&self.first_tick.to_le_bytes());
-        meta.extend_from_slice(&self.tick.to_le_bytes());
-        let columns = [
-            &self.kinds,
-            &self.ticks,
-            &self.blocks,
-            &self.sizes,
-            &self.alignments,
-            &self.addresses,
-        ];
-        let mut body = Vec::with_capacity(24 + columns.iter().map(|one| one.len()).sum::<usize>());
-        for column in columns {
-            body.extend_from_slice(&(column.len() as u32).to_le_bytes());
-        }
-        for column in columns {
-            body.extend_from_slice(column);
-        }
-        out.write(ChunkKind::EVENTS, &meta, &body)
     }
 }

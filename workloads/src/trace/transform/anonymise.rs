@@ -1,0 +1,59 @@
+//! A copy without anything of the program.
+
+use super::{LEVEL, Numbers, PROGRESS, finish_like};
+use crate::trace::error::TraceError;
+use crate::trace::event::TraceEvent;
+use crate::trace::header::{MachineShape, TraceHeader};
+use crate::trace::reader::Trace;
+use crate::trace::summary::TraceSummary;
+use crate::trace::writer::TraceWriter;
+use std::path::Path;
+
+/// Writes a copy that holds nothing of the program but sizes, times, threads and their order: no arguments, names,
+/// marks, notes, addresses, date, allocator path or machine name.
+pub fn anonymise(
+    trace: &Trace,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<TraceSummary, TraceError> {
+    let machine = &trace.header().machine;
+    let header = TraceHeader {
+        tool: format!("heaplab {}", env!("CARGO_PKG_VERSION")),
+        machine: MachineShape {
+            cpus: machine.cpus,
+            page_size: machine.page_size,
+            thp: known(&machine.thp, &["always", "madvise", "never"]),
+            memory_limit: machine.memory_limit,
+            ..MachineShape::default()
+        },
+        allocator: known(
+            &trace.header().allocator,
+            &["system", "jemalloc", "mimalloc", "tcmalloc", "spanalloc"],
+        ),
+        ..TraceHeader::default()
+    };
+    let mut writer = TraceWriter::create(out, &header, false, LEVEL)?;
+    let mut numbers = Numbers::default();
+    let mut count = 0u64;
+    for event in trace.events() {
+        let event = TraceEvent {
+            address: 0,
+            ..event?
+        };
+        numbers.copy(&mut writer, &event)?;
+        count += 1;
+        if count.is_multiple_of(PROGRESS) {
+            progress(count, trace.summary().events);
+        }
+    }
+    finish_like(trace, writer)
+}
+
+/// `value` if it is one of a few public words, else nothing.
+fn known(value: &str, words: &[&str]) -> String {
+    if words.contains(&value) {
+        value.to_owned()
+    } else {
+        String::new()
+    }
+}

@@ -1,0 +1,206 @@
+//! A part of a trace, by time, events or threads, that can be replayed.
+
+use super::{ABSENT, LEVEL, Numbers, PROGRESS, copy_text, finish_like};
+use crate::trace::error::TraceError;
+use crate::trace::event::{Block, Effect, EventKind, TICK_NS, TraceEvent};
+use crate::trace::reader::Trace;
+use crate::trace::summary::TraceSummary;
+use crate::trace::writer::TraceWriter;
+use std::path::Path;
+
+/// Which part of a trace; every bound is optional, `from` is included, `to` is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CutOptions {
+    /// First event, counted in the global order.
+    pub from_event: Option<u64>,
+    /// First event that is left out again.
+    pub to_event: Option<u64>,
+    /// Nanoseconds since the recording began.
+    pub from_ns: Option<u64>,
+    /// Nanoseconds since the recording began.
+    pub to_ns: Option<u64>,
+    /// Only the blocks that these threads allocate; empty: all.
+    pub threads: Vec<u32>,
+}
+
+/// Writes a part of a trace. It is cut along the global order, so what was freed in the part was allocated before; blocks
+/// that are alive where it begins are allocated first, by their threads, with the sizes they have there. With `threads`, the
+/// part holds the blocks that these threads allocate and all that happens to them: where another thread resized or freed
+/// one, its owner does so at the same place in the order.
+pub fn cut(
+    trace: &Trace,
+    out: &Path,
+    options: &CutOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<TraceSummary, TraceError> {
+    let total = trace.summary().events;
+    let part = Part::of(trace, options)?;
+    let mut writer = TraceWriter::create(out, trace.header(), false, LEVEL)?;
+    copy_text(trace, &mut writer, |tick| {
+        (part.from_tick..part.to_tick)
+            .contains(&tick)
+            .then_some(tick)
+    })?;
+    let mut events = trace.events_near(part.first_possible(trace))?;
+    let mut mirror = Mirror::default();
+    for (number, block) in events.blocks().live() {
+        mirror.set(number, Some(block));
+    }
+    let mut numbers = Numbers::default();
+    let mut begun = false;
+    while let Some(next) = events.next_with_block() {
+        let (event, block) = next?;
+        let number = events.number() - 1;
+        if number.is_multiple_of(PROGRESS) {
+            progress(number, total.min(part.to_event));
+        }
+        // Time is not quite monotone along the order: the part begins with the first event that is late enough, and ends
+        // before the first one after that which is too late.
+        if !begun {
+            if number < part.from_event || event.tick < part.from_tick {
+                mirror.follow(&event, &block);
+                continue;
+            }
+            begun = true;
+            prelude(&mut writer, &mut numbers, &mirror, &part, event.tick)?;
+        }
+        if number >= part.to_event || event.tick >= part.to_tick {
+            break;
+        }
+        let mut event = event;
+        match event.kind.effect() {
+            Effect::None | Effect::Alloc if !part.has(event.thread) => {
+                if event.kind.effect() == Effect::Alloc {
+                    numbers.set(event.block, ABSENT);
+                }
+                continue;
+            }
+            Effect::Resize | Effect::Free if !part.has(event.thread) => event.thread = block.thread,
+            _ => {}
+        }
+        event.address = 0;
+        numbers.copy(&mut writer, &event)?;
+    }
+    if !begun || writer.is_empty() {
+        return Err(TraceError::Usage(format!(
+            "the part is empty: the trace has {total} events and lasts {} ms",
+            trace.summary().duration_ns / 1_000_000
+        )));
+    }
+    finish_like(trace, writer)
+}
+
+struct Part<'a> {
+    from_event: u64,
+    to_event: u64,
+    from_tick: u64,
+    to_tick: u64,
+    threads: &'a [u32],
+}
+
+impl<'a> Part<'a> {
+    fn of(trace: &Trace, options: &'a CutOptions) -> Result<Self, TraceError> {
+        let this = Self {
+            from_event: options.from_event.unwrap_or(0),
+            to_event: options.to_event.unwrap_or(u64::MAX),
+            from_tick: options.from_ns.map_or(0, |ns| ns / TICK_NS),
+            to_tick: options.to_ns.map_or(u64::MAX, |ns| ns / TICK_NS),
+            threads: &options.threads,
+        };
+        if this.from_tick >= this.to_tick || this.from_event >= this.to_event {
+            return Err(TraceError::Usage(
+                "the part is empty: its end is not after its begin".into(),
+            ));
+        }
+        let table = &trace.summary().thread_table;
+        let unknown = |&&thread: &&u32| {
+            table
+                .get(thread as usize)
+                .is_none_or(|thread| thread.events == 0)
+        };
+        if let Some(thread) = options.threads.iter().find(unknown) {
+            return Err(TraceError::Usage(format!(
+                "the trace has no thread {thread}; 'heaplab trace info' lists them"
+            )));
+        }
+        Ok(this)
+    }
+
+    fn has(&self, thread: u32) -> bool {
+        self.threads.is_empty() || self.threads.contains(&thread)
+    }
+
+    /// An event that is not behind the part's begin.
+    fn first_possible(&self, trace: &Trace) -> u64 {
+        // A segment's last tick is the largest so far: behind the first segment that reaches the time lies its begin.
+        let by_time = match self.from_tick {
+            0 => 0,
+            from => trace
+                .segments()
+                .iter()
+                .find(|segment| segment.last_tick == 0 || segment.last_tick >= from)
+                .map_or(u64::MAX, |segment| segment.first_event),
+        };
+        by_time.max(self.from_event)
+    }
+}
+
+/// The live blocks before the part, by number.
+#[derive(Default)]
+struct Mirror(Vec<Option<Block>>);
+
+impl Mirror {
+    fn set(&mut self, number: u32, block: Option<Block>) {
+        let index = number as usize;
+        if index >= self.0.len() {
+            self.0.resize(index + 1, None);
+        }
+        self.0[index] = block;
+    }
+
+    fn follow(&mut self, event: &TraceEvent, block: &Block) {
+        match event.kind.effect() {
+            Effect::Alloc => self.set(event.block, Some(*block)),
+            Effect::Resize => {
+                let block = Block {
+                    size: event.size,
+                    ..*block
+                };
+                self.set(event.block, Some(block));
+            }
+            Effect::Free => self.set(event.block, None),
+            Effect::None => {}
+        }
+    }
+}
+
+/// Allocates what is alive where the part begins, in the order in which it was allocated.
+fn prelude(
+    writer: &mut TraceWriter,
+    numbers: &mut Numbers,
+    mirror: &Mirror,
+    part: &Part<'_>,
+    tick: u64,
+) -> Result<(), TraceError> {
+    let mut live: Vec<_> = (mirror.0.iter().enumerate())
+        .filter_map(|(number, block)| Some((number as u32, (*block)?)))
+        .filter(|(_, block)| part.has(block.thread))
+        .collect();
+    live.sort_unstable_by_key(|(_, block)| block.birth);
+    for (number, block) in live {
+        let new = writer.event(TraceEvent {
+            thread: block.thread,
+            tick,
+            kind: match block.align_log2 {
+                0 => EventKind::Malloc,
+                _ => EventKind::AlignedAlloc,
+            },
+            block: 0,
+            size: block.size,
+            align_log2: block.align_log2,
+            address: 0,
+        })?;
+        numbers.set(number, new);
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Several traces in one.
+
+use super::scale::place_threads;
+use super::weave::{Input, weave};
+use super::{LEVEL, PARTS_MISSING};
+use crate::trace::error::TraceError;
+use crate::trace::header::TraceHeader;
+use crate::trace::reader::Trace;
+use crate::trace::summary::TraceSummary;
+use crate::trace::writer::TraceWriter;
+use std::path::Path;
+
+/// When the merged traces begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MergeStart {
+    /// All at the same moment.
+    #[default]
+    Together,
+    /// Each when the one before has ended.
+    After,
+}
+
+/// How traces are merged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MergeOptions {
+    /// When each begins.
+    pub start: MergeStart,
+    /// Count them as threads of one process; else each stays a process of its own.
+    pub one_process: bool,
+}
+
+/// Writes one trace with the threads of all: those of the first keep their numbers, those of the others follow. Machine
+/// and allocator are those of the first.
+pub fn merge(
+    traces: &[Trace],
+    out: &Path,
+    options: &MergeOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<TraceSummary, TraceError> {
+    let Some(first) = traces.first() else {
+        return Err(TraceError::Usage("there is no trace to merge".into()));
+    };
+    let mut inputs = Vec::new();
+    let mut offset_ns = 0u64;
+    for trace in traces {
+        inputs.push(Input {
+            offset_ns,
+            ..Input::plain(trace)
+        });
+        if options.start == MergeStart::After {
+            offset_ns = offset_ns.saturating_add(end_ns(trace));
+        }
+    }
+    let header = TraceHeader {
+        tool: format!("heaplab {}", env!("CARGO_PKG_VERSION")),
+        argv: Vec::new(),
+        ..first.header().clone()
+    };
+    let mut writer = TraceWriter::create(out, &header, false, LEVEL)?;
+    let mut first_thread = 0;
+    for input in &inputs {
+        let trace = input.trace;
+        let command = trace.header().argv.join(" ");
+        let last = first_thread + input.threads().saturating_sub(1);
+        writer.note(
+            format!("threads {first_thread} to {last}: {command}").trim_end_matches([' ', ':']),
+        )?;
+        for (thread, name) in trace.names() {
+            writer.name(first_thread + thread, name)?;
+        }
+        for note in trace.notes() {
+            writer.note(note)?;
+        }
+        first_thread += input.threads();
+    }
+    // Replays take marks by time, so they must follow each other.
+    let mut marks: Vec<(u64, &str)> = (inputs.iter())
+        .flat_map(|input| {
+            let marks = input.trace.marks().iter();
+            marks.map(|(tick, name)| (input.tick(*tick), name.as_str()))
+        })
+        .collect();
+    marks.sort_by_key(|(tick, _)| *tick);
+    for (tick, name) in marks {
+        writer.mark(tick, name)?;
+    }
+    weave(&inputs, &mut writer, progress)?;
+    writer.finish(None, |summary| {
+        let all = |of: fn(&TraceSummary) -> u64| {
+            traces.iter().map(|trace| of(trace.summary())).sum::<u64>()
+        };
+        summary.processes = match options.one_process {
+            true => 1,
+            false => all(|one| u64::from(one.processes)) as u32,
+        };
+        summary.foreign_frees = all(|one| one.foreign_frees);
+        if traces.iter().any(|one| !one.summary().missing.is_empty()) {
+            summary.missing.push(PARTS_MISSING.into());
+        }
+        place_threads(summary, &inputs);
+    })
+}
+
+/// Nanoseconds from the start of a recording to its end.
+fn end_ns(trace: &Trace) -> u64 {
+    let summary = trace.summary();
+    let said = summary
+        .finish
+        .as_ref()
+        .map_or(0, |finish| finish.duration_ns);
+    let last = trace.segments().last().map_or(0, |last| last.last_tick);
+    said.max(last.saturating_mul(crate::trace::TICK_NS))
+        .max(summary.duration_ns)
+}
