@@ -10,7 +10,6 @@ use crate::heap::{Block, Heap};
 use crate::os::Linux;
 use crate::size_class::{MAX_SMALL, NUM_CLASSES, class_of, class_of_aligned, size_of_class};
 use crate::thread::attach;
-use crate::thread_cache::ThreadCache;
 use crate::tls;
 use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SIZE, pages_for};
 use core::ptr::null_mut;
@@ -180,6 +179,7 @@ unsafe extern "C" fn free_slow(block: *mut u8) {
         // SAFETY: the span is the block's.
         Block::Large(span) => unsafe { HEAP.pages.free(span) },
     }
+    crate::helper::start_if_wanted();
 }
 
 /// # Safety
@@ -194,6 +194,7 @@ unsafe extern "C" fn free_class_slow(block: *mut u8, class: usize) {
             }
             // SAFETY: the caller's duty.
             unsafe { cache.overflow(&HEAP, class, block) };
+            crate::helper::start_if_wanted();
         }
         None => {
             // SAFETY: the caller's duty.
@@ -365,24 +366,21 @@ unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
 pub struct Trimmed {
     /// Bytes given back to the system.
     pub released_bytes: usize,
-    /// Bytes in other threads' caches, which they will empty at their next slow path.
+    /// Bytes in other threads' caches, which each of them empties at its next operation.
     pub unreachable_bytes: usize,
 }
 
-/// Gives back to the system what is free: the caller's cache, the middle tier, and all free pages
-/// but `keep_bytes`. Other threads are asked to empty their caches when they next miss.
+/// Gives back to the system what is free: the caller's cache, the middle tier with the free pages
+/// inside its spans, and all free runs but `keep_bytes`. Every other thread is called to empty its
+/// cache, which it does before its next operation; what was not here at the end of this call is in
+/// the result.
 pub fn trim(keep_bytes: usize) -> Trimmed {
     HEAP.raise_epoch();
-    let own: &ThreadCache = tls::cache();
-    own.follow_epoch(&HEAP);
+    crate::thread::call_all();
     let released_bytes = HEAP.trim(keep_bytes);
-    let mut unreachable_bytes = 0;
-    crate::thread::REGISTRY
-        .lock()
-        .for_each(|cache| unreachable_bytes += cache.bytes());
     Trimmed {
         released_bytes,
-        unreachable_bytes,
+        unreachable_bytes: crate::thread::unreached_bytes(),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::chain::{Chain, ChainBuilder, next_of};
 use crate::fault::{Fault, die};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
+use crate::scavenger::HELPER_BYTES;
 use crate::size_class::{object_index, size_of_class, span_pages};
 use crate::span::{NO_LIST, Span, SpanList, SpanTable, State};
 use crate::sync::Locked;
@@ -41,6 +42,8 @@ pub struct Inner {
     pub(crate) pages: u32,
     /// Spans taken so far; longer spans are taken as this grows.
     level: u32,
+    /// Sum of `purged` of the class's spans: kernel pages that were given back inside them.
+    pub(crate) purged_pages: u32,
     /// Objects handed up and taken back in all (Go's nmalloc).
     pub(crate) handed_out: u64,
     pub(crate) taken_back: u64,
@@ -65,6 +68,7 @@ impl Central {
                 spans: 0,
                 pages: 0,
                 level: 0,
+                purged_pages: 0,
                 handed_out: 0,
                 taken_back: 0,
             }),
@@ -90,6 +94,7 @@ impl Central {
             }
             // SAFETY: the span belongs to this class, whose lock we hold.
             unsafe {
+                inner.disturb(&mut *span);
                 take_from(heap, span, want - chain.len(), &mut chain);
                 inner.relist(table(), span);
             }
@@ -113,6 +118,7 @@ impl Central {
         unsafe {
             let zero = (*span).free == 0 && !(*span).needzero;
             let mut chain = ChainBuilder::new();
+            inner.disturb(&mut *span);
             take_from(heap, span, 1, &mut chain);
             inner.relist(heap.map.table(), span);
             // Not finished: that would write a link into memory that is known to be zero.
@@ -137,6 +143,16 @@ impl Central {
         }
         inner.taken_back += chain.len as u64;
         self.pages.store(inner.pages, Relaxed);
+        if inner.free_bytes(class) >= HELPER_BYTES {
+            heap.ask_for_helper();
+        }
+    }
+
+    /// Objects that have come and gone in all: equal twice, and the class is at rest.
+    #[must_use]
+    pub fn activity(&self) -> u64 {
+        let inner = self.inner.lock();
+        inner.handed_out + inner.taken_back
     }
 
     /// Gives the kept free span back to the page heap.
@@ -161,6 +177,13 @@ impl Default for Central {
 }
 
 impl Inner {
+    /// Bytes of the class's spans in objects that are here, given back or never used, and in the
+    /// ends of spans.
+    pub(crate) fn free_bytes(&self, class: usize) -> usize {
+        let outside = self.handed_out.saturating_sub(self.taken_back) as usize;
+        page_bytes(self.pages as usize).saturating_sub(outside * size_of_class(class))
+    }
+
     /// The fullest span that still has an object, a new one if there is none, null if that fails.
     fn usable_span<O: Os>(&mut self, heap: &PageHeap<O>, class: usize) -> *mut Span {
         let table = heap.map.table();
@@ -239,6 +262,7 @@ impl Inner {
                 die(Fault::DoubleFree, addr);
             }
             *word |= bit;
+            self.disturb(&mut *span);
             (*span).first_word = (*span).first_word.min((index / 64) as u16);
             (*span).free += 1;
             if (*span).free == (*span).fresh {

@@ -3,9 +3,10 @@
 //! For tests and debugging, on a heap that nobody else uses at the moment. Panics with the name
 //! of the invariant that does not hold.
 
+use crate::chain::next_of;
 use crate::heap::Heap;
 use crate::os::Os;
-use crate::size_class::{NUM_CLASSES, objects_in, size_of_class};
+use crate::size_class::{NUM_CLASSES, object_index, objects_in, size_of_class};
 use crate::span::{NO_LIST, Span, State};
 
 /// What a walk has seen.
@@ -20,7 +21,7 @@ pub struct Walk {
 }
 
 impl<O: Os> Heap<O> {
-    /// Walks the whole heap and checks H1, H2, P1, S1, M1 and M2.
+    /// Walks the whole heap and checks H1, H2, P1, S1, M1, M2, M3, X1 and X2.
     pub fn check_invariants(&self) -> Walk {
         let mut walk = Walk::default();
         let mut spans = [0_u32; NUM_CLASSES];
@@ -99,8 +100,10 @@ impl<O: Os> Heap<O> {
         );
         drop(inner);
         for (class, &count) in spans.iter().enumerate().skip(1) {
+            self.check_transfer(class);
             let central = self.centrals[class].0.inner.lock();
             assert_eq!(central.spans, count, "M2: spans of class {class}");
+            let mut purged = 0;
             for (list, members) in central.lists.iter().enumerate() {
                 let mut id = members.head;
                 while id != 0 {
@@ -111,11 +114,57 @@ impl<O: Os> Heap<O> {
                         (list, class),
                         "M1"
                     );
+                    purged += u32::from(span.purged);
                     id = span.next;
                 }
             }
+            assert_eq!(
+                central.purged_pages, purged,
+                "M3: pages given back inside spans"
+            );
         }
         walk
+    }
+
+    /// X1 and X2: what a transfer cache holds are as many objects as it says, of its class, handed
+    /// out by the middle tier and in it only once.
+    fn check_transfer(&self, class: usize) {
+        let map = &self.pages.map;
+        let transfer = self.transfers[class].0.inner.lock();
+        let mut objects = std::collections::BTreeSet::new();
+        for chain in transfer.chains() {
+            let mut object = chain.head;
+            for _ in 0..chain.len {
+                assert!(
+                    objects.insert(object as usize),
+                    "X1: an object is stored twice"
+                );
+                let page = map
+                    .page_of(object as usize)
+                    .expect("X2: an object of the heap");
+                // SAFETY: the page is in the heap; the object is free and part of a chain.
+                unsafe {
+                    let span = &*map.span_of_page(page);
+                    assert_eq!(map.class_of_page(page), class, "X2: class");
+                    let offset = object as usize - map.address(span.start) as usize;
+                    let index = object_index(class, offset);
+                    assert_eq!(
+                        index * size_of_class(class),
+                        offset,
+                        "X2: an object's start"
+                    );
+                    let bit = *span.bits.add(index / 64) >> (index % 64) & 1;
+                    assert_eq!(bit, 0, "X1: an object is in a span and in a chain");
+                    object = next_of(object);
+                }
+            }
+            assert!(object.is_null(), "X1: a chain ends after its length");
+        }
+        assert_eq!(
+            objects.len(),
+            transfer.objects,
+            "X1: objects of class {class}"
+        );
     }
 }
 

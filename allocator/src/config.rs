@@ -3,14 +3,14 @@
 //! error and is otherwise ignored.
 
 use crate::fault::Line;
-use crate::{scavenger, thread_cache};
+use crate::{helper, scavenger, thread_cache};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The variable's name.
 pub const VARIABLE: &str = "SPANALLOC_CONF";
 /// Keys and what they mean, for warnings and documentation.
-pub const KEYS: [(&str, &str); 2] = [
+pub const KEYS: [(&str, &str); 3] = [
     (
         "decay_ms",
         "milliseconds that free pages stay before they are released; 0 at once, -1 never",
@@ -18,6 +18,10 @@ pub const KEYS: [(&str, &str); 2] = [
     (
         "thread_cache_bytes",
         "bytes that one thread's caches may hold; 0 turns them nearly off",
+    ),
+    (
+        "helper",
+        "1: a thread of the allocator's own gives memory back while the program is idle; 0: none",
     ),
 ];
 
@@ -81,9 +85,19 @@ fn apply_one(setting: &[u8]) -> Result<(), Problem> {
             let bytes = usize::try_from(number()?).map_err(|_| Problem::BadValue)?;
             thread_cache::LIMIT_BYTES.store(bytes.min(1 << 30), Relaxed);
         }
+        b"helper" => helper::ENABLED.store(switch(number()?)?, Relaxed),
         _ => return Err(Problem::UnknownKey),
     }
     Ok(())
+}
+
+/// 0 or 1.
+fn switch(value: i64) -> Result<u32, Problem> {
+    match value {
+        0 => Ok(0),
+        1 => Ok(1),
+        _ => Err(Problem::BadValue),
+    }
 }
 
 /// A decimal number with an optional sign and an optional suffix k, m or g (powers of 1,024).
@@ -163,5 +177,6 @@ mod tests {
         assert_eq!(apply_one(b"decay_ms"), Err(Problem::BadValue));
         assert_eq!(apply_one(b"decay_ms=soon"), Err(Problem::BadValue));
         assert_eq!(apply_one(b"thread_cache_bytes=-1"), Err(Problem::BadValue));
+        assert_eq!(apply_one(b"helper=2"), Err(Problem::BadValue));
     }
 }

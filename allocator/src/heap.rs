@@ -166,17 +166,12 @@ impl<O: Os> Heap<O> {
         self.epoch.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Empties the middle tier and releases all free pages but `keep_bytes`. Returns the bytes
+    /// Empties the middle tier and releases all free pages but `keep_bytes`, those inside partly used
+    /// spans included. Returns the bytes
     /// given back to the system.
     pub fn trim(&self, keep_bytes: usize) -> usize {
-        for class in 1..NUM_CLASSES {
-            while let Some(chain) = self.transfers[class].0.drain() {
-                // SAFETY: the chain was the transfer cache's and is ours now.
-                unsafe { self.centrals[class].0.give(&self.pages, class, chain) };
-            }
-            self.centrals[class].0.trim(&self.pages);
-        }
-        self.pages.release_free(keep_bytes)
+        let holes: usize = (1..NUM_CLASSES).map(|class| self.settle(class)).sum();
+        holes + self.pages.release_free(keep_bytes)
     }
 
     /// Visits every lock below the registry in the lock order.

@@ -52,12 +52,18 @@ pub mod scavenger;
 #[cfg(not(loom))]
 pub mod central;
 
+#[cfg(not(loom))]
+mod holes;
+
 pub mod transfer_cache;
 
 #[cfg(not(loom))]
 pub mod heap;
 
 #[cfg(not(loom))]
+pub mod idle;
+
+#[cfg(all(test, not(loom)))]
 pub mod check;
 
 #[cfg(not(loom))]
@@ -74,6 +80,9 @@ pub mod config;
 
 #[cfg(not(loom))]
 pub mod alloc;
+
+#[cfg(not(loom))]
+pub mod helper;
 
 #[cfg(not(loom))]
 pub mod thread;

@@ -1,8 +1,8 @@
 //! Gives memory back to the system: what exceeds recent demand, after a while, bit by bit.
 //!
 //! The goal is Go's: keep what the last window needed at its peak and a tenth more. The clock is
-//! read on every 16th free of a span only; nothing is released in the fast paths. Invariant: V1
-//! a run that was released is clean, and only such (and fresh) runs are.
+//! read on every 16th free of a span only; nothing is released in the fast paths. A program that
+//! goes idle with much free memory gets a helper for a while ([`crate::helper`]). Invariant: V1 a run that was released is clean, and only such (and fresh) runs are.
 
 use crate::os::Os;
 use crate::page_heap::{Inner, PageHeap};
@@ -20,6 +20,10 @@ pub static DECAY_MS: AtomicI64 = AtomicI64::new(DEFAULT_DECAY_MS);
 const KEEP_LEAST: usize = pages_for(128 << 10);
 const KEEP_MOST: usize = pages_for(1 << 20);
 
+/// From this much free memory on, in dirty runs or inside the spans of one class, a program that
+/// goes idle gets a helper.
+pub const HELPER_BYTES: usize = 4 << 20;
+
 const fn keep_pages(in_use: usize) -> usize {
     let share = in_use / 8;
     if share < KEEP_LEAST {
@@ -32,8 +36,10 @@ const fn keep_pages(in_use: usize) -> usize {
 }
 /// Most that one tick releases, so that the call that pays for it is not held for long.
 const TICK_PAGES: usize = pages_for(64 << 20);
-/// Released in pieces of this size.
+/// Released in pieces of this size ...
 const PIECE_PAGES: usize = pages_for(16 << 20);
+/// ... and by the helper in smaller ones, because it holds the lock that others wait for.
+const IDLE_PAGES: usize = pages_for(1 << 20);
 
 /// The window over which demand is watched.
 #[derive(Debug)]
@@ -71,6 +77,9 @@ impl Inner {
         if !self.decay.frees.is_multiple_of(16) || self.dirty.pages <= KEEP_LEAST || delay < 0 {
             return;
         }
+        if self.dirty.pages >= pages_for(HELPER_BYTES) {
+            heap.ask_for_helper();
+        }
         let now = heap.os.now_ms();
         if self.decay.window_start == 0 {
             self.decay.window_start = now.max(1);
@@ -80,16 +89,21 @@ impl Inner {
         if now < self.decay.window_start + delay as u64 {
             return;
         }
+        self.decay.window_start = now;
+        let excess = self.excess();
+        self.close_window();
+        if excess > 0 {
+            self.release(heap, excess.min(TICK_PAGES));
+        }
+    }
+
+    /// Dirty pages beyond what the window needed at its peak and a tenth more.
+    fn excess(&self) -> usize {
         let peak = self.peak_in_use;
         let keep = (peak + peak / 10)
             .saturating_sub(self.in_use)
             .max(keep_pages(peak));
-        self.decay.window_start = now;
-        self.close_window();
-        let excess = self.dirty.pages.saturating_sub(keep);
-        if excess > 0 {
-            self.release(heap, excess.min(TICK_PAGES));
-        }
+        self.dirty.pages.saturating_sub(keep)
     }
 
     /// Called before `pages` that are not resident are put to use: what is resident stays within an
@@ -127,8 +141,9 @@ impl Inner {
             unsafe {
                 let span = table.get(id);
                 self.unlist(table, span);
-                if (*span).pages as usize > PIECE_PAGES && pages != usize::MAX {
-                    self.cut(heap, span, PIECE_PAGES);
+                let piece = PIECE_PAGES.min(pages.max(IDLE_PAGES));
+                if (*span).pages as usize > piece {
+                    self.cut(heap, span, piece);
                 }
                 let address = heap.map.address((*span).start) as usize;
                 if !heap.os.purge(address, page_bytes((*span).pages as usize)) {
@@ -147,6 +162,44 @@ impl Inner {
 }
 
 impl<O: Os> PageHeap<O> {
+    /// What a tick does at the end of a window, for a program that frees nothing: bit by bit, with
+    /// the lock free in between. Without a single span allocated since `*allocated` were, demand is no
+    /// reason to keep more than the least. Returns the bytes released.
+    pub fn release_idle(&self, allocated: &mut u64) -> usize {
+        let (mut left, keep) = {
+            let mut inner = self.inner.lock();
+            inner.decay.window_start = self.os.now_ms().max(1);
+            let at_rest = inner.counters.spans_allocated == *allocated;
+            *allocated = inner.counters.spans_allocated;
+            let excess = inner.excess();
+            inner.close_window();
+            let keep = keep_pages(inner.in_use);
+            if at_rest {
+                (inner.dirty.pages.saturating_sub(keep), keep)
+            } else {
+                (excess, inner.dirty.pages.saturating_sub(excess))
+            }
+        };
+        let mut released = 0;
+        while left > 0 {
+            let mut inner = self.inner.lock();
+            let step = left
+                .min(IDLE_PAGES)
+                .min(inner.dirty.pages.saturating_sub(keep));
+            let pages = if step == 0 {
+                0
+            } else {
+                inner.release(self, step)
+            };
+            if pages == 0 {
+                break;
+            }
+            released += pages;
+            left = left.saturating_sub(pages);
+        }
+        page_bytes(released)
+    }
+
     /// Releases all free pages but about `keep_bytes`. Returns the bytes released.
     pub fn release_free(&self, keep_bytes: usize) -> usize {
         let mut inner = self.inner.lock();

@@ -53,6 +53,9 @@ pub struct Span {
     pub fresh: u16,
     /// No bit is set in the words before this one.
     pub first_word: u16,
+    /// Kernel pages inside the span that were given back since an object last came or went; every
+    /// span that has been looked at counts one at least.
+    pub purged: u16,
     /// Bytes of an object.
     pub size: u32,
     /// This record's number.
@@ -191,6 +194,7 @@ mod tests {
             free: 0,
             fresh: 0,
             first_word: 0,
+            purged: 0,
             size: 0,
             id,
             bits: core::ptr::null_mut(),

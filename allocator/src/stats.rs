@@ -7,8 +7,8 @@
 use crate::alloc::HEAP;
 use crate::page_heap::Counters;
 use crate::size_class::{NUM_CLASSES, size_of_class};
-use crate::units::page_bytes;
-use crate::{scavenger, thread, thread_cache};
+use crate::units::{OS_PAGE, page_bytes};
+use crate::{helper, scavenger, thread, thread_cache};
 use core::fmt::{self, Write};
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -46,6 +46,14 @@ pub struct Stats {
     pub threads: u32,
     /// Caches that a fork left behind.
     pub orphaned_caches: u64,
+    /// Of the bytes in thread caches, what the last trim asked for and has not reached yet.
+    pub unreached_bytes: usize,
+    /// Of the central bytes, what was given back to the system page by page.
+    pub purged_bytes: usize,
+    /// Whether a helper thread exists, how often one was started, and what helpers gave back.
+    pub helper_running: bool,
+    pub helper_starts: u64,
+    pub helper_released_bytes: u64,
     /// Times that a thread cache was filled or emptied.
     pub refills: u64,
     pub flushes: u64,
@@ -74,6 +82,8 @@ pub struct ClassStats {
     pub taken_back: u64,
     /// Blocks in transfer caches.
     pub in_transfer: usize,
+    /// Bytes inside the spans that were given back to the system.
+    pub purged_bytes: usize,
 }
 
 /// Figures of one class.
@@ -89,6 +99,7 @@ pub fn class_stats(class: usize) -> ClassStats {
         handed_out: central.handed_out,
         taken_back: central.taken_back,
         in_transfer,
+        purged_bytes: central.purged_pages as usize * OS_PAGE,
     }
 }
 
@@ -107,6 +118,10 @@ pub fn stats() -> Stats {
             stats.flushes += cache.flushes.load(Relaxed);
         });
     }
+    stats.unreached_bytes = thread::unreached_bytes();
+    stats.helper_running = helper::exists();
+    stats.helper_starts = helper::STARTS.load(Relaxed);
+    stats.helper_released_bytes = helper::RELEASED.load(Relaxed);
     stats.orphaned_caches = thread::ORPHANED.load(Relaxed);
     let mut small_span_bytes = 0;
     let mut small_live_bytes = 0;
@@ -116,6 +131,7 @@ pub fn stats() -> Stats {
         // Live, cached or in transit: everything that has left the central free list.
         let outside = figures.handed_out.saturating_sub(figures.taken_back) as usize;
         small_live_bytes += outside * figures.size;
+        stats.purged_bytes += figures.purged_bytes;
         stats.transfer_cache_bytes += figures.in_transfer * figures.size;
         let transfer = HEAP.transfers[class].0.inner.lock();
         stats.transfer_hits += transfer.hits;
@@ -173,9 +189,10 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
     write!(
         out,
         "{{\"allocator\":\"spanalloc\",\"version\":\"{VERSION}\",\"front_end\":\"thread\",\
-         \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{}}}",
+         \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{},\"helper\":{}}}",
         scavenger::DECAY_MS.load(Relaxed),
         thread_cache::LIMIT_BYTES.load(Relaxed),
+        helper::ENABLED.load(Relaxed),
     )?;
     for (name, value) in [
         ("heap_bytes", s.heap_bytes as u64),
@@ -192,6 +209,11 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ("free_runs", s.free_runs as u64),
         ("threads", u64::from(s.threads)),
         ("orphaned_caches", s.orphaned_caches),
+        ("unreached_bytes", s.unreached_bytes as u64),
+        ("purged_bytes", s.purged_bytes as u64),
+        ("helper_running", u64::from(s.helper_running)),
+        ("helper_starts", s.helper_starts),
+        ("helper_released_bytes", s.helper_released_bytes),
         ("refills", s.refills),
         ("flushes", s.flushes),
         ("transfer_stores", s.transfer_stores),
@@ -222,7 +244,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         write!(
             out,
             "{}{{\"size\":{},\"spans\":{},\"span_bytes\":{},\"handed_out\":{},\"taken_back\":{},\
-             \"in_transfer\":{}}}",
+             \"in_transfer\":{},\"purged_bytes\":{}}}",
             if first { "" } else { "," },
             c.size,
             c.spans,
@@ -230,6 +252,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
             c.handed_out,
             c.taken_back,
             c.in_transfer,
+            c.purged_bytes,
         )?;
         first = false;
     }

@@ -104,6 +104,15 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
     if core::ptr::eq(current, &raw const tls::ENDED) {
         return None;
     }
+    if core::ptr::eq(current, &raw const tls::CALLED) {
+        let own = own_cache();
+        tls::set_cache(own);
+        if core::ptr::eq(own, &raw const tls::ENDED) {
+            return None;
+        }
+        own.follow_epoch(&HEAP);
+        return Some(own);
+    }
     if !core::ptr::eq(current, &raw const tls::EMPTY) {
         return Some(current);
     }
@@ -137,9 +146,58 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
     install_fork_handlers();
     if let Some(key) = key() {
         // SAFETY: the key is valid; failure only means that the cache stays behind.
-        unsafe { libc::pthread_setspecific(key, record.cast()) };
+        if unsafe { libc::pthread_setspecific(key, record.cast()) } == 0 {
+            // From now on the thread's end is seen, and its slot may be written to until then.
+            let _registry = REGISTRY.lock();
+            cache.slot.store(tls::slot_address(), Ordering::Relaxed);
+        }
     }
     Some(cache)
+}
+
+/// The calling thread's cache, or a static one, also while the thread is called.
+fn own_cache() -> &'static ThreadCache {
+    let current = tls::cache();
+    if !core::ptr::eq(current, &raw const tls::CALLED) {
+        return current;
+    }
+    // Only threads whose key holds their cache are called.
+    let own = key().map_or(null_mut(), |key| {
+        // SAFETY: the key is valid.
+        unsafe { libc::pthread_getspecific(key) }
+    });
+    if own.is_null() {
+        return &tls::ENDED;
+    }
+    // SAFETY: the key's value is the thread's own cache; metadata is never unmapped.
+    unsafe { &*own.cast::<ThreadCache>() }
+}
+
+/// Empties the calling thread's cache and calls all other threads to empty theirs before their next
+/// operation. The epoch must have been raised.
+pub(crate) fn call_all() {
+    let own = own_cache();
+    own.follow_epoch(&HEAP);
+    REGISTRY.lock().for_each(|cache| {
+        let slot = cache.slot.load(Ordering::Relaxed);
+        if !core::ptr::eq(cache, own) && !slot.is_null() && cache.bytes() > 0 {
+            // SAFETY: the thread exists while its cache is in the registry, whose lock is held. Its
+            // slot is one word that it reads once an operation; it finds its cache again by its key.
+            unsafe { (*slot).store((&raw const tls::CALLED).cast_mut(), Ordering::Release) };
+        }
+    });
+}
+
+/// Bytes in the caches of threads that have not followed the last call yet.
+pub(crate) fn unreached_bytes() -> usize {
+    let epoch = HEAP.epoch();
+    let mut bytes = 0;
+    REGISTRY.lock().for_each(|cache| {
+        if cache.epoch() != epoch {
+            bytes += cache.bytes();
+        }
+    });
+    bytes
 }
 
 extern "C" fn end_of_thread(record: *mut libc::c_void) {
@@ -156,10 +214,10 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
             return;
         }
     }
-    tls::set_cache(&tls::ENDED);
-    cache.flush_all(&HEAP);
     {
         let mut registry = REGISTRY.lock();
+        // Not called any more once it has left the registry, so this is the last word.
+        tls::set_cache(&tls::ENDED);
         let next = cache.next.load(Ordering::Relaxed);
         let prev = cache.prev.load(Ordering::Relaxed);
         // SAFETY: members of the list are live caches; the lock is held.
@@ -177,6 +235,7 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
         registry.ended_refills += cache.refills.load(Ordering::Relaxed);
         registry.ended_flushes += cache.flushes.load(Ordering::Relaxed);
     }
+    cache.flush_all(&HEAP);
     // SAFETY: the slot no longer names the cache, nor does the registry.
     unsafe { HEAP.pages.give_cache(record.cast()) };
 }
@@ -198,7 +257,8 @@ extern "C" fn after_fork_parent() {
 /// been in the middle of an operation of theirs, so their blocks are given up.
 extern "C" fn after_fork_child() {
     for_each_lock(RawLock::reset);
-    let own = tls::cache();
+    crate::helper::forget();
+    let own = own_cache();
     let mut registry = REGISTRY.lock();
     let mut orphans = 0;
     registry.for_each(|cache| orphans += u64::from(!core::ptr::eq(cache, own)));

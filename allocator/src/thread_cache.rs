@@ -52,6 +52,9 @@ pub struct ThreadCache {
     pub(crate) exit_rounds: AtomicU32,
     pub(crate) next: AtomicPtr<ThreadCache>,
     pub(crate) prev: AtomicPtr<ThreadCache>,
+    /// The owner's thread-local slot while others may write to it, else null. Changed under the
+    /// registry's lock.
+    pub(crate) slot: AtomicPtr<AtomicPtr<ThreadCache>>,
     pub(crate) refills: AtomicU64,
     pub(crate) flushes: AtomicU64,
 }
@@ -75,6 +78,7 @@ impl ThreadCache {
             exit_rounds: AtomicU32::new(0),
             next: AtomicPtr::new(null_mut()),
             prev: AtomicPtr::new(null_mut()),
+            slot: AtomicPtr::new(null_mut()),
             refills: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
         }
@@ -333,6 +337,12 @@ impl ThreadCache {
                 self.flush(heap, class, usize::MAX);
             }
         }
+    }
+
+    /// The last call to empty all bins that the owner followed.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Relaxed)
     }
 
     /// Empties all bins if somebody asked for it since the last slow path.

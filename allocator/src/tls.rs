@@ -10,11 +10,16 @@
 //! The feature `portable-tls` replaces it by `thread_local!`, with the same behaviour.
 
 use crate::thread_cache::ThreadCache;
+#[cfg(not(feature = "portable-tls"))]
+use core::sync::atomic::AtomicPtr;
 
 /// The cache of threads that have none yet.
 pub static EMPTY: ThreadCache = ThreadCache::new();
 /// The cache of threads that are past their end: it never becomes a real one.
 pub static ENDED: ThreadCache = ThreadCache::new();
+/// In the slot of a thread that is called to empty its cache: it has no room either, so the thread's
+/// next operation takes the slow path, where the thread puts its own cache back.
+pub static CALLED: ThreadCache = ThreadCache::new();
 
 #[cfg(not(feature = "portable-tls"))]
 core::arch::global_asm!(
@@ -49,6 +54,23 @@ pub fn cache() -> &'static ThreadCache {
     }
 }
 
+/// Where the calling thread's slot is, for others to write to as long as the thread exists.
+#[cfg(not(feature = "portable-tls"))]
+#[must_use]
+pub fn slot_address() -> *mut AtomicPtr<ThreadCache> {
+    let slot: *mut AtomicPtr<ThreadCache>;
+    // SAFETY: computes an address: the thread pointer (which is its own first word) and the offset.
+    unsafe {
+        core::arch::asm!(
+            "mov {0}, qword ptr [rip + __spanalloc_cache_slot@GOTTPOFF]",
+            "add {0}, qword ptr fs:[0]",
+            out(reg) slot,
+            options(pure, readonly, nostack),
+        );
+    }
+    slot
+}
+
 /// Replaces the thread's cache.
 #[cfg(not(feature = "portable-tls"))]
 pub fn set_cache(cache: &'static ThreadCache) {
@@ -68,28 +90,37 @@ pub fn set_cache(cache: &'static ThreadCache) {
 mod portable {
     extern crate std;
     use super::{EMPTY, ThreadCache};
-    use core::cell::Cell;
+    use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
     std::thread_local! {
         // No destructor, so it is usable until the very end of the thread.
-        static SLOT: Cell<&'static ThreadCache> = const { Cell::new(&EMPTY) };
+        static SLOT: AtomicPtr<ThreadCache> =
+            const { AtomicPtr::new((&raw const EMPTY).cast_mut()) };
     }
 
     /// The thread's cache.
     #[inline(always)]
     #[must_use]
     pub fn cache() -> &'static ThreadCache {
-        SLOT.with(Cell::get)
+        // SAFETY: T1: it always holds the address of a cache, static or from metadata that is never
+        // unmapped.
+        SLOT.with(|slot| unsafe { &*slot.load(Relaxed) })
+    }
+
+    /// Where the calling thread's slot is, for others to write to as long as the thread exists.
+    #[must_use]
+    pub fn slot_address() -> *mut AtomicPtr<ThreadCache> {
+        SLOT.with(|slot| core::ptr::from_ref(slot).cast_mut())
     }
 
     /// Replaces the thread's cache.
     pub fn set_cache(cache: &'static ThreadCache) {
-        SLOT.with(|slot| slot.set(cache));
+        SLOT.with(|slot| slot.store(core::ptr::from_ref(cache).cast_mut(), Relaxed));
     }
 }
 
 #[cfg(feature = "portable-tls")]
-pub use portable::{cache, set_cache};
+pub use portable::{cache, set_cache, slot_address};
 
 #[cfg(test)]
 mod tests {

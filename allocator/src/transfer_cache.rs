@@ -110,6 +110,12 @@ impl Inner {
         stores: 0,
     };
 
+    /// The stored chains.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn chains(&self) -> &[Chain] {
+        &self.slots[..self.used]
+    }
+
     fn take(&mut self) -> Option<Chain> {
         self.used = self.used.checked_sub(1)?;
         self.hits += 1;

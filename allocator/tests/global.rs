@@ -221,3 +221,31 @@ fn json_is_complete_and_says_when_the_buffer_is_short() {
         assert!(text.contains(&format!("\"{field}\":")), "{field}");
     }
 }
+
+/// Names in backquotes in the first column of the tables of a document.
+fn documented(text: &str) -> std::collections::BTreeSet<&str> {
+    text.lines()
+        .filter(|line| line.starts_with("| `"))
+        .flat_map(|line| {
+            let column = line.split('|').nth(1).unwrap_or_default();
+            column.split('`').skip(1).step_by(2)
+        })
+        .map(|name| name.trim_end_matches("[]"))
+        .collect()
+}
+
+#[test]
+fn every_field_of_the_json_is_documented_and_every_documented_field_is_there() {
+    let mut json = vec![0_u8; 1 << 16];
+    let length = spanalloc::stats::write_json(&mut json);
+    let json = std::str::from_utf8(&json[..length]).expect("ASCII");
+    // A key is a string with a colon behind it; no value of ours is a string that ends like one.
+    let pieces: Vec<&str> = json.split('"').collect();
+    let keys: std::collections::BTreeSet<&str> = (1..pieces.len())
+        .step_by(2)
+        .filter(|&at| pieces[at + 1].starts_with(':'))
+        .map(|at| pieces[at])
+        .collect();
+    let documents = documented(include_str!("../docs/STATS.md"));
+    assert_eq!(keys, documents, "left: JSON, right: docs/STATS.md");
+}

@@ -2,14 +2,14 @@
 
 use super::{Mapped, Os};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 
 const ALIGN: usize = 64 << 20;
 
 /// Hands out one zeroed block, piece by piece as it is mapped.
 pub struct FakeOs {
+    mapping: usize,
     block: usize,
-    layout: Layout,
+    len: usize,
     reach: usize,
     mapped: AtomicUsize,
     /// Bytes that may be mapped in all.
@@ -27,13 +27,28 @@ pub struct FakeOs {
 impl FakeOs {
     /// A source whose heap may reach over `reach` bytes; metadata has as much again.
     pub fn new(reach: usize) -> Self {
-        let layout = Layout::from_size_align(reach * 2 + ALIGN, ALIGN).expect("a sane test size");
-        // SAFETY: the size is not zero. The kernel supplies the zero pages lazily.
-        let block = unsafe { alloc_zeroed(layout) } as usize;
-        assert_ne!(block, 0, "no memory for the fake page source");
+        let len = reach * 2 + ALIGN;
+        // Not `alloc_zeroed`: with an alignment that writes to every page.
+        // SAFETY: a fresh mapping anywhere; the kernel supplies the zero pages lazily.
+        let mapping = unsafe {
+            libc::mmap(
+                core::ptr::null_mut(),
+                len + ALIGN,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        assert_ne!(
+            mapping,
+            libc::MAP_FAILED,
+            "no memory for the fake page source"
+        );
         Self {
-            block,
-            layout,
+            mapping: mapping as usize,
+            block: (mapping as usize).next_multiple_of(ALIGN),
+            len,
             reach,
             mapped: AtomicUsize::new(0),
             limit: AtomicUsize::new(usize::MAX),
@@ -59,14 +74,14 @@ impl FakeOs {
 
 impl Drop for FakeOs {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.block as *mut u8, self.layout) };
+        // SAFETY: mapped in `new` with this length, and nobody uses it any more.
+        unsafe { libc::munmap(self.mapping as *mut libc::c_void, self.len + ALIGN) };
     }
 }
 
 impl Os for FakeOs {
     fn pick_base(&self, len: usize, attempt: u32) -> Option<usize> {
-        (attempt == 0 && len <= self.layout.size()).then_some(self.block)
+        (attempt == 0 && len <= self.len).then_some(self.block)
     }
 
     fn heap_reach(&self) -> usize {
@@ -77,7 +92,7 @@ impl Os for FakeOs {
         if addr < self.taken.1 && addr + len > self.taken.0 {
             return Mapped::Taken;
         }
-        if addr < self.block || addr + len > self.block + self.layout.size() {
+        if addr < self.block || addr + len > self.block + self.len {
             return Mapped::NoMemory;
         }
         if self.mapped.fetch_add(len, Relaxed) + len > self.limit.load(Relaxed) {

@@ -22,7 +22,7 @@ const HEAP_REACH: usize = 1 << 40;
 /// # Safety
 /// The arguments must be valid for system call `number`.
 #[inline]
-unsafe fn syscall6(number: libc::c_long, args: [usize; 6]) -> isize {
+pub(super) unsafe fn syscall6(number: libc::c_long, args: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the kernel clobbers rax, rcx and r11 only; memory effects are the caller's duty.
     unsafe {
@@ -147,6 +147,30 @@ pub fn futex_wait(word: &AtomicU32, expected: u32) {
         syscall6(
             libc::SYS_futex,
             [address, FUTEX_WAIT_PRIVATE, expected as usize, 0, 0, 0],
+        );
+    }
+}
+
+/// Sleeps for `ms` milliseconds, or until somebody wakes `word`, which must hold 0.
+pub fn sleep_ms(word: &AtomicU32, ms: u64) {
+    const FUTEX_WAIT_PRIVATE: usize = 128;
+    let address = core::ptr::from_ref(word) as usize;
+    let time = libc::timespec {
+        tv_sec: (ms / 1000) as libc::time_t,
+        tv_nsec: (ms % 1000 * 1_000_000) as libc::c_long,
+    };
+    // SAFETY: the word and the time outlive the call.
+    unsafe {
+        syscall6(
+            libc::SYS_futex,
+            [
+                address,
+                FUTEX_WAIT_PRIVATE,
+                0,
+                &raw const time as usize,
+                0,
+                0,
+            ],
         );
     }
 }

@@ -6,8 +6,12 @@
 #[cfg(all(test, not(loom)))]
 pub mod fake;
 mod linux;
+mod thread;
 
-pub use linux::{Linux, abort_process, cpu_count, futex_wait, futex_wake_one, write_stderr};
+pub use linux::{
+    Linux, abort_process, cpu_count, futex_wait, futex_wake_one, sleep_ms, write_stderr,
+};
+pub use thread::BareThread;
 
 /// Answer of [`Os::map_at`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

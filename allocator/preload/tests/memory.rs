@@ -1,0 +1,255 @@
+//! Memory that goes back: from idle programs, from other threads' caches, and from heaps that only
+//! pass blocks on.
+
+mod common;
+
+use common::{compile, passes, preloaded};
+
+/// Opening of the programs: a check that fails, resident bytes, and fields of the statistics.
+const HEAD: &str = r#"
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "spanalloc.h"
+#define CHECK(c) do { if (!(c)) { fprintf(stderr, "line %d: %s\n", __LINE__, #c); report(); _exit(1); } } while (0)
+static char json[65536];
+static void report(void) { spanalloc_stats_json(json, sizeof json); fprintf(stderr, "%s\n", json); }
+static long field(const char *name) {
+    char key[64]; snprintf(key, sizeof key, "\"%s\":", name);
+    spanalloc_stats_json(json, sizeof json);
+    char *at = strstr(strstr(json, "\"heap_bytes\""), key); CHECK(at); /* behind the settings */
+    return strtol(at + strlen(key), NULL, 10);
+}
+static long resident(void) {
+    long pages = 0; FILE *f = fopen("/proc/self/statm", "r");
+    CHECK(f && fscanf(f, "%*s %ld", &pages) == 1); fclose(f); return pages * 4096;
+}
+static int tasks(void) {
+    int n = 0; DIR *d = opendir("/proc/self/task");
+    for (struct dirent *e; (e = readdir(d));) n += e->d_name[0] != '.';
+    closedir(d); return n;
+}
+/* Waits until a condition holds, at most 20 s. */
+#define SOON(c) do { int left = 2000; while (!(c) && left--) usleep(10000); CHECK(c); } while (0)
+"#;
+
+fn program(name: &str, body: &str, settings: &str) {
+    let program = compile(name, &format!("{HEAD}{body}"));
+    passes(preloaded(program).env("SPANALLOC_CONF", settings));
+}
+
+const IDLE: &str = r#"
+#define N 60000
+static char *blocks[N];
+static void scatter(void) {
+    for (int i = 0; i < N; i++) { blocks[i] = malloc(1500); memset(blocks[i], i, 1500); }
+    for (int i = 0; i < N; i++) if (i % 20) { free(blocks[i]); blocks[i] = NULL; }
+}
+static void same(void) {
+    for (int i = 0; i < N; i += 20) for (int k = 0; k < 1500; k++) CHECK(blocks[i][k] == (char)i);
+}
+"#;
+
+#[test]
+fn an_idle_program_gives_memory_back_and_its_helper_ends() {
+    program(
+        "idle.c",
+        &(IDLE.to_owned()
+            + r#"
+int main(void) {
+    CHECK(tasks() == 1);
+    long before = resident();
+    scatter();
+    long high = resident();
+    CHECK(high - before > 80 << 20);
+    CHECK(tasks() == 2 && field("helper_running") == 1);
+    pid_t child = fork();
+    if (!child) {
+        CHECK(tasks() == 1 && field("helper_running") == 0);
+        same();
+        for (int i = 0; i < N; i += 20) free(blocks[i]);
+        scatter();
+        CHECK(tasks() == 2);
+        SOON(resident() - before < (high - before) / 3);
+        _exit(0);
+    }
+    SOON(resident() - before < (high - before) / 3);
+    SOON(tasks() == 1);
+    CHECK(field("helper_running") == 0 && field("helper_starts") >= 1 && field("purged_bytes") > 40 << 20);
+    CHECK(field("helper_released_bytes") > 50 << 20);
+    same();
+    int status; CHECK(waitpid(child, &status, 0) == child && status == 0);
+    for (int i = 0; i < N; i += 20) free(blocks[i]);
+    return 0;
+}
+"#),
+        "decay_ms=100",
+    );
+}
+
+#[test]
+fn without_a_helper_an_idle_program_keeps_its_memory_until_it_is_asked() {
+    program(
+        "no_helper.c",
+        &(IDLE.to_owned()
+            + r#"
+int main(void) {
+    long before = resident();
+    scatter();
+    long high = resident();
+    usleep(600000);
+    CHECK(tasks() == 1 && field("helper_starts") == 0);
+    CHECK(resident() > high - (4 << 20));
+    CHECK(spanalloc_release_memory() > 50 << 20);
+    CHECK(resident() - before < (high - before) / 3);
+    same();
+    return 0;
+}
+"#),
+        "decay_ms=100,helper=0",
+    );
+}
+
+#[test]
+fn a_trim_reaches_the_caches_of_busy_threads_and_counts_those_of_sleeping_ones() {
+    program(
+        "reach.c",
+        r#"
+static int stop, filled, wake[2];
+/* 300 KiB or so of free blocks of many sizes in the calling thread's cache. */
+static void fill(int most) {
+    static __thread char *p[400];
+    for (int round = 0; round < 3; round++)
+        for (int size = 64; size <= most; size *= 2) {
+            int n = 65536 / size > 400 ? 400 : 65536 / size;
+            for (int i = 0; i < n; i++) p[i] = malloc(size);
+            for (int i = 0; i < n; i++) free(p[i]);
+        }
+    __atomic_add_fetch(&filled, 1, __ATOMIC_SEQ_CST);
+}
+static void *busy(void *x) {
+    fill(8192);
+    while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) { char *p = malloc(40); *(volatile char *)p = 1; free(p); }
+    return x;
+}
+static void *asleep(void *x) {
+    fill(128);
+    char c; CHECK(read(wake[0], &c, 1) == 1);
+    free(malloc(40));
+    CHECK(read(wake[0], &c, 1) == 1);
+    return x;
+}
+int main(void) {
+    char *heap[64];
+    for (int i = 0; i < 64; i++) heap[i] = malloc(1 << 20);
+    CHECK(!pipe(wake));
+    pthread_t t[4];
+    for (int i = 0; i < 3; i++) pthread_create(&t[i], NULL, busy, NULL);
+    pthread_create(&t[3], NULL, asleep, NULL);
+    SOON(__atomic_load_n(&filled, __ATOMIC_SEQ_CST) == 4);
+    usleep(50000);
+    long cached = field("thread_cache_bytes");
+    CHECK(cached > 400 << 10);
+    spanalloc_release_memory();
+    /* The busy threads take no slow path of their own, but they come here at their next call. */
+    SOON(field("thread_cache_bytes") < cached / 2);
+    long left = field("unreached_bytes");
+    CHECK(left > 0 && left < cached / 2);
+    CHECK(write(wake[1], "x", 1) == 1);
+    SOON(field("unreached_bytes") == 0);
+    CHECK(write(wake[1], "x", 1) == 1);
+    stop = 1;
+    for (int i = 0; i < 4; i++) pthread_join(t[i], NULL);
+    /* Threads that end while they are called, over and over. */
+    for (int n = 0; n < 200; n++) {
+        stop = n % 2;
+        for (int i = 0; i < 3; i++) pthread_create(&t[i], NULL, busy, NULL);
+        for (int i = 0; i < 5; i++) { malloc_trim(0); if (i == 2) stop = 1; }
+        for (int i = 0; i < 3; i++) pthread_join(t[i], NULL);
+    }
+    CHECK(field("threads") == 1);
+    return 0;
+}
+"#,
+        "",
+    );
+}
+
+#[test]
+fn a_consumer_does_not_hoard_what_a_producer_makes() {
+    program(
+        "ring.c",
+        r#"
+#define RING 1024
+static void *volatile ring[RING];
+static int done;
+static void *consume(void *x) {
+    for (unsigned at = 0;; at = (at + 1) % RING) {
+        void *p;
+        while (!(p = __atomic_exchange_n(&ring[at], NULL, __ATOMIC_ACQUIRE)))
+            if (__atomic_load_n(&done, __ATOMIC_ACQUIRE) && !ring[at]) return x;
+        free(p);
+    }
+}
+int main(int argc, char **argv) {
+    long million = argc > 1 ? atol(argv[1]) : 4, after_warm_up = 0, worst = 0;
+    pthread_t t; pthread_create(&t, NULL, consume, NULL);
+    unsigned r = 1, at = 0;
+    for (long n = 0; n < million * 1000000; n++, at = (at + 1) % RING) {
+        r = r * 1664525 + 1013904223;
+        char *p = malloc(16 + (r >> 10) % 1008); p[0] = 1;
+        while (__atomic_load_n(&ring[at], __ATOMIC_RELAXED)) sched_yield();
+        __atomic_store_n(&ring[at], p, __ATOMIC_RELEASE);
+        if (n == 500000) after_warm_up = resident();
+        if (n > 500000 && n % 250000 == 0) { long now = resident(); if (now > worst) worst = now; }
+    }
+    __atomic_store_n(&done, 1, __ATOMIC_RELEASE);
+    pthread_join(t, NULL);
+    CHECK(worst < after_warm_up + (2 << 20) && worst < 16 << 20);
+    return 0;
+}
+"#,
+        "",
+    );
+}
+
+#[test]
+fn sixty_four_idle_threads_hold_a_bounded_amount() {
+    program(
+        "many_idle.c",
+        r#"
+static pthread_barrier_t full, end;
+static void *work(void *x) {
+    static __thread char *p[2000];
+    for (int round = 0; round < 4; round++) {
+        unsigned r = (unsigned)(uintptr_t)x + round;
+        for (int i = 0; i < 2000; i++) { r = r * 1664525 + 1013904223; p[i] = malloc(16 + (r >> 8) % 4000); }
+        for (int i = 0; i < 2000; i++) free(p[i]);
+    }
+    pthread_barrier_wait(&full); pthread_barrier_wait(&end);
+    return NULL;
+}
+int main(void) {
+    pthread_t t[64];
+    pthread_barrier_init(&full, NULL, 65); pthread_barrier_init(&end, NULL, 65);
+    for (size_t i = 0; i < 64; i++) pthread_create(&t[i], NULL, work, (void *)(i + 1));
+    pthread_barrier_wait(&full);
+    long cached = field("thread_cache_bytes");
+    fprintf(stderr, "%ld bytes in 64 idle caches\n", cached);
+    CHECK(cached < 64l * (600 << 10));
+    pthread_barrier_wait(&end);
+    for (int i = 0; i < 64; i++) pthread_join(t[i], NULL);
+    CHECK(field("thread_cache_bytes") < 1 << 20 && field("threads") == 1);
+    return 0;
+}
+"#,
+        "",
+    );
+}

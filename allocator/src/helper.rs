@@ -1,0 +1,94 @@
+//! Somebody who gives memory back while the program does nothing.
+//!
+//! Decay works on the program's own calls; a program that frees much and then waits makes none. When
+//! there is much to give back ([`crate::scavenger::HELPER_BYTES`]) a slow path starts a bare thread
+//! that looks every `decay_ms`, releases what has been at rest since its last look, and ends when two
+//! looks in a row found nothing: an idle process has no extra thread, and a small one never has. It
+//! runs with all signals blocked, takes locks in the common order and holds them briefly, touches no
+//! thread-local storage, and does not exist in a fork child. `helper=0` turns it off.
+
+use crate::alloc::HEAP;
+use crate::idle::Idle;
+use crate::os::{self, BareThread, Os};
+use crate::scavenger::DECAY_MS;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// The setting `helper`.
+pub static ENABLED: AtomicU32 = AtomicU32::new(1);
+/// Times that a helper was started, and bytes that helpers gave back.
+pub(crate) static STARTS: AtomicU64 = AtomicU64::new(0);
+pub(crate) static RELEASED: AtomicU64 = AtomicU64::new(0);
+
+static THREAD: BareThread = BareThread::new();
+/// Before this time (ms) no helper is started again, because the last one found nothing to do.
+static NOT_BEFORE: AtomicU64 = AtomicU64::new(0);
+/// What the helper sleeps on; nobody wakes it.
+static PILLOW: AtomicU32 = AtomicU32::new(0);
+
+/// Looks without success after which the helper ends.
+const LOOKS: u32 = 2;
+/// Windows for which no helper is started after one that found nothing at all.
+const PAUSE: u64 = 10;
+
+/// A helper exists at this moment.
+pub(crate) fn exists() -> bool {
+    THREAD.exists()
+}
+
+/// Only in a fork child.
+pub(crate) fn forget() {
+    THREAD.forget();
+}
+
+/// Starts a helper if one is wanted, allowed and not there. To be called on slow paths, without locks.
+#[inline]
+pub(crate) fn start_if_wanted() {
+    if HEAP.pages.helper_wanted() {
+        start();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn start() {
+    HEAP.pages.helper_answered();
+    if ENABLED.load(Relaxed) == 0
+        || DECAY_MS.load(Relaxed) <= 0
+        || THREAD.exists()
+        || HEAP.pages.os.now_ms() < NOT_BEFORE.load(Relaxed)
+    {
+        return;
+    }
+    if THREAD.start(body) {
+        STARTS.fetch_add(1, Relaxed);
+    } else {
+        pause();
+    }
+}
+
+fn pause() {
+    let window = DECAY_MS.load(Relaxed).max(1) as u64;
+    NOT_BEFORE.store(HEAP.pages.os.now_ms() + PAUSE * window, Relaxed);
+}
+
+/// What the helper does.
+extern "C" fn body() {
+    let mut idle = Idle::new();
+    let mut fruitless = 0;
+    let mut total = 0;
+    while fruitless < LOOKS {
+        let window = DECAY_MS.load(Relaxed);
+        if window < 0 {
+            break;
+        }
+        os::sleep_ms(&PILLOW, window.max(10) as u64);
+        let bytes = HEAP.release_idle(&mut idle);
+        RELEASED.fetch_add(bytes as u64, Relaxed);
+        total += bytes;
+        fruitless = if bytes == 0 { fruitless + 1 } else { 0 };
+    }
+    if total == 0 {
+        pause();
+    }
+    HEAP.pages.helper_answered();
+}

@@ -1,0 +1,134 @@
+//! The heap's end: growing it, and growing blocks where they are.
+
+use super::{Inner, PageHeap};
+use crate::os::{Mapped, Os};
+use crate::span::{Span, State};
+use crate::units::{ARENA_PAGES, page_bytes, round_up};
+
+/// The heap grows by at least this (the seeds: 1 MiB per request to the system) …
+const MIN_GROWTH: usize = (1 << 20) >> crate::units::PAGE_SHIFT;
+/// … and by an eighth of its size, up to this.
+const MAX_GROWTH: usize = ARENA_PAGES;
+
+impl Inner {
+    /// # Safety
+    /// As [`PageHeap::resize_in_place`].
+    pub(crate) unsafe fn resize_in_place<O: Os>(
+        &mut self,
+        heap: &PageHeap<O>,
+        span: *mut Span,
+        pages: usize,
+    ) -> bool {
+        let table = self.table(heap);
+        // SAFETY: the caller's duty.
+        unsafe {
+            let old = (*span).pages as usize;
+            if pages <= old {
+                if pages < old {
+                    let tail =
+                        self.new_record(heap, (*span).start + pages as u32, (old - pages) as u32);
+                    if tail.is_null() {
+                        return true;
+                    }
+                    (*span).pages = pages as u32;
+                    heap.map.set_ends(span);
+                    self.in_use -= old - pages;
+                    self.free_run(heap, tail, State::FreeDirty);
+                }
+                return true;
+            }
+            let need = pages - old;
+            if (*span).end() as usize >= self.grown {
+                if !self.grow(heap, need) {
+                    return false;
+                }
+                if (*span).end() as usize >= self.grown {
+                    return false;
+                }
+            }
+            let mut right = heap.map.span_of_page((*span).end() as usize);
+            if right.is_null() || (*right).start != (*span).end() {
+                return false;
+            }
+            let state = (*right).state;
+            if state != State::FreeDirty && state != State::FreeClean {
+                return false;
+            }
+            if ((*right).pages as usize) < need {
+                let last = (*right).end() as usize == self.grown;
+                if !last || state != State::FreeClean || !self.grow(heap, need) {
+                    return false;
+                }
+                // The new pages have joined the run, perhaps under another record.
+                right = heap.map.span_of_page((*span).end() as usize);
+                if ((*right).pages as usize) < need {
+                    return false;
+                }
+            }
+            self.unlist(table, right);
+            self.cut(heap, right, need);
+            // Without a record for the rest the whole run joins.
+            let taken = (*right).pages;
+            (*span).needzero |= state == State::FreeDirty;
+            (*span).pages += taken;
+            self.drop_record(right);
+            heap.map.set_ends(span);
+            self.in_use += taken as usize;
+            self.peak_in_use = self.peak_in_use.max(self.in_use);
+            self.counters.grown_in_place += 1;
+            true
+        }
+    }
+
+    /// Maps at least `pages` more at the end of the heap. False: no memory.
+    pub(crate) fn grow<O: Os>(&mut self, heap: &PageHeap<O>, pages: usize) -> bool {
+        let step = (self.grown / 8).clamp(MIN_GROWTH, MAX_GROWTH);
+        for want in [pages.max(step), pages] {
+            // A few tries behind whatever was in the way.
+            for _ in 0..16 {
+                match self.grow_exactly(heap, want) {
+                    Mapped::Yes => return true,
+                    Mapped::NoMemory => break,
+                    Mapped::Taken => {
+                        let next = round_up(self.grown + 1, ARENA_PAGES);
+                        self.holes += next - self.grown;
+                        self.grown = next;
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    pub(crate) fn grow_exactly<O: Os>(&mut self, heap: &PageHeap<O>, pages: usize) -> Mapped {
+        let end = self.grown + pages;
+        if end > self.reach_pages {
+            return Mapped::NoMemory;
+        }
+        let mapped_to = round_up(end, ARENA_PAGES);
+        if !self
+            .numbers
+            .ensure(&heap.os, mapped_to * size_of::<u32>(), 32 << 10)
+            || !self.classes.ensure(&heap.os, mapped_to, 8 << 10)
+        {
+            return Mapped::NoMemory;
+        }
+        let span = self.new_record(heap, self.grown as u32, pages as u32);
+        if span.is_null() {
+            return Mapped::NoMemory;
+        }
+        let address = heap.map.base() + page_bytes(self.grown);
+        let answer = heap.os.map_at(address, page_bytes(pages));
+        if answer != Mapped::Yes {
+            // SAFETY: the record was made just now.
+            unsafe { self.drop_record(span) };
+            return answer;
+        }
+        self.counters.growths += 1;
+        self.grown = end;
+        heap.map.set_pages(end);
+        // SAFETY: the pages are new.
+        unsafe { self.free_run(heap, span, State::FreeClean) };
+        Mapped::Yes
+    }
+}

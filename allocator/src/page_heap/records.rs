@@ -1,0 +1,142 @@
+//! Records of spans, their bitmaps, and the address space that they lie in.
+
+use super::{Inner, PageHeap};
+use crate::metadata::{Bump, Section};
+use crate::os::Os;
+use crate::page_map::Plan;
+use crate::span::{NO_LIST, Span, State};
+use crate::units::pages_for;
+use core::ptr::null_mut;
+
+/// Bitmaps come in these sizes (words); spans of up to 64 objects have theirs in the record.
+pub(super) const BITMAP_WORDS: [usize; 4] = [2, 4, 8, 16];
+
+impl Inner {
+    /// Lays out the address space before the first use. False: no memory.
+    pub(crate) fn prepare<O: Os>(&mut self, heap: &PageHeap<O>) -> bool {
+        if self.ready {
+            return true;
+        }
+        let reach = heap.os.heap_reach();
+        let mut attempt = 0;
+        while let Some(base) = heap.os.pick_base(Plan::total(reach), attempt) {
+            attempt += 1;
+            let plan = Plan::new(base, reach);
+            self.numbers = Section::new(plan.numbers, plan.classes - plan.numbers);
+            self.classes = Section::new(plan.classes, plan.spans - plan.classes);
+            self.spans = Section::new(plan.spans, plan.metadata - plan.spans);
+            self.metadata = Bump::new(Section::new(plan.metadata, plan.heap - plan.metadata));
+            // The record of number 0 is never used; mapping it shows whether the place is free.
+            if !self.spans.ensure(&heap.os, 64, 64 << 10) {
+                continue;
+            }
+            heap.map.set_plan(&plan);
+            self.reach_pages = pages_for(reach);
+            self.ready = true;
+            return true;
+        }
+        false
+    }
+
+    /// A fresh record, null when there is no memory for it.
+    pub(crate) fn new_record<O: Os>(
+        &mut self,
+        heap: &PageHeap<O>,
+        start: u32,
+        pages: u32,
+    ) -> *mut Span {
+        let id = if self.free_records == 0 {
+            let id = self.span_count;
+            if !self
+                .spans
+                .ensure(&heap.os, (id as usize + 1) * size_of::<Span>(), 64 << 10)
+            {
+                return null_mut();
+            }
+            self.span_count += 1;
+            id
+        } else {
+            self.free_records
+        };
+        // SAFETY: the number is below span_count, so its record is mapped.
+        let record = unsafe { heap.map.table().get(id) };
+        if id == self.free_records {
+            // SAFETY: as above; free records link by `next`.
+            self.free_records = unsafe { (*record).next };
+        }
+        // SAFETY: the record is mapped and nobody else's.
+        unsafe {
+            record.write(Span {
+                start,
+                pages,
+                next: 0,
+                prev: 0,
+                state: State::Unused,
+                class: 0,
+                needzero: false,
+                list: NO_LIST,
+                objects: 0,
+                free: 0,
+                fresh: 0,
+                first_word: 0,
+                purged: 0,
+                size: 0,
+                id,
+                bits: null_mut(),
+                inline_bits: 0,
+            });
+        }
+        record
+    }
+
+    /// # Safety
+    /// Nothing refers to the record any more.
+    pub(crate) unsafe fn drop_record(&mut self, span: *mut Span) {
+        // SAFETY: the caller's duty.
+        unsafe {
+            (*span).state = State::Unused;
+            (*span).next = self.free_records;
+            self.free_records = (*span).id;
+        }
+    }
+
+    /// # Safety
+    /// `span` is a record that the caller owns, `objects` is set.
+    pub(crate) unsafe fn give_bitmap<O: Os>(
+        &mut self,
+        heap: &PageHeap<O>,
+        span: *mut Span,
+    ) -> bool {
+        // SAFETY: the caller's duty.
+        unsafe {
+            let words = (*span).words();
+            if words <= 1 {
+                (*span).inline_bits = 0;
+                (*span).bits = &raw mut (*span).inline_bits;
+                return true;
+            }
+            let Some(kind) = BITMAP_WORDS.iter().position(|&size| size >= words) else {
+                return false;
+            };
+            let mut bits = self.bitmaps[kind].take();
+            let bytes = BITMAP_WORDS[kind] * 8;
+            if bits.is_null() {
+                bits = self.metadata.allocate(&heap.os, bytes, 16);
+                if bits.is_null() {
+                    return false;
+                }
+            } else {
+                bits.write_bytes(0, bytes);
+            }
+            (*span).bits = bits.cast();
+            true
+        }
+    }
+
+    /// Bytes of metadata that were handed out or mapped for maps and records.
+    pub(crate) fn metadata_bytes(&self) -> usize {
+        self.metadata.used()
+            + self.span_count as usize * size_of::<Span>()
+            + self.grown * (size_of::<u32>() + 1)
+    }
+}
