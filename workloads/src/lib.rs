@@ -10,6 +10,7 @@ mod builtin;
 pub mod compile;
 mod error;
 pub mod model;
+mod nearest;
 pub mod record;
 mod suite;
 pub mod trace;

@@ -327,26 +327,7 @@ fn model_params(params: &Params) -> ModelParams {
     }
 }
 
-/// The built-in name with the smallest edit distance, if it is at most a third of the name.
+/// The built-in name that is close to another one.
 fn nearest(name: &str) -> Option<String> {
-    let (distance, near) = Workload::builtin_names()
-        .into_iter()
-        .map(|known| (edit_distance(name, known), known))
-        .min()?;
-    (distance * 3 <= name.len().max(3)).then(|| near.to_owned())
-}
-
-fn edit_distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, from) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = index + 1;
-        for (column, to) in right.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(row[column] + 1).min(diagonal + 1);
-        }
-    }
-    row[right.len()]
+    crate::nearest::nearest(name, Workload::builtin_names()).map(str::to_owned)
 }

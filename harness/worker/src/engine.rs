@@ -9,7 +9,7 @@ use crate::numbers::grouped;
 use crate::probe::{Call, Probe};
 use crate::touch::{self, touch};
 use crate::world::World;
-use heaplab_script::{FLAG_SHARED, Op, OpKind};
+use heaplab_script::{FLAG_INHERITED, FLAG_SHARED, Op, OpKind};
 use heaplab_worker::protocol::RunSpec;
 use std::ffi::c_void;
 
@@ -197,7 +197,7 @@ impl<P: Probe> Player<P> {
     fn free<const CHECK: bool, const SIZED: bool>(&mut self, place: Place, op: &Op) {
         let slots = &self.world.slots;
         let shared = op.flags & FLAG_SHARED != 0;
-        let mut remote = false;
+        let mut remote = op.flags & FLAG_INHERITED != 0;
         let start = if shared {
             let slot = slots.shared(op.slot);
             let (start, waited) = slot.wait_full(op.generation);

@@ -54,6 +54,6 @@ pub struct ScriptInfo {
     pub idle_ns: u64,
     /// Recorded idle time that the compiler left out, nanoseconds (0 for models).
     pub idle_dropped_ns: u64,
-    /// 64-bit hash over all ops (thread by thread) and the order: "same script, byte for byte".
+    /// 64-bit hash over all ops (thread by thread, in segments of 1 MiB) and the order: "same script, byte for byte".
     pub checksum: u64,
 }

@@ -18,4 +18,4 @@ mod writer;
 
 pub use error::ScriptError;
 pub use file::{Run, Script, ScriptInfo, ScriptWriter};
-pub use op::{FLAG_SHARED, MAX_SIZE, Op, OpKind};
+pub use op::{FLAG_INHERITED, FLAG_SHARED, MAX_SIZE, Op, OpKind};

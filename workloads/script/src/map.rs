@@ -109,3 +109,9 @@ impl Drop for Mapping {
         }
     }
 }
+
+/// The bytes of records as they lie in a file.
+pub fn bytes_of<T: Plain>(records: &[T]) -> &[u8] {
+    // SAFETY: `Plain` has no padding, so all bytes are initialised; the length is that of the slice.
+    unsafe { std::slice::from_raw_parts(records.as_ptr().cast(), size_of_val(records)) }
+}

@@ -30,13 +30,17 @@ pub enum OpKind {
 /// (allocations); afterwards it publishes the slot with release order.
 pub const FLAG_SHARED: u8 = 1;
 
+/// The block at this private slot was allocated by a thread that has ended, and whose last op started this one (or one
+/// between them): nothing needs to wait, but the free is a remote one.
+pub const FLAG_INHERITED: u8 = 2;
+
 /// One operation. `#[repr(C)]`, 16 bytes, little endian; an array of these is what a worker maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Op {
     /// An [`OpKind`] as its number.
     pub kind: u8,
-    /// [`FLAG_SHARED`] or 0.
+    /// [`FLAG_SHARED`], [`FLAG_INHERITED`] or 0.
     pub flags: u8,
     /// Generation of the slot that this op expects (shared slots only, else 0). An allocation expects the
     /// slot empty at generation g and fills it at g; the free expects it full at g and leaves it empty at g + 1

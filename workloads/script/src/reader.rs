@@ -2,10 +2,11 @@
 
 use crate::error::ScriptError;
 use crate::file::{Run, ScriptInfo};
-use crate::hash::WordHash;
+use crate::hash::{SegmentHash, WordHash};
 use crate::layout::{self, AT_START, HEADER_BYTES, Header, THREAD_BYTES, ThreadEntry};
 use crate::map::Mapping;
-use crate::op::{FLAG_SHARED, Op, OpKind};
+use crate::op::{FLAG_INHERITED, FLAG_SHARED, Op, OpKind};
+use crate::spill::SEGMENT;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -94,7 +95,8 @@ impl Script {
                     } else {
                         op.slot < info.private_slots
                     };
-                    if !fits || op.flags & !FLAG_SHARED != 0 || op.align_log2() >= 48 {
+                    if !fits || op.flags > FLAG_INHERITED.max(FLAG_SHARED) || op.align_log2() >= 48
+                    {
                         return Err(format!("op {index} of thread {thread} is damaged: {op:?}"));
                     }
                     continue;
@@ -218,8 +220,8 @@ impl Script {
             .iter()
             .map(|entry| (entry.ops, entry.count * size_of::<Op>() as u64));
         for (offset, length) in arrays.chain([(self.header.order, self.header.runs * 8)]) {
-            for word in bytes[offset as usize..(offset + length) as usize].chunks_exact(8) {
-                hash.word(layout::read_u64(word, 0));
+            for segment in bytes[offset as usize..(offset + length) as usize].chunks(SEGMENT) {
+                hash.word(SegmentHash::of(segment));
             }
         }
         if hash.value() == self.header.info.checksum {

@@ -1,42 +1,67 @@
-//! Streams that are written interleaved and read back one after the other, without holding them in memory.
+//! Streams that are written interleaved and read back in pieces, in memory as long as they fit a budget.
 //!
-//! Each stream gathers a piece in memory; a full piece goes to the end of one scratch file and is remembered by
-//! its place. A script of any size costs one piece per stream plus 16 bytes per piece written.
+//! Each stream is cut into segments of [`SEGMENT`] bytes. What lies in memory goes to one scratch file whenever all
+//! streams together exceed the budget, so a script of any size costs the budget plus 32 bytes for each piece
+//! written. Small scripts never touch the file.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
-/// Bytes of a piece: large enough that reading back is sequential in effect.
-const PIECE: usize = 256 * 1024;
+/// Bytes of a segment. The checksum is made segment by segment: part of the file format.
+pub const SEGMENT: usize = 1 << 20;
+
+/// Bytes that all streams may hold in memory.
+const BUDGET: usize = 128 << 20;
+
+enum Chunk {
+    Memory(Vec<u8>),
+    File { offset: u64, length: usize },
+}
 
 #[derive(Default)]
 struct Stream {
-    pending: Vec<u8>,
-    pieces: Vec<(u64, usize)>,
+    /// Closed chunks; none crosses a segment's end.
+    chunks: Vec<Chunk>,
+    /// Index of the first chunk of each segment.
+    segments: Vec<usize>,
+    open: Vec<u8>,
     length: u64,
 }
 
-/// A set of streams over one scratch file.
+/// A set of streams.
 pub struct Spill {
-    file: File,
+    path: PathBuf,
+    file: Option<File>,
     end: u64,
     streams: Vec<Stream>,
-    piece: usize,
+    /// Bytes in memory.
+    held: usize,
+    budget: usize,
 }
 
 impl Spill {
-    /// `file` is an empty scratch file, open for reading and writing.
-    pub fn new(file: File, streams: usize) -> Self {
-        // Many threads share a fixed sum of buffers, so that a thousand threads do not cost 256 MiB.
-        let piece = (64 * 1024 * 1024 / streams.max(1)).clamp(4096, PIECE);
-        let streams = (0..streams).map(|_| Stream::default()).collect();
+    /// `path` is that of the scratch file, made only when it is needed.
+    pub fn new(path: &Path, streams: usize) -> Self {
         Self {
-            file,
+            path: path.to_path_buf(),
+            file: None,
             end: 0,
-            streams,
-            piece,
+            streams: (0..streams).map(|_| Stream::default()).collect(),
+            held: 0,
+            budget: BUDGET,
         }
+    }
+
+    /// Bytes that may lie in memory from now on.
+    pub fn set_budget(&mut self, bytes: usize) {
+        self.budget = bytes;
+    }
+
+    /// One more stream.
+    pub fn add(&mut self) {
+        self.streams.push(Stream::default());
     }
 
     /// Bytes of a stream so far.
@@ -44,46 +69,131 @@ impl Spill {
         self.streams[stream].length
     }
 
+    /// Segments of a stream; the last one may be short.
+    pub fn segments(&self, stream: usize) -> usize {
+        self.streams[stream].length.div_ceil(SEGMENT as u64) as usize
+    }
+
     /// Appends to a stream.
     #[inline]
-    pub fn append(&mut self, stream: usize, bytes: &[u8]) -> io::Result<()> {
-        let this = &mut self.streams[stream];
-        this.pending.extend_from_slice(bytes);
-        this.length += bytes.len() as u64;
-        if this.pending.len() >= self.piece {
-            self.flush(stream)?;
+    pub fn append(&mut self, stream: usize, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let this = &mut self.streams[stream];
+            let within = this.length as usize % SEGMENT;
+            if within == 0 {
+                this.segments.push(this.chunks.len());
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(SEGMENT - within));
+            this.open.extend_from_slice(now);
+            this.length += now.len() as u64;
+            self.held += now.len();
+            if within + now.len() == SEGMENT {
+                this.chunks
+                    .push(Chunk::Memory(std::mem::take(&mut this.open)));
+                if self.held > self.budget {
+                    self.flush()?;
+                }
+            }
+            bytes = later;
         }
         Ok(())
     }
 
+    /// All that lies in memory goes to the file.
     #[cold]
-    fn flush(&mut self, stream: usize) -> io::Result<()> {
-        let this = &mut self.streams[stream];
-        self.file.write_all_at(&this.pending, self.end)?;
-        this.pieces.push((self.end, this.pending.len()));
-        self.end += this.pending.len() as u64;
-        this.pending.clear();
+    fn flush(&mut self) -> io::Result<()> {
+        if self.file.is_none() {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&self.path)?;
+            self.file = Some(file);
+        }
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        for stream in &mut self.streams {
+            if !stream.open.is_empty() {
+                stream
+                    .chunks
+                    .push(Chunk::Memory(std::mem::take(&mut stream.open)));
+            }
+            for chunk in stream.chunks.iter_mut().rev() {
+                let Chunk::Memory(bytes) = chunk else {
+                    // Older ones are in the file already.
+                    break;
+                };
+                file.write_all_at(bytes, self.end)?;
+                let length = bytes.len();
+                *chunk = Chunk::File {
+                    offset: self.end,
+                    length,
+                };
+                self.end += length as u64;
+            }
+        }
+        self.held = 0;
         Ok(())
     }
 
-    /// Hands the bytes of one stream, in order, to `take`. Each piece is a whole number of appended records.
-    pub fn replay(
-        &self,
-        stream: usize,
-        mut take: impl FnMut(&mut [u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+    /// Puts the bytes of one segment into `out`, in place of what it holds.
+    pub fn read(&self, stream: usize, segment: usize, out: &mut Vec<u8>) -> io::Result<()> {
         let this = &self.streams[stream];
-        let mut buffer = Vec::new();
-        for &(offset, length) in &this.pieces {
-            buffer.resize(length, 0);
-            self.file.read_exact_at(&mut buffer, offset)?;
-            take(&mut buffer)?;
+        out.clear();
+        let last = this.segments.get(segment + 1).copied();
+        let chunks = this.segments[segment]..last.unwrap_or(this.chunks.len());
+        for chunk in &this.chunks[chunks] {
+            match chunk {
+                Chunk::Memory(bytes) => out.extend_from_slice(bytes),
+                Chunk::File { offset, length } => {
+                    let before = out.len();
+                    out.resize(before + length, 0);
+                    if let Some(file) = &self.file {
+                        file.read_exact_at(&mut out[before..], *offset)?;
+                    }
+                }
+            }
         }
-        if !this.pending.is_empty() {
-            buffer.clear();
-            buffer.extend_from_slice(&this.pending);
-            take(&mut buffer)?;
+        if last.is_none() {
+            out.extend_from_slice(&this.open);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three streams of several segments under a budget that is exceeded again and again.
+    #[test]
+    fn what_was_written_comes_back() {
+        let folder = std::env::temp_dir().join(format!("heaplab-spill-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut spill = Spill::new(&folder.join("scratch"), 2);
+        spill.add();
+        spill.set_budget(SEGMENT / 2);
+        let mut wanted = vec![Vec::new(); 3];
+        for step in 0..40_000usize {
+            let bytes: Vec<u8> = (0..16 + step % 200)
+                .map(|index| (index * step) as u8)
+                .collect();
+            let stream = step % 7 % 3;
+            spill.append(stream, &bytes).unwrap();
+            wanted[stream].extend(bytes);
+        }
+        let mut segment = Vec::new();
+        for (stream, wanted) in wanted.iter().enumerate() {
+            assert_eq!(spill.length(stream), wanted.len() as u64);
+            let mut all = Vec::new();
+            for number in 0..spill.segments(stream) {
+                spill.read(stream, number, &mut segment).unwrap();
+                all.extend_from_slice(&segment);
+            }
+            assert!(all == *wanted, "stream {stream}");
+        }
+        assert!(spill.end > 0, "the budget was never exceeded");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -2,13 +2,21 @@
 
 use crate::error::ScriptError;
 use crate::file::{Run, ScriptInfo};
-use crate::hash::WordHash;
+use crate::hash::{SegmentHash, WordHash};
 use crate::layout::{self, AT_START, HEADER_BYTES, Header, THREAD_BYTES, ThreadEntry};
+use crate::map;
 use crate::op::{FLAG_SHARED, Op, OpKind};
-use crate::spill::Spill;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use crate::spill::{SEGMENT, Spill};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Stream of the global order; thread n has stream n + 1.
+const ORDER: usize = 0;
+/// Threads that put the file together, at most.
+const HANDS: usize = 8;
 
 /// Streaming writer. Nothing appears under the final name before [`ScriptWriter::finish`] has succeeded; a writer
 /// that is dropped leaves no file behind.
@@ -41,18 +49,14 @@ impl ScriptWriter {
             PathBuf::from(name)
         };
         let (scratch_path, temporary) = (beside("ops"), beside("tmp"));
-        let scratch = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&scratch_path)
-            .map_err(|error| ScriptError::io("write", path, error))?;
+        // The folder must be there and writable now, not after minutes of work.
+        drop(File::create(&temporary).map_err(|error| ScriptError::io("write", path, error))?);
         let threads = thread_count as usize;
         Ok(Self {
+            spill: Spill::new(&scratch_path, threads + 1),
             path: path.to_path_buf(),
             scratch_path,
             temporary,
-            spill: Spill::new(scratch, threads + 1),
             threads,
             started_by: vec![AT_START; threads],
             counts: ScriptInfo::default(),
@@ -65,20 +69,69 @@ impl ScriptWriter {
         })
     }
 
+    /// One more thread; returns its number.
+    pub fn add_thread(&mut self) -> Result<u32, ScriptError> {
+        if self.threads as u32 == layout::MAX_THREADS {
+            return Err(ScriptError::Misuse("too many threads".into()));
+        }
+        self.spill.add();
+        self.started_by.push(AT_START);
+        self.ordered.push(0);
+        self.threads += 1;
+        Ok(self.threads as u32 - 1)
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> u32 {
+        self.threads as u32
+    }
+
+    /// Bytes of ops that may lie in memory (128 MiB unless said otherwise); what is more goes to a scratch file.
+    pub fn set_memory_budget(&mut self, bytes: usize) {
+        self.spill.set_budget(bytes);
+    }
+
     /// Appends an op to its thread. Slots are those of the finished table unless `finish_relocated` is used.
     #[inline]
     pub fn push(&mut self, thread: u32, op: Op) -> Result<(), ScriptError> {
+        self.append(thread, &[op])
+    }
+
+    /// Appends ops to a thread, as [`ScriptWriter::push`] does.
+    #[inline]
+    pub fn append(&mut self, thread: u32, ops: &[Op]) -> Result<(), ScriptError> {
         if thread as usize >= self.threads {
             return Err(ScriptError::Misuse(format!("there is no thread {thread}")));
         }
-        match op.kind() {
-            Some(OpKind::Malloc | OpKind::Calloc | OpKind::AlignedAlloc) => {
-                self.counts.allocations += 1
+        let mut kinds = [0u64; 8];
+        for op in ops {
+            match kinds.get_mut(op.kind as usize) {
+                Some(count) => *count += 1,
+                None => {
+                    return Err(ScriptError::Misuse(format!(
+                        "no op has the number {}",
+                        op.kind
+                    )));
+                }
             }
-            Some(OpKind::Realloc) => self.counts.reallocs += 1,
-            Some(OpKind::Free) => self.counts.frees += 1,
+            if op.kind > OpKind::Free as u8 {
+                self.note(thread, *op)?;
+            }
+        }
+        let of = |kind: OpKind| kinds[kind as usize];
+        self.counts.allocations +=
+            of(OpKind::Malloc) + of(OpKind::Calloc) + of(OpKind::AlignedAlloc);
+        self.counts.reallocs += of(OpKind::Realloc);
+        self.counts.frees += of(OpKind::Free);
+        self.spill
+            .append(thread as usize + 1, map::bytes_of(ops))
+            .map_err(|error| ScriptError::io("write", &self.path, error))
+    }
+
+    /// An op that is no call.
+    fn note(&mut self, thread: u32, op: Op) -> Result<(), ScriptError> {
+        match op.kind() {
             Some(OpKind::Idle) => self.counts.idle_ns += op.size(),
-            Some(OpKind::Mark) => {}
             Some(OpKind::ThreadStart) => {
                 if op.slot as usize >= self.threads || op.slot == 0 || op.slot == thread {
                     return Err(ScriptError::Misuse(format!(
@@ -88,16 +141,9 @@ impl ScriptWriter {
                 }
                 self.started_by[op.slot as usize] = thread;
             }
-            None => {
-                return Err(ScriptError::Misuse(format!(
-                    "no op has the number {}",
-                    op.kind
-                )));
-            }
+            _ => {}
         }
-        self.spill
-            .append(thread as usize, &op_bytes(op))
-            .map_err(|error| ScriptError::io("write", &self.path, error))
+        Ok(())
     }
 
     /// Appends `count` ops of `thread` to the global order. Neighbouring calls for one thread are joined.
@@ -128,7 +174,7 @@ impl ScriptWriter {
         *ordered += u64::from(run.count);
         let word = u64::from(run.thread) | u64::from(run.count) << 32;
         self.spill
-            .append(self.threads, &word.to_le_bytes())
+            .append(ORDER, &word.to_le_bytes())
             .map_err(|error| ScriptError::io("write", &self.path, error))
     }
 
@@ -157,7 +203,7 @@ impl ScriptWriter {
         self.flush_run()?;
         self.last_run.count = 0;
         for thread in 0..self.threads {
-            let ops = self.spill.length(thread) / size_of::<Op>() as u64;
+            let ops = self.spill.length(thread + 1) / size_of::<Op>() as u64;
             if self.ordered[thread] != ops {
                 return Err(ScriptError::Misuse(format!(
                     "thread {thread} has {ops} ops but the order counts {}",
@@ -176,7 +222,7 @@ impl ScriptWriter {
         let failed = |error| ScriptError::io("write", &self.path, error);
         let file = File::create(&self.temporary).map_err(failed)?;
         let info = self
-            .assemble(file, counts, private_base, shared_base)
+            .assemble(&file, counts, private_base, shared_base)
             .map_err(failed)?;
         std::fs::rename(&self.temporary, &self.path)
             .map_err(|error| ScriptError::io("rename", &self.path, error))?;
@@ -185,76 +231,126 @@ impl ScriptWriter {
 
     fn assemble(
         &self,
-        file: File,
+        file: &File,
         mut info: ScriptInfo,
         private_base: &[u32],
         shared_base: u32,
     ) -> io::Result<ScriptInfo> {
-        let mut out = io::BufWriter::with_capacity(1 << 20, file);
         let thread_table = HEADER_BYTES as u64;
         let mut at = thread_table + (THREAD_BYTES * self.threads) as u64;
-        let mut entries = Vec::with_capacity(self.threads);
+        let mut table = Vec::with_capacity(THREAD_BYTES * self.threads);
+        let mut pieces = Vec::new();
         for thread in 0..self.threads {
             at = layout::align_up(at);
-            let length = self.spill.length(thread);
-            entries.push(ThreadEntry {
+            let length = self.spill.length(thread + 1);
+            let entry = ThreadEntry {
                 ops: at,
                 count: length / size_of::<Op>() as u64,
                 started_by: self.started_by[thread],
-            });
+            };
+            table.extend_from_slice(&entry.encode());
+            self.pieces_of(thread + 1, at, &mut pieces);
             at += length;
         }
         let order = layout::align_up(at);
-        let runs = self.spill.length(self.threads) / 8;
+        let runs = self.spill.length(ORDER) / 8;
+        self.pieces_of(ORDER, order, &mut pieces);
         let phases = order + runs * 8;
-        let phase_bytes: u64 = self.phases.iter().map(|name| 4 + name.len() as u64).sum();
-
-        out.write_all(&[0; HEADER_BYTES])?;
-        let mut written = HEADER_BYTES as u64;
-        for entry in &entries {
-            out.write_all(&entry.encode())?;
-            written += THREAD_BYTES as u64;
-        }
-        let mut hash = WordHash::new();
-        for (thread, entry) in entries.iter().enumerate() {
-            written += pad(&mut out, written, entry.ops)?;
-            let base = private_base[thread];
-            self.spill.replay(thread, |bytes| {
-                relocate(bytes, base, shared_base, &mut hash);
-                written += bytes.len() as u64;
-                out.write_all(bytes)
-            })?;
-        }
-        written += pad(&mut out, written, order)?;
-        self.spill.replay(self.threads, |bytes| {
-            for word in bytes.chunks_exact(8) {
-                hash.word(layout::read_u64(word, 0));
-            }
-            written += bytes.len() as u64;
-            out.write_all(bytes)
-        })?;
-        debug_assert_eq!(written, phases);
+        let mut names = Vec::new();
         for name in &self.phases {
-            out.write_all(&(name.len() as u32).to_le_bytes())?;
-            out.write_all(name.as_bytes())?;
+            names.extend_from_slice(&(name.len() as u32).to_le_bytes());
+            names.extend_from_slice(name.as_bytes());
         }
-        info.checksum = hash.value();
+        file.set_len(phases)?;
+        file.write_all_at(&table, thread_table)?;
+        file.write_all_at(&names, phases)?;
+        info.checksum = self.write_pieces(file, &pieces, |stream| Bases {
+            private: private_base[stream - 1],
+            shared: shared_base,
+        })?;
         let header = Header {
             threads: self.threads as u32,
             thread_table,
             order,
             runs,
             phases,
-            phase_bytes,
-            file_length: phases + phase_bytes,
+            phase_bytes: names.len() as u64,
+            file_length: phases + names.len() as u64,
             info: info.clone(),
         };
-        out.flush()?;
-        let file = out.get_mut();
-        file.seek(SeekFrom::Start(0))?;
-        file.write_all(&header.encode())?;
+        file.write_all_at(&header.encode(), 0)?;
         Ok(info)
     }
+
+    /// Where the segments of a stream go that begins at `at`.
+    fn pieces_of(&self, stream: usize, at: u64, pieces: &mut Vec<Piece>) {
+        for segment in 0..self.spill.segments(stream) {
+            pieces.push(Piece {
+                stream,
+                segment,
+                at: at + (segment * SEGMENT) as u64,
+            });
+        }
+    }
+
+    /// Writes all pieces, by several threads, each piece relocated and hashed on its way; returns the checksum.
+    fn write_pieces(
+        &self,
+        file: &File,
+        pieces: &[Piece],
+        bases: impl Fn(usize) -> Bases + Sync,
+    ) -> io::Result<u64> {
+        let hashes: Vec<AtomicU64> = pieces.iter().map(|_| AtomicU64::new(0)).collect();
+        let next = AtomicUsize::new(0);
+        let work = || -> io::Result<()> {
+            let mut bytes = Vec::with_capacity(SEGMENT);
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(piece) = pieces.get(index) else {
+                    return Ok(());
+                };
+                self.spill.read(piece.stream, piece.segment, &mut bytes)?;
+                let hash = if piece.stream == ORDER {
+                    SegmentHash::of(&bytes)
+                } else {
+                    relocate(&mut bytes, bases(piece.stream))
+                };
+                hashes[index].store(hash, Ordering::Relaxed);
+                file.write_all_at(&bytes, piece.at)?;
+            }
+        };
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let hands = pieces.len().min(cpus).min(HANDS);
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..hands).map(|_| scope.spawn(work)).collect();
+            let mut result = work();
+            for other in others {
+                let theirs = other.join();
+                result = result
+                    .and(theirs.unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))));
+            }
+            result
+        })?;
+        let mut all = WordHash::new();
+        for hash in &hashes {
+            all.word(hash.load(Ordering::Relaxed));
+        }
+        Ok(all.value())
+    }
+}
+
+/// A segment and its place in the file.
+struct Piece {
+    stream: usize,
+    segment: usize,
+    at: u64,
+}
+
+/// What is added to slots.
+#[derive(Clone, Copy)]
+struct Bases {
+    private: u32,
+    shared: u32,
 }
 
 impl Drop for ScriptWriter {
@@ -271,36 +367,18 @@ fn unique() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-fn pad(out: &mut impl Write, from: u64, to: u64) -> io::Result<u64> {
-    let gap = (to - from) as usize;
-    out.write_all(&[0u8; layout::ALIGN as usize][..gap])?;
-    Ok(gap as u64)
-}
-
-/// The op as it lies in the file.
-#[inline(always)]
-fn op_bytes(op: Op) -> [u8; 16] {
-    let low = u64::from(op.kind)
-        | u64::from(op.flags) << 8
-        | u64::from(op.generation) << 16
-        | u64::from(op.slot) << 32;
-    let mut bytes = [0u8; 16];
-    bytes[..8].copy_from_slice(&low.to_le_bytes());
-    bytes[8..].copy_from_slice(&op.size_and_align.to_le_bytes());
-    bytes
-}
-
-/// Adds the bases to the slots of calls, in place, and hashes the result.
-fn relocate(bytes: &mut [u8], private_base: u32, shared_base: u32, hash: &mut WordHash) {
+/// Adds the bases to the slots of calls, in place; returns the hash of the result.
+fn relocate(bytes: &mut [u8], bases: Bases) -> u64 {
+    let mut hash = SegmentHash::new();
     for op in bytes.chunks_exact_mut(16) {
         let mut low = layout::read_u64(op, 0);
         if low as u8 <= OpKind::Free as u8 {
             let shared = (low >> 8) as u8 & FLAG_SHARED != 0;
-            let base = if shared { shared_base } else { private_base };
+            let base = if shared { bases.shared } else { bases.private };
             low = low.wrapping_add(u64::from(base) << 32);
             op[..8].copy_from_slice(&low.to_le_bytes());
         }
-        hash.word(low);
-        hash.word(layout::read_u64(op, 8));
+        hash.pair(low, layout::read_u64(op, 8));
     }
+    hash.value()
 }

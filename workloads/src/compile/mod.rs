@@ -12,6 +12,7 @@ use crate::error::WorkloadError;
 use heaplab_script::{Op, OpKind, ScriptInfo, ScriptWriter};
 use ownership::Ownership;
 use slots::Slots;
+pub(crate) use slots::{LINE, SLACK};
 use std::path::Path;
 
 /// What happens in one event.
@@ -74,11 +75,6 @@ pub trait Source {
     /// About how many events one telling has (for progress).
     fn expected_events(&self) -> u64;
 
-    /// False when no block is ever touched by two threads and all `threads` numbers are known: saves a pass.
-    fn threads_if_separate(&self) -> Option<u32> {
-        None
-    }
-
     /// Recorded idle time that is left out of the events, nanoseconds. Asked after the last telling.
     fn idle_dropped_ns(&self) -> u64 {
         0
@@ -104,21 +100,15 @@ pub fn compile<S: Source>(
 ) -> Result<ScriptInfo, WorkloadError> {
     let expected = source.expected_events();
     let mut done = 0u64;
-    let ownership = match source.threads_if_separate() {
-        Some(threads) => Ownership::separate(threads),
-        None => {
-            let mut ownership = Ownership::default();
-            source.tell(|event| {
-                ownership.take(event, done)?;
-                done += 1;
-                if done.is_multiple_of(PROGRESS_STEP) {
-                    progress(done, 2 * expected.max(done));
-                }
-                Ok(())
-            })?;
-            ownership
+    let mut ownership = Ownership::default();
+    source.tell(|event| {
+        ownership.take(event, done)?;
+        done += 1;
+        if done.is_multiple_of(PROGRESS_STEP) {
+            progress(done, 2 * expected.max(done));
         }
-    };
+        Ok(())
+    })?;
     let first_pass = done;
     let threads = ownership.threads();
     let mut writer = ScriptWriter::create(out, threads)?;

@@ -21,25 +21,15 @@ pub struct Ownership {
     allocations: u64,
     /// Events of each thread.
     events: Vec<u64>,
-    separate: bool,
 }
 
 impl Ownership {
-    /// Nothing crosses and there are so many threads.
-    pub fn separate(threads: u32) -> Self {
-        Self {
-            events: vec![u64::MAX; threads as usize],
-            separate: true,
-            ..Self::default()
-        }
-    }
-
     /// Number of threads that appear, ≥ 1.
     pub fn threads(&self) -> u32 {
         self.events.len().max(1) as u32
     }
 
-    /// Events of a thread; `u64::MAX` when they were not counted.
+    /// Events of a thread.
     pub fn events_of(&self, thread: usize) -> u64 {
         self.events.get(thread).copied().unwrap_or(0)
     }
@@ -47,7 +37,7 @@ impl Ownership {
     /// Whether the allocation with this number crosses.
     #[inline]
     pub fn crosses(&self, allocation: u64) -> bool {
-        !self.separate && self.crossing[(allocation / 64) as usize] >> (allocation % 64) & 1 != 0
+        self.crossing[(allocation / 64) as usize] >> (allocation % 64) & 1 != 0
     }
 
     /// Looks at one event.

@@ -12,9 +12,9 @@ use heaplab_script::{FLAG_SHARED, MAX_SIZE, Op, OpKind};
 use std::collections::VecDeque;
 
 /// Free shared slots that a pool keeps back.
-const SLACK: usize = 1024;
+pub const SLACK: usize = 1024;
 /// Private slots that share a cache line (8 slots of 8 bytes).
-const LINE: u32 = 8;
+pub const LINE: u32 = 8;
 
 #[derive(Clone, Copy)]
 struct Live {

@@ -1,20 +1,27 @@
 //! Models: synthetic workloads, defined in TOML and drawn from a seed.
 //!
-//! `definition` is the file's form, `math` and `sampler` turn distributions into tables of integers, `generate` plays the
-//! threads. Everything from seed to event is integer arithmetic or exactly rounded floating point, so that the same
-//! seed gives the same script on every machine.
+//! `definition` is the file's form, read by `decode`; `math`, `sampler` and `plan` turn it into tables of integers; `live`
+//! holds the blocks of a thread; `play` plays the threads; `script` writes what they do. Everything from seed to op is
+//! integer arithmetic or exactly rounded floating point, so that the same seed gives the same script on every machine.
 
-mod definition;
-mod generate;
+mod alias;
+mod decode;
+pub mod definition;
 mod live;
 mod math;
+mod plan;
+mod play;
 mod sampler;
+mod script;
+mod threads;
 
 use crate::builtin;
-use crate::compile::{self, Action, Progress, Source};
+use crate::compile::Progress;
 use crate::error::WorkloadError;
 pub use definition::Definition;
 use heaplab_script::ScriptInfo;
+use plan::Plan;
+pub use play::Played;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -121,13 +128,13 @@ impl Model {
 
     /// Its own number of threads.
     pub fn threads(&self) -> u32 {
-        self.definition.role.iter().map(|role| role.threads).sum()
+        self.definition.roles.iter().map(|role| role.threads).sum()
     }
 
     /// SHA-256 over the definition's text and the parameters: the key of the cache and the name of what was run.
     pub fn hash(&self, params: &ModelParams) -> String {
         let mut hash = Sha256::new();
-        hash.update(format!("model/{}/{}\n", generate::VERSION, self.text.len()));
+        hash.update(format!("model/{}/{}\n", play::VERSION, self.text.len()));
         hash.update(&self.text);
         let threads = params.threads.unwrap_or_else(|| self.threads());
         hash.update(format!(
@@ -140,38 +147,13 @@ impl Model {
 
     /// Plays the model without writing anything.
     pub fn peak(&self, params: &ModelParams) -> Result<Peak, WorkloadError> {
-        let mut generator = generate::Generator::new(&self.definition, params)?;
-        let mut sizes: Vec<u64> = Vec::new();
-        let (mut live, mut peak) = (
-            0u64,
-            Peak {
-                threads: 1,
-                calls: 0,
-                live_bytes: 0,
-            },
-        );
-        generator.tell(|event| {
-            peak.threads = peak.threads.max(event.thread + 1);
-            match event.action {
-                Action::Alloc { block, size, .. } => {
-                    if block as usize >= sizes.len() {
-                        sizes.resize(block as usize + 1, 0);
-                    }
-                    sizes[block as usize] = size;
-                    live += size;
-                }
-                Action::Realloc { block, size } => {
-                    let old = std::mem::replace(&mut sizes[block as usize], size);
-                    live = live + size - old;
-                }
-                Action::Free { block } => live -= sizes[block as usize],
-                _ => return Ok(()),
-            }
-            peak.calls += 1;
-            peak.live_bytes = peak.live_bytes.max(live);
-            Ok(())
-        })?;
-        Ok(peak)
+        let plan = Plan::new(&self.definition, params)?;
+        let played = script::dry(&plan)?;
+        Ok(Peak {
+            threads: played.pools.len() as u32,
+            calls: played.calls,
+            live_bytes: played.peak_bytes,
+        })
     }
 
     /// Draws the model and writes its script to `out`.
@@ -181,7 +163,7 @@ impl Model {
         out: &Path,
         progress: Progress<'_>,
     ) -> Result<ScriptInfo, WorkloadError> {
-        let mut generator = generate::Generator::new(&self.definition, params)?;
-        compile::compile(&mut generator, out, progress)
+        let plan = Plan::new(&self.definition, params)?;
+        script::write(&plan, out, progress)
     }
 }

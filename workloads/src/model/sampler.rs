@@ -1,6 +1,7 @@
-//! Distributions of sizes as tables of integers: a draw costs one or two random words and no floating point.
+//! Distributions as tables of integers: a draw costs one or two random words and no floating point.
 
-use super::definition::Size;
+use super::alias::Alias;
+use super::definition::Distribution;
 use super::math;
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::Rng;
@@ -8,39 +9,39 @@ use rand_pcg::rand_core::Rng;
 /// Steps of a quantile table.
 const STEPS: usize = 4096;
 
-/// Draws sizes in bytes.
+/// Draws numbers of a distribution.
 #[derive(Clone, Debug)]
 pub enum Sampler {
     Fixed(u32),
     Uniform { min: u32, count: u64 },
-    Choice { pick: Alias, bytes: Vec<u32> },
+    Choice { pick: Alias, values: Vec<u32> },
+    Bins { pick: Alias, edges: Vec<u32> },
     Quantiles(Vec<u32>),
     Mixture { pick: Alias, parts: Vec<Sampler> },
 }
 
 impl Sampler {
     /// Builds the tables of a checked distribution.
-    pub fn new(size: &Size) -> Self {
-        match size {
-            Size::Fixed { bytes } => Self::Fixed(*bytes),
-            Size::Uniform { min, max } => Self::Uniform {
+    pub fn new(of: &Distribution) -> Self {
+        match of {
+            Distribution::Fixed { values } => Self::Fixed(*values),
+            Distribution::Uniform { min, max } => Self::Uniform {
                 min: *min,
                 count: u64::from(max - min) + 1,
             },
-            Size::Table { bytes, weights } => Self::Choice {
+            Distribution::Table { values, weights } => Self::Choice {
                 pick: Alias::new(weights),
-                bytes: bytes.clone(),
+                values: values.clone(),
             },
-            Size::Zipf { bytes, exponent } => {
-                let weights: Vec<f64> = (0..bytes.len())
-                    .map(|rank| math::exp(-exponent * math::ln((rank + 1) as f64)))
-                    .collect();
-                Self::Choice {
-                    pick: Alias::new(&weights),
-                    bytes: bytes.clone(),
-                }
-            }
-            Size::LogNormal {
+            Distribution::Histogram { edges, weights } => Self::Bins {
+                pick: Alias::new(weights),
+                edges: edges.clone(),
+            },
+            Distribution::Zipf { values, exponent } => Self::Choice {
+                pick: Alias::new(&zipf(values.len(), *exponent)),
+                values: values.clone(),
+            },
+            Distribution::LogNormal {
                 median,
                 sigma,
                 min,
@@ -48,10 +49,11 @@ impl Sampler {
             } => quantiles(*min, *max, |p| {
                 f64::from(*median) * math::exp(sigma * math::normal_quantile(p))
             }),
-            Size::Pareto { alpha, min, max } => quantiles(*min, *max, |p| {
+            Distribution::Pareto { alpha, min, max } => quantiles(*min, *max, |p| {
                 f64::from(*min) * math::exp(-math::ln(1.0 - p) / alpha)
             }),
-            Size::Mixture { parts } => {
+            Distribution::Empirical { quantiles } => Self::Quantiles(quantiles.clone()),
+            Distribution::Mixture { parts } => {
                 let weights: Vec<f64> = parts.iter().map(|part| part.weight).collect();
                 Self::Mixture {
                     pick: Alias::new(&weights),
@@ -61,23 +63,42 @@ impl Sampler {
         }
     }
 
-    /// One size.
+    /// One number.
     #[inline]
     pub fn draw(&self, random: &mut Pcg64) -> u32 {
         match self {
-            Self::Fixed(bytes) => *bytes,
+            Self::Fixed(value) => *value,
             Self::Uniform { min, count } => min + below(random.next_u64(), *count) as u32,
-            Self::Choice { pick, bytes } => bytes[pick.draw(random.next_u64())],
+            Self::Choice { pick, values } => values[pick.draw(random.next_u64())],
+            Self::Bins { pick, edges } => {
+                let bin = pick.draw(random.next_u64());
+                let width = u64::from(edges[bin + 1] - edges[bin]);
+                edges[bin] + below(random.next_u64(), width) as u32
+            }
             Self::Quantiles(table) => {
-                let word = random.next_u64();
-                let step = (word >> 52) as usize;
+                // The upper half of the product chooses the step, the lower half the place within it.
+                let steps = table.len() as u128 - 1;
+                let product = u128::from(random.next_u64()) * steps;
+                let step = (product >> 64) as usize;
                 let (low, high) = (u64::from(table[step]), u64::from(table[step + 1]));
-                let part = word >> 20 & 0xffff_ffff;
+                let part = product as u64 >> 32;
                 (low + (((high - low) * part) >> 32)) as u32
             }
             Self::Mixture { pick, parts } => parts[pick.draw(random.next_u64())].draw(random),
         }
     }
+}
+
+/// Weights of ranks, n^-exponent.
+pub fn zipf(count: usize, exponent: f64) -> Vec<f64> {
+    (0..count)
+        .map(|rank| math::exp(-exponent * math::ln((rank + 1) as f64)))
+        .collect()
+}
+
+/// A share as a bound for the upper 32 bits of a random word.
+pub fn threshold(share: f64) -> u64 {
+    (share * (1u64 << 32) as f64) as u64
 }
 
 /// A number below `count` from one random word (multiply and shift; the bias is below 2^-32 for what models use).
@@ -99,58 +120,11 @@ fn quantiles(min: u32, max: u32, at: impl Fn(f64) -> f64) -> Sampler {
     Sampler::Quantiles(table)
 }
 
-/// Walker's alias table: one word chooses among weighted items.
-#[derive(Clone, Debug)]
-pub struct Alias {
-    columns: Vec<(u32, u32)>,
-}
-
-impl Alias {
-    /// `weights` are finite, not negative, and not all 0; at most 2^20 of them.
-    pub fn new(weights: &[f64]) -> Self {
-        const ONE: u64 = 1 << 32;
-        let sum: f64 = weights.iter().sum();
-        let count = weights.len();
-        let mut scaled: Vec<u64> = weights
-            .iter()
-            .map(|weight| (weight / sum * count as f64 * ONE as f64) as u64)
-            .collect();
-        let mut columns = vec![(u32::MAX, 0u32); count];
-        for (index, column) in columns.iter_mut().enumerate() {
-            column.1 = index as u32;
-        }
-        let mut small: Vec<usize> = (0..count).filter(|&index| scaled[index] < ONE).collect();
-        let mut large: Vec<usize> = (0..count).filter(|&index| scaled[index] >= ONE).collect();
-        while let (Some(&poor), Some(&rich)) = (small.last(), large.last()) {
-            small.pop();
-            columns[poor] = (scaled[poor] as u32, rich as u32);
-            scaled[rich] -= ONE - scaled[poor];
-            if scaled[rich] < ONE {
-                large.pop();
-                small.push(rich);
-            }
-        }
-        Self { columns }
-    }
-
-    /// The item for a random word.
-    #[inline]
-    pub fn draw(&self, word: u64) -> usize {
-        let column = (((word >> 32) * self.columns.len() as u64) >> 32) as usize;
-        let (threshold, other) = self.columns[column];
-        if word as u32 <= threshold {
-            column
-        } else {
-            other as usize
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn draws(size: &Size, count: usize) -> Vec<u32> {
+    fn draws(size: &Distribution, count: usize) -> Vec<u32> {
         let sampler = Sampler::new(size);
         let mut random = Pcg64::new(1, 2);
         (0..count).map(|_| sampler.draw(&mut random)).collect()
@@ -158,31 +132,31 @@ mod tests {
 
     #[test]
     fn weights_are_met() {
-        let size = Size::Table {
-            bytes: vec![8, 16, 32],
+        let size = Distribution::Table {
+            values: vec![8, 16, 32],
             weights: vec![1.0, 0.0, 3.0],
         };
         let drawn = draws(&size, 40_000);
         assert!(!drawn.contains(&16));
-        let small = drawn.iter().filter(|&&bytes| bytes == 8).count();
+        let small = drawn.iter().filter(|&&value| value == 8).count();
         assert!((9_400..10_600).contains(&small), "{small}");
     }
 
     #[test]
     fn zipf_halves_at_the_second_rank() {
-        let size = Size::Zipf {
-            bytes: vec![100, 200, 300, 400],
+        let size = Distribution::Zipf {
+            values: vec![100, 200, 300, 400],
             exponent: 1.0,
         };
         let drawn = draws(&size, 50_000);
-        let count = |bytes| drawn.iter().filter(|&&drawn| drawn == bytes).count() as f64;
+        let count = |value| drawn.iter().filter(|&&drawn| drawn == value).count() as f64;
         assert!((count(100) / count(200) - 2.0).abs() < 0.15);
         assert!((count(100) / count(400) - 4.0).abs() < 0.4);
     }
 
     #[test]
     fn continuous_ones_have_their_quantiles_and_bounds() {
-        let size = Size::LogNormal {
+        let size = Distribution::LogNormal {
             median: 100,
             sigma: 1.0,
             min: 16,
@@ -194,7 +168,7 @@ mod tests {
         assert!((95..=105).contains(&drawn[20_000]), "{}", drawn[20_000]);
         // One sigma up: e times the median.
         assert!((255..=290).contains(&drawn[33_654]), "{}", drawn[33_654]);
-        let size = Size::Pareto {
+        let size = Distribution::Pareto {
             alpha: 1.0,
             min: 10,
             max: 100_000,
@@ -208,10 +182,34 @@ mod tests {
 
     #[test]
     fn uniform_reaches_both_ends() {
-        let drawn = draws(&Size::Uniform { min: 3, max: 6 }, 1000);
+        let drawn = draws(&Distribution::Uniform { min: 3, max: 6 }, 1000);
         assert_eq!(
             (drawn.iter().min(), drawn.iter().max()),
             (Some(&3), Some(&6))
         );
+    }
+
+    #[test]
+    fn bins_and_measured_quantiles() {
+        let drawn = draws(
+            &Distribution::Histogram {
+                edges: vec![8, 16, 1024],
+                weights: vec![1.0, 3.0],
+            },
+            40_000,
+        );
+        let small = drawn.iter().filter(|&&value| value < 16).count();
+        assert!((9_400..10_600).contains(&small), "{small}");
+        assert!(drawn.iter().all(|value| (8..1024).contains(value)));
+        let mut drawn = draws(
+            &Distribution::Empirical {
+                quantiles: vec![10, 10, 20, 1000],
+            },
+            30_000,
+        );
+        drawn.sort_unstable();
+        assert_eq!((drawn[0], drawn[9_000]), (10, 10));
+        assert!((14..=16).contains(&drawn[15_000]), "{}", drawn[15_000]);
+        assert!(drawn[29_999] > 950 && drawn[29_999] < 1000);
     }
 }

@@ -12,6 +12,7 @@ pub fn interpret(script: &Script, mut choose: impl FnMut(usize) -> usize) {
     let mut started: Vec<bool> = (0..script.thread_count())
         .map(|thread| script.exists_from_start(thread))
         .collect();
+    let mut parent: Vec<Option<usize>> = vec![None; script.thread_count()];
     loop {
         let open: Vec<usize> = (0..at.len())
             .filter(|&thread| started[thread] && at[thread] < script.thread(thread).len())
@@ -37,13 +38,22 @@ pub fn interpret(script: &Script, mut choose: impl FnMut(usize) -> usize) {
         if !op.is_call() {
             if op.kind() == Some(OpKind::ThreadStart) {
                 started[op.slot as usize] = true;
+                parent[op.slot as usize] = Some(thread);
             }
             continue;
         }
         let slot = &mut state[op.slot as usize];
         if op.flags & FLAG_SHARED == 0 {
-            let owner = user[op.slot as usize].get_or_insert(thread);
-            assert_eq!(*owner, thread, "a private slot has two users");
+            // Only the thread itself, or one that it started with its last op, or a successor of that one.
+            let before = user[op.slot as usize].replace(thread);
+            let mut line = Some(thread);
+            while line.is_some() && before.is_some() && line != before {
+                line = parent[line.unwrap()].filter(|&up| at[up] == script.thread(up).len());
+            }
+            assert!(
+                before.is_none() || line == before,
+                "a private slot has two users"
+            );
             assert_eq!(op.generation, 0);
         }
         match op.kind() {

@@ -1,0 +1,255 @@
+//! Reading TOML with errors that name the line, the key, what was found and what was expected.
+//!
+//! A [`Table`] hands out its keys one by one; [`Table::finish`] refuses those that nobody asked for, with the nearest
+//! known key. Each fault carries the place of the very value it speaks of.
+
+use crate::nearest::nearest;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Something that a model file may not say.
+#[derive(Debug)]
+pub struct Fault {
+    /// Where, bytes from the start of the file.
+    pub at: usize,
+    /// What was found and what was expected.
+    pub reason: String,
+}
+
+/// What reading gives.
+pub type Read<T> = Result<T, Fault>;
+
+/// A table being read.
+pub struct Table<'d> {
+    entries: &'d DeTable<'d>,
+    at: usize,
+    /// What it describes, for messages: "role 'server'".
+    what: String,
+    known: Vec<&'static str>,
+}
+
+impl<'d> Table<'d> {
+    /// Begins to read a table that starts at byte `at`.
+    pub fn new(entries: &'d DeTable<'d>, at: usize, what: impl Into<String>) -> Self {
+        Self {
+            entries,
+            at,
+            what: what.into(),
+            known: Vec::new(),
+        }
+    }
+
+    /// Says what the table describes, once its name is known.
+    pub fn describe(&mut self, what: String) {
+        self.what = what;
+    }
+
+    /// What the table describes.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// A fault of the table as a whole.
+    pub fn fault(&self, reason: impl Display) -> Fault {
+        Fault {
+            at: self.at,
+            reason: format!("{}: {reason}", self.what),
+        }
+    }
+
+    /// The value of a key, if it is there.
+    pub fn get(&mut self, key: &'static str) -> Option<Value<'d>> {
+        self.known.push(key);
+        let value = self.entries.get(key)?;
+        Some(Value {
+            value: value.get_ref(),
+            at: value.span().start,
+            key,
+            what: self.what.clone(),
+        })
+    }
+
+    /// The value of a key that must be there.
+    pub fn need(&mut self, key: &'static str) -> Read<Value<'d>> {
+        self.get(key)
+            .ok_or_else(|| self.fault(format_args!("`{key}` is missing")))
+    }
+
+    /// A whole number, or `default` where the key is absent.
+    pub fn whole(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        default: u64,
+    ) -> Read<u64> {
+        self.get(key)
+            .map_or(Ok(default), |value| value.whole(range))
+    }
+
+    /// A share from 0 to 1, or `default`.
+    pub fn share(&mut self, key: &'static str, default: f64) -> Read<f64> {
+        self.get(key)
+            .map_or(Ok(default), |value| value.number(0.0..=1.0))
+    }
+
+    /// True or false, or `default`.
+    pub fn flag(&mut self, key: &'static str, default: bool) -> Read<bool> {
+        self.get(key).map_or(Ok(default), |value| value.flag())
+    }
+
+    /// Refuses keys that were never asked for.
+    pub fn finish(self) -> Read<()> {
+        for (key, value) in self.entries.iter() {
+            let name = key.get_ref().as_ref();
+            if self.known.contains(&name) {
+                continue;
+            }
+            let hint = match nearest(name, self.known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => {
+                    let mut known = self.known.clone();
+                    known.sort_unstable();
+                    known.dedup();
+                    format!("expected one of {}", known.join(", "))
+                }
+            };
+            // Keys of implicit tables have no place of their own.
+            let at = if key.span().is_empty() {
+                value.span().start
+            } else {
+                key.span().start
+            };
+            return Err(Fault {
+                at,
+                reason: format!("{}: unknown key `{name}`, {hint}", self.what),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A value being read.
+pub struct Value<'d> {
+    value: &'d DeValue<'d>,
+    at: usize,
+    key: &'static str,
+    what: String,
+}
+
+impl<'d> Value<'d> {
+    /// A fault of this value: "role 'a': `live` is 0, expected …".
+    pub fn expected(&self, expected: impl Display) -> Fault {
+        Fault {
+            at: self.at,
+            reason: format!(
+                "{}: `{}` is {}, expected {expected}",
+                self.what,
+                self.key,
+                self.shown()
+            ),
+        }
+    }
+
+    /// A fault of this value in other words.
+    pub fn fault(&self, reason: impl Display) -> Fault {
+        Fault {
+            at: self.at,
+            reason: format!("{}: {reason}", self.what),
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self.value {
+            DeValue::String(text) if text.len() <= 60 => format!("\"{}\"", text.escape_debug()),
+            DeValue::Integer(number) => number.as_str().to_owned(),
+            DeValue::Float(number) => number.as_str().to_owned(),
+            DeValue::Boolean(flag) => flag.to_string(),
+            other => format!("a {}", other.type_str()),
+        }
+    }
+
+    /// A whole number within a range.
+    pub fn whole(&self, range: RangeInclusive<u64>) -> Read<u64> {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        let DeValue::Integer(number) = self.value else {
+            return Err(self.expected(expected));
+        };
+        // The parser has taken out the underscores.
+        u64::from_str_radix(number.as_str(), number.radix())
+            .ok()
+            .filter(|value| range.contains(value))
+            .ok_or_else(|| self.expected(expected))
+    }
+
+    /// A number within a range.
+    pub fn number(&self, range: RangeInclusive<f64>) -> Read<f64> {
+        let text = match self.value {
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
+            DeValue::Float(number) => number.as_str(),
+            _ => "",
+        };
+        text.parse()
+            .ok()
+            .filter(|value| range.contains(value))
+            .ok_or_else(|| {
+                self.expected(format_args!(
+                    "a number from {} to {}",
+                    range.start(),
+                    range.end()
+                ))
+            })
+    }
+
+    /// True or false.
+    pub fn flag(&self) -> Read<bool> {
+        self.value
+            .as_bool()
+            .ok_or_else(|| self.expected("true or false"))
+    }
+
+    /// Text.
+    pub fn text(&self) -> Read<&'d str> {
+        self.value
+            .as_str()
+            .ok_or_else(|| self.expected("a text in quotes"))
+    }
+
+    /// One of some words.
+    pub fn word<T: Copy>(&self, words: &[(&'static str, T)]) -> Read<T> {
+        let typed = self.value.as_str().unwrap_or_default();
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == typed) {
+            return Ok(*value);
+        }
+        let known: Vec<_> = words
+            .iter()
+            .map(|(word, _)| format!("\"{word}\""))
+            .collect();
+        Err(self.expected(format_args!("one of {}", known.join(", "))))
+    }
+
+    /// A table; `what` describes it in messages.
+    pub fn table(&self, what: impl Into<String>) -> Read<Table<'d>> {
+        match self.value.as_table() {
+            Some(entries) => Ok(Table::new(entries, self.at, what)),
+            None => Err(self.expected("a table")),
+        }
+    }
+
+    /// The elements of an array.
+    pub fn list(&self) -> Read<Vec<Value<'d>>> {
+        let Some(array) = self.value.as_array() else {
+            return Err(self.expected("a list in square brackets"));
+        };
+        Ok(array
+            .iter()
+            .map(|element: &Spanned<DeValue<'d>>| Value {
+                value: element.get_ref(),
+                at: element.span().start,
+                key: self.key,
+                what: self.what.clone(),
+            })
+            .collect())
+    }
+}

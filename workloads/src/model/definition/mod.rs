@@ -1,0 +1,256 @@
+//! The form of a model file (`docs/MODELS.md`), and everything that is checked when one is read.
+
+mod distribution;
+mod group;
+mod lifetime;
+mod phase;
+mod role;
+
+use super::decode::{Read, Table, Value};
+use crate::error::WorkloadError;
+pub use distribution::{Distribution, Part};
+pub use group::{Aligned, Group, Grow, GrowBy, HandOver};
+pub use lifetime::{BatchOrder, Dies, Lifetime};
+pub use phase::{Change, DropOrder, GroupChange, Phase};
+pub use role::{Pause, Role, Succession};
+use serde::Serialize;
+use toml::de::DeTable;
+
+/// A model file. It can be written again by `toml::to_string`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Definition {
+    /// Name by which it is asked for.
+    pub name: String,
+    /// What sort of model it is.
+    pub kind: Category,
+    /// What it is for, one line.
+    pub purpose: String,
+    /// What it stresses, what a change in it means.
+    pub analysis: String,
+    /// Where the behaviour is described.
+    pub sources: Vec<String>,
+    /// Calls of all threads together at scale 1.
+    pub ops: u64,
+    /// How often all phases are gone through.
+    pub rounds: u32,
+    /// What its script must be at the default seed and scale.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Expect>,
+    /// Kinds of threads.
+    #[serde(rename = "role")]
+    pub roles: Vec<Role>,
+    /// Phases, one after the other; none: one phase without a name.
+    #[serde(rename = "phase", skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<Phase>,
+}
+
+/// Sorts of models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Category {
+    /// A published benchmark, rebuilt from its description.
+    Classic,
+    /// A kind of program.
+    Application,
+    /// Made to hold memory.
+    Fragmentation,
+    /// Fitted to a trace.
+    Fitted,
+}
+
+/// What a script must be at seed 1, scale 1 and the model's own number of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expect {
+    /// Calls of the malloc family.
+    pub calls: u64,
+    /// The script's checksum.
+    pub checksum: u64,
+}
+
+impl Serialize for Expect {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut table = to.serialize_struct("Expect", 2)?;
+        table.serialize_field("calls", &self.calls)?;
+        table.serialize_field("checksum", &format!("{:016x}", self.checksum))?;
+        table.end()
+    }
+}
+
+const CATEGORIES: &[(&str, Category)] = &[
+    ("classic", Category::Classic),
+    ("application", Category::Application),
+    ("fragmentation", Category::Fragmentation),
+    ("fitted", Category::Fitted),
+];
+
+/// Reads and checks a definition; `file` is named in errors.
+///
+/// # Errors
+/// The first thing that is wrong, with its line.
+pub fn parse(text: &str, file: &str) -> Result<Definition, WorkloadError> {
+    let at = |offset: usize, reason: String| WorkloadError::Model {
+        file: file.to_owned(),
+        line: text
+            .bytes()
+            .take(offset)
+            .filter(|&byte| byte == b'\n')
+            .count()
+            + 1,
+        reason,
+    };
+    let table = DeTable::parse(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        at(offset, error.message().replace('\n', " "))
+    })?;
+    read(Table::new(table.get_ref(), 0, "model")).map_err(|fault| at(fault.at, fault.reason))
+}
+
+fn read(mut table: Table<'_>) -> Read<Definition> {
+    let name = table.need("name")?;
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let word = name.text()?;
+    if word.is_empty() || !word.bytes().all(plain) {
+        return Err(name.expected("a name of a-z, 0-9 and '-'"));
+    }
+    table.describe(format!("model '{word}'"));
+    let purpose = table.need("purpose")?;
+    if purpose.text()?.trim().is_empty() || purpose.text()?.contains('\n') {
+        return Err(purpose.expected("one line that says what the model is for"));
+    }
+    let analysis = table.need("analysis")?;
+    if analysis.text()?.trim().is_empty() {
+        return Err(analysis
+            .expected("a text that says what the model stresses and what a change in it means"));
+    }
+    let sources = match table.get("sources") {
+        Some(list) => list
+            .list()?
+            .iter()
+            .map(|source| source.text().map(str::to_owned))
+            .collect::<Read<_>>()?,
+        None => Vec::new(),
+    };
+    let kind = table.need("kind")?.word(CATEGORIES)?;
+    let ops = table.need("ops")?.whole(1..=1 << 40)?;
+    let rounds = table.get("rounds");
+    let expect = table
+        .get("expect")
+        .map(|value| Expect::read(&value))
+        .transpose()?;
+    let roles = roles(&table.need("role")?)?;
+    let phases = match table.get("phase") {
+        Some(list) => phases(&list, &roles)?,
+        None => Vec::new(),
+    };
+    if let Some(rounds) = &rounds
+        && phases.is_empty()
+    {
+        return Err(rounds.fault("`rounds` repeats phases, but there is no [[phase]]"));
+    }
+    let definition = Definition {
+        name: word.to_owned(),
+        kind,
+        purpose: purpose.text()?.to_owned(),
+        analysis: analysis.text()?.to_owned(),
+        sources,
+        ops,
+        rounds: rounds.map_or(Ok(1), |rounds| rounds.whole(1..=1 << 20))? as u32,
+        expect,
+        roles,
+        phases,
+    };
+    table.finish()?;
+    Ok(definition)
+}
+
+fn roles(list: &Value<'_>) -> Read<Vec<Role>> {
+    let mut roles: Vec<Role> = Vec::new();
+    let tables = list.list()?;
+    if tables.is_empty() || tables.len() > 256 {
+        return Err(list.expected("1 to 256 roles"));
+    }
+    for value in &tables {
+        let role = Role::read(value)?;
+        if roles.iter().any(|other| other.name == role.name) {
+            return Err(value.fault(format_args!("another role is called '{}'", role.name)));
+        }
+        roles.push(role);
+    }
+    for (value, role) in tables.iter().zip(&roles) {
+        check_role(role, &roles)
+            .map_err(|reason| value.fault(format_args!("role '{}': {reason}", role.name)))?;
+    }
+    Ok(roles)
+}
+
+/// What one role asks of the others.
+fn check_role(role: &Role, roles: &[Role]) -> Result<(), String> {
+    let queues = |group: &Group, to: &str| matches!(&group.hand_over, Some(HandOver::Queue { to: name, .. }) if name == to);
+    for group in &role.groups {
+        if let Some(HandOver::Queue { to, .. }) = &group.hand_over {
+            if *to == role.name {
+                return Err("a queue must lead to another role".into());
+            }
+            if !roles.iter().any(|other| other.name == *to) {
+                let known: Vec<_> = roles.iter().map(|other| other.name.as_str()).collect();
+                return Err(format!(
+                    "`to` names the role '{to}', expected one of {}",
+                    known.join(", ")
+                ));
+            }
+        }
+    }
+    let fed = roles
+        .iter()
+        .flat_map(|other| &other.groups)
+        .any(|group| queues(group, &role.name));
+    if !role.allocates() && !fed {
+        return Err("`size` is missing (only a role that a queue leads to needs none)".into());
+    }
+    if role.ramp > 0.0 && role.succession.is_some() {
+        return Err("`ramp` and the hand-over of whole live sets exclude each other".into());
+    }
+    Ok(())
+}
+
+fn phases(list: &Value<'_>, roles: &[Role]) -> Read<Vec<Phase>> {
+    let tables = list.list()?;
+    if tables.len() > 4096 {
+        return Err(list.expected("at most 4096 phases"));
+    }
+    let mut phases = Vec::new();
+    for value in &tables {
+        let phase = Phase::read(value)?;
+        for change in &phase.changes {
+            let found = roles
+                .iter()
+                .filter(|role| change.role.as_ref().is_none_or(|name| *name == role.name))
+                .flat_map(|role| &role.groups)
+                .any(|group| group.name == change.group);
+            if !found {
+                return Err(value.fault(format_args!(
+                    "phase '{}': a change names the group '{}', which no role has",
+                    phase.name, change.group
+                )));
+            }
+        }
+        phases.push(phase);
+    }
+    Ok(phases)
+}
+
+impl Expect {
+    fn read(value: &Value<'_>) -> Read<Self> {
+        let mut table = value.table("expect")?;
+        let calls = table.need("calls")?.whole(0..=1 << 62)?;
+        let checksum = table.need("checksum")?;
+        let expect = Self {
+            calls,
+            checksum: u64::from_str_radix(checksum.text()?, 16)
+                .map_err(|_| checksum.expected("16 hexadecimal digits in quotes"))?,
+        };
+        table.finish()?;
+        Ok(expect)
+    }
+}

@@ -1,0 +1,306 @@
+//! The blocks that a thread keeps alive, arranged so that its lifetime's victim is found in constant time.
+
+mod bag;
+mod block;
+mod nurseries;
+mod wheel;
+
+use super::definition::{BatchOrder, Dies, DropOrder, Lifetime};
+use super::sampler::{Sampler, below, threshold};
+use bag::{Bag, PLACES, Pick};
+pub use block::Block;
+use nurseries::Nurseries;
+use rand_pcg::Pcg64;
+use rand_pcg::rand_core::Rng;
+use std::collections::VecDeque;
+use wheel::Wheel;
+
+/// A thread's live blocks of one group.
+#[derive(Debug)]
+pub struct LiveSet {
+    shape: Shape,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+enum Shape {
+    Bag(Bag),
+    /// By age, oldest first.
+    Line {
+        blocks: VecDeque<Block>,
+        youngest: bool,
+    },
+    Bimodal {
+        short: VecDeque<Block>,
+        long: Bag,
+        short_share: u64,
+        short_live: u64,
+    },
+    Nurseries(Nurseries),
+    Wheel {
+        wheel: Wheel,
+        ages: Sampler,
+        /// Factor on ages, 2^32 for 1.
+        scale: u128,
+    },
+}
+
+impl LiveSet {
+    /// An empty set that is to hold `live` blocks. `scale` is a factor on drawn ages, from which the number of live blocks
+    /// follows.
+    pub fn new(lifetime: &Lifetime, live: u64, scale: f64) -> Self {
+        let line = |youngest| Shape::Line {
+            blocks: VecDeque::new(),
+            youngest,
+        };
+        let shape = match lifetime {
+            Lifetime::Random | Lifetime::Exponential => Shape::Bag(Bag::new(Pick::Even)),
+            Lifetime::Fifo | Lifetime::Phase => line(false),
+            Lifetime::Lifo => line(true),
+            Lifetime::Batch { order } => match order {
+                BatchOrder::Random => Shape::Bag(Bag::new(Pick::Even)),
+                BatchOrder::Fifo => line(false),
+                BatchOrder::Lifo => line(true),
+            },
+            Lifetime::Bimodal {
+                short_share,
+                short_live,
+            } => Shape::Bimodal {
+                short: VecDeque::new(),
+                long: Bag::new(Pick::Even),
+                short_share: threshold(*short_share),
+                short_live: *short_live,
+            },
+            Lifetime::Generational {
+                nursery,
+                survive,
+                generations,
+            } => Shape::Nurseries(Nurseries::new(*generations, *nursery, threshold(*survive))),
+            Lifetime::BySize { dies, tries } => Shape::Bag(Bag::new(Pick::Extreme {
+                largest: *dies == Dies::Large,
+                tries: *tries,
+            })),
+            Lifetime::Zipf { exponent } => {
+                Shape::Bag(Bag::new(Pick::Places(places(*exponent, live))))
+            }
+            Lifetime::Drawn { allocations } => Shape::Wheel {
+                wheel: Wheel::new(),
+                ages: Sampler::new(allocations),
+                scale: u128::from(threshold(scale)),
+            },
+        };
+        Self { shape, bytes: 0 }
+    }
+
+    #[inline]
+    pub fn len(&self) -> usize {
+        match &self.shape {
+            Shape::Bag(bag) => bag.len(),
+            Shape::Line { blocks, .. } => blocks.len(),
+            Shape::Bimodal { short, long, .. } => short.len() + long.len(),
+            Shape::Nurseries(nurseries) => nurseries.len(),
+            Shape::Wheel { wheel, .. } => wheel.len(),
+        }
+    }
+
+    /// Sum of the sizes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// A block that was looked at has another size now.
+    pub fn resized(&mut self, from: u32, to: u32) {
+        self.bytes = self.bytes - u64::from(from) + u64::from(to);
+    }
+
+    #[inline]
+    pub fn put(&mut self, block: Block, random: &mut Pcg64) {
+        self.bytes += u64::from(block.size);
+        match &mut self.shape {
+            Shape::Bag(bag) => bag.put(block),
+            Shape::Line { blocks, .. } => blocks.push_back(block),
+            Shape::Bimodal {
+                short,
+                long,
+                short_share,
+                ..
+            } => {
+                if random.next_u64() >> 32 < *short_share {
+                    short.push_back(block);
+                } else {
+                    long.put(block);
+                }
+            }
+            Shape::Nurseries(nurseries) => nurseries.put(block),
+            Shape::Wheel { wheel, ages, scale } => {
+                let age = (u128::from(ages.draw(random)) * *scale) >> 32;
+                wheel.put(block, age.min(1 << 31) as u32);
+            }
+        }
+    }
+
+    /// The block that dies when one must, by the lifetime's rule.
+    #[inline]
+    pub fn take_victim(&mut self, random: &mut Pcg64) -> Option<Block> {
+        let block = match &mut self.shape {
+            Shape::Bag(bag) => bag.take(random),
+            Shape::Line { blocks, youngest } => {
+                if *youngest {
+                    blocks.pop_back()
+                } else {
+                    blocks.pop_front()
+                }
+            }
+            Shape::Bimodal {
+                short,
+                long,
+                short_live,
+                ..
+            } => {
+                if short.len() as u64 > *short_live || long.len() == 0 {
+                    short.pop_front()
+                } else {
+                    long.take(random)
+                }
+            }
+            Shape::Nurseries(nurseries) => nurseries.take_surplus(0, random),
+            Shape::Wheel { wheel, .. } => wheel.take_due(),
+        };
+        self.left(block)
+    }
+
+    /// The block that has to die now whether or not one must (`generational`, `drawn`); `live` bounds the old ones.
+    #[inline]
+    pub fn take_surplus(&mut self, live: u64, random: &mut Pcg64) -> Option<Block> {
+        let block = match &mut self.shape {
+            Shape::Nurseries(nurseries) => nurseries.take_surplus(live, random),
+            Shape::Wheel { wheel, .. } => wheel.take_due(),
+            _ => None,
+        };
+        self.left(block)
+    }
+
+    #[inline]
+    fn left(&mut self, block: Option<Block>) -> Option<Block> {
+        self.bytes -= block.map_or(0, |block| u64::from(block.size));
+        block
+    }
+
+    /// Any block, left where it is; `None` may also mean that the look found nothing.
+    #[inline]
+    pub fn peek(&mut self, random: &mut Pcg64) -> Option<&mut Block> {
+        match &mut self.shape {
+            Shape::Bag(bag) => bag.peek(random),
+            Shape::Line { blocks, .. } => {
+                let place = below(random.next_u64(), blocks.len() as u64) as usize;
+                blocks.get_mut(place)
+            }
+            Shape::Bimodal { short, long, .. } => {
+                if long.len() > 0 {
+                    long.peek(random)
+                } else {
+                    short.back_mut()
+                }
+            }
+            Shape::Nurseries(nurseries) => nurseries.peek(random),
+            Shape::Wheel { wheel, .. } => wheel.peek(random),
+        }
+    }
+
+    /// Takes a share of the blocks out, in the order in which they are to be freed.
+    pub fn extract(&mut self, share: f64, order: DropOrder, random: &mut Pcg64) -> Vec<Block> {
+        let all = self.drain();
+        let count = (all.len() as f64 * share) as usize;
+        let chosen = choose(all.len(), count, order, random);
+        let mut taken = Vec::with_capacity(count);
+        for ((block, age), gone) in all.into_iter().zip(chosen) {
+            if gone {
+                taken.push(block);
+                continue;
+            }
+            self.bytes += u64::from(block.size);
+            match &mut self.shape {
+                Shape::Bag(bag) => bag.put(block),
+                Shape::Line { blocks, .. } => blocks.push_back(block),
+                Shape::Bimodal { long, .. } => long.put(block),
+                Shape::Nurseries(nurseries) => nurseries.put(block),
+                Shape::Wheel { wheel, .. } => wheel.restore(block, age),
+            }
+        }
+        match order {
+            DropOrder::Youngest => taken.reverse(),
+            DropOrder::Random => shuffle(&mut taken, random),
+            DropOrder::Oldest | DropOrder::Alternate => {}
+        }
+        taken
+    }
+
+    /// All blocks, by age where the set knows it, with the allocations that they have left where they know it.
+    fn drain(&mut self) -> Vec<(Block, u32)> {
+        self.bytes = 0;
+        match &mut self.shape {
+            Shape::Bag(bag) => bag.drain().map(|block| (block, 0)).collect(),
+            Shape::Line { blocks, .. } => blocks.drain(..).map(|block| (block, 0)).collect(),
+            Shape::Bimodal { short, long, .. } => {
+                let long = long.drain();
+                long.chain(short.drain(..))
+                    .map(|block| (block, 0))
+                    .collect()
+            }
+            Shape::Nurseries(nurseries) => {
+                let all = nurseries.drain();
+                all.into_iter().map(|block| (block, 0)).collect()
+            }
+            Shape::Wheel { wheel, .. } => wheel.drain(),
+        }
+    }
+}
+
+/// Places of a live set by Zipf's law: quantiles of the rank, scaled to [`PLACES`].
+fn places(exponent: f64, live: u64) -> Sampler {
+    const STEPS: usize = 4096;
+    let ranks = live.clamp(1, 1 << 16) as usize;
+    let weights = super::sampler::zipf(ranks, exponent);
+    let sum: f64 = weights.iter().sum();
+    let mut table = Vec::with_capacity(STEPS + 1);
+    let (mut rank, mut below_rank) = (0, 0.0);
+    for step in 0..=STEPS {
+        let wanted = sum * step as f64 / STEPS as f64;
+        while rank + 1 < ranks && below_rank + weights[rank] < wanted {
+            below_rank += weights[rank];
+            rank += 1;
+        }
+        let part = ((wanted - below_rank) / weights[rank]).clamp(0.0, 1.0);
+        let place = (rank as f64 + part) / ranks as f64 * f64::from(PLACES - 1);
+        table.push(place as u32);
+    }
+    Sampler::Quantiles(table)
+}
+
+/// Which of `all` blocks (by age) go.
+fn choose(all: usize, count: usize, order: DropOrder, random: &mut Pcg64) -> Vec<bool> {
+    let mut left = count as u64;
+    (0..all)
+        .map(|place| match order {
+            DropOrder::Oldest => place < count,
+            DropOrder::Youngest => place >= all - count,
+            // As a line of slope count/all is drawn on a raster.
+            DropOrder::Alternate => (place + 1) * count / all > place * count / all,
+            DropOrder::Random => {
+                let gone = below(random.next_u64(), (all - place) as u64) < left;
+                left -= u64::from(gone);
+                gone
+            }
+        })
+        .collect()
+}
+
+fn shuffle(blocks: &mut [Block], random: &mut Pcg64) {
+    for last in (1..blocks.len()).rev() {
+        let other = below(random.next_u64(), last as u64 + 1) as usize;
+        blocks.swap(last, other);
+    }
+}
+
+#[cfg(test)]
+mod tests;

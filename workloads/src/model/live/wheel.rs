@@ -1,0 +1,199 @@
+//! Blocks that know when they die: a hierarchical timing wheel.
+//!
+//! Time counts allocations. Level n has 64 slots of 64^n ticks; when a slot of a level begins, its blocks move down. A block
+//! moves at most once for each level, whatever its age.
+
+use super::Block;
+use crate::model::sampler::below;
+use rand_pcg::Pcg64;
+use rand_pcg::rand_core::Rng;
+use std::collections::VecDeque;
+
+const BITS: u32 = 6;
+const SLOTS: usize = 1 << BITS;
+/// 64^6 = 2^36 ticks, more than the largest age.
+const LEVELS: usize = 6;
+/// Places that a random look tries before it finds nothing.
+const LOOKS: u32 = 8;
+
+/// Where a block lies and when it dies.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    death: u64,
+    place: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Wheel {
+    now: u64,
+    slots: Vec<Vec<Entry>>,
+    /// Blocks by place; `None` where one has died.
+    blocks: Vec<Option<Block>>,
+    free: Vec<u32>,
+    /// Those whose time has come.
+    due: VecDeque<u32>,
+    count: usize,
+}
+
+impl Wheel {
+    pub fn new() -> Self {
+        Self {
+            now: 0,
+            slots: vec![Vec::new(); SLOTS * LEVELS],
+            blocks: Vec::new(),
+            free: Vec::new(),
+            due: VecDeque::new(),
+            count: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// One tick passes, and a block begins to live for `age` ticks (≥ 1).
+    #[inline]
+    pub fn put(&mut self, block: Block, age: u32) {
+        self.tick();
+        self.restore(block, age);
+    }
+
+    /// As [`Wheel::put`], but no time passes.
+    pub fn restore(&mut self, block: Block, age: u32) {
+        self.count += 1;
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.blocks[place as usize] = Some(block);
+                place
+            }
+            None => {
+                self.blocks.push(Some(block));
+                self.blocks.len() as u32 - 1
+            }
+        };
+        let death = self.now + u64::from(age.max(1));
+        self.file(Entry { death, place });
+    }
+
+    /// The block whose time came first, if any has.
+    #[inline]
+    pub fn take_due(&mut self) -> Option<Block> {
+        let place = self.due.pop_front()?;
+        self.count -= 1;
+        self.free.push(place);
+        self.blocks[place as usize].take()
+    }
+
+    /// Any block; now and then none although there are some.
+    pub fn peek(&mut self, random: &mut Pcg64) -> Option<&mut Block> {
+        for _ in 0..LOOKS {
+            let place = below(random.next_u64(), self.blocks.len() as u64) as usize;
+            if self.blocks.get(place)?.is_some() {
+                return self.blocks[place].as_mut();
+            }
+        }
+        None
+    }
+
+    /// All blocks with the ticks that they would have lived on, those nearest to death first.
+    pub fn drain(&mut self) -> Vec<(Block, u32)> {
+        let mut entries: Vec<Entry> = self.slots.iter_mut().flat_map(std::mem::take).collect();
+        entries.sort_by_key(|entry| (entry.death, entry.place));
+        let due = std::mem::take(&mut self.due);
+        let due = due.into_iter().map(|place| Entry {
+            death: self.now,
+            place,
+        });
+        let all = due
+            .chain(entries)
+            .filter_map(|entry| {
+                let block = self.blocks[entry.place as usize]?;
+                Some((block, (entry.death - self.now) as u32))
+            })
+            .collect();
+        self.blocks.clear();
+        self.free.clear();
+        self.count = 0;
+        all
+    }
+
+    #[inline]
+    fn file(&mut self, entry: Entry) {
+        // The highest group of bits in which death differs from now names the level.
+        let differ = entry.death ^ self.now;
+        let level = (63 - (differ | 1).leading_zeros()) / BITS;
+        let slot = (entry.death >> (level * BITS)) as usize % SLOTS;
+        self.slots[level as usize * SLOTS + slot].push(entry);
+    }
+
+    #[inline]
+    fn tick(&mut self) {
+        self.now += 1;
+        if self.now.is_multiple_of(SLOTS as u64) {
+            self.turn();
+        }
+        let slot = &mut self.slots[self.now as usize % SLOTS];
+        self.due.extend(slot.drain(..).map(|entry| entry.place));
+    }
+
+    /// Slots that begin now move down, the widest first.
+    #[cold]
+    fn turn(&mut self) {
+        let level_of = (self.now.trailing_zeros() / BITS).min(LEVELS as u32 - 1);
+        for level in (1..=level_of).rev() {
+            let slot = (self.now >> (level * BITS)) as usize % SLOTS;
+            let mut entries = std::mem::take(&mut self.slots[level as usize * SLOTS + slot]);
+            for entry in entries.drain(..) {
+                self.file(entry);
+            }
+            self.slots[level as usize * SLOTS + slot] = entries;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(slot: u32) -> Block {
+        Block {
+            slot,
+            size: 1,
+            target: 1,
+            born: 0,
+            generation: 0,
+            align_log2: 0,
+            shared: false,
+        }
+    }
+
+    #[test]
+    fn each_dies_exactly_at_its_age() {
+        let mut random = Pcg64::new(3, 4);
+        let mut wheel = Wheel::new();
+        let mut deaths = std::collections::HashMap::new();
+        for now in 1..300_000u64 {
+            let age = match below(random.next_u64(), 4) {
+                0 => 1,
+                1 => 1 + below(random.next_u64(), 100) as u32,
+                2 => 1 + below(random.next_u64(), 5_000) as u32,
+                _ => 1 + below(random.next_u64(), 280_000) as u32,
+            };
+            let number = now as u32;
+            wheel.put(block(number), age);
+            deaths.insert(number, now + u64::from(age));
+            while let Some(dead) = wheel.take_due() {
+                assert_eq!(deaths.remove(&dead.slot), Some(now));
+            }
+            assert_eq!(wheel.len(), deaths.len());
+        }
+        let left = wheel.drain();
+        assert_eq!((left.len(), wheel.len()), (deaths.len(), 0));
+        assert!(left.is_sorted_by_key(|(_, rest)| *rest));
+        assert!(
+            left.iter()
+                .all(|(block, rest)| deaths[&block.slot] == 299_999 + u64::from(*rest))
+        );
+    }
+}

@@ -1,0 +1,368 @@
+//! A definition and its parameters as tables: everything that needs floating point happens here, once.
+
+use super::ModelParams;
+use super::alias::Alias;
+use super::definition::{
+    Definition, DropOrder, Group, GrowBy, HandOver, Lifetime, Role, Succession,
+};
+use super::sampler::{Sampler, threshold};
+use super::threads;
+use crate::error::WorkloadError;
+
+/// Calls of a thread's life at least: a smaller scale would make scripts of nothing but thread starts.
+const SHORTEST_LIFE: u64 = 64;
+
+/// Everything that playing a model needs.
+#[derive(Debug)]
+pub struct Plan {
+    pub roles: Vec<RolePlan>,
+    /// Role of each thread that exists from the beginning.
+    pub threads: Vec<usize>,
+    pub phases: Vec<PhasePlan>,
+    pub rounds: u32,
+    pub calls: u64,
+    pub seed: u64,
+    pub scale: f64,
+    /// No thread ever touches another one's blocks or waits for it.
+    pub separate: bool,
+}
+
+/// A role with its tables.
+#[derive(Debug)]
+pub struct RolePlan {
+    pub groups: Vec<GroupPlan>,
+    pub burst: u64,
+    /// Share of the calls over which its threads start.
+    pub ramp: f64,
+    /// Calls between pauses, and their length in nanoseconds.
+    pub pause: Option<(u64, u64)>,
+    /// Calls between hand-overs of whole live sets; `u64::MAX`: never.
+    pub every: u64,
+    pub succession: Option<Succession>,
+    /// Received blocks that a thread keeps before it frees the oldest.
+    pub hold: usize,
+}
+
+/// A group with its tables.
+#[derive(Debug)]
+pub struct GroupPlan {
+    /// Blocks or bytes that are alive at a live factor of 1.
+    pub live: u64,
+    pub in_bytes: bool,
+    /// Calls in a row when a thread turns to it.
+    pub run: u32,
+    /// The group's own sizes, then those of phases. Empty: it never allocates.
+    pub sizes: Vec<Sampler>,
+    pub lifetime: Lifetime,
+    pub calloc: u64,
+    pub aligned: u64,
+    pub align_log2: Vec<u8>,
+    pub grow: Option<GrowPlan>,
+    pub resize: u64,
+    pub hand: Hand,
+    /// All its blocks may go to other threads.
+    pub ring: bool,
+}
+
+/// How blocks grow.
+#[derive(Clone, Copy, Debug)]
+pub struct GrowPlan {
+    pub start: u32,
+    pub factor: f64,
+    pub step: u32,
+    pub copy: bool,
+}
+
+/// How blocks come to other threads.
+#[derive(Debug)]
+pub enum Hand {
+    Keep,
+    Queue {
+        role: usize,
+        depth: usize,
+        share: u64,
+        batch: usize,
+    },
+    Random {
+        share: u64,
+    },
+    Exchange {
+        share: u64,
+        /// Number of the table.
+        table: usize,
+        places: u64,
+    },
+}
+
+/// A phase with its tables.
+#[derive(Debug)]
+pub struct PhasePlan {
+    pub share: f64,
+    pub ramp: bool,
+    pub name: Option<String>,
+    /// For each role, for each of its groups.
+    pub groups: Vec<Vec<GroupPhase>>,
+    /// For each role: which group comes next.
+    pub pick: Vec<Alias>,
+}
+
+/// What a phase means for a group.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupPhase {
+    pub drop: f64,
+    pub order: DropOrder,
+    pub factor: f64,
+    /// Index into the group's sizes.
+    pub sampler: usize,
+}
+
+impl Plan {
+    /// Checks the parameters and builds the tables.
+    pub fn new(definition: &Definition, params: &ModelParams) -> Result<Self, WorkloadError> {
+        let scale = params.scale;
+        if !(scale > 0.0 && scale <= 1e6) {
+            return Err(WorkloadError::Parameters(format!(
+                "scale {scale} is not possible: give a number above 0, at most 1000000"
+            )));
+        }
+        let threads = threads::assign(definition, params.threads)?;
+        let mut tables = 0;
+        let mut roles: Vec<RolePlan> = definition
+            .roles
+            .iter()
+            .map(|role| role_plan(definition, role, scale, &mut tables))
+            .collect();
+        for role in &definition.roles {
+            for group in &role.groups {
+                if let Some(HandOver::Queue { to, hold, .. }) = &group.hand_over
+                    && let Some(receiver) = position(definition, to)
+                {
+                    let held = &mut roles[receiver].hold;
+                    *held = (*held).max(*hold as usize);
+                }
+            }
+        }
+        let phases = phases(definition, &mut roles);
+        let separate = roles.iter().all(|role| {
+            role.succession.is_none()
+                && role.ramp == 0.0
+                && role
+                    .groups
+                    .iter()
+                    .all(|group| matches!(group.hand, Hand::Keep))
+        });
+        Ok(Self {
+            roles,
+            threads,
+            phases,
+            rounds: definition.rounds,
+            calls: scaled(definition.ops, scale),
+            seed: params.seed,
+            scale,
+            separate,
+        })
+    }
+
+    /// Calls of the whole model when a phase ends.
+    pub fn end_of(&self, round: u32, phase: usize) -> u64 {
+        let sum: f64 = self.phases.iter().map(|phase| phase.share).sum();
+        let within: f64 = self.phases[..=phase].iter().map(|phase| phase.share).sum();
+        if round + 1 == self.rounds && phase + 1 == self.phases.len() {
+            return self.calls;
+        }
+        let done = f64::from(round) + within / sum;
+        (self.calls as f64 * (done / f64::from(self.rounds))) as u64
+    }
+}
+
+fn scaled(value: u64, scale: f64) -> u64 {
+    ((value as f64 * scale) as u64).max(1)
+}
+
+fn position(definition: &Definition, name: &str) -> Option<usize> {
+    definition.roles.iter().position(|role| role.name == name)
+}
+
+fn role_plan(definition: &Definition, role: &Role, scale: f64, tables: &mut usize) -> RolePlan {
+    let ring = matches!(role.succession, Some(Succession::Ring { .. }));
+    RolePlan {
+        groups: role
+            .groups
+            .iter()
+            .map(|group| group_plan(definition, group, scale, ring, tables))
+            .collect(),
+        burst: u64::from(role.burst),
+        ramp: role.ramp,
+        pause: role
+            .pause
+            .map(|pause| (pause.every, u64::from(pause.ms) * 1_000_000)),
+        every: match role.succession {
+            Some(Succession::Ring { every } | Succession::Respawn { every, .. }) => {
+                scaled(every, scale).max(SHORTEST_LIFE)
+            }
+            None => u64::MAX,
+        },
+        succession: role.succession,
+        hold: 0,
+    }
+}
+
+fn group_plan(
+    definition: &Definition,
+    group: &Group,
+    scale: f64,
+    ring: bool,
+    tables: &mut usize,
+) -> GroupPlan {
+    let in_bytes = group.live_bytes > 0;
+    let live = if in_bytes {
+        group.live_bytes
+    } else {
+        group.live
+    };
+    let aligned = group.aligned.as_ref();
+    GroupPlan {
+        live: if live == 0 { 0 } else { scaled(live, scale) },
+        in_bytes,
+        run: group.run,
+        sizes: group.size.iter().map(Sampler::new).collect(),
+        lifetime: scaled_lifetime(&group.lifetime, scale),
+        calloc: threshold(group.calloc),
+        aligned: threshold(aligned.map_or(0.0, |aligned| aligned.share)),
+        align_log2: aligned
+            .map(|aligned| aligned.to.iter().map(|to| to.ilog2() as u8).collect())
+            .unwrap_or_default(),
+        grow: group.grow.as_ref().map(|grow| GrowPlan {
+            start: grow.start,
+            factor: grow.factor,
+            step: grow.step,
+            copy: grow.by == GrowBy::Copy,
+        }),
+        resize: threshold(group.resize),
+        hand: match &group.hand_over {
+            None => Hand::Keep,
+            Some(HandOver::Queue {
+                to,
+                depth,
+                share,
+                batch,
+                ..
+            }) => Hand::Queue {
+                // Reading has checked the name.
+                role: position(definition, to).unwrap_or(0),
+                depth: *depth as usize,
+                share: threshold(*share),
+                batch: *batch as usize,
+            },
+            Some(HandOver::Random { share }) => Hand::Random {
+                share: threshold(*share),
+            },
+            Some(HandOver::Exchange { share, places }) => {
+                *tables += 1;
+                Hand::Exchange {
+                    share: threshold(*share),
+                    table: *tables - 1,
+                    places: *places,
+                }
+            }
+        },
+        ring,
+    }
+}
+
+/// Live sets inside a lifetime scale as `live` does.
+fn scaled_lifetime(lifetime: &Lifetime, scale: f64) -> Lifetime {
+    match lifetime {
+        Lifetime::Generational {
+            nursery,
+            survive,
+            generations,
+        } => Lifetime::Generational {
+            nursery: scaled(*nursery, scale),
+            survive: *survive,
+            generations: *generations,
+        },
+        other => other.clone(),
+    }
+}
+
+/// Phases with what they mean for each group; adds their sizes to the groups.
+fn phases(definition: &Definition, roles: &mut [RolePlan]) -> Vec<PhasePlan> {
+    let own = GroupPhase {
+        drop: 0.0,
+        order: DropOrder::Random,
+        factor: 1.0,
+        sampler: 0,
+    };
+    if definition.phases.is_empty() {
+        return vec![PhasePlan {
+            share: 1.0,
+            ramp: false,
+            name: None,
+            groups: roles
+                .iter()
+                .map(|role| vec![own; role.groups.len()])
+                .collect(),
+            pick: definition
+                .roles
+                .iter()
+                .map(|role| pick(role, |group| group.weight))
+                .collect(),
+        }];
+    }
+    let mut plans = Vec::new();
+    for phase in &definition.phases {
+        let mut groups = Vec::new();
+        let mut picks = Vec::new();
+        for (role, plan) in definition.roles.iter().zip(&mut *roles) {
+            let mut weights = Vec::new();
+            let mut of_role = Vec::new();
+            for (group, tables) in role.groups.iter().zip(&mut plan.groups) {
+                let mut change = phase.all.clone();
+                for particular in &phase.changes {
+                    let meant = particular.group == group.name
+                        && particular
+                            .role
+                            .as_ref()
+                            .is_none_or(|name| *name == role.name);
+                    if meant {
+                        change = change.but(&particular.change);
+                    }
+                }
+                let sampler = match &change.size {
+                    Some(size) if group.size.is_some() => {
+                        tables.sizes.push(Sampler::new(size));
+                        tables.sizes.len() - 1
+                    }
+                    _ => 0,
+                };
+                weights.push(change.weight.unwrap_or(group.weight));
+                of_role.push(GroupPhase {
+                    drop: change.drop.unwrap_or(0.0),
+                    order: change.drop_order.unwrap_or_default(),
+                    factor: change.live_factor.unwrap_or(1.0),
+                    sampler,
+                });
+            }
+            let mut next = weights.into_iter();
+            picks.push(pick(role, |_| next.next().unwrap_or(0.0)));
+            groups.push(of_role);
+        }
+        plans.push(PhasePlan {
+            share: phase.share,
+            ramp: phase.ramp,
+            name: Some(phase.name.clone()),
+            groups,
+            pick: picks,
+        });
+    }
+    plans
+}
+
+fn pick(role: &Role, weight: impl FnMut(&Group) -> f64) -> Alias {
+    let mut weights: Vec<f64> = role.groups.iter().map(weight).collect();
+    if weights.iter().sum::<f64>() <= 0.0 {
+        weights.fill(1.0);
+    }
+    Alias::new(&weights)
+}

@@ -1,0 +1,297 @@
+//! One thread of a model: its random numbers, its blocks, its ops.
+
+use super::commons::Commons;
+use super::tally::Tally;
+use crate::model::definition::{DropOrder, Lifetime};
+use crate::model::live::{Block, LiveSet};
+use crate::model::plan::{PhasePlan, Plan, RolePlan};
+use crate::model::sampler::below;
+use heaplab_script::{FLAG_INHERITED, FLAG_SHARED, Op, OpKind};
+use rand_pcg::Pcg64;
+use rand_pcg::rand_core::Rng;
+use std::collections::VecDeque;
+
+/// One thread of a model. When it is respawned, its successor goes on as the same actor under another number.
+#[derive(Debug)]
+pub struct Actor<'p> {
+    pub(super) plan: &'p RolePlan,
+    /// Its place among the threads that exist from the beginning.
+    pub index: usize,
+    /// Index of its role.
+    pub role: usize,
+    /// Its number in the script.
+    pub number: u32,
+    pub(super) random: Pcg64,
+    pub(super) groups: Vec<State>,
+    /// Blocks that are freed before anything else is done.
+    pub(super) dying: VecDeque<Block>,
+    pub(super) private: PrivateSlots,
+    /// Group that it is busy with, and for how many calls yet.
+    current: usize,
+    run_left: u32,
+    /// Calls since the last hand-over and the last pause.
+    pub since_hand_over: u64,
+    since_pause: u64,
+    /// It frees what it has and does nothing else, because it is about to end.
+    retiring: bool,
+    /// Ops that nobody has taken yet.
+    pub ops: Vec<Op>,
+    tally: Tally,
+}
+
+/// A group of a thread.
+#[derive(Debug)]
+pub struct State {
+    pub set: LiveSet,
+    /// Blocks that wait until a queue's batch is whole.
+    pub outbox: Vec<Block>,
+    /// Blocks or bytes that are to be alive.
+    pub target: u64,
+    /// Live factors at the beginning and at the end of the phase.
+    factors: (f64, f64),
+    pub sampler: usize,
+    /// The batch is being freed; the stack is being unwound.
+    pub draining: bool,
+}
+
+/// Private slots of a thread, recycled last-in-first-out.
+#[derive(Debug, Default)]
+pub struct PrivateSlots {
+    free: Vec<u32>,
+    pub used: u32,
+}
+
+impl PrivateSlots {
+    #[inline]
+    pub fn take(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.used += 1;
+            self.used - 1
+        })
+    }
+}
+
+/// One turn of a thread: its share of the global order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Turn {
+    /// Ops, calls or not.
+    pub ops: u32,
+    /// Calls of the malloc family.
+    pub calls: u64,
+    /// What they did to what is alive.
+    pub tally: Tally,
+}
+
+impl<'p> Actor<'p> {
+    pub fn new(plan: &'p Plan, index: usize) -> Self {
+        let role = plan.threads[index];
+        let groups = &plan.roles[role].groups;
+        Self {
+            plan: &plan.roles[role],
+            index,
+            role,
+            number: index as u32,
+            random: stream(plan.seed, index as u64 + 1),
+            groups: groups
+                .iter()
+                .map(|group| State {
+                    set: LiveSet::new(&group.lifetime, group.live, plan.scale),
+                    outbox: Vec::new(),
+                    target: group.live,
+                    factors: (0.0, 0.0),
+                    sampler: 0,
+                    draining: false,
+                })
+                .collect(),
+            dying: VecDeque::new(),
+            private: PrivateSlots::default(),
+            current: 0,
+            run_left: 0,
+            since_hand_over: 0,
+            since_pause: 0,
+            retiring: false,
+            ops: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Private slots that it has used.
+    pub fn private_slots(&self) -> u32 {
+        self.private.used
+    }
+
+    /// A phase begins: sizes and factors change, and some blocks are to be freed first.
+    pub fn begin_phase(&mut self, phase: &PhasePlan) {
+        for (state, change) in self.groups.iter_mut().zip(&phase.groups[self.role]) {
+            let before = if phase.ramp {
+                state.factors.1
+            } else {
+                change.factor
+            };
+            state.factors = (before, change.factor);
+            state.sampler = change.sampler;
+            if change.drop > 0.0 {
+                let gone = state
+                    .set
+                    .extract(change.drop, change.order, &mut self.random);
+                self.dying.extend(gone);
+            }
+        }
+        self.run_left = 0;
+    }
+
+    /// Begins to free all blocks, if it has not begun; true when all are gone.
+    pub fn retire(&mut self) -> bool {
+        if !self.retiring {
+            self.retiring = true;
+            for state in &mut self.groups {
+                let all = state.set.extract(1.0, DropOrder::Oldest, &mut self.random);
+                self.dying.extend(all);
+            }
+        }
+        self.dying.is_empty()
+    }
+
+    /// Goes on as its own successor.
+    pub fn reborn(&mut self, number: u32) {
+        self.number = number;
+        self.since_hand_over = 0;
+        self.retiring = false;
+    }
+
+    /// Takes the live sets of another thread of the role and gives it its own.
+    pub fn swap_sets(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.groups, &mut other.groups);
+    }
+
+    /// Makes up to `limit` calls in a row; `progress` is the part of the phase that lies behind.
+    pub fn turn(
+        &mut self,
+        phase: &PhasePlan,
+        progress: f64,
+        limit: u64,
+        mut commons: Option<&mut Commons>,
+    ) -> Turn {
+        for (state, plan) in self.groups.iter_mut().zip(&self.plan.groups) {
+            let (from, to) = state.factors;
+            let factor = from + (to - from) * progress;
+            state.target = (plan.live as f64 * factor) as u64;
+        }
+        let before = self.ops.len();
+        self.tally = Tally::default();
+        let burst = self.plan.burst;
+        let length = (burst / 2 + below(self.random.next_u64(), burst + 1)).clamp(1, limit.max(1));
+        let mut calls = 0;
+        while calls < length && self.step(phase, commons.as_deref_mut()) {
+            calls += 1;
+        }
+        self.since_hand_over += calls;
+        self.since_pause += calls;
+        if let Some((every, ns)) = self.plan.pause
+            && self.since_pause >= every
+        {
+            self.since_pause = 0;
+            self.ops.push(Op::new(OpKind::Idle, 0, 0, 0, ns, 0));
+        }
+        Turn {
+            ops: (self.ops.len() - before) as u32,
+            calls,
+            tally: self.tally,
+        }
+    }
+
+    /// One call; false when there is nothing to do now.
+    #[inline]
+    fn step(&mut self, phase: &PhasePlan, mut commons: Option<&mut Commons>) -> bool {
+        if let Some(block) = self.dying.pop_front() {
+            self.free(block, commons);
+            return true;
+        }
+        if let Some(commons) = &mut commons
+            && commons.inboxes[self.index].len() > self.plan.hold
+            && let Some(block) = commons.inboxes[self.index].pop_front()
+        {
+            self.free(block, Some(commons));
+            return true;
+        }
+        if self.retiring {
+            return false;
+        }
+        if self.groups.len() == 1 {
+            return self.step_group(0, commons);
+        }
+        let state = &self.groups[self.current];
+        let batch = matches!(
+            self.plan.groups[self.current].lifetime,
+            Lifetime::Batch { .. }
+        );
+        if batch && state.draining && state.set.len() > 0 {
+            return self.step_group(self.current, commons);
+        }
+        if self.run_left == 0 {
+            self.current = phase.pick[self.role].draw(self.random.next_u64());
+            self.run_left = self.plan.groups[self.current].run;
+        }
+        self.run_left -= 1;
+        if self.step_group(self.current, commons.as_deref_mut()) {
+            return true;
+        }
+        // This one has nothing to do: any other that has.
+        self.run_left = 0;
+        (1..self.groups.len()).any(|step| {
+            let other = (self.current + step) % self.groups.len();
+            self.step_group(other, commons.as_deref_mut())
+        })
+    }
+
+    /// Frees a block in this thread.
+    #[inline]
+    pub(super) fn free(&mut self, block: Block, commons: Option<&mut Commons>) {
+        let op = Op::new(
+            OpKind::Free,
+            flags(&block, self.number),
+            block.generation,
+            block.slot,
+            u64::from(block.size),
+            block.align_log2,
+        );
+        match commons {
+            Some(commons) if block.shared => {
+                let next = block.generation.wrapping_add(1);
+                commons.shared.give_back(block.slot, next);
+            }
+            _ => self.private.free.push(block.slot),
+        }
+        self.call(op, -i64::from(block.size), -1);
+    }
+
+    /// Makes a call.
+    #[inline]
+    pub(super) fn call(&mut self, op: Op, bytes: i64, blocks: i64) {
+        self.ops.push(op);
+        self.tally.add(bytes, blocks);
+    }
+}
+
+/// Flags of an op on a block in `thread`.
+#[inline]
+pub(super) fn flags(block: &Block, thread: u32) -> u8 {
+    if block.shared {
+        FLAG_SHARED
+    } else if block.born != thread {
+        FLAG_INHERITED
+    } else {
+        0
+    }
+}
+
+/// Independent random numbers for each thread (1, 2 …) and for the order (0).
+pub fn stream(seed: u64, number: u64) -> Pcg64 {
+    // Odd constants spread small seeds and numbers over the state and over the stream.
+    let spread = |value: u64, by: u128| u128::from(value).wrapping_mul(by);
+    Pcg64::new(
+        spread(seed, 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835),
+        spread(number, 0xd1b5_4a32_d192_ed03_8cb9_2ba7_2f3d_8dd7)
+            ^ 0xa02b_dbf7_bb3c_0a7a_c28f_a16a_64ab_f96d,
+    )
+}

@@ -1,0 +1,301 @@
+//! What a thread does with one of its groups.
+
+use super::actor::{Actor, State};
+use super::commons::Commons;
+use crate::model::definition::Lifetime;
+use crate::model::live::Block;
+use crate::model::plan::{GroupPlan, Hand};
+use crate::model::sampler::below;
+use heaplab_script::{Op, OpKind};
+use rand_pcg::rand_core::Rng;
+
+/// Blocks that wait for a remote free in one thread before others free their own instead.
+const INBOX: usize = 4096;
+
+impl Actor<'_> {
+    /// One call for a group; false when there is nothing to do for it now.
+    #[inline]
+    pub(super) fn step_group(&mut self, index: usize, commons: Option<&mut Commons>) -> bool {
+        let plan = &self.plan.groups[index];
+        if plan.sizes.is_empty() {
+            return false;
+        }
+        let state = &mut self.groups[index];
+        let level = match plan.in_bytes {
+            false => state.set.len() as u64,
+            true => state.set.bytes(),
+        };
+        let full = level >= state.target;
+        if plan.resize != 0 && level > 0 && self.random.next_u64() >> 32 < plan.resize {
+            return self.resize(index);
+        }
+        if let Some(grow) = plan.grow
+            && (full || grows_always(&plan.lifetime) && self.random.next_u64() >> 63 != 0)
+            && let Some(block) = state.set.peek(&mut self.random)
+            && block.size < block.target
+        {
+            let next = f64::from(block.size) * grow.factor + f64::from(grow.step);
+            let next = (next as u32).max(block.size + 1).min(block.target);
+            if grow.copy && !block.shared {
+                let old = *block;
+                block.slot = self.private.take();
+                block.size = next;
+                block.born = self.number;
+                let op = Op::new(
+                    OpKind::Malloc,
+                    0,
+                    0,
+                    block.slot,
+                    u64::from(next),
+                    block.align_log2,
+                );
+                let op = if block.align_log2 == 0 {
+                    op
+                } else {
+                    Op {
+                        kind: OpKind::AlignedAlloc as u8,
+                        ..op
+                    }
+                };
+                state.set.resized(old.size, next);
+                self.call(op, i64::from(next), 1);
+                self.dying.push_back(old);
+                return true;
+            }
+            let old = block.size;
+            let op = realloc(block, next, self.number);
+            state.set.resized(old, next);
+            self.call(op, i64::from(next) - i64::from(old), 0);
+            return true;
+        }
+        let state = &mut self.groups[index];
+        let victim = match plan.lifetime {
+            Lifetime::Drawn { .. } | Lifetime::Generational { .. } => {
+                let old = if plan.in_bytes {
+                    u64::MAX
+                } else {
+                    state.target
+                };
+                state.set.take_surplus(old, &mut self.random)
+            }
+            Lifetime::Phase => {
+                if full && plan.live > 0 {
+                    return false;
+                }
+                None
+            }
+            _ => match self.must_free(index, level, full) {
+                true if self.groups[index].set.len() == 0 => return false,
+                true => self.groups[index].set.take_victim(&mut self.random),
+                false => None,
+            },
+        };
+        match victim {
+            Some(block) => self.free_somewhere(index, block, commons),
+            None => self.allocate(index, commons),
+        }
+    }
+
+    /// Whether the next call is a free, for the lifetimes that know no other answer.
+    #[inline]
+    fn must_free(&mut self, index: usize, level: u64, full: bool) -> bool {
+        let plan = &self.plan.groups[index];
+        let State {
+            target, draining, ..
+        } = &mut self.groups[index];
+        match plan.lifetime {
+            Lifetime::Exponential => {
+                let word = self.random.next_u64();
+                below(word, level + (*target).max(1)) < level
+            }
+            Lifetime::Lifo => {
+                // The direction lasts eight calls on average; the ends turn it round.
+                if self.random.next_u64() >> 61 == 0 {
+                    *draining = !*draining;
+                }
+                *draining = full || *draining && level > 0;
+                *draining
+            }
+            Lifetime::Batch { .. } => {
+                *draining = full || *draining && level > 0;
+                *draining
+            }
+            _ => full && (level > 0 || plan.live > 0),
+        }
+    }
+
+    fn resize(&mut self, index: usize) -> bool {
+        let plan = &self.plan.groups[index];
+        let state = &mut self.groups[index];
+        let size = plan.sizes[state.sampler].draw(&mut self.random);
+        let Some(block) = state.set.peek(&mut self.random) else {
+            return false;
+        };
+        let old = block.size;
+        block.target = size;
+        // realloc to 0 would be a free.
+        let op = realloc(block, size.max(1), self.number);
+        let new = block.size;
+        state.set.resized(old, new);
+        self.call(op, i64::from(new) - i64::from(old), 0);
+        true
+    }
+
+    /// Frees a block here, or has another thread of the role do it.
+    #[inline]
+    fn free_somewhere(
+        &mut self,
+        index: usize,
+        block: Block,
+        commons: Option<&mut Commons>,
+    ) -> bool {
+        let plan = &self.plan.groups[index];
+        match commons {
+            Some(commons) if block.shared && matches!(plan.hand, Hand::Random { .. }) => {
+                let others = &commons.members[self.role];
+                let mut place = below(self.random.next_u64(), others.len() as u64 - 1) as usize;
+                place += usize::from(others[place] >= self.index);
+                let inbox = &mut commons.inboxes[others[place]];
+                if inbox.len() < INBOX {
+                    inbox.push_back(block);
+                    // The call is the other thread's; this one goes on with an allocation.
+                    return self.allocate(index, Some(commons));
+                }
+                self.free(block, Some(commons));
+            }
+            commons => self.free(block, commons),
+        }
+        true
+    }
+
+    /// Allocates a block and puts it where it belongs; false when a queue has no room.
+    #[inline]
+    fn allocate(&mut self, index: usize, mut commons: Option<&mut Commons>) -> bool {
+        let plan = &self.plan.groups[index];
+        let mut crosses = plan.ring;
+        if let Some(commons) = &mut commons {
+            match plan.hand {
+                Hand::Queue { share, batch, .. } => {
+                    crosses |= self.random.next_u64() >> 32 < share;
+                    if crosses
+                        && self.groups[index].outbox.len() >= batch
+                        && !self.send(index, commons)
+                    {
+                        return false;
+                    }
+                }
+                Hand::Random { share } => {
+                    crosses |= commons.members[self.role].len() > 1
+                        && self.random.next_u64() >> 32 < share;
+                }
+                Hand::Exchange { share, .. } => crosses |= self.random.next_u64() >> 32 < share,
+                Hand::Keep => {}
+            }
+        }
+        let (block, op) = self.draw_block(plan, index, crosses, commons.as_deref_mut());
+        let bytes = i64::from(block.size);
+        match (&plan.hand, commons) {
+            (Hand::Queue { batch, .. }, Some(commons)) if crosses => {
+                self.groups[index].outbox.push(block);
+                if self.groups[index].outbox.len() >= *batch {
+                    self.send(index, commons);
+                }
+            }
+            (Hand::Exchange { table, .. }, Some(commons)) if crosses => {
+                let table = &mut commons.tables[*table];
+                let place = below(self.random.next_u64(), table.len() as u64) as usize;
+                if let Some(other) = table[place].replace(block) {
+                    self.groups[index].set.put(other, &mut self.random);
+                }
+            }
+            _ => self.groups[index].set.put(block, &mut self.random),
+        }
+        self.call(op, bytes, 1);
+        true
+    }
+
+    /// Draws a block and the op that allocates it.
+    #[inline]
+    fn draw_block(
+        &mut self,
+        plan: &GroupPlan,
+        index: usize,
+        shared: bool,
+        commons: Option<&mut Commons>,
+    ) -> (Block, Op) {
+        let drawn = plan.sizes[self.groups[index].sampler].draw(&mut self.random);
+        let size = match &plan.grow {
+            Some(grow) => grow.start.min(drawn.max(1)),
+            None => drawn,
+        };
+        let (mut kind, mut align_log2) = (OpKind::Malloc, 0);
+        if plan.calloc | plan.aligned != 0 {
+            let word = self.random.next_u64();
+            let choice = word >> 32;
+            if choice < plan.calloc {
+                kind = OpKind::Calloc;
+            } else if choice - plan.calloc < plan.aligned {
+                kind = OpKind::AlignedAlloc;
+                let choice = ((word & 0xffff_ffff) * plan.align_log2.len() as u64) >> 32;
+                align_log2 = plan.align_log2[choice as usize];
+            }
+        }
+        let (slot, generation) = match commons {
+            Some(commons) if shared => commons.shared.take(self.index),
+            _ => (self.private.take(), 0),
+        };
+        let block = Block {
+            slot,
+            size,
+            target: drawn,
+            born: self.number,
+            generation,
+            align_log2,
+            shared,
+        };
+        let flags = u8::from(shared);
+        let op = Op::new(kind, flags, generation, slot, u64::from(size), align_log2);
+        (block, op)
+    }
+
+    /// Sends the blocks that wait to a thread of the queue's role; false when it has no room.
+    fn send(&mut self, index: usize, commons: &mut Commons) -> bool {
+        let Hand::Queue { role, depth, .. } = self.plan.groups[index].hand else {
+            return true;
+        };
+        let members = &commons.members[role];
+        let other = members[below(self.random.next_u64(), members.len() as u64) as usize];
+        let inbox = &mut commons.inboxes[other];
+        if inbox.len() >= depth {
+            return false;
+        }
+        inbox.extend(self.groups[index].outbox.drain(..));
+        true
+    }
+}
+
+/// Whether a group never gets full: then its blocks grow as it allocates.
+fn grows_always(lifetime: &Lifetime) -> bool {
+    matches!(
+        lifetime,
+        Lifetime::Drawn { .. } | Lifetime::Generational { .. } | Lifetime::Exponential
+    )
+}
+
+/// Gives a block a new size, and the op that does it in `thread`.
+fn realloc(block: &mut Block, size: u32, thread: u32) -> Op {
+    let flags = super::actor::flags(block, thread);
+    let op = Op::new(
+        OpKind::Realloc,
+        flags,
+        block.generation,
+        block.slot,
+        u64::from(size),
+        block.align_log2,
+    );
+    block.size = size;
+    if block.shared {
+        block.generation = block.generation.wrapping_add(1);
+    }
+    op
+}

@@ -1,0 +1,68 @@
+//! From the ops of a played model to a script on disk.
+
+use super::plan::Plan;
+use super::play::{self, Played, Sink};
+use crate::compile::{LINE, Progress};
+use crate::error::WorkloadError;
+use heaplab_script::{Op, ScriptInfo, ScriptWriter};
+use std::path::Path;
+
+impl Sink for ScriptWriter {
+    fn ops(&mut self, thread: u32, ops: &[Op]) -> Result<(), WorkloadError> {
+        // A successor is named by the op that starts it, before its own first op.
+        for op in ops {
+            if op.kind == heaplab_script::OpKind::ThreadStart as u8 && op.slot == self.threads() {
+                self.add_thread()?;
+            }
+        }
+        Ok(self.append(thread, ops)?)
+    }
+
+    fn order(&mut self, thread: u32, count: u32) -> Result<(), WorkloadError> {
+        Ok(ScriptWriter::order(self, thread, count)?)
+    }
+}
+
+/// Plays a plan into a script at `out`, which appears only when it is whole.
+pub fn write(plan: &Plan, out: &Path, progress: Progress<'_>) -> Result<ScriptInfo, WorkloadError> {
+    let mut writer = ScriptWriter::create(out, plan.threads.len() as u32)?;
+    for phase in plan.phases.iter().filter_map(|phase| phase.name.as_deref()) {
+        writer.phase(phase);
+    }
+    let played = play::play(plan, &mut writer, progress)?;
+    let too_many = || WorkloadError::Parameters("too many blocks are alive for a script".into());
+    let mut bases = Vec::with_capacity(plan.threads.len());
+    let mut next = 0u32;
+    for used in &played.private_slots {
+        bases.push(next);
+        let used = used.checked_next_multiple_of(LINE).ok_or_else(too_many)?;
+        next = next.checked_add(used).ok_or_else(too_many)?;
+    }
+    next.checked_add(played.shared_slots).ok_or_else(too_many)?;
+    let info = ScriptInfo {
+        private_slots: next,
+        shared_slots: played.shared_slots,
+        peak_live_bytes: played.peak_bytes,
+        peak_live_blocks: played.peak_blocks,
+        ..ScriptInfo::default()
+    };
+    let bases: Vec<u32> = played.pools.iter().map(|&pool| bases[pool]).collect();
+    Ok(writer.finish_relocated(info, &bases, next)?)
+}
+
+struct Nothing;
+
+impl Sink for Nothing {
+    fn ops(&mut self, _: u32, _: &[Op]) -> Result<(), WorkloadError> {
+        Ok(())
+    }
+
+    fn order(&mut self, _: u32, _: u32) -> Result<(), WorkloadError> {
+        Ok(())
+    }
+}
+
+/// Plays a plan for its figures alone.
+pub fn dry(plan: &Plan) -> Result<Played, WorkloadError> {
+    play::play(plan, &mut Nothing, &mut |_, _| {})
+}
