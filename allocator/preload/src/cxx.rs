@@ -1,12 +1,11 @@
 //! The C++ operators `new` and `delete` in all their mangled forms.
 //!
-//! We cannot throw `std::bad_alloc` from here, so the throwing forms of `new` end the process with
-//! a line on standard error when memory is short; the `nothrow` forms return null. Sized forms of
-//! `delete` need no page map: the size says the class, because C++ memory is never resized.
+//! Without memory they do what the standard says, see [`crate::cxx_failure`]. Sized forms of `delete`
+//! need no page map: the size says the class, because C++ memory is never resized.
 
+use crate::cxx_failure::{nothrow_failed, spanalloc_new_failed};
 use core::ffi::c_void;
 use spanalloc::alloc;
-use spanalloc::fault::die_out_of_memory;
 
 /// `std::align_val_t`.
 type Align = usize;
@@ -17,20 +16,20 @@ type Nothrow = *const c_void;
 fn new(size: usize) -> *mut c_void {
     let block = alloc::allocate(size);
     if block.is_null() {
-        die_out_of_memory("operator new", size)
-    } else {
-        block.cast()
+        // SAFETY: in tail position.
+        return unsafe { spanalloc_new_failed(size, 1) };
     }
+    block.cast()
 }
 
 #[inline(always)]
 fn new_aligned(size: usize, align: Align) -> *mut c_void {
     let block = alloc::allocate_aligned(align, size);
     if block.is_null() {
-        die_out_of_memory("operator new", size)
-    } else {
-        block.cast()
+        // SAFETY: in tail position.
+        return unsafe { spanalloc_new_failed(size, align) };
     }
+    block.cast()
 }
 
 macro_rules! throwing_new {
@@ -48,8 +47,11 @@ macro_rules! nothrow_new {
     ($($name:ident)*) => {$(
         /// `operator new(size_t, const nothrow_t&)` or `new[]`.
         #[unsafe(no_mangle)]
-        pub extern "C" fn $name(size: usize, _: Nothrow) -> *mut c_void {
-            alloc::allocate(size).cast()
+        pub extern "C" fn $name(size: usize, tag: Nothrow) -> *mut c_void {
+            match alloc::allocate(size) {
+                block if block.is_null() => nothrow_failed(size, 1, tag),
+                block => block.cast(),
+            }
         }
     )*};
 }
@@ -70,8 +72,11 @@ macro_rules! aligned_nothrow_new {
     ($($name:ident)*) => {$(
         /// `operator new(size_t, align_val_t, const nothrow_t&)` or `new[]`.
         #[unsafe(no_mangle)]
-        pub extern "C" fn $name(size: usize, align: Align, _: Nothrow) -> *mut c_void {
-            alloc::allocate_aligned(align, size).cast()
+        pub extern "C" fn $name(size: usize, align: Align, tag: Nothrow) -> *mut c_void {
+            match alloc::allocate_aligned(align, size) {
+                block if block.is_null() => nothrow_failed(size, align, tag),
+                block => block.cast(),
+            }
         }
     )*};
 }

@@ -7,6 +7,7 @@
 
 mod c;
 mod cxx;
+mod cxx_failure;
 mod extensions;
 mod legacy;
 

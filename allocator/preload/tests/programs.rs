@@ -216,3 +216,67 @@ int main() {
     );
     assert_eq!(passes(&mut preloaded(program)).stdout, b"5000 10\n");
 }
+
+#[test]
+fn cxx_without_memory_calls_the_handler_and_throws() {
+    let program = compile(
+        "bad_alloc.cpp",
+        r#"
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+#include <vector>
+#define CHECK(c) do { if (!(c)) { fprintf(stderr, "line %d: %s\n", __LINE__, #c); abort(); } } while (0)
+struct Guard { int &n; ~Guard() { n++; } };
+static size_t huge = (size_t)1 << 60;
+static int calls;
+static void *volatile sink;
+static void gives_up() { if (++calls == 3) std::set_new_handler(nullptr); }
+static void throws() { calls++; throw std::bad_alloc(); }
+static void throws_other() { throw 42; }
+template <class F> static bool bad(F f) {
+    int unwound = 0;
+    try { Guard g{unwound}; f(); } catch (const std::bad_alloc &) { CHECK(unwound == 1); return true; }
+    return false;
+}
+struct alignas(64) Wide { char c[64]; };
+int main() {
+    CHECK(bad([] { sink = ::operator new(huge); }));
+    CHECK(bad([] { sink = ::operator new[](huge); }));
+    CHECK(bad([] { sink = ::operator new(huge, std::align_val_t(64)); }));
+    CHECK(bad([] { std::vector<long> v; v.reserve(huge / 16); }));
+    CHECK(bad([] { sink = new Wide[huge / 128]; }));
+    std::set_new_handler(gives_up);
+    CHECK(bad([] { sink = ::operator new(huge); }) && calls == 3);
+    calls = 0; std::set_new_handler(throws);
+    CHECK(bad([] { sink = ::operator new(huge); }) && calls == 1);
+    CHECK(::operator new(huge, std::nothrow) == nullptr && calls == 2);
+    CHECK(::operator new(huge, std::align_val_t(64), std::nothrow) == nullptr && calls == 3);
+    std::set_new_handler(throws_other);
+    int caught = 0;
+    try { sink = ::operator new(huge); } catch (int n) { caught = n; }
+    CHECK(caught == 42);
+    std::set_new_handler(nullptr);
+    CHECK(::operator new(huge, std::nothrow) == nullptr);
+    /* Deep in frames with destructors, a thousand times. */
+    for (int i = 0; i < 1000; i++) CHECK(bad([] { std::vector<std::vector<int>> v(10); v[3].resize(huge / 8); }));
+    puts("caught");
+}
+"#,
+    );
+    assert_eq!(passes(&mut preloaded(program)).stdout, b"caught\n");
+}
+
+#[test]
+fn cxx_names_in_a_process_without_cxx_end_it_with_a_line() {
+    let program = compile(
+        "no_cxx.c",
+        "#include <stddef.h>\nvoid *_Znwm(size_t); int main(void) { _Znwm((size_t)1 << 60); return 0; }",
+    );
+    let output = preloaded(program).output().expect("the program starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && text.contains("out of memory: operator new"),
+        "{text}"
+    );
+}
