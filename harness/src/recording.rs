@@ -337,25 +337,13 @@ fn recorder() -> Result<PathBuf, Error> {
 /// What of the program is not in the trace.
 fn remarks(drained: &DrainSummary) -> Vec<String> {
     let mut remarks = Vec::new();
-    if drained.children_not_recorded > 0 {
-        let (were, processes) = match drained.children_not_recorded {
-            1 => ("was", "process"),
-            _ => ("were", "processes"),
-        };
-        remarks.push(format!(
-            "{} child {processes} {were} not recorded: only the first process is; record the one that matters by \
-             itself",
-            drained.children_not_recorded
-        ));
-    }
-    if drained.images > 1 {
-        let times = match drained.images - 1 {
+    if drained.execs > 0 {
+        let times = match drained.execs {
             1 => "once".to_string(),
             more => format!("{more} times"),
         };
         remarks.push(format!(
-            "the program replaced itself {times} (exec), as wrappers do; all of it is in the trace: name the real \
-             program to leave the wrapper out"
+            "a program replaced itself {times} (exec), as wrappers do; each image is a process of its own in the trace"
         ));
     }
     if drained.lost_events > 0 {

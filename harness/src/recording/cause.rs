@@ -79,13 +79,13 @@ impl Inspected {
         if drained.events > 0 {
             return None;
         }
-        let why = if drained.images == 0 && drained.attach_errno != 0 {
+        let why = if drained.processes == 0 && drained.attach_errno != 0 {
             let error = std::io::Error::from_raw_os_error(drained.attach_errno as i32);
             format!(
                 "the recorder could not map its memory: {}; raise the limit on address space (ulimit -v)",
                 crate::error::reason_of(&error)
             )
-        } else if drained.images == 0 {
+        } else if drained.processes == 0 {
             self.not_loaded()
         } else {
             // Loaded and never called: without an allocator of its own the program simply did not allocate.
@@ -179,7 +179,7 @@ mod tests {
     fn a_recording_without_events_needs_a_reason_only_when_the_recorder_was_not_in() {
         let seen = inspect(Path::new("/bin/sh"));
         let idle = DrainSummary {
-            images: 1,
+            processes: 1,
             ..DrainSummary::default()
         };
         assert_eq!(seen.nothing("sh", &idle), None);

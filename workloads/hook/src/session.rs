@@ -7,10 +7,9 @@
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
-use heaplab_ring::clock::Clock;
-use heaplab_ring::{Mapping, Pool, SESSION_VARIABLE, sys};
+use heaplab_ring::{Kind, Mapping, Pool, SESSION_VARIABLE, sys};
 
 use crate::{thread, tls};
 
@@ -20,24 +19,23 @@ pub const UNKNOWN: u32 = 0;
 const ATTACHING: u32 = 1;
 /// This process records.
 pub const RECORDING: u32 = 2;
-/// This process does not record: no session, not the first process, or a fork of it.
+/// This process does not record: no session, or one for the first process only.
 pub const OFF: u32 = 3;
 /// The drainer is gone or has stopped: events are counted as lost.
 pub const STOPPED: u32 = 4;
 
 static MODE: AtomicU32 = AtomicU32::new(UNKNOWN);
-/// Which image of the recording process this is.
-static IMAGE: AtomicU32 = AtomicU32::new(0);
-static OWNER: AtomicU32 = AtomicU32::new(0);
+/// This process's number in the session.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+/// The system's id of this process, as it was when it joined: differs in a forked child that nobody told.
+static PID: AtomicU32 = AtomicU32::new(0);
 static KEY: AtomicU32 = AtomicU32::new(u32::MAX);
 
-/// Values of the byte behind [`fast_path`].
-pub const FAST_OFF: u8 = 0;
-pub const FAST_TSC: u8 = 1;
-pub const FAST_CLOCK: u8 = 2;
-
-static NOT_ATTACHED: AtomicU8 = AtomicU8::new(FAST_OFF);
-static FAST: AtomicPtr<AtomicU8> = AtomicPtr::new(ptr::from_ref(&NOT_ATTACHED).cast_mut());
+/// Address of the session's gate word; 0 when this process does not record. Lies on a page that the kernel zeroes in a
+/// forked child, so that the child notices before it writes into its parent's chunk.
+type Door = AtomicUsize;
+static NOT_ATTACHED: Door = Door::new(0);
+static DOOR: AtomicPtr<Door> = AtomicPtr::new(ptr::from_ref(&NOT_ATTACHED).cast_mut());
 
 struct Attached(UnsafeCell<Option<Mapping>>);
 // SAFETY: written once, by the thread that attaches, before MODE becomes RECORDING with release;
@@ -51,12 +49,18 @@ pub fn mode() -> u32 {
     MODE.load(Ordering::Acquire)
 }
 
-/// What the hot path may do: a byte on a page that the kernel zeroes in a forked child, so that
-/// the child notices before it writes into its parent's chunk.
+/// The session's gate ([`Pool::gate`]): `None` in a process that does not record (yet, or any more).
 #[inline(always)]
-pub fn fast_path() -> u8 {
-    // SAFETY: points to a static or to a page that is never unmapped.
-    unsafe { (*FAST.load(Ordering::Relaxed)).load(Ordering::Relaxed) }
+pub fn gate() -> Option<u32> {
+    // SAFETY: points to a static or to a page that is never unmapped. What stands there is 0 or the address of a word of
+    // the session's mapping, which stays as long as the process.
+    unsafe {
+        let gate = (*DOOR.load(Ordering::Relaxed)).load(Ordering::Relaxed);
+        if gate == 0 {
+            return None;
+        }
+        Some((*(gate as *const AtomicU32)).load(Ordering::Relaxed))
+    }
 }
 
 /// The session's pool, once attached.
@@ -70,9 +74,14 @@ pub fn pool() -> Option<Pool<'static>> {
     }
 }
 
-/// This process's image number.
-pub fn image() -> u32 {
-    IMAGE.load(Ordering::Relaxed)
+/// This process's number in the session.
+pub fn process() -> u32 {
+    PROCESS.load(Ordering::Relaxed)
+}
+
+/// The system's id of this process.
+pub fn pid() -> u32 {
+    PID.load(Ordering::Relaxed)
 }
 
 /// Stops recording in this process; later events are counted as lost.
@@ -81,7 +90,7 @@ pub fn stop() {
         .compare_exchange(RECORDING, STOPPED, Ordering::AcqRel, Ordering::Relaxed)
         .is_ok()
     {
-        set_fast(FAST_OFF);
+        set_door(0);
     }
 }
 
@@ -92,11 +101,12 @@ pub fn attach() {
     }
     // A handler that allocates must not find its own thread attaching.
     let mask = sys::block_signals();
+    let mut joined = false;
     match MODE.compare_exchange(UNKNOWN, ATTACHING, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => MODE.store(
-            if try_attach() { RECORDING } else { OFF },
-            Ordering::Release,
-        ),
+        Ok(_) => {
+            joined = try_attach();
+            MODE.store(if joined { RECORDING } else { OFF }, Ordering::Release);
+        }
         Err(_) => {
             while mode() == ATTACHING {
                 core::hint::spin_loop();
@@ -104,6 +114,28 @@ pub fn attach() {
         }
     }
     sys::restore_signals(mask);
+    if joined {
+        announce();
+    }
+}
+
+/// Writes who this process is: file and arguments.
+fn announce() {
+    let mut text = [0u8; ABOUT_BYTES];
+    let mut used = sys::readlink(b"/proc/self/exe\0", &mut text[..PROGRAM_BYTES]).unwrap_or(0);
+    used += 1;
+    if let Ok(fd) = sys::open(b"/proc/self/cmdline\0", false) {
+        while let Ok(bytes @ 1..) = sys::read(fd, &mut text[used..]) {
+            used += bytes;
+        }
+        sys::close(fd);
+    }
+    thread::record_with_text(
+        &text[..used],
+        Kind::ProcessStart,
+        0,
+        sys::getppid() as usize,
+    );
 }
 
 fn try_attach() -> bool {
@@ -115,8 +147,7 @@ fn try_attach() -> bool {
         return false;
     };
     let pid = sys::getpid();
-    let Some(image) = mapping.pool().claim(pid) else {
-        mapping.pool().count_child(pid);
+    let Some(number) = mapping.pool().join(pid) else {
         return false;
     };
     let page = match sys::page_wiped_on_fork() {
@@ -131,22 +162,25 @@ fn try_attach() -> bool {
     if unsafe { libc::pthread_key_create(&mut key, Some(thread::end_from_key)) } == 0 {
         KEY.store(key, Ordering::Relaxed);
     }
-    IMAGE.store(image, Ordering::Relaxed);
-    OWNER.store(pid, Ordering::Relaxed);
-    let fast = match mapping.pool().clock() {
-        Clock::Tsc => FAST_TSC,
-        Clock::Monotonic => FAST_CLOCK,
-    };
+    PROCESS.store(number, Ordering::Relaxed);
+    PID.store(pid, Ordering::Relaxed);
     // SAFETY: this thread alone attaches (MODE is ATTACHING) and nobody reads it yet.
     unsafe { *ATTACHED.0.get() = Some(mapping) };
-    FAST.store(page.cast::<AtomicU8>(), Ordering::Release);
-    set_fast(fast);
+    DOOR.store(page.cast::<Door>(), Ordering::Release);
+    open_door();
     true
 }
 
-fn set_fast(value: u8) {
-    // SAFETY: as in `fast_path`.
-    unsafe { (*FAST.load(Ordering::Acquire)).store(value, Ordering::Relaxed) };
+fn set_door(gate: usize) {
+    // SAFETY: as in `gate`; while it still is the static, only 0 is stored.
+    unsafe { (*DOOR.load(Ordering::Acquire)).store(gate, Ordering::Release) };
+}
+
+fn open_door() {
+    // SAFETY: written by `try_attach` before it first calls this.
+    if let Some(mapping) = unsafe { (*ATTACHED.0.get()).as_ref() } {
+        set_door(ptr::from_ref(mapping.pool().gate()) as usize);
+    }
 }
 
 /// Asks for [`thread::end_from_key`] at the end of the calling thread.
@@ -158,20 +192,53 @@ pub fn arm_thread_end() {
     }
 }
 
-/// Whether the calling process is a fork of the one that records; if so recording is off in it
-/// from now on, and it is counted.
+/// Whether the calling process is a fork of the one that joined; if so it has joined itself from now on, unless only the
+/// first process records.
 pub fn left_by_fork() -> bool {
     let pid = sys::getpid();
-    if pid == OWNER.load(Ordering::Relaxed) {
+    let Some(pool) = pool() else { return false };
+    if pid == self::pid() {
         return false;
     }
-    if let Some(pool) = pool() {
-        pool.count_child(pid);
+    // A handler that allocates must find all of it done.
+    let mask = sys::block_signals();
+    let state = tls::state();
+    let (parent, parent_pid) = (process(), self::pid());
+    let number = match state.child.load(Ordering::Relaxed) {
+        // A bare clone: nobody took a number for it.
+        0 => pool.next_process(),
+        number => number,
+    };
+    state.forget();
+    PID.store(pid, Ordering::Relaxed);
+    if pool.is_first_only() {
+        pool.count_refused();
+        MODE.store(OFF, Ordering::Release);
+        sys::restore_signals(mask);
+        return true;
     }
-    MODE.store(OFF, Ordering::Release);
-    set_fast(FAST_OFF);
-    tls::state().cursor.store(0, Ordering::Relaxed);
+    PROCESS.store(number, Ordering::Relaxed);
+    if mode() == RECORDING {
+        open_door();
+    }
+    sys::restore_signals(mask);
+    thread::record_always(Kind::ProcessStart, parent as usize, parent_pid as usize);
     true
+}
+
+extern "C" fn before_fork() {
+    if mode() == RECORDING
+        && let Some(pool) = pool()
+        && !pool.is_first_only()
+    {
+        let number = pool.next_process();
+        tls::state().child.store(number, Ordering::Relaxed);
+        thread::record_always(Kind::Fork, number as usize, 0);
+    }
+}
+
+extern "C" fn after_fork_in_parent() {
+    tls::state().child.store(0, Ordering::Relaxed);
 }
 
 extern "C" fn after_fork_in_child() {
@@ -180,12 +247,21 @@ extern "C" fn after_fork_in_child() {
     }
 }
 
-/// Lets a forked child stop at once rather than at its first event.
+/// Follows forks: a child joins at once rather than at its first event, and its parent says when.
 pub fn register_fork_handler() {
-    // SAFETY: the handler is a C function that only uses system calls and atomics.
-    unsafe { libc::pthread_atfork(None, None, Some(after_fork_in_child)) };
+    // SAFETY: the handlers are C functions that only use system calls and atomics.
+    unsafe {
+        libc::pthread_atfork(
+            Some(before_fork),
+            Some(after_fork_in_parent),
+            Some(after_fork_in_child),
+        )
+    };
 }
 
+/// Bytes of text in which a process says who it is, and what of them its file may take.
+const ABOUT_BYTES: usize = 1024;
+const PROGRAM_BYTES: usize = 220;
 /// Longest session name: descriptor, nonce and path.
 const NAME_BYTES: usize = 600;
 

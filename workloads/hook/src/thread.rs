@@ -7,10 +7,12 @@
 use core::ffi::c_void;
 use core::sync::atomic::Ordering;
 
+use heaplab_ring::layout::{GATE_CLOCK, GATE_PAUSED};
 use heaplab_ring::pool::Owner;
+use heaplab_ring::record::TEXT_BYTES;
 use heaplab_ring::{CHUNK_BYTES, Chunk, Kind, Pool, RECORDS_PER_CHUNK, Record, clock, layout, sys};
 
-use crate::session::{self, FAST_CLOCK, FAST_TSC};
+use crate::session;
 use crate::tls::{self, ThreadState};
 
 /// How often a thread that waits for a chunk looks whether the drainer still lives.
@@ -27,13 +29,22 @@ pub fn record(kind: Kind, address: usize, size: usize, align_log2: u8) {
     let state = tls::state();
     let cursor = state.cursor.load(Ordering::Relaxed);
     if cursor.is_multiple_of(CHUNK_BYTES)
-        || session::fast_path() != FAST_TSC
+        || session::gate() != Some(0)
         || !tls::advance(&state.cursor, cursor, cursor + layout::RECORD_BYTES)
     {
         return record_slowly(kind, address, size, align_log2);
     }
     // SAFETY: `cursor` was a slot's address and is now reserved for us.
     unsafe { publish(cursor, clock::tsc(), kind, address, size, align_log2) };
+}
+
+/// The chunk and the record of a reserved slot.
+#[inline(always)]
+fn place(cursor: usize) -> (&'static Chunk, &'static Record) {
+    let chunk = cursor & !(CHUNK_BYTES - 1);
+    // SAFETY: a cursor that was reserved is the address of a record; chunks are aligned to their size in the mapping, which
+    // lives as long as the process, and consist of atomic integers.
+    unsafe { (&*(chunk as *const Chunk), &*(cursor as *const Record)) }
 }
 
 /// Writes the record at `cursor`.
@@ -50,9 +61,7 @@ unsafe fn publish(
     size: usize,
     align_log2: u8,
 ) {
-    let chunk = cursor & !(CHUNK_BYTES - 1);
-    // SAFETY: chunks are aligned to their size in the mapping, which lives as long as the process.
-    let (chunk, record) = unsafe { (&*(chunk as *const Chunk), &*(cursor as *const Record)) };
+    let (chunk, record) = place(cursor);
     record.publish(
         time,
         kind,
@@ -63,7 +72,7 @@ unsafe fn publish(
     );
 }
 
-/// Everything but the usual case: first events, full chunks, forked children, no session, the
+/// Everything but the usual case: first events, full chunks, forked children, no session, a pause, the
 /// slower clock, and a handler that got between.
 #[cold]
 #[inline(never)]
@@ -71,35 +80,90 @@ fn record_slowly(kind: Kind, address: usize, size: usize, align_log2: u8) {
     if session::mode() == session::UNKNOWN {
         session::attach();
     }
-    let state = tls::state();
     let Some(pool) = recording_pool() else { return };
-    loop {
-        let fast = session::fast_path();
-        if fast != FAST_TSC && fast != FAST_CLOCK {
-            // Zeroed in a forked child, or stopped by another thread.
-            if session::mode() != session::RECORDING || session::left_by_fork() {
-                if session::mode() == session::STOPPED {
-                    pool.count_lost(1);
-                }
-                return;
-            }
+    if session::gate().is_none() && !is_recording() {
+        if session::mode() == session::STOPPED {
+            pool.count_lost(1);
         }
+        return;
+    }
+    if pool.gate().load(Ordering::Relaxed) & GATE_PAUSED != 0 {
+        return;
+    }
+    let state = tls::state();
+    match reserve(state, &pool) {
+        // SAFETY: the slot was just reserved for us.
+        Some(cursor) => unsafe { publish(cursor, now(&pool), kind, address, size, align_log2) },
+        None => pool.count_lost(1),
+    }
+}
+
+/// Records what is said about the process rather than its heap: also while events are left out.
+#[cold]
+pub fn record_always(kind: Kind, address: usize, size: usize) {
+    record_with_text(&[], kind, address, size);
+}
+
+/// As [`record_always`], with text before it. A handler of a signal that comes meanwhile waits, so that its own text
+/// cannot get between.
+#[cold]
+pub fn record_with_text(text: &[u8], kind: Kind, address: usize, size: usize) {
+    if session::mode() == session::UNKNOWN {
+        session::attach();
+    }
+    if session::mode() != session::RECORDING {
+        return;
+    }
+    let Some(pool) = session::pool() else { return };
+    if session::gate().is_none() && !is_recording() {
+        return;
+    }
+    let state = tls::state();
+    let mask = sys::block_signals();
+    let time = now(&pool);
+    let whole = text.chunks(TEXT_BYTES).enumerate().all(|(number, piece)| {
+        let Some(cursor) = reserve(state, &pool) else {
+            return false;
+        };
+        let (chunk, record) = place(cursor);
+        record.publish_text(piece, number == 0, chunk.generation());
+        true
+    });
+    if whole && let Some(cursor) = reserve(state, &pool) {
+        // SAFETY: the slot was just reserved for us.
+        unsafe { publish(cursor, time, kind, address, size, 0) };
+    }
+    sys::restore_signals(mask);
+}
+
+/// Where the door is closed: a forked child that joins now records, one that must not, or a stopped session, does not.
+fn is_recording() -> bool {
+    if session::mode() == session::RECORDING {
+        session::left_by_fork();
+    }
+    session::gate().is_some()
+}
+
+/// The next slot of the calling thread; `None` where there is no chunk for it.
+fn reserve(state: &ThreadState, pool: &Pool<'static>) -> Option<usize> {
+    loop {
         let cursor = state.cursor.load(Ordering::Relaxed);
         if cursor.is_multiple_of(CHUNK_BYTES) {
-            if !refill(state, &pool) {
-                pool.count_lost(1);
-                return;
+            if !refill(state, pool) {
+                return None;
             }
         } else if tls::advance(&state.cursor, cursor, cursor + layout::RECORD_BYTES) {
-            let time = if fast == FAST_CLOCK {
-                monotonic_ns()
-            } else {
-                clock::tsc()
-            };
-            // SAFETY: `cursor` was a slot's address and is now reserved for us.
-            unsafe { publish(cursor, time, kind, address, size, align_log2) };
-            return;
+            return Some(cursor);
         }
+    }
+}
+
+/// The session's time.
+fn now(pool: &Pool<'static>) -> u64 {
+    if pool.gate().load(Ordering::Relaxed) & GATE_CLOCK != 0 {
+        monotonic_ns()
+    } else {
+        clock::tsc()
     }
 }
 
@@ -193,7 +257,8 @@ fn try_refill(state: &ThreadState, pool: &Pool<'static>) -> Option<bool> {
         thread: state.thread.load(Ordering::Relaxed).wrapping_sub(1),
         os_tid: state.os_tid.load(Ordering::Relaxed),
         sequence: state.sequence.load(Ordering::Relaxed),
-        image: session::image(),
+        process: session::process(),
+        pid: session::pid(),
         name: sys::thread_name(),
     };
     let index = pool.take(&owner)?;
@@ -259,7 +324,7 @@ fn drainer_lives(pid: u32) -> bool {
 /// The key's destructor: in the last round it hands the thread's chunk over. Events after it
 /// (other destructors, libc's own) take a new chunk, which the drainer closes when the thread is
 /// gone.
-pub unsafe extern "C" fn end_from_key(_: *mut c_void) {
+pub extern "C" fn end_from_key(_: *mut c_void) {
     let state = tls::state();
     let rounds = state.end_rounds.load(Ordering::Relaxed) + 1;
     state.end_rounds.store(rounds, Ordering::Relaxed);
@@ -267,7 +332,13 @@ pub unsafe extern "C" fn end_from_key(_: *mut c_void) {
         session::arm_thread_end();
         return;
     }
-    if session::mode() != session::RECORDING || session::fast_path() == session::FAST_OFF {
+    hand_over();
+}
+
+/// Hands the calling thread's chunk to the drainer, because it ends. Later events take a new one.
+pub fn hand_over() {
+    let state = tls::state();
+    if session::mode() != session::RECORDING || session::gate().is_none() {
         return;
     }
     let Some(pool) = session::pool() else { return };

@@ -4,7 +4,7 @@
 //! a record and may allocate. A preloaded library has static TLS, so a symbol in `.tbss` whose
 //! offset is read from the GOT is one load away.
 
-use core::sync::atomic::{AtomicU32, AtomicUsize};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// What a thread needs to record. All zero at thread start. Only its thread and signal handlers
 /// on it touch it: the atomics are for the latter, plain moves on this machine.
@@ -21,6 +21,8 @@ pub struct ThreadState {
     pub os_tid: AtomicU32,
     /// How often the key's destructor ran.
     pub end_rounds: AtomicU32,
+    /// Number that a process gets which this thread is forking off now.
+    pub child: AtomicU32,
     /// 1: this thread has waited for a chunk in vain while idle threads held them all, and drops
     /// its events until one comes free.
     pub starved: AtomicU32,
@@ -39,6 +41,23 @@ core::arch::global_asm!(
 );
 
 const _: () = assert!(size_of::<ThreadState>() <= 64);
+
+impl ThreadState {
+    /// Begins anew: the only thread of a forked process is none of its parent's.
+    pub fn forget(&self) {
+        self.cursor.store(0, Ordering::Relaxed);
+        for word in [
+            &self.thread,
+            &self.sequence,
+            &self.os_tid,
+            &self.end_rounds,
+            &self.child,
+            &self.starved,
+        ] {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+}
 
 /// The calling thread's state.
 #[inline(always)]

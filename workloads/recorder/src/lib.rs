@@ -6,7 +6,8 @@
 //! starts no thread and touches neither errno nor the program's signals.
 //!
 //! [`hooks`] are the exported functions of C, [`operators`] those of C++, [`real`] finds the next
-//! library's functions; `heaplab-hook` joins the session and writes. What is recorded and what is
+//! library's functions, [`process`] is what the program says about itself, [`own`] what an allocator of the program's own
+//! reports, [`mappings`] the calls below an allocator; `heaplab-hook` joins the session and writes. What is recorded and what is
 //! not stands in this folder's README.
 #![no_std]
 
@@ -16,7 +17,10 @@ compile_error!("the recorder supports Linux on x86-64 with glibc only");
 use heaplab_hook::session;
 
 mod hooks;
+mod mappings;
 mod operators;
+mod own;
+mod process;
 mod real;
 
 /// Nothing here panics on purpose; a defect must not unwind into the recorded program.
@@ -30,6 +34,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 /// be done lazily at the first event is done here when no event came earlier.
 extern "C" fn constructor() {
     real::resolve();
+    process::resolve();
     session::attach();
     session::register_fork_handler();
 }
@@ -37,6 +42,10 @@ extern "C" fn constructor() {
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = constructor;
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static DESTRUCTOR: extern "C" fn() = process::at_exit;
 
 // The unoptimised `core` names the personality routine of unwinding, which this library never
 // enters (`panic = "abort"`). Hidden, so that it cannot stand in for a recorded program's own.

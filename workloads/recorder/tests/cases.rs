@@ -5,7 +5,7 @@ mod common;
 use common::{Recorded, Run, compile, record, record_with, scratch};
 use heaplab_workloads::record::SessionOptions;
 use heaplab_workloads::trace::raw::RawKind;
-use heaplab_workloads::trace::{ResolveOptions, resolve_file};
+use heaplab_workloads::trace::{ResolveOptions, Start, resolve_file};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
@@ -160,15 +160,27 @@ fn a_fork_in_a_threaded_program_changes_nothing() {
     let run = case("fork", 0);
     assert!(run.status.success());
     assert_eq!(run.stdout, format!("{}\n", (0..20).sum::<i32>()));
-    assert_eq!(run.summary.children_not_recorded, 20);
+    assert_eq!(run.summary.processes, 21);
     run.recorded.check();
-    run.assert_counts_equal();
-    assert!(
-        run.recorded
-            .notes
-            .iter()
-            .any(|note| note.contains("20 child processes"))
-    );
+    // The counter counts the first process only.
+    run.first_process().assert_counts_equal();
+    let (first, children) = run.recorded.processes.split_first().expect("processes");
+    assert_eq!((first.start, first.parent), (Start::First, None));
+    for child in children {
+        assert_eq!(
+            (child.start, child.parent),
+            (Start::Fork, Some(first.process))
+        );
+        assert!(child.program.ends_with("/cases"), "{}", child.program);
+        let own = run.recorded.of_process(child.process);
+        assert!(
+            own.allocations() >= 500,
+            "{} allocations",
+            own.allocations()
+        );
+        assert_eq!(own.threads.len(), 1);
+    }
+    assert_eq!(run.recorded.count(RawKind::Fork), 20);
 }
 
 #[test]
@@ -293,24 +305,51 @@ fn handlers_that_interrupt_malloc_and_free_lose_nothing() {
 }
 
 #[test]
-fn only_the_first_program_is_recorded_and_the_others_are_counted() {
+fn every_program_of_a_shell_is_recorded() {
     let dir = scratch();
     let program = compile(dir.path(), "cases", false);
-    // The shell is the first; the program that it starts is its child.
     let mut command = Command::new("sh");
     command
         .args(["-c", "\"$0\" churn 10; echo $?"])
-        .arg(program);
+        .arg(&program);
     let run = record(&mut command);
     assert_eq!(run.stdout, "10\n");
-    assert_eq!(
-        (run.summary.images, run.summary.children_not_recorded),
-        (1, 1)
+    let programs: Vec<(&str, Start)> = run
+        .recorded
+        .processes
+        .iter()
+        .map(|process| (process.name(), process.start))
+        .filter(|(_, start)| *start != Start::Fork)
+        .collect();
+    assert_eq!(programs.len(), 2, "{:?}", run.recorded.processes);
+    assert_eq!(programs[1].0, "cases");
+    assert!(
+        run.summary.not_recorded.is_empty(),
+        "{:?}",
+        run.summary.not_recorded
     );
-    // Not compared with the counter: between vfork and exec the child allocates in its parent's
-    // heap, which is recorded and which the counter, asking for its process, leaves out.
+    let last = run.recorded.processes.last().expect("processes");
+    assert_eq!(last.argv[1..], ["churn", "10"]);
+    assert!(run.recorded.of_process(last.process).allocations() >= 10);
     run.recorded.check();
-    assert!(run.recorded.allocations() > 0);
+}
+
+#[test]
+fn only_the_first_process_is_recorded_where_that_is_asked_for() {
+    let options = SessionOptions {
+        first_only: true,
+        ..SessionOptions::default()
+    };
+    let run = case_with("fork", 0, &options, Recorded::default());
+    assert_eq!((run.summary.processes, run.summary.left_out), (1, 20));
+    run.recorded.check();
+    run.assert_counts_equal();
+    assert!(
+        run.recorded
+            .notes
+            .iter()
+            .any(|note| note.contains("20 further processes were left out"))
+    );
 }
 
 #[test]
@@ -319,14 +358,7 @@ fn a_program_without_the_recorder_is_said_to_be_unrecorded() {
     let program = common::compile_static(dir.path(), "cases");
     let run = record(Command::new(program).args(["churn", "10"]));
     assert_eq!(run.status.code(), Some(10));
-    assert_eq!((run.summary.images, run.summary.events), (0, 0));
-    let why = run.summary.why_nothing().expect("a reason");
-    assert!(why.contains("did not load the recorder"), "{why}");
-    assert!(
-        run.recorded.notes.contains(&why),
-        "{:?}",
-        run.recorded.notes
-    );
+    assert_eq!((run.summary.processes, run.summary.events), (0, 0));
 }
 
 #[test]
@@ -350,9 +382,7 @@ fn a_program_without_room_for_the_session_is_said_to_be_so_and_goes_on() {
     let run = record(&mut command);
     assert_eq!(run.status.code(), Some(10));
     assert_eq!(
-        (run.summary.images, run.summary.attach_errno),
+        (run.summary.processes, run.summary.attach_errno),
         (0, libc::ENOMEM as u32)
     );
-    let why = run.summary.why_nothing().expect("a reason");
-    assert!(why.contains("could not map its memory"), "{why}");
 }

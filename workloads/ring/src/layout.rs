@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! 0              Control             (one page)
-//! 4096           children bitmap     (one page)
-//! 8192           Slot × chunk_count  (64 bytes each)
+//! 4096           Slot × chunk_count  (64 bytes each)
 //! header_bytes   Chunk × chunk_count (64 KiB each, aligned in the file and in the mapping)
 //! ```
 
@@ -13,7 +12,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 /// First bytes of a session file.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"heaplabR");
 /// Version of this layout; recorder and drainer are built together, so it must be equal.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes of a chunk. Its alignment lets a record's address alone name its chunk.
 pub const CHUNK_BYTES: usize = 64 * 1024;
@@ -29,12 +28,8 @@ pub const RECORD_BYTES: usize = 24;
 /// Bytes before the first record of a chunk.
 pub const CHUNK_HEADER_BYTES: usize = 64;
 
-/// Offset of the bitmap of processes that were seen and not recorded.
-pub const CHILDREN_OFFSET: usize = 4096;
-/// Words of that bitmap.
-pub const CHILDREN_WORDS: usize = 1024;
-/// Offset of the first slot.
-pub const SLOTS_OFFSET: usize = 8192;
+/// Offset of the first slot; what is before it is the control block.
+pub const SLOTS_OFFSET: usize = 4096;
 /// Smallest number of chunks a session may have.
 pub const MIN_CHUNKS: u32 = 4;
 /// Largest number of chunks a session may have (4 GiB of records).
@@ -72,15 +67,19 @@ pub struct Control {
     pub(crate) stack_mode: AtomicU32,
     /// Mean distance of samples in bytes.
     pub(crate) stack_period: AtomicU32,
-    pub(crate) fixed_padding: [AtomicU32; padding(21)],
+    /// 1: only the first process records.
+    pub(crate) first_only: AtomicU32,
+    /// 1: mmap, munmap, mremap and brk are recorded, too.
+    pub(crate) mappings: AtomicU32,
+    pub(crate) fixed_padding: [AtomicU32; padding(19)],
 
     /// Head of the stack of free chunks: a tag that changes with every pop in the upper half
     /// (so that a popped and re-pushed head is not taken for the old one), index + 1 below.
     pub(crate) free_head: AtomicU64,
-    /// Process that records; 0 until the first recorder claims the session.
-    pub(crate) owner_pid: AtomicU32,
-    /// How often the recording process replaced its image by exec, plus 1.
-    pub(crate) image: AtomicU32,
+    /// First process that joined; 0 until then.
+    pub(crate) first_pid: AtomicU32,
+    /// Process numbers given out: one for each that joined by its own start, and one before each fork.
+    pub(crate) processes: AtomicU32,
     /// Next thread number.
     pub(crate) next_thread: AtomicU32,
     /// One more than the highest chunk index ever taken.
@@ -93,8 +92,8 @@ pub struct Control {
     pub(crate) lost: AtomicU64,
     /// How often a thread had to wait for a chunk.
     pub(crate) waits: AtomicU64,
-    /// Processes seen and not recorded.
-    pub(crate) children: AtomicU64,
+    /// Processes that were turned away because only the first one records.
+    pub(crate) refused: AtomicU64,
     pub(crate) shared_padding: [AtomicU64; padding(9)],
 
     /// Changes whenever a chunk is freed or recording stops; the futex word.
@@ -105,7 +104,17 @@ pub struct Control {
     pub(crate) stopped: AtomicU32,
     /// 1: every chunk is held by a thread and already drained, so waiting would not help.
     pub(crate) exhausted: AtomicU32,
+    pub(crate) drainer_padding: [AtomicU32; padding(12)],
+
+    /// 0: events are recorded, stamped by the counter. Else bits of [`GATE_PAUSED`] and [`GATE_CLOCK`]. Read at every
+    /// event: on a line that is otherwise never written.
+    pub(crate) gate: AtomicU32,
 }
+
+/// Events are left out for now.
+pub const GATE_PAUSED: u32 = 1;
+/// Stamps come from the slower clock.
+pub const GATE_CLOCK: u32 = 2;
 
 /// What is known about one chunk outside of it, so that the drainer can look over all chunks
 /// without touching one cache line in each. One cache line.
@@ -120,10 +129,12 @@ pub struct Slot {
     pub(crate) os_tid: AtomicU32,
     /// How many chunks this thread had before this one.
     pub(crate) sequence: AtomicU32,
-    pub(crate) image: AtomicU32,
+    /// Number of the thread's process.
+    pub(crate) process: AtomicU32,
     /// Records reserved when the chunk was closed.
     pub(crate) length: AtomicU32,
-    pub(crate) unused: AtomicU32,
+    /// The system's id of that process.
+    pub(crate) pid: AtomicU32,
     /// The thread's name (comm), zero-padded.
     pub(crate) name: [AtomicU64; 2],
 }
@@ -144,10 +155,10 @@ const _: () = {
     assert!(size_of::<Chunk>() == CHUNK_BYTES);
     assert!(core::mem::offset_of!(Chunk, records) == CHUNK_HEADER_BYTES);
     assert!(size_of::<Slot>() == 64);
-    assert!(size_of::<Control>() <= CHILDREN_OFFSET);
+    assert!(size_of::<Control>() <= SLOTS_OFFSET);
     assert!(core::mem::offset_of!(Control, free_head) == 128);
     assert!(core::mem::offset_of!(Control, free_epoch) == 256);
-    assert!(CHILDREN_OFFSET + CHILDREN_WORDS * 4 == SLOTS_OFFSET);
+    assert!(core::mem::offset_of!(Control, gate) == 320);
 };
 
 impl Chunk {

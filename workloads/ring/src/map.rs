@@ -2,12 +2,12 @@
 
 use crate::clock::Clock;
 use crate::layout::{
-    CHILDREN_OFFSET, CHILDREN_WORDS, CHUNK_BYTES, Chunk, Control, MAGIC, MAX_CHUNKS, MIN_CHUNKS,
-    SLOTS_OFFSET, Slot, VERSION, header_bytes, session_bytes,
+    CHUNK_BYTES, Chunk, Control, GATE_CLOCK, MAGIC, MAX_CHUNKS, MIN_CHUNKS, SLOTS_OFFSET, Slot,
+    VERSION, header_bytes, session_bytes,
 };
 use crate::pool::Pool;
 use crate::stack::StackMode;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::Ordering;
 use crate::sys;
 
 /// What is fixed when a session is created.
@@ -23,6 +23,12 @@ pub struct SessionConfig {
     pub drainer_pid: u32,
     /// Which allocations bring their stacks.
     pub stacks: StackMode,
+    /// Only the first process records.
+    pub first_only: bool,
+    /// Record mmap, munmap, mremap and brk, too.
+    pub mappings: bool,
+    /// Begin paused.
+    pub paused: bool,
 }
 
 /// A mapped session; it stays mapped until dropped.
@@ -57,6 +63,16 @@ impl Mapping {
         let (mode, period) = config.stacks.to_words();
         control.stack_mode.store(mode, Ordering::Relaxed);
         control.stack_period.store(period, Ordering::Relaxed);
+        control
+            .first_only
+            .store(u32::from(config.first_only), Ordering::Relaxed);
+        control
+            .mappings
+            .store(u32::from(config.mappings), Ordering::Relaxed);
+        if config.clock == Clock::Monotonic {
+            control.gate.store(GATE_CLOCK, Ordering::Relaxed);
+        }
+        pool.set_paused(config.paused);
         pool.initialise();
         control.magic.store(MAGIC, Ordering::Release);
         Ok(mapping)
@@ -82,16 +98,16 @@ impl Mapping {
     /// is enough, which often can be mapped where the whole cannot. Does nothing when the page cannot
     /// be mapped either or is not this session's.
     pub fn report_failure(fd: i32, nonce: u64, errno: u32) {
-        if !sys::file_size(fd).is_ok_and(|bytes| bytes >= CHILDREN_OFFSET as u64) {
+        if !sys::file_size(fd).is_ok_and(|bytes| bytes >= SLOTS_OFFSET as u64) {
             return;
         }
-        let Ok(page) = sys::reserve(CHILDREN_OFFSET) else {
+        let Ok(page) = sys::reserve(SLOTS_OFFSET) else {
             return;
         };
         // SAFETY: the range is the reservation made just above. The control block lies on the
         // file's first page and consists of atomic integers; nothing refers to it after the unmap.
         unsafe {
-            if sys::map_shared_over(page, CHILDREN_OFFSET, fd).is_ok() {
+            if sys::map_shared_over(page, SLOTS_OFFSET, fd).is_ok() {
                 let control = &*(page as *const Control);
                 if control.magic.load(Ordering::Acquire) == MAGIC
                     && control.version.load(Ordering::Relaxed) == VERSION
@@ -100,7 +116,7 @@ impl Mapping {
                     control.attach_errno.store(errno, Ordering::Relaxed);
                 }
             }
-            sys::unmap(page, CHILDREN_OFFSET);
+            sys::unmap(page, SLOTS_OFFSET);
         }
     }
 
@@ -136,10 +152,6 @@ impl Mapping {
         unsafe {
             Pool {
                 control: &*(self.base as *const Control),
-                children: core::slice::from_raw_parts(
-                    (self.base + CHILDREN_OFFSET) as *const AtomicU32,
-                    CHILDREN_WORDS,
-                ),
                 slots: core::slice::from_raw_parts(
                     (self.base + SLOTS_OFFSET) as *const Slot,
                     self.chunks as usize,

@@ -9,7 +9,6 @@ use crate::sync::{AtomicU32, AtomicU64};
 #[derive(Debug)]
 pub struct Session {
     control: Control,
-    children: [AtomicU32; 1],
     slots: Vec<Slot>,
     chunks: Vec<Chunk>,
 }
@@ -19,7 +18,6 @@ impl Session {
     pub fn new(chunks: usize) -> Session {
         let session = Session {
             control: control(),
-            children: [word()],
             slots: (0..chunks).map(|_| slot()).collect(),
             chunks: (0..chunks).map(|_| chunk()).collect(),
         };
@@ -31,7 +29,6 @@ impl Session {
     pub fn pool(&self) -> Pool<'_> {
         Pool {
             control: &self.control,
-            children: &self.children,
             slots: &self.slots,
             chunks: &self.chunks,
         }
@@ -53,9 +50,9 @@ fn slot() -> Slot {
         thread: word(),
         os_tid: word(),
         sequence: word(),
-        image: word(),
+        process: word(),
         length: word(),
-        unused: word(),
+        pid: word(),
         name: [long(), long()],
     }
 }
@@ -79,21 +76,25 @@ fn control() -> Control {
         drainer_pid: word(),
         stack_mode: word(),
         stack_period: word(),
+        first_only: word(),
+        mappings: word(),
         fixed_padding: core::array::from_fn(|_| word()),
         free_head: long(),
-        owner_pid: word(),
-        image: word(),
+        first_pid: word(),
+        processes: word(),
         next_thread: word(),
         high_water: word(),
         waiters: word(),
         attach_errno: word(),
         lost: long(),
         waits: long(),
-        children: long(),
+        refused: long(),
         shared_padding: core::array::from_fn(|_| long()),
         free_epoch: word(),
         heartbeat: word(),
         stopped: word(),
         exhausted: word(),
+        drainer_padding: core::array::from_fn(|_| word()),
+        gate: word(),
     }
 }

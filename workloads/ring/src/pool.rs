@@ -8,7 +8,7 @@
 //! recycles only Closed ones, or Active ones whose thread is known to be dead.
 
 use crate::clock::Clock;
-use crate::layout::{Chunk, Control, RECORDS_PER_CHUNK, Slot};
+use crate::layout::{Chunk, Control, GATE_PAUSED, RECORDS_PER_CHUNK, Slot};
 use crate::record::RecordView;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -32,7 +32,10 @@ pub struct SlotInfo {
     pub thread: u32,
     pub os_tid: u32,
     pub sequence: u32,
-    pub image: u32,
+    /// Number of the thread's process.
+    pub process: u32,
+    /// The system's id of that process.
+    pub pid: u32,
     /// Records reserved; [`RECORDS_PER_CHUNK`] while the chunk is active.
     pub length: usize,
     /// The thread's name, zero-padded.
@@ -45,7 +48,8 @@ pub struct Owner {
     pub thread: u32,
     pub os_tid: u32,
     pub sequence: u32,
-    pub image: u32,
+    pub process: u32,
+    pub pid: u32,
     pub name: [u8; 16],
 }
 
@@ -53,7 +57,6 @@ pub struct Owner {
 #[derive(Clone, Copy, Debug)]
 pub struct Pool<'a> {
     pub(crate) control: &'a Control,
-    pub(crate) children: &'a [AtomicU32],
     pub(crate) slots: &'a [Slot],
     pub(crate) chunks: &'a [Chunk],
 }
@@ -103,7 +106,8 @@ impl<'a> Pool<'a> {
         slot.thread.store(owner.thread, Ordering::Relaxed);
         slot.os_tid.store(owner.os_tid, Ordering::Relaxed);
         slot.sequence.store(owner.sequence, Ordering::Relaxed);
-        slot.image.store(owner.image, Ordering::Relaxed);
+        slot.process.store(owner.process, Ordering::Relaxed);
+        slot.pid.store(owner.pid, Ordering::Relaxed);
         slot.length
             .store(RECORDS_PER_CHUNK as u32, Ordering::Relaxed);
         set_name(slot, owner.name);
@@ -138,38 +142,62 @@ impl<'a> Pool<'a> {
         self.control.lost.fetch_add(events, Ordering::Relaxed);
     }
 
-    /// Claims the session for process `pid`. `Some(image)` when the process records: image 1 for
-    /// the first, more when the same process came back by exec. `None`: another process records.
-    pub fn claim(&self, pid: u32) -> Option<u32> {
-        match self
-            .control
-            .owner_pid
-            .compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire)
-        {
-            Ok(_) => {}
-            Err(owner) if owner == pid => {}
-            Err(_) => return None,
+    /// Process `pid`, in which a recorder has just been loaded, joins. Its number, from 1; `None` when only the first
+    /// process records and this is another one.
+    pub fn join(&self, pid: u32) -> Option<u32> {
+        let first =
+            self.control
+                .first_pid
+                .compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire);
+        if self.is_first_only() && first.is_err_and(|first| first != pid) {
+            self.control.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
         }
-        Some(self.control.image.fetch_add(1, Ordering::AcqRel) + 1)
+        Some(self.next_process())
+    }
+
+    /// A number for a process that is about to be forked.
+    pub fn next_process(&self) -> u32 {
+        self.control.processes.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Whether only the first process records.
+    pub fn is_first_only(&self) -> bool {
+        self.control.first_only.load(Ordering::Relaxed) != 0
+    }
+
+    /// Counts a forked process that does not record, because only the first one does.
+    pub fn count_refused(&self) {
+        self.control.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether mmap, munmap, mremap and brk are recorded.
+    pub fn wants_mappings(&self) -> bool {
+        self.control.mappings.load(Ordering::Relaxed) != 0
+    }
+
+    /// The word that every event looks at: 0, or bits of [`GATE_PAUSED`] and [`crate::layout::GATE_CLOCK`].
+    pub fn gate(&self) -> &'a AtomicU32 {
+        &self.control.gate
+    }
+
+    /// Leaves events out from now on, or no more.
+    pub fn set_paused(&self, paused: bool) {
+        if paused {
+            self.control.gate.fetch_or(GATE_PAUSED, Ordering::Relaxed);
+        } else {
+            self.control.gate.fetch_and(!GATE_PAUSED, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether events are left out.
+    pub fn is_paused(&self) -> bool {
+        self.control.gate.load(Ordering::Relaxed) & GATE_PAUSED != 0
     }
 
     /// Notes why a recorder that found the session cannot record.
     pub fn set_attach_errno(&self, errno: u32) {
         self.control.attach_errno.store(errno, Ordering::Relaxed);
-    }
-
-    /// Counts process `pid` as seen and not recorded, once (up to 32,768 different ids).
-    pub fn count_child(&self, pid: u32) {
-        let bits = self.children.len() as u32 * 32;
-        if bits == 0 {
-            return;
-        }
-        let bit = pid % bits;
-        let mask = 1 << (bit % 32);
-        let word = &self.children[(bit / 32) as usize];
-        if word.fetch_or(mask, Ordering::Relaxed) & mask == 0 {
-            self.control.children.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     /// Whether a thread without a chunk drops events instead of waiting.
@@ -254,7 +282,8 @@ impl<'a> Pool<'a> {
             thread: slot.thread.load(Ordering::Relaxed),
             os_tid: slot.os_tid.load(Ordering::Relaxed),
             sequence: slot.sequence.load(Ordering::Relaxed),
-            image: slot.image.load(Ordering::Relaxed),
+            process: slot.process.load(Ordering::Relaxed),
+            pid: slot.pid.load(Ordering::Relaxed),
             length: (slot.length.load(Ordering::Relaxed) as usize).min(RECORDS_PER_CHUNK),
             name,
         }
@@ -307,14 +336,9 @@ impl<'a> Pool<'a> {
             .store(u32::from(exhausted), Ordering::Release);
     }
 
-    /// Process that records, 0 when none has claimed the session yet.
-    pub fn owner_pid(&self) -> u32 {
-        self.control.owner_pid.load(Ordering::Acquire)
-    }
-
-    /// How many images (exec) the recording process has had.
-    pub fn image(&self) -> u32 {
-        self.control.image.load(Ordering::Acquire)
+    /// First process that joined, 0 when none has yet.
+    pub fn first_pid(&self) -> u32 {
+        self.control.first_pid.load(Ordering::Acquire)
     }
 
     /// Events counted as lost so far.
@@ -327,9 +351,9 @@ impl<'a> Pool<'a> {
         self.control.waits.load(Ordering::Relaxed)
     }
 
-    /// Processes seen and not recorded so far.
-    pub fn children(&self) -> u64 {
-        self.control.children.load(Ordering::Relaxed)
+    /// Processes turned away so far, because only the first one records.
+    pub fn refused(&self) -> u64 {
+        self.control.refused.load(Ordering::Relaxed)
     }
 
     /// Errno of a recorder that could not map the whole session, 0 for none.

@@ -44,6 +44,28 @@ pub enum Kind {
     /// A module of the program: its first address in place of the time, its end as the address, its
     /// epoch as the size. The bytes before describe it.
     Module = 243,
+    /// A piece of text for the next record of this thread that takes one, see [`Record::publish_text`].
+    Text = 15,
+    /// A named mark; its name is the text before it.
+    Mark = 16,
+    /// The first record of a process. Address: number of the process that it was forked from, 0 for a
+    /// program that was started anew (the text is then its file and its arguments, each behind a zero
+    /// byte). Size: the parent's process id.
+    ProcessStart = 17,
+    /// Before fork; address: the number that the child will have.
+    Fork = 18,
+    /// Process `address` is about to execute the file in the text, or (size 1) was started with it.
+    Exec = 19,
+    /// The process exits in order.
+    Exit = 20,
+    /// `mmap` returned `address`.
+    Mmap = 21,
+    /// Before `munmap`.
+    Munmap = 22,
+    /// `mremap` returned `address`.
+    Mremap = 23,
+    /// The program break is now `address`.
+    Brk = 24,
 }
 
 /// Kinds from here on are no events: they describe the events around them.
@@ -71,6 +93,16 @@ impl Kind {
             241 => Kind::Stack,
             242 => Kind::Bytes,
             243 => Kind::Module,
+            15 => Kind::Text,
+            16 => Kind::Mark,
+            17 => Kind::ProcessStart,
+            18 => Kind::Fork,
+            19 => Kind::Exec,
+            20 => Kind::Exit,
+            21 => Kind::Mmap,
+            22 => Kind::Munmap,
+            23 => Kind::Mremap,
+            24 => Kind::Brk,
             _ => return None,
         })
     }
@@ -79,6 +111,11 @@ impl Kind {
 /// Largest size a record can hold, in bytes; larger requests (which always fail) are stored as it.
 pub const MAX_SIZE: u64 = (1 << 48) - 1;
 
+/// Bytes of text that a record holds.
+pub const TEXT_BYTES: usize = 20;
+/// Bit beside the length of a first piece of text.
+pub const FIRST_PIECE: u8 = 0x80;
+
 /// A record in shared memory.
 #[repr(C)]
 #[derive(Debug)]
@@ -86,6 +123,18 @@ pub struct Record {
     time: AtomicU64,
     what: AtomicU64,
     commit: AtomicU64,
+}
+
+impl RecordView {
+    /// The text of a [`Kind::Text`], how much of it is used, and whether it is a first piece.
+    pub fn text(&self) -> ([u8; TEXT_BYTES], usize, bool) {
+        let mut text = [0; TEXT_BYTES];
+        text[..8].copy_from_slice(&self.time.to_le_bytes());
+        text[8..14].copy_from_slice(&self.address.to_le_bytes()[..6]);
+        text[14..].copy_from_slice(&self.size.to_le_bytes()[..6]);
+        let used = usize::from(self.align_log2 & !FIRST_PIECE).min(TEXT_BYTES);
+        (text, used, self.align_log2 & FIRST_PIECE != 0)
+    }
 }
 
 /// A committed record, read out.
@@ -136,6 +185,28 @@ impl Record {
         );
     }
 
+    /// Writes and commits up to [`TEXT_BYTES`] bytes of text: 8 in place of the time, 6 in place of the
+    /// address, 6 in place of the size, and their number in place of the alignment.
+    /// `first`: what came before and found no record that takes it is void.
+    pub fn publish_text(&self, text: &[u8], first: bool, generation: u32) {
+        let mut bytes = [0u8; 24];
+        let length = text.len().min(TEXT_BYTES);
+        for (at, byte) in text.iter().take(length).enumerate() {
+            // Of the address 6 bytes are kept, then 6 of the size.
+            bytes[if at < 14 { at } else { at + 2 }] = *byte;
+        }
+        let word = |at: usize| {
+            let bytes = &bytes[at..at + 8];
+            bytes
+                .iter()
+                .rev()
+                .fold(0u64, |word, &byte| word << 8 | u64::from(byte))
+        };
+        let (time, address, size) = (word(0), word(8), word(16));
+        let length = length as u8 | if first { FIRST_PIECE } else { 0 };
+        self.publish(time, Kind::Text, address, size, length, generation);
+    }
+
     /// The record, if it is committed in this generation of its chunk.
     #[inline]
     pub fn read(&self, generation: u32) -> Option<RecordView> {
@@ -184,6 +255,23 @@ mod tests {
     }
 
     #[test]
+    fn text_of_every_length_comes_back() {
+        let long = *b"abcdefghijklmnopqrst\xff";
+        for length in 0..=TEXT_BYTES {
+            let record = Record::empty();
+            record.publish_text(&long[..length], length % 2 == 0, 3);
+            let view = record.read(3).expect("committed");
+            assert_eq!(view.kind, Kind::Text as u8);
+            let (text, used, first) = view.text();
+            assert_eq!((&text[..used], first), (&long[..length], length % 2 == 0));
+        }
+        let record = Record::empty();
+        record.publish_text(&[0xff; 40], false, 3);
+        let (text, used, _) = record.read(3).expect("committed").text();
+        assert_eq!(text[..used], [0xff; TEXT_BYTES]);
+    }
+
+    #[test]
     fn sizes_beyond_48_bits_saturate() {
         let record = Record::empty();
         record.publish(0, Kind::FailedAlloc, 0, u64::MAX, 0, 65_535);
@@ -198,7 +286,7 @@ mod tests {
     #[test]
     fn every_kind_has_its_own_number() {
         let known: Vec<Kind> = (0..=255u8).filter_map(Kind::from_u8).collect();
-        assert_eq!(known.len(), 18);
+        assert_eq!(known.len(), 28);
         for kind in known {
             assert_eq!(Kind::from_u8(kind as u8), Some(kind));
         }

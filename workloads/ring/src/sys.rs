@@ -11,6 +11,8 @@ const MUNMAP: usize = 11;
 const RT_SIGPROCMASK: usize = 14;
 const MADVISE: usize = 28;
 const GETPID: usize = 39;
+const READLINK: usize = 89;
+const GETPPID: usize = 110;
 const KILL: usize = 62;
 const PRCTL: usize = 157;
 const GETTID: usize = 186;
@@ -47,6 +49,29 @@ unsafe fn syscall6(number: usize, args: [usize; 6]) -> isize {
 pub fn getpid() -> u32 {
     // SAFETY: takes no argument.
     unsafe { syscall6(GETPID, [0; 6]) as u32 }
+}
+
+/// The id of the calling process's parent.
+pub fn getppid() -> u32 {
+    // SAFETY: takes no argument.
+    unsafe { syscall6(GETPPID, [0; 6]) as u32 }
+}
+
+/// Where a symbolic link (`path` ends in a zero byte) points to; the number of bytes, at most `buffer`'s.
+pub fn readlink(path: &[u8], buffer: &mut [u8]) -> Result<usize, u32> {
+    if path.last() != Some(&0) {
+        return Err(22);
+    }
+    let args = [
+        path.as_ptr() as usize,
+        buffer.as_mut_ptr() as usize,
+        buffer.len(),
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the path is zero-terminated, the kernel writes at most `buffer.len()` bytes.
+    check(unsafe { syscall6(READLINK, args) })
 }
 
 /// The calling thread's id.

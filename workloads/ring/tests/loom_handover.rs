@@ -50,7 +50,8 @@ impl Producer {
                     thread: self.thread,
                     os_tid: self.thread + 1000,
                     sequence: self.sequence,
-                    image: 1,
+                    process: 1,
+                    pid: 1,
                     name: [0; 16],
                 };
                 let Some(index) = pool.take(&owner) else {
@@ -192,7 +193,8 @@ fn no_chunk_is_held_twice_when_the_first_comes_back() {
             thread,
             os_tid: thread + 1000,
             sequence: 0,
-            image: 1,
+            process: 1,
+            pid: 1,
             name: [0; 16],
         })
     }

@@ -2,81 +2,29 @@
 //! empty chunks back, notices threads and programs that are gone.
 
 use super::RecordError;
+use super::chunks::{self, Got, Pinned};
 use super::clock::Calibration;
+use super::processes::Processes;
 use super::sink::Sink;
-use super::stream::{FLUSH_EVENTS, Stream};
-use super::target::Target;
-use crate::trace::TraceError;
-use heaplab_ring::{Pool, RECORDS_PER_CHUNK, SlotInfo, SlotState};
-use std::collections::HashMap;
+use super::stream::{FLUSH_EVENTS, Message, Stream};
+use super::summary::DrainSummary;
+use super::target;
+use crate::trace::{Start, TraceError};
+use heaplab_ring::{Pool, SlotInfo, SlotState};
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// Sleep after a pass that found nothing; doubles up to the longest.
 const SHORTEST_SLEEP: Duration = Duration::from_micros(200);
-const LONGEST_SLEEP: Duration = Duration::from_millis(5);
-/// How often threads that said they end are looked for.
+const LONGEST_SLEEP: Duration = Duration::from_millis(1);
+/// How often threads that said they end are looked for, and all where no chunk is free.
 const ENDING_CHECK: Duration = Duration::from_millis(20);
 /// How often all silent threads are looked for, and buffers written however small.
 const FULL_CHECK: Duration = Duration::from_millis(250);
+/// How often the system is searched for processes of the session that nobody met, after the first one ended.
+const SEARCH: Duration = Duration::from_millis(100);
 /// Events held in memory over all threads (32 bytes each) before all are written.
 const MOST_BUFFERED: usize = 1 << 20;
-
-/// What a drained recording consists of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DrainSummary {
-    /// Events written.
-    pub events: u64,
-    /// Threads that had events.
-    pub threads: u32,
-    /// Events that were not recorded: dropped in lossy mode, or after recording was stopped.
-    pub lost_events: u64,
-    /// Slots reserved and never committed (the program died or jumped out in between), and records
-    /// that made no sense.
-    pub torn_records: u64,
-    /// How often a thread had to wait for the drainer.
-    pub waits: u64,
-    /// Processes seen that were not recorded (forks and what they executed).
-    pub children_not_recorded: u64,
-    /// Images of the process: 1, more when it replaced itself by exec, 0 when no recorder attached.
-    pub images: u32,
-    /// Errno of a recorder that found the session and could not record, 0 for none.
-    pub attach_errno: u32,
-    /// From the session's start to the end, nanoseconds.
-    pub duration_ns: u64,
-}
-
-impl DrainSummary {
-    /// Why nothing at all was recorded, as a sentence for the user; `None` when something was.
-    pub fn why_nothing(&self) -> Option<String> {
-        if self.events > 0 {
-            return None;
-        }
-        Some(if self.attach_errno != 0 {
-            format!(
-                "nothing was recorded: the recorder could not map its memory in the program: {}; try a \
-                 smaller pool",
-                std::io::Error::from_raw_os_error(self.attach_errno as i32)
-            )
-        } else if self.images == 0 {
-            "nothing was recorded: the program did not load the recorder (a static or setuid program, \
-             or one that clears LD_PRELOAD)"
-                .to_owned()
-        } else if self.lost_events > 0 {
-            "nothing was recorded: the recording was stopped before the first event".to_owned()
-        } else {
-            "nothing was recorded: the program allocated nothing".to_owned()
-        })
-    }
-}
-
-/// Slots of a closed chunk that were empty when it was read: a hook interrupted by a handler that
-/// went on to another chunk. The chunk stays until they are filled or the thread is gone.
-#[derive(Debug)]
-struct Pinned {
-    index: u32,
-    thread: u32,
-    holes: Vec<usize>,
-}
 
 pub struct Drainer<'a, S: Sink> {
     pool: Pool<'a>,
@@ -84,14 +32,14 @@ pub struct Drainer<'a, S: Sink> {
     nonce: u64,
     sink: &'a mut S,
     threads: HashMap<u32, Stream>,
-    /// The thread that now has this kernel id; an earlier one with the same id is dead.
-    by_tid: HashMap<u32, u32>,
+    /// The thread of a process that now has this kernel id; an earlier one with the same id is dead.
+    by_tid: HashMap<(u32, u32), u32>,
     /// Records already read of each chunk.
     positions: Vec<usize>,
     pinned: Vec<Pinned>,
     buffered: usize,
-    target: Option<Target>,
-    image: u32,
+    processes: Processes,
+    got: Got,
     summary: DrainSummary,
 }
 
@@ -107,32 +55,49 @@ impl<'a, S: Sink> Drainer<'a, S> {
             positions: vec![0; pool.chunk_count() as usize],
             pinned: Vec::new(),
             buffered: 0,
-            target: None,
-            image: 0,
+            processes: Processes::new(nonce),
+            got: Got::default(),
             summary: DrainSummary::default(),
         }
     }
 
+    /// Until `first_alive` says that the program has ended, and `others`, told how many processes of the session go on
+    /// without it, that they are not waited for, or there are none.
     pub fn run(
         mut self,
-        mut program_alive: impl FnMut() -> bool,
+        mut first_alive: impl FnMut() -> bool,
+        mut others: impl FnMut(usize) -> bool,
     ) -> Result<DrainSummary, RecordError> {
         let mut sleep = SHORTEST_SLEEP;
         let (mut ending_check, mut full_check) = (Instant::now(), Instant::now());
+        let mut search = None::<Instant>;
         loop {
             // Asked before the pass: what a dead program committed is then all to be seen.
-            let alive = program_alive();
+            let mut alive = first_alive();
+            if !alive && !self.pool.is_first_only() {
+                alive = match search {
+                    Some(last) if last.elapsed() < SEARCH => true,
+                    _ => {
+                        search = Some(Instant::now());
+                        let left = self.left();
+                        left > 0 && others(left)
+                    }
+                };
+            }
             self.pool.beat();
-            let progress = self.pass(!alive)?;
+            let full = full_check.elapsed() >= FULL_CHECK;
+            let progress = self.pass(!alive, full)?;
             if !alive && !progress {
                 break;
             }
-            if full_check.elapsed() >= FULL_CHECK {
+            if full {
                 self.look_for_threads(true)?;
+                self.tell_processes(false)?;
                 self.flush_all()?;
                 full_check = Instant::now();
             } else if ending_check.elapsed() >= ENDING_CHECK {
-                self.look_for_threads(false)?;
+                // Without a free chunk the dead must be found now: one of theirs may be what a thread waits for.
+                self.look_for_threads(!self.pool.has_free())?;
                 ending_check = Instant::now();
             }
             if progress {
@@ -145,10 +110,20 @@ impl<'a, S: Sink> Drainer<'a, S> {
         self.finish()
     }
 
-    /// Looks at every chunk once. With `ended` the program is gone: all its threads are dead.
+    /// Processes of the session that live, met or not.
+    fn left(&mut self) -> usize {
+        let members = target::members(self.nonce).len();
+        if members == 0 && self.processes.any_alive() {
+            // Its environment has been overwritten.
+            return 1;
+        }
+        members
+    }
+
+    /// Looks at every chunk once. With `ended` the program is gone: all its threads are dead. Chunks in use are read only
+    /// with `in_use`: reading them takes their cache lines away from the thread that writes.
     /// `true` when something was read.
-    fn pass(&mut self, ended: bool) -> Result<bool, TraceError> {
-        self.notice_image()?;
+    fn pass(&mut self, ended: bool, in_use: bool) -> Result<bool, TraceError> {
         let (mut progress, mut recycled, mut closed) = (false, false, false);
         for index in 0..self.pool.high_water() {
             let slot = self.pool.slot(index);
@@ -164,16 +139,21 @@ impl<'a, S: Sink> Drainer<'a, S> {
                 closed = true;
                 continue;
             }
-            let dead = ended || stream.dead || slot.image < self.image;
+            let process_dead = self.processes.get(slot.process).is_none_or(|p| p.dead);
+            let dead = ended || stream.dead || process_dead;
             let over = dead || slot.state != SlotState::Active;
             closed |= over;
+            if !over && !in_use {
+                continue;
+            }
             let mut holes = Vec::new();
             let earlier = self
                 .pinned
                 .iter_mut()
                 .filter(|pinned| pinned.thread == slot.thread)
                 .collect();
-            let read = read_chunk(
+            let before = (self.got.events, self.got.others);
+            chunks::read_chunk(
                 self.pool,
                 index,
                 &slot,
@@ -183,11 +163,9 @@ impl<'a, S: Sink> Drainer<'a, S> {
                 earlier,
                 stream,
                 &self.clock,
-                &mut self.summary.torn_records,
+                &mut self.got,
             );
-            progress |= read > 0 || over;
-            self.buffered += read;
-            self.summary.events += read as u64;
+            progress |= before != (self.got.events, self.got.others) || over;
             if over {
                 stream.next_sequence = stream.next_sequence.wrapping_add(1);
                 stream.ending |= slot.state == SlotState::ClosedAtEnd;
@@ -206,9 +184,11 @@ impl<'a, S: Sink> Drainer<'a, S> {
             }
             let name = slot.name;
             self.rename(slot.thread, &name_of(&name))?;
+            self.take_got()?;
             self.flush_if_full(slot.thread)?;
         }
         recycled |= self.fill_holes(ended);
+        self.take_got()?;
         if recycled {
             self.pool.wake_waiters();
         }
@@ -217,15 +197,70 @@ impl<'a, S: Sink> Drainer<'a, S> {
         Ok(progress || recycled)
     }
 
-    /// Writes that the process replaced itself, once for each time.
-    fn notice_image(&mut self) -> Result<(), TraceError> {
-        let image = self.pool.image();
-        if image != self.image {
-            if self.image != 0 {
-                self.sink.mark(self.clock.now_ns(), "exec")?;
+    /// Counts what was read, and does what messages say.
+    fn take_got(&mut self) -> Result<(), TraceError> {
+        let got = std::mem::take(&mut self.got);
+        self.buffered += got.events;
+        self.summary.events += got.events as u64;
+        self.summary.torn_records += got.torn;
+        for (process, message) in got.messages {
+            match message {
+                Message::Mark { time_ns, name } => {
+                    self.sink.mark(Some(process), time_ns, &name)?;
+                }
+                Message::Start {
+                    time_ns,
+                    forked_from,
+                    parent_pid,
+                    text,
+                } => self
+                    .processes
+                    .start(process, time_ns, forked_from, parent_pid, text),
+                Message::Exec {
+                    time_ns,
+                    pid,
+                    by_parent,
+                    file,
+                } => self.processes.executes(pid, time_ns, file, by_parent),
+                Message::Exit { time_ns } => {
+                    if let Some(process) = self.processes.get_mut(process) {
+                        process.exit_ns = Some(time_ns);
+                    }
+                }
             }
-            self.image = image;
-            self.target = Some(Target::new(self.pool.owner_pid(), self.nonce));
+        }
+        Ok(())
+    }
+
+    /// Writes who the processes are, as soon as it is known; with `all` also those that never said it. Then the ends of
+    /// those that are dead.
+    fn tell_processes(&mut self, all: bool) -> Result<(), TraceError> {
+        let untold: Vec<u32> = self
+            .processes
+            .iter_mut()
+            .filter(|(_, process)| !process.told)
+            .map(|(number, _)| number)
+            .collect();
+        for number in untold {
+            let info = match all {
+                true => self.processes.info_at_end(number),
+                false => self.processes.info(number),
+            };
+            let Some(info) = info else { continue };
+            if info.start == Start::Exec {
+                self.summary.execs += 1;
+            }
+            self.sink.process_start(&info)?;
+            if let Some(process) = self.processes.get_mut(number) {
+                process.told = true;
+            }
+        }
+        for (number, process) in self.processes.iter_mut() {
+            if process.dead && process.told && !process.ended {
+                process.ended = true;
+                let end_ns = process.exit_ns.unwrap_or(0).max(process.last_ns);
+                self.sink.process_end(number, end_ns)?;
+            }
         }
         Ok(())
     }
@@ -235,11 +270,15 @@ impl<'a, S: Sink> Drainer<'a, S> {
         if self.threads.contains_key(&slot.thread) {
             return Ok(());
         }
+        self.processes.meet(slot.process, slot.pid);
         let now = self.clock.now_ns();
-        self.sink.thread_start(slot.thread, slot.os_tid, now)?;
-        self.threads.insert(slot.thread, Stream::new(slot.os_tid));
+        self.sink
+            .thread_start(slot.process, slot.thread, slot.os_tid, now)?;
+        self.threads
+            .insert(slot.thread, Stream::new(slot.process, slot.os_tid));
         self.summary.threads += 1;
-        if let Some(earlier) = self.by_tid.insert(slot.os_tid, slot.thread)
+        let id = (slot.process, slot.os_tid);
+        if let Some(earlier) = self.by_tid.insert(id, slot.thread)
             && let Some(earlier) = self.threads.get_mut(&earlier)
         {
             earlier.dead = true;
@@ -257,9 +296,10 @@ impl<'a, S: Sink> Drainer<'a, S> {
             pool,
             threads,
             pinned,
+            processes,
             clock,
             summary,
-            buffered,
+            got,
             ..
         } = self;
         let before = pinned.len();
@@ -267,10 +307,9 @@ impl<'a, S: Sink> Drainer<'a, S> {
             let Some(stream) = threads.get_mut(&chunk.thread) else {
                 return false;
             };
-            let filled = fill(*pool, chunk, stream, clock, &mut summary.torn_records);
-            *buffered += filled;
-            summary.events += filled as u64;
-            let done = chunk.holes.is_empty() || ended || stream.dead;
+            chunks::fill(*pool, chunk, stream, clock, got);
+            let dead = stream.dead || processes.get(stream.process).is_none_or(|p| p.dead);
+            let done = chunk.holes.is_empty() || ended || dead;
             if done {
                 summary.torn_records += chunk.holes.len() as u64;
                 pool.recycle(chunk.index);
@@ -282,29 +321,45 @@ impl<'a, S: Sink> Drainer<'a, S> {
 
     /// Looks which threads are gone: those that said they end, or with `all` every silent one.
     fn look_for_threads(&mut self, all: bool) -> Result<(), TraceError> {
-        let Some(target) = &self.target else {
-            return Ok(());
-        };
         let mut gone = Vec::new();
         let mut names = Vec::new();
+        if all {
+            for (_, process) in self.processes.iter_mut() {
+                if !process.dead {
+                    process.dead = process.target.is_over();
+                }
+            }
+        }
         for (&thread, stream) in &mut self.threads {
             if stream.ended {
                 continue;
             }
+            let Some(process) = self.processes.get_mut(stream.process) else {
+                continue;
+            };
             if stream.dead {
                 gone.push(thread);
+            } else if process.dead {
+                stream.dead = true;
             } else if stream.ending || (all && !stream.lively) {
-                stream.dead = target.is_gone(stream.os_tid);
-            } else if all && let Some(name) = target.name(stream.os_tid) {
+                stream.dead = process.target.is_gone(stream.os_tid);
+            } else if all && let Some(name) = process.target.name(stream.os_tid) {
                 names.push((thread, name));
             }
             if all {
                 stream.lively = false;
             }
         }
-        // Found dead by an earlier look: the passes since then have read what was left.
-        for thread in gone {
-            self.end_thread(thread)?;
+        // Found dead by an earlier look: it is over once the passes since then have read what was left.
+        if !gone.is_empty() {
+            let held: HashSet<u32> = (0..self.pool.high_water())
+                .map(|index| self.pool.slot(index))
+                .filter(|slot| slot.state != SlotState::Free)
+                .map(|slot| slot.thread)
+                .collect();
+            for thread in gone.into_iter().filter(|thread| !held.contains(thread)) {
+                self.end_thread(thread)?;
+            }
         }
         for (thread, name) in names {
             self.rename(thread, &name)?;
@@ -319,7 +374,11 @@ impl<'a, S: Sink> Drainer<'a, S> {
         {
             stream.ended = true;
             stream.buffer = Vec::new();
-            self.sink.thread_end(thread, stream.last_ns)?;
+            let (process, last_ns) = (stream.process, stream.last_ns);
+            self.sink.thread_end(thread, last_ns)?;
+            if let Some(process) = self.processes.get_mut(process) {
+                process.last_ns = process.last_ns.max(last_ns);
+            }
         }
         Ok(())
     }
@@ -382,134 +441,28 @@ impl<'a, S: Sink> Drainer<'a, S> {
         for thread in threads {
             self.end_thread(thread)?;
         }
+        for (_, process) in self.processes.iter_mut() {
+            process.dead = true;
+        }
+        self.tell_processes(true)?;
         let summary = DrainSummary {
             lost_events: self.pool.lost(),
             waits: self.pool.waits(),
-            children_not_recorded: self.pool.children(),
-            images: self.pool.image(),
+            left_out: self.pool.refused(),
+            processes: self.processes.count() as u32,
+            not_recorded: self.processes.not_recorded(),
             attach_errno: self.pool.attach_errno(),
             duration_ns: self.clock.now_ns(),
             ..self.summary
         };
-        for note in notes(&summary) {
+        for note in summary.notes() {
             self.sink.note(&note)?;
         }
         Ok(summary)
     }
 }
 
-/// Reads what is committed of a chunk from `position` on. A chunk that is `over` is read to its
-/// end, past empty slots, which are noted as `holes`; one in use up to the first empty slot.
-/// `earlier` are this thread's chunks that wait for slots to be filled.
-#[allow(clippy::too_many_arguments)]
-fn read_chunk(
-    pool: Pool<'_>,
-    index: u32,
-    slot: &SlotInfo,
-    position: &mut usize,
-    over: bool,
-    holes: &mut Vec<usize>,
-    mut earlier: Vec<&mut Pinned>,
-    stream: &mut Stream,
-    clock: &Calibration,
-    torn: &mut u64,
-) -> usize {
-    let closed = slot.state != SlotState::Active;
-    let end = if closed {
-        slot.length
-    } else {
-        RECORDS_PER_CHUNK
-    };
-    let mut read = 0;
-    let mut trailing = 0;
-    while *position < end {
-        match pool.read(index, *position) {
-            Some(record) => {
-                trailing = 0;
-                // What the thread committed before this record is to be seen now, and comes first:
-                // else the free of a block could stand before its allocation.
-                for chunk in &mut earlier {
-                    read += fill(pool, chunk, stream, clock, torn);
-                }
-                if stream.push(record, clock) {
-                    read += 1;
-                } else {
-                    *torn += 1;
-                }
-            }
-            None if over => {
-                trailing += 1;
-                holes.push(*position);
-            }
-            None => break,
-        }
-        *position += 1;
-    }
-    if !closed {
-        // The unused end of a dead thread's chunk is no hole.
-        holes.truncate(holes.len() - trailing);
-    }
-    read
-}
-
-/// Reads the slots of a pinned chunk that were filled since; the number of events.
-fn fill(
-    pool: Pool<'_>,
-    chunk: &mut Pinned,
-    stream: &mut Stream,
-    clock: &Calibration,
-    torn: &mut u64,
-) -> usize {
-    let mut filled = 0;
-    chunk.holes.retain(|&position| {
-        let Some(record) = pool.read(chunk.index, position) else {
-            return true;
-        };
-        if stream.push(record, clock) {
-            filled += 1;
-        } else {
-            *torn += 1;
-        }
-        false
-    });
-    filled
-}
-
 fn name_of(bytes: &[u8; 16]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(16);
     String::from_utf8_lossy(&bytes[..end]).into_owned()
-}
-
-/// What the reader of the trace must know.
-fn notes(summary: &DrainSummary) -> Vec<String> {
-    let mut notes: Vec<String> = summary.why_nothing().into_iter().collect();
-    if notes.is_empty() && summary.attach_errno != 0 {
-        let error = std::io::Error::from_raw_os_error(summary.attach_errno as i32);
-        notes.push(format!(
-            "a recorder could not map the session: {error}; what its image of the program did is missing"
-        ));
-    }
-    if summary.images > 1 {
-        notes.push(format!(
-            "the program replaced itself by exec {} times; blocks of an earlier image are never freed \
-             in the trace",
-            summary.images - 1
-        ));
-    }
-    if summary.lost_events > 0 {
-        notes.push(format!("{} events were lost", summary.lost_events));
-    }
-    if summary.torn_records > 0 {
-        notes.push(format!(
-            "{} records were begun and never finished",
-            summary.torn_records
-        ));
-    }
-    if summary.children_not_recorded > 0 {
-        notes.push(format!(
-            "{} child processes were not recorded: only the first process is",
-            summary.children_not_recorded
-        ));
-    }
-    notes
 }

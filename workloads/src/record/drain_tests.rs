@@ -1,8 +1,9 @@
 //! The drainer against a program played step by step, for orders that a real one shows rarely.
 
 use super::clock::Calibration;
-use super::drain::{DrainSummary, Drainer};
+use super::drain::Drainer;
 use super::sink::Sink;
+use super::summary::DrainSummary;
 use crate::trace::TraceError;
 use crate::trace::raw::{RawEvent, RawKind};
 use heaplab_ring::clock::Clock;
@@ -19,7 +20,7 @@ const CHUNKS: u32 = 4;
 struct Events(Vec<(u32, RawEvent)>);
 
 impl Sink for Events {
-    fn thread_start(&mut self, _: u32, _: u32, _: u64) -> Result<(), TraceError> {
+    fn thread_start(&mut self, _: u32, _: u32, _: u32, _: u64) -> Result<(), TraceError> {
         Ok(())
     }
     fn thread_name(&mut self, _: u32, _: &str) -> Result<(), TraceError> {
@@ -32,7 +33,7 @@ impl Sink for Events {
     fn thread_end(&mut self, _: u32, _: u64) -> Result<(), TraceError> {
         Ok(())
     }
-    fn mark(&mut self, _: u64, _: &str) -> Result<(), TraceError> {
+    fn mark(&mut self, _: Option<u32>, _: u64, _: &str) -> Result<(), TraceError> {
         Ok(())
     }
     fn note(&mut self, _: &str) -> Result<(), TraceError> {
@@ -61,16 +62,22 @@ fn play(mut step: impl FnMut(Pool<'_>, u32) -> bool) -> (Events, DrainSummary) {
         lossy: false,
         drainer_pid: std::process::id(),
         stacks: heaplab_ring::stack::StackMode::Off,
+        first_only: true,
+        mappings: false,
+        paused: false,
     };
     let mapping = Mapping::create(file.as_raw_fd(), &config).expect("session");
     let pool = mapping.pool();
     let mut events = Events::default();
     let mut number = 0;
     let summary = Drainer::new(pool, Calibration::measure(Clock::Monotonic), 1, &mut events)
-        .run(|| {
-            number += 1;
-            step(pool, number)
-        })
+        .run(
+            || {
+                number += 1;
+                step(pool, number)
+            },
+            |_| true,
+        )
         .expect("drained");
     let free = (0..=CHUNKS).map_while(|_| pool.take(&owner(99, 0))).count();
     assert_eq!(free, CHUNKS as usize, "chunks were lost");
@@ -82,7 +89,8 @@ fn owner(thread: u32, sequence: u32) -> Owner {
         thread,
         os_tid: 1000 + thread,
         sequence,
-        image: 0,
+        process: 1,
+        pid: std::process::id(),
         name: [0; 16],
     }
 }

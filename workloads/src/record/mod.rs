@@ -5,24 +5,29 @@
 //! usually the raw trace's writer. Nothing here touches the program: it may die at any instant, and
 //! so may the drainer.
 //!
-//! `clock` turns ticks into nanoseconds, `stream` keeps a thread's chunks in order, `drain` is the
-//! loop, `target` looks at the program through /proc, `cost` measures what recording costs.
+//! `clock` turns ticks into nanoseconds, `chunks` reads records, `stream` keeps a thread's in order and knows what they
+//! mean, `drain` is the loop, `processes` knows who takes part, `target` looks at a process through /proc, `cost`
+//! measures what recording costs.
 
+mod chunks;
 mod clock;
 mod cost;
 mod drain;
 #[cfg(test)]
 mod drain_tests;
+mod processes;
 mod session;
 mod sink;
 mod stream;
+mod summary;
 mod target;
 
 pub use cost::{calibration_loop, measure_cost};
-pub use drain::DrainSummary;
 pub use heaplab_ring::stack::StackMode;
-pub use session::{Session, SessionOptions};
+pub use processes::NotRecorded;
+pub use session::{Session, SessionOptions, Switch};
 pub use sink::{Discard, Sink};
+pub use summary::DrainSummary;
 
 use crate::trace::TraceError;
 

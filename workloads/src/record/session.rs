@@ -2,8 +2,9 @@
 
 use super::RecordError;
 use super::clock::{self, Calibration};
-use super::drain::{DrainSummary, Drainer};
+use super::drain::Drainer;
 use super::sink::Sink;
+use super::summary::DrainSummary;
 use heaplab_ring::layout::{MAX_CHUNKS, MIN_CHUNKS, session_bytes};
 use heaplab_ring::stack::StackMode;
 use heaplab_ring::{CHUNK_BYTES, Mapping, Pool, SESSION_VARIABLE, SessionConfig};
@@ -13,6 +14,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The session's descriptor gets at least this number, out of the way of programs (and tests of
 /// programs) that expect small numbers; lower where the limit of open files is.
@@ -30,6 +32,12 @@ pub struct SessionOptions {
     pub stacks: StackMode,
     /// Where to put the memory's file when the system gives no memfd; the output folder.
     pub fallback_dir: Option<PathBuf>,
+    /// Record the first process only, not what it starts.
+    pub first_only: bool,
+    /// Record mmap, munmap, mremap and brk, too.
+    pub mappings: bool,
+    /// Record nothing until [`Switch::set_paused`] says otherwise, or the program does.
+    pub paused: bool,
 }
 
 impl Default for SessionOptions {
@@ -39,6 +47,9 @@ impl Default for SessionOptions {
             lossy: false,
             stacks: StackMode::Off,
             fallback_dir: None,
+            first_only: false,
+            mappings: false,
+            paused: false,
         }
     }
 }
@@ -48,7 +59,7 @@ impl Default for SessionOptions {
 #[derive(Debug)]
 pub struct Session {
     fd: OwnedFd,
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     nonce: u64,
     calibration: Calibration,
 }
@@ -76,12 +87,15 @@ impl Session {
             lossy: options.lossy,
             drainer_pid: std::process::id(),
             stacks: options.stacks,
+            first_only: options.first_only,
+            mappings: options.mappings,
+            paused: options.paused,
         };
         let mapping = Mapping::create(fd.as_raw_fd(), &config)
             .map_err(|errno| error(io::Error::from_raw_os_error(errno as i32)))?;
         Ok(Self {
             fd,
-            mapping,
+            mapping: Arc::new(mapping),
             nonce,
             calibration: Calibration::measure(clock),
         })
@@ -111,8 +125,8 @@ impl Session {
         ]
     }
 
-    /// Moves records to `sink` until `program_alive` says no (after the program was waited for) and
-    /// everything committed is out. It is asked every few milliseconds at most; it must not block.
+    /// Moves records to `sink` until `program_alive` says no (after the program was waited for), every other process of the
+    /// session has ended as well, and everything committed is out. It is asked about every millisecond; it must not block.
     ///
     /// # Errors
     /// When the sink cannot write: recording has then been stopped and the program goes on.
@@ -121,10 +135,49 @@ impl Session {
         program_alive: impl FnMut() -> bool,
         sink: &mut S,
     ) -> Result<DrainSummary, RecordError> {
+        self.drain_tree(program_alive, |_| true, sink)
+    }
+
+    /// As [`Session::drain`]; `others` is asked every 100 ms after the program's end, with the number of processes that go
+    /// on, whether to wait for them.
+    ///
+    /// # Errors
+    /// As [`Session::drain`].
+    pub fn drain_tree<S: Sink>(
+        &mut self,
+        program_alive: impl FnMut() -> bool,
+        others: impl FnMut(usize) -> bool,
+        sink: &mut S,
+    ) -> Result<DrainSummary, RecordError> {
         let pool = self.mapping.pool();
-        let result = Drainer::new(pool, self.calibration, self.nonce, sink).run(program_alive);
+        let drainer = Drainer::new(pool, self.calibration, self.nonce, sink);
+        let result = drainer.run(program_alive, others);
         pool.stop();
         result
+    }
+
+    /// A switch for the recording that can be turned from elsewhere, such as a handler of a signal.
+    pub fn switch(&self) -> Switch {
+        Switch(Arc::clone(&self.mapping), self.calibration)
+    }
+}
+
+/// Pauses a recording and lets it go on.
+#[derive(Clone, Debug)]
+pub struct Switch(Arc<Mapping>, Calibration);
+
+impl Switch {
+    /// Leaves events out from now on, or no more; `true` when that is a change.
+    pub fn set_paused(&self, paused: bool) -> bool {
+        let pool = self.0.pool();
+        let changed = pool.is_paused() != paused;
+        pool.set_paused(paused);
+        changed
+    }
+
+    /// Nanoseconds since the session's start.
+    pub fn now_ns(&self) -> u64 {
+        self.1.now_ns()
     }
 }
 

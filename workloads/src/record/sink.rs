@@ -1,27 +1,55 @@
 //! Where drained events go.
 
-use crate::trace::TraceError;
 use crate::trace::raw::{RawEvent, RawWriter};
+use crate::trace::{ProcessInfo, TraceError};
 
 /// Takes what the drainer reads, in each thread's order.
 pub trait Sink {
-    /// Thread `thread` (dense from 0) has its first event.
-    fn thread_start(&mut self, thread: u32, os_tid: u32, time_ns: u64) -> Result<(), TraceError>;
+    /// Who a process is. Threads and events of it may have come before.
+    fn process_start(&mut self, process: &ProcessInfo) -> Result<(), TraceError> {
+        let _ = process;
+        Ok(())
+    }
+    /// The process is over.
+    fn process_end(&mut self, process: u32, time_ns: u64) -> Result<(), TraceError> {
+        let _ = (process, time_ns);
+        Ok(())
+    }
+    /// Thread `thread` (dense from 0 over all processes) of `process` has its first event.
+    fn thread_start(
+        &mut self,
+        process: u32,
+        thread: u32,
+        os_tid: u32,
+        time_ns: u64,
+    ) -> Result<(), TraceError>;
     /// The thread has (now) this name.
     fn thread_name(&mut self, thread: u32, name: &str) -> Result<(), TraceError>;
     /// The next events of a thread.
     fn events(&mut self, thread: u32, events: &[RawEvent]) -> Result<(), TraceError>;
     /// The thread has ended; nothing of it follows.
     fn thread_end(&mut self, thread: u32, time_ns: u64) -> Result<(), TraceError>;
-    /// A named instant.
-    fn mark(&mut self, time_ns: u64, name: &str) -> Result<(), TraceError>;
+    /// A named instant of a process, or of the whole recording.
+    fn mark(&mut self, process: Option<u32>, time_ns: u64, name: &str) -> Result<(), TraceError>;
     /// A remark for the reader of the trace.
     fn note(&mut self, text: &str) -> Result<(), TraceError>;
 }
 
 impl Sink for RawWriter {
-    fn thread_start(&mut self, thread: u32, os_tid: u32, time_ns: u64) -> Result<(), TraceError> {
-        RawWriter::thread_start(self, thread, os_tid, time_ns)
+    fn process_start(&mut self, process: &ProcessInfo) -> Result<(), TraceError> {
+        RawWriter::process_start(self, process)
+    }
+    fn process_end(&mut self, process: u32, time_ns: u64) -> Result<(), TraceError> {
+        RawWriter::process_end(self, process, time_ns)
+    }
+    fn thread_start(
+        &mut self,
+        process: u32,
+        thread: u32,
+        os_tid: u32,
+        time_ns: u64,
+    ) -> Result<(), TraceError> {
+        RawWriter::thread_start_in(self, process, thread, os_tid, time_ns)
     }
     fn thread_name(&mut self, thread: u32, name: &str) -> Result<(), TraceError> {
         RawWriter::thread_name(self, thread, name)
@@ -32,8 +60,8 @@ impl Sink for RawWriter {
     fn thread_end(&mut self, thread: u32, time_ns: u64) -> Result<(), TraceError> {
         RawWriter::thread_end(self, thread, time_ns)
     }
-    fn mark(&mut self, time_ns: u64, name: &str) -> Result<(), TraceError> {
-        RawWriter::mark(self, time_ns, name)
+    fn mark(&mut self, process: Option<u32>, time_ns: u64, name: &str) -> Result<(), TraceError> {
+        RawWriter::mark_in(self, process, time_ns, name)
     }
     fn note(&mut self, text: &str) -> Result<(), TraceError> {
         RawWriter::note(self, text)
@@ -45,7 +73,7 @@ impl Sink for RawWriter {
 pub struct Discard;
 
 impl Sink for Discard {
-    fn thread_start(&mut self, _: u32, _: u32, _: u64) -> Result<(), TraceError> {
+    fn thread_start(&mut self, _: u32, _: u32, _: u32, _: u64) -> Result<(), TraceError> {
         Ok(())
     }
     fn thread_name(&mut self, _: u32, _: &str) -> Result<(), TraceError> {
@@ -57,7 +85,7 @@ impl Sink for Discard {
     fn thread_end(&mut self, _: u32, _: u64) -> Result<(), TraceError> {
         Ok(())
     }
-    fn mark(&mut self, _: u64, _: &str) -> Result<(), TraceError> {
+    fn mark(&mut self, _: Option<u32>, _: u64, _: &str) -> Result<(), TraceError> {
         Ok(())
     }
     fn note(&mut self, _: &str) -> Result<(), TraceError> {

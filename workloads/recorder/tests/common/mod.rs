@@ -5,7 +5,8 @@
 use heaplab_workloads::record::{DrainSummary, Session, SessionOptions, Sink};
 use heaplab_workloads::trace::raw::{RawEvent, RawKind, RawWriter};
 use heaplab_workloads::trace::{
-    FinishInfo, ResolveOptions, Trace, TraceError, TraceHeader, TraceStats, resolve_file,
+    FinishInfo, ProcessInfo, ResolveOptions, Trace, TraceError, TraceHeader, TraceStats,
+    resolve_file,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -126,14 +127,34 @@ pub struct Recorded {
     pub os_tids: BTreeMap<u32, u32>,
     pub names: BTreeMap<u32, String>,
     pub ended: Vec<u32>,
-    pub marks: Vec<String>,
+    pub processes: Vec<ProcessInfo>,
+    pub process_ends: Vec<u32>,
+    /// The process of each thread.
+    pub owners: BTreeMap<u32, u32>,
+    /// Times and names.
+    pub marks: Vec<(u64, String)>,
     pub notes: Vec<String>,
     /// Slows the drainer down: this long at every batch of events.
     pub delay: std::time::Duration,
 }
 
 impl Sink for Recorded {
-    fn thread_start(&mut self, thread: u32, os_tid: u32, _: u64) -> Result<(), TraceError> {
+    fn process_start(&mut self, process: &ProcessInfo) -> Result<(), TraceError> {
+        self.processes.push(process.clone());
+        Ok(())
+    }
+    fn process_end(&mut self, process: u32, _: u64) -> Result<(), TraceError> {
+        self.process_ends.push(process);
+        Ok(())
+    }
+    fn thread_start(
+        &mut self,
+        process: u32,
+        thread: u32,
+        os_tid: u32,
+        _: u64,
+    ) -> Result<(), TraceError> {
+        self.owners.insert(thread, process);
         assert!(
             self.os_tids.insert(thread, os_tid).is_none(),
             "thread {thread} started twice"
@@ -161,8 +182,8 @@ impl Sink for Recorded {
         self.ended.push(thread);
         Ok(())
     }
-    fn mark(&mut self, _: u64, name: &str) -> Result<(), TraceError> {
-        self.marks.push(name.to_owned());
+    fn mark(&mut self, _: Option<u32>, time_ns: u64, name: &str) -> Result<(), TraceError> {
+        self.marks.push((time_ns, name.to_owned()));
         Ok(())
     }
     fn note(&mut self, text: &str) -> Result<(), TraceError> {
@@ -212,12 +233,28 @@ impl Recorded {
         self.count(RawKind::ReallocEnd) + self.count(RawKind::ReallocArrayEnd)
     }
 
-    /// Checks the invariants of one process's recording: times do not go back in a thread, every
+    /// What the threads of one process recorded, as if it were alone.
+    pub fn of_process(&self, process: u32) -> Recorded {
+        let threads = self.threads.iter();
+        Recorded {
+            threads: threads
+                .filter(|(thread, _)| self.owners[thread] == process)
+                .map(|(&thread, events)| (thread, events.clone()))
+                .collect(),
+            ..Recorded::default()
+        }
+    }
+
+    /// Checks the invariants of the first process's recording: times do not go back in a thread, every
     /// address is freed at most as often as it was allocated, a begin of realloc has its end.
     /// Returns the number of blocks left at the end.
     pub fn check(&self) -> i64 {
         let mut balance: BTreeMap<u64, i64> = BTreeMap::new();
+        let first = self.owners.values().min();
         for (thread, events) in &self.threads {
+            if self.owners.get(thread) != first {
+                continue;
+            }
             let mut last = 0;
             let mut begun: Option<u64> = None;
             for event in events {
@@ -241,7 +278,13 @@ impl Recorded {
                             *balance.entry(event.address).or_default() += 1;
                         }
                     }
-                    RawKind::FailedAlloc | RawKind::Mark => {}
+                    RawKind::FailedAlloc
+                    | RawKind::Mark
+                    | RawKind::Fork
+                    | RawKind::Mmap
+                    | RawKind::Munmap
+                    | RawKind::Mremap
+                    | RawKind::Brk => {}
                     _ => *balance.entry(event.address).or_default() += 1,
                 }
             }
@@ -276,7 +319,13 @@ impl Recorded {
                         "{number}: {event:?}"
                     );
                 }
-                RawKind::FailedAlloc | RawKind::Mark => {}
+                RawKind::FailedAlloc
+                | RawKind::Mark
+                | RawKind::Fork
+                | RawKind::Mmap
+                | RawKind::Munmap
+                | RawKind::Mremap
+                | RawKind::Brk => {}
                 _ => assert!(
                     live.insert(event.address),
                     "event {number} is live: {event:?}"
@@ -413,6 +462,23 @@ pub fn round_trip(command: &mut Command) -> TraceStats {
 }
 
 impl Run {
+    /// The same run with the events of the first process only.
+    pub fn first_process(&self) -> Run {
+        let first = self.recorded.owners.values().min().copied().unwrap_or(0);
+        let recorded = self.recorded.of_process(first);
+        let summary = DrainSummary {
+            events: recorded.events().count() as u64,
+            ..self.summary.clone()
+        };
+        Run {
+            recorded,
+            summary,
+            status: self.status,
+            stdout: self.stdout.clone(),
+            counted: self.counted,
+        }
+    }
+
     /// The trace and the second counter agree to the event; nothing was lost or torn.
     pub fn assert_counts_equal(&self) {
         let traced = Counted {

@@ -1,0 +1,37 @@
+/* What a program may say to a recording that it runs under. Include this file; there is nothing to link with. Outside a
+   recording every call does nothing.
+
+       #include "heaplab.h"
+       HEAPLAB_MARK("load");        // a phase begins
+       HEAPLAB_PAUSE();             // leave events out from here on ...
+       HEAPLAB_RESUME();            // ... to here
+*/
+#ifndef HEAPLAB_H
+#define HEAPLAB_H
+#ifdef __cplusplus
+extern "C" {
+#endif
+/* Weak: defined by libheaplab_recorder.so where a program runs under `heaplab record`, else null. */
+extern void heaplab_mark(const char *name) __attribute__((weak));
+extern void heaplab_pause(void) __attribute__((weak));
+extern void heaplab_resume(void) __attribute__((weak));
+extern int heaplab_is_recording(void) __attribute__((weak));
+/* Calls of an allocator of the program's own, which no library can stand in front of: after an allocation (with its size and
+   the alignment asked for, 0 for the default), before a free, and around what may move a block. */
+extern void heaplab_allocated(void *block, unsigned long size, unsigned long alignment) __attribute__((weak));
+extern void heaplab_freeing(void *block) __attribute__((weak));
+extern void heaplab_reallocating(void *block) __attribute__((weak));
+extern void heaplab_reallocated(void *block, unsigned long size) __attribute__((weak));
+#ifdef __cplusplus
+}
+#endif
+#define HEAPLAB_CALL_(function, arguments) ((void)(function ? (function arguments, 0) : 0))
+#define HEAPLAB_MARK(name) HEAPLAB_CALL_(heaplab_mark, (name))
+#define HEAPLAB_PAUSE() HEAPLAB_CALL_(heaplab_pause, ())
+#define HEAPLAB_RESUME() HEAPLAB_CALL_(heaplab_resume, ())
+#define HEAPLAB_IS_RECORDING() (heaplab_is_recording ? heaplab_is_recording() : 0)
+#define HEAPLAB_ALLOCATED(block, size, alignment) HEAPLAB_CALL_(heaplab_allocated, (block, size, alignment))
+#define HEAPLAB_FREEING(block) HEAPLAB_CALL_(heaplab_freeing, (block))
+#define HEAPLAB_REALLOCATING(block) HEAPLAB_CALL_(heaplab_reallocating, (block))
+#define HEAPLAB_REALLOCATED(block, size) HEAPLAB_CALL_(heaplab_reallocated, (block, size))
+#endif
