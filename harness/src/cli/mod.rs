@@ -1,6 +1,7 @@
 //! The command line as types: what can be asked, with help and examples. No work is done here.
 
 pub mod options;
+pub mod trace;
 pub mod usage;
 pub mod value;
 
@@ -10,6 +11,7 @@ use options::{
 };
 use std::ffi::OsString;
 use std::path::PathBuf;
+use trace::TraceCommand;
 
 /// Which allocator, with which settings, for my program?
 #[derive(Parser, Debug)]
@@ -57,7 +59,9 @@ could be recorded, 126 the program is not executable, 127 it was not found.")]
         subcommand,
         after_help = "Examples:
   heaplab trace info prog.hltrace
-  heaplab trace stats prog.hltrace --format json"
+  heaplab trace stats prog.hltrace --format json
+  heaplab trace anonymise prog.hltrace -o to-send.hltrace
+  heaplab trace import heaptrack.prog.1234.zst -o prog.hltrace"
     )]
     Trace(TraceCommand),
     /// Check the prediction: replay a recorded program and compare with the program itself
@@ -291,93 +295,6 @@ pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
-}
-
-/// `heaplab trace …`
-#[derive(Subcommand, Debug, Clone)]
-pub enum TraceCommand {
-    /// Header, threads and what is known about the recording
-    #[command(after_help = "Example:
-  heaplab trace info prog.hltrace")]
-    Info(TraceFile),
-    /// Check every invariant of a trace; exit status 1 if one is broken or something is missing
-    #[command(after_help = "Example:
-  heaplab trace verify prog.hltrace")]
-    Verify(TraceFile),
-    /// Sizes, lifetimes, threads, peak
-    #[command(after_help = "Example:
-  heaplab trace stats prog.hltrace --format json | jq .peak_live_bytes")]
-    Stats(TraceFile),
-    /// Write a part of a trace; blocks that are alive where it begins are allocated first
-    #[command(after_help = "Examples:
-  heaplab trace cut prog.hltrace -o start.hltrace --to 2s
-  heaplab trace cut prog.hltrace -o million.hltrace --from-event 1000000 --to-event 2000000")]
-    Cut(TraceCut),
-    /// Write a copy that holds sizes, times and threads, and nothing else of the program
-    #[command(after_help = "Example:
-  heaplab trace anonymise prog.hltrace -o to-send.hltrace")]
-    Anonymise(TraceAnonymise),
-    /// Write the events as CSV: event, time_ns, thread, call, block, size, alignment
-    #[command(after_help = "Examples:
-  heaplab trace export prog.hltrace | head
-  heaplab trace export prog.hltrace -o prog.csv")]
-    Export(TraceExport),
-}
-
-/// A trace to look at.
-#[derive(Args, Debug, Clone)]
-pub struct TraceFile {
-    /// The trace
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// What is printed on standard output
-    #[arg(long, value_enum, default_value_t = ListFormat::Table)]
-    pub format: ListFormat,
-}
-
-/// `heaplab trace cut`
-#[derive(Args, Debug, Clone)]
-pub struct TraceCut {
-    /// The trace
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// The trace to write; replaced where it exists
-    #[arg(short, long, value_name = "FILE")]
-    pub out: PathBuf,
-    /// Where the part begins, since the start of the recording
-    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
-    pub from: Option<std::time::Duration>,
-    /// Where it ends
-    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
-    pub to: Option<std::time::Duration>,
-    /// First event, counted from 0
-    #[arg(long, value_name = "N")]
-    pub from_event: Option<u64>,
-    /// First event that is left out again
-    #[arg(long, value_name = "N")]
-    pub to_event: Option<u64>,
-}
-
-/// `heaplab trace anonymise`
-#[derive(Args, Debug, Clone)]
-pub struct TraceAnonymise {
-    /// The trace
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// The trace to write; replaced where it exists
-    #[arg(short, long, value_name = "FILE")]
-    pub out: PathBuf,
-}
-
-/// `heaplab trace export`
-#[derive(Args, Debug, Clone)]
-pub struct TraceExport {
-    /// The trace
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// The table to write [default: standard output]
-    #[arg(short, long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
 }
 
 /// `heaplab gate …`

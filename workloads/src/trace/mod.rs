@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod export;
 mod header;
+mod import;
 mod index;
 mod process;
 pub mod raw;
@@ -25,8 +26,11 @@ mod xxh64;
 
 pub use error::TraceError;
 pub use event::{Effect, EventKind, TICK_NS, TraceEvent};
-pub use export::export_csv;
+#[cfg(feature = "parquet")]
+pub use export::export_parquet;
+pub use export::{export_chrome, export_csv};
 pub use header::{FinishInfo, MachineShape, TraceHeader};
+pub use import::{ImportFormat, ImportOptions, import};
 pub use index::Segment;
 pub use process::{ProcessCounts, ProcessInfo, Start};
 pub use reader::{Events, Trace};
@@ -37,4 +41,4 @@ pub use summary::{ThreadInfo, TraceSummary};
 pub use transform::{
     CutOptions, MergeOptions, MergeStart, ScaleOptions, anonymise, cut, merge, scale,
 };
-pub use writer::TraceWriter;
+pub use writer::{TraceWriter, temporary_path};

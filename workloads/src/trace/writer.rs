@@ -27,6 +27,13 @@ const CHECKPOINT_SHARE: u64 = 16;
 /// Threads whose empty columns are kept from segment to segment.
 const KEPT_COLUMNS: usize = 64;
 
+/// Where this process keeps a trace until it is whole and can be at `path`.
+pub fn temporary_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    name.into()
+}
+
 /// Streaming writer; nothing appears under the final name before `finish`.
 pub struct TraceWriter {
     out: ChunkWriter,
@@ -60,9 +67,7 @@ impl TraceWriter {
         keep_addresses: bool,
         level: i32,
     ) -> Result<Self, TraceError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = PathBuf::from(name);
+        let temporary = temporary_path(path);
         let created = ChunkWriter::create(&temporary, level);
         // Only a file of ours is removed when something goes wrong from here on.
         let out = created.map_err(|error| match error {

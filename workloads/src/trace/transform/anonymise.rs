@@ -1,9 +1,11 @@
 //! A copy without anything of the program.
 
-use super::{LEVEL, Numbers, PROGRESS, finish_like};
+use super::copier::{Copier, Numbers, owners};
+use super::{LEVEL, PROGRESS, finish_like};
 use crate::trace::error::TraceError;
 use crate::trace::event::TraceEvent;
 use crate::trace::header::{MachineShape, TraceHeader};
+use crate::trace::process::ProcessInfo;
 use crate::trace::reader::Trace;
 use crate::trace::summary::TraceSummary;
 use crate::trace::writer::TraceWriter;
@@ -32,7 +34,17 @@ pub fn anonymise(
         ),
         ..TraceHeader::default()
     };
-    let mut writer = TraceWriter::create(out, &header, false, LEVEL)?;
+    let summary = trace.summary();
+    let writer = TraceWriter::create(out, &header, false, LEVEL)?;
+    let processes = (summary.process_table.iter())
+        .map(|process| ProcessInfo {
+            pid: 0,
+            program: String::new(),
+            argv: Vec::new(),
+            ..process.info.clone()
+        })
+        .collect();
+    let mut to = Copier::new(writer, owners(summary), processes)?;
     let mut numbers = Numbers::default();
     let mut count = 0u64;
     for event in trace.events() {
@@ -40,13 +52,13 @@ pub fn anonymise(
             address: 0,
             ..event?
         };
-        numbers.copy(&mut writer, &event)?;
+        numbers.copy(&mut to, &event)?;
         count += 1;
         if count.is_multiple_of(PROGRESS) {
-            progress(count, trace.summary().events);
+            progress(count, summary.events);
         }
     }
-    finish_like(trace, writer)
+    finish_like(trace, to)
 }
 
 /// `value` if it is one of a few public words, else nothing.

@@ -1,6 +1,7 @@
 //! A part of a trace, by time, events or threads, that can be replayed.
 
-use super::{ABSENT, LEVEL, Numbers, PROGRESS, copy_text, finish_like};
+use super::copier::{ABSENT, Copier, Numbers};
+use super::{LEVEL, PROGRESS, copy_text, finish_like};
 use crate::trace::error::TraceError;
 use crate::trace::event::{Block, Effect, EventKind, TICK_NS, TraceEvent};
 use crate::trace::reader::Trace;
@@ -41,6 +42,7 @@ pub fn cut(
             .contains(&tick)
             .then_some(tick)
     })?;
+    let mut to = Copier::like(trace.summary(), writer)?;
     let mut events = trace.events_near(part.first_possible(trace))?;
     let mut mirror = Mirror::default();
     for (number, block) in events.blocks().live() {
@@ -62,7 +64,7 @@ pub fn cut(
                 continue;
             }
             begun = true;
-            prelude(&mut writer, &mut numbers, &mirror, &part, event.tick)?;
+            prelude(&mut to, &mut numbers, &mirror, &part, event.tick)?;
         }
         if number >= part.to_event || event.tick >= part.to_tick {
             break;
@@ -79,15 +81,15 @@ pub fn cut(
             _ => {}
         }
         event.address = 0;
-        numbers.copy(&mut writer, &event)?;
+        numbers.copy(&mut to, &event)?;
     }
-    if !begun || writer.is_empty() {
+    if !begun || to.writer.is_empty() {
         return Err(TraceError::Usage(format!(
             "the part is empty: the trace has {total} events and lasts {} ms",
             trace.summary().duration_ns / 1_000_000
         )));
     }
-    finish_like(trace, writer)
+    finish_like(trace, to)
 }
 
 struct Part<'a> {
@@ -176,7 +178,7 @@ impl Mirror {
 
 /// Allocates what is alive where the part begins, in the order in which it was allocated.
 fn prelude(
-    writer: &mut TraceWriter,
+    to: &mut Copier,
     numbers: &mut Numbers,
     mirror: &Mirror,
     part: &Part<'_>,
@@ -188,7 +190,7 @@ fn prelude(
         .collect();
     live.sort_unstable_by_key(|(_, block)| block.birth);
     for (number, block) in live {
-        let new = writer.event(TraceEvent {
+        let new = to.event(TraceEvent {
             thread: block.thread,
             tick,
             kind: match block.align_log2 {

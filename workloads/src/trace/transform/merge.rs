@@ -84,8 +84,8 @@ pub fn merge(
     for (tick, name) in marks {
         writer.mark(tick, name)?;
     }
-    weave(&inputs, &mut writer, progress)?;
-    writer.finish(None, |summary| {
+    let to = weave(&inputs, writer, options.one_process, progress)?;
+    to.finish(None, |summary| {
         let all = |of: fn(&TraceSummary) -> u64| {
             traces.iter().map(|trace| of(trace.summary())).sum::<u64>()
         };

@@ -1,17 +1,18 @@
 //! Traces made from traces: a slice, a copy without anything of the program, more or less load, several in one.
 
 mod anonymise;
+mod copier;
 mod cut;
 mod merge;
 mod scale;
 mod weave;
 
 use super::error::TraceError;
-use super::event::{Effect, TraceEvent};
 use super::reader::Trace;
 use super::summary::TraceSummary;
 use super::writer::TraceWriter;
 pub use anonymise::anonymise;
+use copier::Copier;
 pub use cut::{CutOptions, cut};
 pub use merge::{MergeOptions, MergeStart, merge};
 pub use scale::{ScaleOptions, scale};
@@ -20,50 +21,6 @@ pub use scale::{ScaleOptions, scale};
 const LEVEL: i32 = 6;
 /// Events between two calls of a progress function.
 const PROGRESS: u64 = 1 << 17;
-/// A block that the copy does not have.
-const ABSENT: u32 = u32::MAX;
-
-/// Block numbers of a trace that is read, as they are in the one that is written.
-#[derive(Default)]
-struct Numbers(Vec<u32>);
-
-impl Numbers {
-    fn set(&mut self, old: u32, new: u32) {
-        let index = old as usize;
-        if index >= self.0.len() {
-            self.0.resize(index + 1, ABSENT);
-        }
-        self.0[index] = new;
-    }
-
-    /// The block's number in the copy, unless it was left out.
-    fn get(&self, old: u32) -> Option<u32> {
-        self.0
-            .get(old as usize)
-            .copied()
-            .filter(|&new| new != ABSENT)
-    }
-
-    /// Appends an event whose block may have another number; events of blocks that were left out are dropped.
-    fn copy(&mut self, writer: &mut TraceWriter, event: &TraceEvent) -> Result<(), TraceError> {
-        match event.kind.effect() {
-            Effect::None => {
-                writer.event(*event)?;
-            }
-            Effect::Alloc => {
-                let new = writer.event(*event)?;
-                self.set(event.block, new);
-            }
-            Effect::Resize | Effect::Free => {
-                if let Some(block) = self.get(event.block) {
-                    writer.event(TraceEvent { block, ..*event })?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Writes the names and those marks that `mark` gives a new time.
 fn copy_text(
     trace: &Trace,
@@ -82,9 +39,9 @@ fn copy_text(
 }
 
 /// Ends a copy of one trace: what was missing is missing, what was said at the end stays.
-fn finish_like(trace: &Trace, writer: TraceWriter) -> Result<TraceSummary, TraceError> {
+fn finish_like(trace: &Trace, to: Copier) -> Result<TraceSummary, TraceError> {
     let old = trace.summary();
-    writer.finish(old.finish.clone(), |summary| {
+    to.finish(old.finish.clone(), |summary| {
         summary.processes = old.processes;
         summary.foreign_frees = old.foreign_frees;
         if !old.missing.is_empty() {

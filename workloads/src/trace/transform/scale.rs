@@ -78,13 +78,13 @@ pub fn scale(
         "scaled: time {}, {} copies, {} ns apart, load {}",
         options.time, options.copies, options.stagger_ns, options.load
     ))?;
-    weave(&inputs, &mut writer, progress)?;
+    let to = weave(&inputs, writer, false, progress)?;
     let old = trace.summary();
     let finish = old.finish.clone().map(|finish| FinishInfo {
         duration_ns: first.ns(finish.duration_ns),
         ..finish
     });
-    writer.finish(finish, |summary| {
+    to.finish(finish, |summary| {
         summary.processes = old.processes * options.copies;
         summary.foreign_frees = old.foreign_frees * u64::from(options.copies);
         if !old.missing.is_empty() {

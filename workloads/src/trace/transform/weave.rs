@@ -1,8 +1,10 @@
 //! Several event streams in one: each with its own threads, start, speed and share of blocks.
 
-use super::{Numbers, PROGRESS};
+use super::PROGRESS;
+use super::copier::{Copier, Numbers, owners};
 use crate::trace::error::TraceError;
 use crate::trace::event::{Block, Effect, TICK_NS, TraceEvent};
+use crate::trace::process::ProcessInfo;
 use crate::trace::reader::{Events, Trace};
 use crate::trace::writer::TraceWriter;
 use std::cmp::Reverse;
@@ -80,7 +82,7 @@ impl Stream<'_> {
     }
 
     /// Appends the event that is next, once for each replica that has its block.
-    fn write(&mut self, writer: &mut TraceWriter) -> Result<(), TraceError> {
+    fn write(&mut self, to: &mut Copier) -> Result<(), TraceError> {
         let Some((event, block)) = &self.next else {
             return Ok(());
         };
@@ -97,7 +99,7 @@ impl Stream<'_> {
         for (index, numbers) in self.replicas.iter_mut().enumerate().take(replicas) {
             let kept = event.kind.effect() == Effect::None || self.input.has(index as u32, block);
             if kept {
-                numbers.copy(writer, &event)?;
+                numbers.copy(to, &event)?;
             }
         }
         Ok(())
@@ -108,9 +110,15 @@ impl Stream<'_> {
 /// reading all of them at once needs.
 pub(super) fn weave(
     inputs: &[Input<'_>],
-    writer: &mut TraceWriter,
+    writer: TraceWriter,
+    one_process: bool,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<(), TraceError> {
+) -> Result<Copier, TraceError> {
+    let (owners, processes) = match one_process {
+        true => (Vec::new(), Vec::new()),
+        false => processes(inputs),
+    };
+    let mut to = Copier::new(writer, owners, processes)?;
     let total = inputs.iter().map(|one| one.trace.summary().events).sum();
     let mut streams = Vec::new();
     let mut order = BinaryHeap::new();
@@ -138,7 +146,7 @@ pub(super) fn weave(
         let stream = &mut streams[index];
         // A stream goes on as long as no other is earlier.
         loop {
-            stream.write(writer)?;
+            stream.write(&mut to)?;
             done += 1;
             if done.is_multiple_of(PROGRESS) {
                 progress(done, total);
@@ -152,5 +160,33 @@ pub(super) fn weave(
             }
         }
     }
-    Ok(())
+    Ok(to)
+}
+
+/// Process of each thread, and the processes of all inputs in a row; none when nothing is known of any.
+fn processes(inputs: &[Input<'_>]) -> (Vec<u32>, Vec<ProcessInfo>) {
+    let (mut all, mut infos) = (Vec::new(), Vec::<ProcessInfo>::new());
+    let known = (inputs.iter()).any(|input| !input.trace.summary().process_table.is_empty());
+    for input in inputs {
+        let summary = input.trace.summary();
+        let first = infos.len() as u32;
+        all.extend(owners(summary).iter().map(|owner| first + owner));
+        let table = &summary.process_table;
+        infos.extend(table.iter().map(|process| ProcessInfo {
+            process: first + process.info.process,
+            parent: process.info.parent.map(|parent| first + parent),
+            start_ns: input.ns(process.info.start_ns),
+            end_ns: process.info.end_ns.map(|ns| input.ns(ns)),
+            ..process.info.clone()
+        }));
+        if table.is_empty() && known {
+            // Of one trace the processes are known: the other is one too.
+            infos.push(ProcessInfo {
+                process: first,
+                start_ns: input.offset_ns,
+                ..ProcessInfo::default()
+            });
+        }
+    }
+    (all, infos)
 }

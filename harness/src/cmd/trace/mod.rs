@@ -1,0 +1,79 @@
+//! `heaplab trace …`: looks at traces, checks them, makes others of them. One file a subcommand.
+
+mod anonymise;
+mod cut;
+mod export;
+mod import;
+mod info;
+mod merge;
+mod rows;
+mod scale;
+mod stats;
+mod verify;
+mod watch;
+
+use crate::cli::trace::TraceCommand;
+use crate::error::{Error, Outcome};
+use crate::out::{Terminal, human_bytes, human_count};
+use crate::workload::trace_error;
+use heaplab_workloads::trace::{Trace, TraceError, TraceSummary};
+use std::path::Path;
+use watch::Watch;
+
+/// Does it.
+///
+/// # Errors
+/// A file that cannot be read or written; for `verify` a broken rule, with exit status 1.
+pub fn run(command: &TraceCommand, terminal: &Terminal) -> Result<Outcome, Error> {
+    match command {
+        TraceCommand::Info(args) => info::run(args),
+        TraceCommand::Verify(args) => verify::run(args, terminal),
+        TraceCommand::Stats(args) => stats::run(args, terminal),
+        TraceCommand::Cut(args) => cut::run(args, terminal),
+        TraceCommand::Scale(args) => scale::run(args, terminal),
+        TraceCommand::Merge(args) => merge::run(args, terminal),
+        TraceCommand::Anonymise(args) => anonymise::run(args, terminal),
+        TraceCommand::Import(args) => import::run(args, terminal),
+        TraceCommand::Export(args) => export::run(args, terminal),
+    }
+}
+
+fn open(path: &Path) -> Result<Trace, Error> {
+    Trace::open(path).map_err(trace_error)
+}
+
+/// Makes the trace `out` by `work`, which gets a progress function: watched, and with a line about the result.
+fn make(
+    terminal: &Terminal,
+    out: &Path,
+    work: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Result<TraceSummary, TraceError>,
+) -> Result<Outcome, Error> {
+    let mut watch = Watch::new(terminal, "writing").removing(out);
+    let made = work(&mut watch.events());
+    watch.clear();
+    let summary = made.map_err(trace_error)?;
+    terminal.say(&format!(
+        "wrote {}: {} events, peak live {}",
+        out.display(),
+        human_count(summary.events),
+        human_bytes(summary.peak_live_bytes)
+    ));
+    if summary.foreign_frees + summary.lost_frees > 0 {
+        terminal.say(&format!(
+            "! {} frees of unknown blocks were dropped, {} missing ones made up",
+            summary.foreign_frees, summary.lost_frees
+        ));
+    }
+    Ok(Outcome::Done)
+}
+
+/// A trace cannot be read and replaced at the same time.
+fn other_file(from: &Path, to: &Path) -> Result<(), Error> {
+    match (from.canonicalize(), to.canonicalize()) {
+        (Ok(from), Ok(to)) if from == to => Err(Error::usage(format!(
+            "'{}' would replace itself; choose another file with --out",
+            to.display()
+        ))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,181 @@
+//! Writes a copy: block numbers as they are in the copy, totals of each process counted again.
+
+use crate::trace::error::TraceError;
+use crate::trace::event::{Effect, EventKind, TraceEvent};
+use crate::trace::header::FinishInfo;
+use crate::trace::process::{ProcessCounts, ProcessInfo};
+use crate::trace::summary::{ThreadInfo, TraceSummary};
+use crate::trace::writer::TraceWriter;
+
+/// A block that the copy does not have.
+pub(super) const ABSENT: u32 = u32::MAX;
+
+/// Block numbers of a trace that is read, as they are in the one that is written.
+#[derive(Default)]
+pub(super) struct Numbers(Vec<u32>);
+
+impl Numbers {
+    pub fn set(&mut self, old: u32, new: u32) {
+        let index = old as usize;
+        if index >= self.0.len() {
+            self.0.resize(index + 1, ABSENT);
+        }
+        self.0[index] = new;
+    }
+
+    /// The block's number in the copy, unless it was left out.
+    fn get(&self, old: u32) -> Option<u32> {
+        self.0
+            .get(old as usize)
+            .copied()
+            .filter(|&new| new != ABSENT)
+    }
+
+    /// Appends an event whose block may have another number; events of blocks that were left out are dropped.
+    pub fn copy(&mut self, to: &mut Copier, event: &TraceEvent) -> Result<(), TraceError> {
+        match event.kind.effect() {
+            Effect::None => {
+                to.event(*event)?;
+            }
+            Effect::Alloc => {
+                let new = to.event(*event)?;
+                self.set(event.block, new);
+            }
+            Effect::Resize | Effect::Free => {
+                if let Some(block) = self.get(event.block) {
+                    to.event(TraceEvent { block, ..*event })?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A trace that is written, with its processes.
+pub(super) struct Copier {
+    pub writer: TraceWriter,
+    /// Process of each thread.
+    owners: Vec<u32>,
+    processes: Vec<ProcessCounts>,
+    live: Vec<(u64, u64)>,
+}
+
+impl Copier {
+    /// `owners` names the process of each thread; with no `processes`, all are one that nothing is known of.
+    pub fn new(
+        mut writer: TraceWriter,
+        owners: Vec<u32>,
+        processes: Vec<ProcessInfo>,
+    ) -> Result<Self, TraceError> {
+        for process in &processes {
+            writer.process(process)?;
+        }
+        let processes: Vec<_> = processes
+            .into_iter()
+            .map(|info| ProcessCounts {
+                info,
+                ..ProcessCounts::default()
+            })
+            .collect();
+        Ok(Self {
+            writer,
+            owners,
+            live: vec![(0, 0); processes.len()],
+            processes,
+        })
+    }
+
+    /// A copy of one trace.
+    pub fn like(summary: &TraceSummary, writer: TraceWriter) -> Result<Self, TraceError> {
+        let infos = (summary.process_table.iter())
+            .map(|process| process.info.clone())
+            .collect();
+        Self::new(writer, owners(summary), infos)
+    }
+
+    /// Appends an event; gives its block.
+    pub fn event(&mut self, event: TraceEvent) -> Result<u32, TraceError> {
+        if self.processes.is_empty() {
+            return self.writer.event(event);
+        }
+        let old = match event.kind.effect() {
+            Effect::Resize | Effect::Free => self.writer.blocks().get(event.block).ok().copied(),
+            _ => None,
+        };
+        let block = self.writer.event(event)?;
+        let process = |thread: u32| {
+            self.owners
+                .get(thread as usize)
+                .map_or(0, |&one| one as usize)
+        };
+        let actor = process(event.thread);
+        let heap = old.map_or(actor, |old| process(old.thread));
+        let counts = &mut self.processes[actor];
+        counts.events += 1;
+        let size = event.size;
+        match event.kind.effect() {
+            Effect::Alloc if event.kind != EventKind::Inherited => {
+                counts.allocations += 1;
+                counts.bytes_allocated = counts.bytes_allocated.saturating_add(size);
+            }
+            Effect::Resize => counts.bytes_allocated = counts.bytes_allocated.saturating_add(size),
+            Effect::Free if !matches!(event.kind, EventKind::Gone | EventKind::LostFree) => {
+                counts.frees += 1;
+            }
+            _ => {}
+        }
+        let (bytes, blocks) = &mut self.live[heap];
+        match event.kind.effect() {
+            Effect::Alloc => {
+                *bytes += size;
+                *blocks += 1;
+            }
+            Effect::Resize => *bytes = *bytes + size - old.map_or(0, |old| old.size),
+            Effect::Free => {
+                *bytes -= old.map_or(0, |old| old.size);
+                *blocks -= 1;
+            }
+            Effect::None => {}
+        }
+        let counts = &mut self.processes[heap];
+        counts.peak_live_bytes = counts.peak_live_bytes.max(*bytes);
+        // What goes with its process was alive at its end.
+        if event.kind != EventKind::Gone {
+            (counts.end_live_bytes, counts.end_live_blocks) = (*bytes, *blocks);
+        }
+        Ok(block)
+    }
+
+    /// Ends the copy; `complete` as of the writer.
+    pub fn finish(
+        self,
+        finish: Option<FinishInfo>,
+        complete: impl FnOnce(&mut TraceSummary),
+    ) -> Result<TraceSummary, TraceError> {
+        let (owners, mut processes) = (self.owners, self.processes);
+        self.writer.finish(finish, |summary| {
+            let table = &mut summary.thread_table;
+            if table.len() < owners.len() {
+                table.resize(owners.len(), ThreadInfo::default());
+            }
+            for (thread, owner) in table.iter_mut().zip(owners) {
+                thread.process = owner;
+                if thread.events > 0
+                    && let Some(process) = processes.get_mut(owner as usize)
+                {
+                    process.threads += 1;
+                }
+            }
+            summary.process_table = processes;
+            complete(summary);
+        })
+    }
+}
+
+/// Process of each thread, with none that the process table lacks.
+pub(super) fn owners(summary: &TraceSummary) -> Vec<u32> {
+    let most = summary.process_table.len().saturating_sub(1) as u32;
+    (summary.thread_table.iter())
+        .map(|thread| thread.process.min(most))
+        .collect()
+}
