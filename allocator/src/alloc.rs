@@ -8,14 +8,50 @@ use crate::chain::Chain;
 use crate::fault::{Fault, die};
 use crate::heap::{Block, Heap};
 use crate::os::Linux;
-use crate::size_class::{MAX_SMALL, NUM_CLASSES, class_of, class_of_aligned, size_of_class};
+use crate::page_map::PageMap;
+use crate::size_class::{
+    FINE_LIMIT, MAX_SMALL, NUM_CLASSES, class_of, class_of_aligned, fine_class_of, size_of_class,
+};
 use crate::thread::attach;
 use crate::tls;
-use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SIZE, pages_for};
+use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SHIFT, PAGE_SIZE, pages_for, round_up};
 use core::ptr::null_mut;
 
 /// The heap of the process.
 pub(crate) static HEAP: Heap<Linux> = Heap::new(Linux);
+
+/// Class of the page that `block` is on, 0 for large blocks and for what is not in the heap.
+///
+/// Relaxed loads of atomics are not folded into other instructions by the compiler, and a test for
+/// the end of the heap would be a branch more; here an address outside reads the entry behind the
+/// end, which is 0 (P3).
+#[inline(always)]
+fn class_at(block: *const u8) -> usize {
+    const MAP: usize = core::mem::offset_of!(Heap<Linux>, pages)
+        + core::mem::offset_of!(crate::page_heap::PageHeap<Linux>, map);
+    let class: usize;
+    // SAFETY: reads the map's fields, which only grow and are set before a block exists, and one
+    // byte of the class map, which is mapped for every page of the heap and the one behind (P3).
+    unsafe {
+        core::arch::asm!(
+            "sub {at}, qword ptr [rip + {heap} + {base}]",
+            "cmp {at}, qword ptr [rip + {heap} + {len}]",
+            "cmovae {at}, qword ptr [rip + {heap} + {len}]",
+            "shr {at}, {shift}",
+            "mov {class}, qword ptr [rip + {heap} + {classes}]",
+            "movzx {class:e}, byte ptr [{class} + {at}]",
+            at = inout(reg) block => _,
+            class = out(reg) class,
+            heap = sym HEAP,
+            base = const MAP + PageMap::BASE_AT,
+            len = const MAP + PageMap::LEN_AT,
+            classes = const MAP + PageMap::CLASSES_AT,
+            shift = const PAGE_SHIFT,
+            options(pure, readonly, nostack),
+        );
+    }
+    class
+}
 
 /// Blocks that grow by realloc beyond this get a span of their own with room behind it.
 const GROWING: usize = 32 << 10;
@@ -35,6 +71,34 @@ fn no_memory() -> *mut u8 {
 #[inline(always)]
 #[must_use]
 pub fn allocate(size: usize) -> *mut u8 {
+    allocate_or(
+        size,
+        |size| allocate_middle(size),
+        |size| allocate_slow(size),
+    )
+}
+
+/// The fast path of [`allocate`]; `larger` is called for sizes beyond the fine classes, `missed`
+/// when the bin is empty. Both calls are the last thing done, so that they are jumps.
+#[inline(always)]
+pub fn allocate_or(
+    size: usize,
+    larger: impl FnOnce(usize) -> *mut u8,
+    missed: impl FnOnce(usize) -> *mut u8,
+) -> *mut u8 {
+    let Some(class) = fine_class_of(size) else {
+        return larger(size);
+    };
+    let block = tls::cache().pop(class);
+    if block.is_null() {
+        return missed(size);
+    }
+    block
+}
+
+/// [`allocate`] for sizes that have a coarse class, out of line to keep the fine ones short.
+#[inline(never)]
+extern "C" fn allocate_middle(size: usize) -> *mut u8 {
     if let Some(class) = class_of(size) {
         let block = tls::cache().pop(class);
         if !block.is_null() {
@@ -46,7 +110,8 @@ pub fn allocate(size: usize) -> *mut u8 {
 
 #[cold]
 #[inline(never)]
-extern "C" fn allocate_slow(size: usize) -> *mut u8 {
+/// [`allocate`] without a fast path.
+pub extern "C" fn allocate_slow(size: usize) -> *mut u8 {
     match class_of(size) {
         Some(class) => allocate_class_slow(class),
         None => {
@@ -74,24 +139,34 @@ fn allocate_class_slow(class: usize) -> *mut u8 {
 }
 
 /// As [`allocate`], with all `size` bytes zero.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn allocate_zeroed(size: usize) -> *mut u8 {
+    let Some(class) = fine_class_of(size) else {
+        return allocate_zeroed_slow(size);
+    };
+    let block = tls::cache().pop(class);
+    if block.is_null() {
+        return allocate_zeroed_slow(size);
+    }
+    // SAFETY: the block has at least `size` bytes.
+    unsafe { block.write_bytes(0, size) };
+    block
+}
+
+/// As [`allocate_zeroed`], for what the fine classes' bins do not have.
+#[cold]
+#[inline(never)]
+extern "C" fn allocate_zeroed_slow(size: usize) -> *mut u8 {
     if size < OS_PAGE {
-        let block = allocate(size);
+        let block = allocate_middle(size);
         if !block.is_null() {
             // SAFETY: the block has at least `size` bytes.
             unsafe { block.write_bytes(0, size) };
         }
         return block;
     }
-    allocate_zeroed_slow(size)
-}
-
-/// From a page upwards it pays to know that memory is zero already.
-#[cold]
-#[inline(never)]
-fn allocate_zeroed_slow(size: usize) -> *mut u8 {
+    // From a page upwards it pays to know that memory is zero already.
     let (block, zero) = match class_of(size) {
         Some(class) => {
             let cached = attach().map_or(null_mut(), |cache| cache.pop(class));
@@ -114,35 +189,35 @@ fn allocate_zeroed_slow(size: usize) -> *mut u8 {
 }
 
 /// A block of at least `size` bytes at a multiple of `align`, a power of two.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
-    if plain_alignment(align, size) {
-        allocate(size)
+    if align <= MIN_ALIGN {
+        // Only blocks of 8 bytes have less than the least alignment.
+        allocate(size.max(align))
     } else {
         allocate_aligned_slow(align, size)
     }
 }
 
-/// [`allocate`] gives blocks of `size` this alignment anyway.
-#[inline(always)]
-const fn plain_alignment(align: usize, size: usize) -> bool {
-    align <= 8 || (align <= MIN_ALIGN && size > 8)
-}
-
 #[inline(never)]
-fn allocate_aligned_slow(align: usize, size: usize) -> *mut u8 {
-    if let Some(class) = class_of_aligned(size, align) {
-        let block = tls::cache().pop(class);
-        return if block.is_null() {
-            allocate_class_slow(class)
-        } else {
-            block
-        };
+extern "C" fn allocate_aligned_slow(align: usize, size: usize) -> *mut u8 {
+    let class = if size <= FINE_LIMIT && align <= FINE_LIMIT {
+        // Among the fine classes the one for a multiple of the alignment is itself a multiple.
+        fine_class_of(round_up(size.max(1), align))
+    } else {
+        class_of_aligned(size, align)
+    };
+    let Some(class) = class else {
+        let (block, _) = HEAP.allocate_large(size, align);
+        // A run that could not be cut at the alignment comes back as null.
+        return if block.is_null() { no_memory() } else { block };
+    };
+    let block = tls::cache().pop(class);
+    if block.is_null() {
+        return allocate_class_slow(class);
     }
-    let (block, _) = HEAP.allocate_large(size, align);
-    // A run that could not be cut at the alignment comes back as null.
-    if block.is_null() { no_memory() } else { block }
+    block
 }
 
 /// Frees a block; null is ignored. Anything that is not a live block ends the process, at once or
@@ -152,17 +227,12 @@ fn allocate_aligned_slow(align: usize, size: usize) -> *mut u8 {
 /// `block` is null or was returned by this allocator and not freed since.
 #[inline(always)]
 pub unsafe fn free(block: *mut u8) {
-    if let Some(page) = HEAP.pages.map.page_of(block as usize) {
-        // SAFETY: the page is in the heap; class 0 has no room, so it takes the slow path.
-        unsafe {
-            let class = HEAP.pages.map.class_of_page(page);
-            if tls::cache().push(class, block) {
-                return;
-            }
+    // SAFETY: the caller's duty; class 0 has no room, so it takes the slow path.
+    unsafe {
+        if !tls::cache().push(class_at(block), block) {
+            free_slow(block);
         }
     }
-    // SAFETY: the caller's duty.
-    unsafe { free_slow(block) }
 }
 
 /// # Safety
@@ -220,17 +290,36 @@ unsafe extern "C" fn free_class_slow(block: *mut u8, class: usize) {
 /// exactly these (or from [`reallocate_exact`] to this size) and was not freed since.
 #[inline(always)]
 pub unsafe fn free_sized(block: *mut u8, size: usize, align: usize) {
-    // Blocks that grew beyond `GROWING` may be spans of their own.
-    if size > GROWING || !plain_alignment(align, size) {
+    if align > MIN_ALIGN {
         // SAFETY: the caller's duty.
         return unsafe { free(block) };
     }
-    if let Some(class) = class_of(size) {
-        // SAFETY: the caller's duty: the block has the class that its size asks for.
-        unsafe {
-            if !tls::cache().push(class, block) {
-                free_class_slow(block, class);
+    // SAFETY: the caller's duty: the block has the class that its size asks for.
+    unsafe {
+        match fine_class_of(size.max(align)) {
+            Some(class) if tls::cache().push(class, block) => {}
+            Some(class) => free_class_slow(block, class),
+            None => free_sized_middle(block, size),
+        }
+    }
+}
+
+/// [`free_sized`] for sizes that have a coarse class.
+///
+/// # Safety
+/// As [`free_sized`].
+#[inline(never)]
+unsafe extern "C" fn free_sized_middle(block: *mut u8, size: usize) {
+    // SAFETY: the caller's duty: the block has the class that its size asks for, but blocks that
+    // grew beyond `GROWING` may be spans of their own.
+    unsafe {
+        match class_of(size) {
+            Some(class) if size <= GROWING => {
+                if !tls::cache().push(class, block) {
+                    free_class_slow(block, class);
+                }
             }
+            _ => free(block),
         }
     }
 }
@@ -253,17 +342,30 @@ pub unsafe fn usable_size(block: *mut u8) -> usize {
 ///
 /// # Safety
 /// As [`free`], and `block` is not null.
+#[inline(always)]
 #[must_use]
 pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
+    // Class 0 has no bytes, so it takes the slow path.
+    if size > 0 && stays(size, size_of_class(class_at(block))) {
+        return block;
+    }
+    // SAFETY: the caller's duty.
+    unsafe { reallocate_slow(block, size) }
+}
+
+/// Whether a block of `old` bytes is good for `size` where it is.
+#[inline(always)]
+const fn stays(size: usize, old: usize) -> bool {
+    size <= old && (size > old / 2 || old <= 64)
+}
+
+/// # Safety
+/// As [`reallocate`].
+#[inline(never)]
+unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
     match HEAP.block_of(block) {
-        Block::Small(class) => {
-            let old = size_of_class(class);
-            if size <= old && (size > old / 2 || old <= 64) {
-                return block;
-            }
-            // SAFETY: the caller's duty.
-            unsafe { move_to(block, old, size) }
-        }
+        // SAFETY: the caller's duty.
+        Block::Small(class) => unsafe { move_to(block, size_of_class(class), size) },
         // SAFETY: the caller's duty.
         Block::Large(span) => unsafe {
             let old = (*span).bytes();

@@ -13,7 +13,8 @@
 //!
 //! Invariants: P1 all pages of a small span carry its number and class; first and last page of
 //! every other span carry its number; a page outside small spans has class 0. P2 entries are
-//! written before any pointer into the span escapes.
+//! written before any pointer into the span escapes. P3 the class map has an entry for the page
+//! behind the end of the heap, and it is 0.
 
 use crate::span::{Span, SpanTable};
 use crate::units::{ARENA_PAGES, PAGE_SHIFT, page_bytes, round_up};
@@ -66,9 +67,12 @@ impl Plan {
     }
 }
 
+/// The class map before there is one: one page behind the end of an empty heap.
+static NO_CLASS: AtomicU8 = AtomicU8::new(0);
+
 /// The map itself. All fields are set once, except `len`, which grows.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct PageMap {
     base: AtomicUsize,
     len: AtomicUsize,
@@ -84,13 +88,13 @@ impl PageMap {
         Self {
             base: AtomicUsize::new(0),
             len: AtomicUsize::new(0),
-            classes: AtomicPtr::new(null_mut()),
+            classes: AtomicPtr::new((&raw const NO_CLASS).cast_mut()),
             numbers: AtomicPtr::new(null_mut()),
             spans: AtomicPtr::new(null_mut()),
         }
     }
 
-    /// Tells the map where everything will be. The parts need not be mapped yet.
+    /// Tells the map where everything will be. Only the class map's first byte must be mapped.
     pub fn set_plan(&self, plan: &Plan) {
         self.classes
             .store(with_exposed_provenance_mut(plan.classes), Ordering::Relaxed);
@@ -101,7 +105,8 @@ impl PageMap {
         self.base.store(plan.heap, Ordering::Release);
     }
 
-    /// Makes the heap `pages` long. The map must be mapped that far.
+    /// Makes the heap `pages` long. The map must be mapped that far, the class map by one page
+    /// more (P3).
     pub fn set_pages(&self, pages: usize) {
         self.len.store(page_bytes(pages), Ordering::Release);
     }
@@ -125,6 +130,12 @@ impl PageMap {
         let offset = addr.wrapping_sub(self.base.load(Ordering::Relaxed));
         (offset < self.len.load(Ordering::Relaxed)).then_some(offset >> PAGE_SHIFT)
     }
+
+    /// Where in the map the heap's start, its length and the address of the class map are, for the
+    /// look-up of [`crate::alloc`].
+    pub(crate) const BASE_AT: usize = core::mem::offset_of!(Self, base);
+    pub(crate) const LEN_AT: usize = core::mem::offset_of!(Self, len);
+    pub(crate) const CLASSES_AT: usize = core::mem::offset_of!(Self, classes);
 
     /// Class of a page, 0 when it is not part of a small span.
     ///

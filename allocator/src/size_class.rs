@@ -86,7 +86,7 @@ pub const RECIPROCALS: [u64; NUM_CLASSES] = {
 };
 
 /// Up to here requests are classed in steps of 8 bytes, above in steps of 128 (as the seeds do).
-const FINE_LIMIT: usize = 1024;
+pub const FINE_LIMIT: usize = 1024;
 const FINE_ENTRIES: usize = FINE_LIMIT / 8 + 1;
 const COARSE_ENTRIES: usize = (MAX_SMALL - FINE_LIMIT) / 128 + 1;
 
@@ -120,13 +120,20 @@ static COARSE: [u8; COARSE_ENTRIES] = {
     table
 };
 
+/// The class for a request of `size` bytes, or `None` above [`FINE_LIMIT`].
+#[inline(always)]
+#[must_use]
+pub fn fine_class_of(size: usize) -> Option<usize> {
+    // SAFETY: (1024 + 7) / 8 = 128 is the last entry of the table.
+    (size <= FINE_LIMIT).then(|| unsafe { *FINE.get_unchecked((size + 7) >> 3) } as usize)
+}
+
 /// The class for a request of `size` bytes, or `None` above [`MAX_SMALL`].
 #[inline(always)]
 #[must_use]
 pub fn class_of(size: usize) -> Option<usize> {
-    if size <= FINE_LIMIT {
-        // SAFETY: (1024 + 7) / 8 = 128 is the last entry of the table.
-        Some(unsafe { *FINE.get_unchecked((size + 7) >> 3) } as usize)
+    if let Some(class) = fine_class_of(size) {
+        Some(class)
     } else if size <= MAX_SMALL {
         // SAFETY: size is in (1024, MAX_SMALL], so the entry is at most COARSE_ENTRIES - 1.
         Some(unsafe { *COARSE.get_unchecked((size - FINE_LIMIT + 127) >> 7) } as usize)
@@ -290,6 +297,18 @@ mod tests {
             worst = worst.max((size - f64::from(SIZES[class - 1]) - 1.0) / size);
         }
         assert!(worst < 0.2, "worst internal waste {worst:.3}");
+    }
+
+    #[test]
+    fn fine_classes_of_multiples_of_an_alignment_are_multiples_of_it() {
+        for shift in 4..=FINE_LIMIT.ilog2() {
+            let align = 1 << shift;
+            for size in (align..=FINE_LIMIT).step_by(align) {
+                let class = fine_class_of(size).expect("the size is fine");
+                assert!(SIZES[class].is_multiple_of(align as u32), "{size} {align}");
+                assert_eq!(Some(class), class_of_aligned(size - align + 1, align));
+            }
+        }
     }
 
     #[test]

@@ -29,21 +29,18 @@ const CLASS_SHARE: usize = 4;
 /// room is worth.
 const STEAL_STEPS: usize = 4;
 
-/// The list of one class. Fields are atomics only so that statistics may read them from another
-/// thread; all accesses are relaxed loads and stores.
-#[derive(Debug)]
-#[repr(C)]
-pub struct Bin {
-    head: AtomicPtr<u8>,
-    room: AtomicU32,
-    cap: AtomicU32,
-}
-
-/// The caches of one thread.
+/// The caches of one thread. What the fast paths need is in arrays by class, so that an index
+/// scales in the address and the least cache lines are touched. Fields are atomics only so that
+/// statistics may read them from another thread; all accesses are relaxed loads and stores.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct ThreadCache {
-    bins: [Bin; NUM_CLASSES],
+    /// First object of each bin, null when it is empty.
+    heads: [AtomicPtr<u8>; NUM_CLASSES],
+    /// Objects that still fit into each bin.
+    rooms: [AtomicU32; NUM_CLASSES],
+    /// Objects that fit into each bin in all.
+    caps: [AtomicU32; NUM_CLASSES],
     thread: AtomicU32,
     epoch: AtomicU32,
     budget: AtomicUsize,
@@ -64,13 +61,9 @@ impl ThreadCache {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            bins: [const {
-                Bin {
-                    head: AtomicPtr::new(null_mut()),
-                    room: AtomicU32::new(0),
-                    cap: AtomicU32::new(0),
-                }
-            }; NUM_CLASSES],
+            heads: [const { AtomicPtr::new(null_mut()) }; NUM_CLASSES],
+            rooms: [const { AtomicU32::new(0) }; NUM_CLASSES],
+            caps: [const { AtomicU32::new(0) }; NUM_CLASSES],
             thread: AtomicU32::new(0),
             epoch: AtomicU32::new(0),
             budget: AtomicUsize::new(0),
@@ -98,23 +91,37 @@ impl ThreadCache {
     }
 
     #[inline(always)]
-    fn bin(&self, class: usize) -> &Bin {
+    fn head(&self, class: usize) -> &AtomicPtr<u8> {
         debug_assert!(class < NUM_CLASSES);
         // SAFETY: classes come from the class tables or the page map and are below NUM_CLASSES.
-        unsafe { self.bins.get_unchecked(class) }
+        unsafe { self.heads.get_unchecked(class) }
+    }
+
+    #[inline(always)]
+    fn room(&self, class: usize) -> &AtomicU32 {
+        debug_assert!(class < NUM_CLASSES);
+        // SAFETY: as in `head`.
+        unsafe { self.rooms.get_unchecked(class) }
+    }
+
+    #[inline(always)]
+    fn cap(&self, class: usize) -> &AtomicU32 {
+        debug_assert!(class < NUM_CLASSES);
+        // SAFETY: as in `head`.
+        unsafe { self.caps.get_unchecked(class) }
     }
 
     /// Takes an object, null if the bin is empty.
     #[inline(always)]
     #[must_use]
     pub fn pop(&self, class: usize) -> *mut u8 {
-        let bin = self.bin(class);
-        let head = bin.head.load(Relaxed);
+        let place = self.head(class);
+        let head = place.load(Relaxed);
         if !head.is_null() {
             // SAFETY: objects in a bin are free and hold the link in their first word.
-            bin.head.store(unsafe { next_of(head) }, Relaxed);
-            bin.room
-                .store(bin.room.load(Relaxed).wrapping_add(1), Relaxed);
+            place.store(unsafe { next_of(head) }, Relaxed);
+            let room = self.room(class);
+            room.store(room.load(Relaxed).wrapping_add(1), Relaxed);
         }
         head
     }
@@ -126,30 +133,33 @@ impl ThreadCache {
     #[inline(always)]
     #[must_use]
     pub unsafe fn push(&self, class: usize, object: *mut u8) -> bool {
-        let bin = self.bin(class);
-        let room = bin.room.load(Relaxed);
-        let head = bin.head.load(Relaxed);
-        if room == 0 || head == object {
+        let (left, full) = self.room(class).load(Relaxed).overflowing_sub(1);
+        if full {
+            return false;
+        }
+        let place = self.head(class);
+        let head = place.load(Relaxed);
+        if head == object {
             return false;
         }
         // SAFETY: the object is free; its first word is ours.
         unsafe { set_next(object, head) };
-        bin.head.store(object, Relaxed);
-        bin.room.store(room - 1, Relaxed);
+        place.store(object, Relaxed);
+        self.room(class).store(left, Relaxed);
         true
     }
 
     /// The object that would be taken next.
     #[must_use]
     pub fn peek(&self, class: usize) -> *mut u8 {
-        self.bin(class).head.load(Relaxed)
+        self.head(class).load(Relaxed)
     }
 
     /// Objects in a bin.
     #[must_use]
     pub fn len(&self, class: usize) -> usize {
-        let bin = self.bin(class);
-        bin.cap.load(Relaxed).saturating_sub(bin.room.load(Relaxed)) as usize
+        let room = self.room(class).load(Relaxed);
+        self.cap(class).load(Relaxed).saturating_sub(room) as usize
     }
 
     /// No bin holds anything.
@@ -161,7 +171,7 @@ impl ThreadCache {
     /// Capacity of a bin.
     #[must_use]
     pub fn capacity(&self, class: usize) -> usize {
-        self.bin(class).cap.load(Relaxed) as usize
+        self.cap(class).load(Relaxed) as usize
     }
 
     /// Bytes in all bins.
@@ -179,15 +189,14 @@ impl ThreadCache {
 
     /// Changes a bin's capacity; its objects must fit.
     fn set_capacity(&self, class: usize, cap: usize) {
-        let bin = self.bin(class);
-        let old = bin.cap.load(Relaxed) as usize;
+        let old = self.cap(class).load(Relaxed) as usize;
         let size = size_of_class(class);
         let budget = self.budget.load(Relaxed) + cap * size - old * size;
         self.budget.store(budget, Relaxed);
-        let len = old - bin.room.load(Relaxed) as usize;
+        let len = old - self.room(class).load(Relaxed) as usize;
         debug_assert!(cap >= len);
-        bin.cap.store(cap as u32, Relaxed);
-        bin.room.store((cap - len) as u32, Relaxed);
+        self.cap(class).store(cap as u32, Relaxed);
+        self.room(class).store((cap - len) as u32, Relaxed);
     }
 
     /// Doubles a bin's capacity within the class's and the thread's limits; false: not possible.
@@ -267,9 +276,9 @@ impl ThreadCache {
             // A batch from another thread, larger than this bin has grown so far.
             self.set_capacity(class, kept);
         }
-        let bin = self.bin(class);
-        bin.head.store(rest, Relaxed);
-        bin.room.store(bin.cap.load(Relaxed) - kept as u32, Relaxed);
+        self.head(class).store(rest, Relaxed);
+        self.room(class)
+            .store(self.cap(class).load(Relaxed) - kept as u32, Relaxed);
         chain.head
     }
 
@@ -279,7 +288,7 @@ impl ThreadCache {
     /// As [`ThreadCache::push`].
     pub unsafe fn overflow<O: Os>(&self, heap: &Heap<O>, class: usize, object: *mut u8) {
         self.follow_epoch(heap);
-        if self.bin(class).room.load(Relaxed) == 0 && !self.grow(heap, class) {
+        if self.room(class).load(Relaxed) == 0 && !self.grow(heap, class) {
             let cap = self.capacity(class);
             if cap == 0 {
                 // SAFETY: the caller's duty.
@@ -305,8 +314,7 @@ impl ThreadCache {
 
     /// Gives up to `count` objects of a bin to the middle tier.
     fn flush<O: Os>(&self, heap: &Heap<O>, class: usize, count: usize) {
-        let bin = self.bin(class);
-        let head = bin.head.load(Relaxed);
+        let head = self.head(class).load(Relaxed);
         if head.is_null() || count == 0 {
             return;
         }
@@ -323,9 +331,10 @@ impl ThreadCache {
                 last = next;
                 len += 1;
             }
-            bin.head.store(next_of(last), Relaxed);
+            self.head(class).store(next_of(last), Relaxed);
             set_next(last, null_mut());
-            bin.room.store(bin.room.load(Relaxed) + len as u32, Relaxed);
+            self.room(class)
+                .store(self.room(class).load(Relaxed) + len as u32, Relaxed);
             heap.flush(class, self.thread(), Chain { head, len });
         }
     }

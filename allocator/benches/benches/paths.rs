@@ -5,7 +5,7 @@
 use criterion::{
     BenchmarkId, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
-use spanalloc_benches::{ALLOCATORS, Allocator};
+use spanalloc_benches::{ALLOCATORS, Allocator, Order};
 use std::hint::{black_box, spin_loop};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -27,27 +27,6 @@ fn pairs(c: &mut Criterion) {
     group.finish();
 }
 
-/// The order in which a batch is freed, relative to the order of allocation.
-#[derive(Clone, Copy)]
-enum Order {
-    Lifo,
-    Fifo,
-    Random,
-}
-
-/// Indices `0..count` in an order that looks random and is always the same.
-fn shuffled(count: usize) -> Vec<usize> {
-    let mut indices: Vec<usize> = (0..count).collect();
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    for at in (1..count).rev() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        indices.swap(at, (state % (at as u64 + 1)) as usize);
-    }
-    indices
-}
-
 fn batch(
     group: &mut criterion::BenchmarkGroup<'_, WallTime>,
     allocator: Allocator,
@@ -55,11 +34,7 @@ fn batch(
     count: usize,
     order: Order,
 ) {
-    let frees = match order {
-        Order::Lifo => (0..count).rev().collect(),
-        Order::Fifo => (0..count).collect(),
-        Order::Random => shuffled(count),
-    };
+    let frees = spanalloc_benches::order(count, order);
     let mut blocks = vec![std::ptr::null_mut(); count];
     group.throughput(Throughput::Elements(count as u64));
     group.bench_function(BenchmarkId::new(allocator.name, size), |b| {
@@ -69,7 +44,7 @@ fn batch(
             }
             for &at in &frees {
                 // SAFETY: `frees` has each index once.
-                unsafe { allocator.release(blocks[at]) };
+                unsafe { allocator.release(blocks[at as usize]) };
             }
         });
     });
@@ -157,7 +132,9 @@ fn consume(allocator: Allocator, ring: &[AtomicPtr<u8>], stop: &AtomicBool) {
 /// One block that grows: by a page at a time, as a buffer that is appended to, or by doubling, as
 /// a vector.
 fn growth(c: &mut Criterion) {
-    let next: [(&str, fn(usize) -> usize); 2] = [
+    /// The size after this one.
+    type Next = fn(usize) -> usize;
+    let next: [(&str, Next); 2] = [
         ("realloc-steps-of-4096", |size| size + 4096),
         ("realloc-doubling", |size| size * 2),
     ];

@@ -12,12 +12,31 @@ pub struct Allocator {
     pub malloc: unsafe extern "C" fn(usize) -> *mut c_void,
     /// `free`.
     pub free: unsafe extern "C" fn(*mut c_void),
+    /// `calloc`.
+    pub calloc: unsafe extern "C" fn(usize, usize) -> *mut c_void,
     /// `realloc`; here never with null or with size 0.
     pub realloc: unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
 }
 
 unsafe extern "C" fn span_malloc(size: usize) -> *mut c_void {
     spanalloc::alloc::allocate(size).cast()
+}
+
+unsafe extern "C" fn span_calloc(count: usize, size: usize) -> *mut c_void {
+    count
+        .checked_mul(size)
+        .map_or(std::ptr::null_mut(), |bytes| {
+            spanalloc::alloc::allocate_zeroed(bytes).cast()
+        })
+}
+
+unsafe extern "C" fn mi_calloc(count: usize, size: usize) -> *mut c_void {
+    count
+        .checked_mul(size)
+        // SAFETY: no precondition.
+        .map_or(std::ptr::null_mut(), |bytes| unsafe {
+            libmimalloc_sys::mi_zalloc(bytes)
+        })
 }
 
 unsafe extern "C" fn span_free(block: *mut c_void) {
@@ -36,27 +55,60 @@ pub const ALLOCATORS: [Allocator; 4] = [
         name: "spanalloc",
         malloc: span_malloc,
         free: span_free,
+        calloc: span_calloc,
         realloc: span_realloc,
     },
     Allocator {
         name: "jemalloc",
         malloc: tikv_jemalloc_sys::malloc,
         free: tikv_jemalloc_sys::free,
+        calloc: tikv_jemalloc_sys::calloc,
         realloc: tikv_jemalloc_sys::realloc,
     },
     Allocator {
         name: "mimalloc",
         malloc: libmimalloc_sys::mi_malloc,
         free: libmimalloc_sys::mi_free,
+        calloc: mi_calloc,
         realloc: libmimalloc_sys::mi_realloc,
     },
     Allocator {
         name: "system",
         malloc: libc::malloc,
         free: libc::free,
+        calloc: libc::calloc,
         realloc: libc::realloc,
     },
 ];
+
+/// The order in which a batch is freed, relative to the order of allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Lifo,
+    Fifo,
+    /// Looks random and is always the same.
+    Random,
+}
+
+/// Indices `0..count` in an order.
+#[must_use]
+pub fn order(count: usize, order: Order) -> Vec<u32> {
+    let mut indices: Vec<u32> = (0..count as u32).collect();
+    match order {
+        Order::Lifo => indices.reverse(),
+        Order::Fifo => {}
+        Order::Random => {
+            let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+            for at in (1..count).rev() {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                indices.swap(at, (state % (at as u64 + 1)) as usize);
+            }
+        }
+    }
+    indices
+}
 
 impl Allocator {
     /// A block whose first byte has been written.

@@ -5,7 +5,7 @@
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 use spanalloc::alloc;
-use spanalloc::units::MAX_REQUEST;
+use spanalloc::units::{MAX_REQUEST, MIN_ALIGN};
 
 const PAGE: usize = 4096;
 
@@ -18,6 +18,12 @@ pub(crate) fn set_errno(code: c_int) {
 fn fail(code: c_int) -> *mut c_void {
     set_errno(code);
     null_mut()
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn fail_no_memory() -> *mut c_void {
+    fail(libc::ENOMEM)
 }
 
 /// C `malloc`.
@@ -41,7 +47,7 @@ pub unsafe extern "C" fn free(block: *mut c_void) {
 pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
         Some(bytes) => alloc::allocate_zeroed(bytes).cast(),
-        None => fail(libc::ENOMEM),
+        None => fail_no_memory(),
     }
 }
 
@@ -51,17 +57,27 @@ pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 /// As C demands: null or a live block.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
-    if block.is_null() {
-        return alloc::allocate(size).cast();
+    if block.is_null() || size == 0 {
+        // SAFETY: the caller's duty.
+        return unsafe { realloc_of_nothing(block, size) };
     }
     // SAFETY: the caller's duty.
-    unsafe {
-        if size == 0 {
-            alloc::free(block.cast());
-            return null_mut();
-        }
-        alloc::reallocate(block.cast(), size).cast()
+    unsafe { alloc::reallocate(block.cast(), size).cast() }
+}
+
+/// `realloc` with null, which is `malloc`, or with size 0, which is `free`.
+///
+/// # Safety
+/// As [`realloc`].
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn realloc_of_nothing(block: *mut c_void, size: usize) -> *mut c_void {
+    if block.is_null() {
+        return malloc(size);
     }
+    // SAFETY: the caller's duty.
+    unsafe { free(block) };
+    null_mut()
 }
 
 /// BSD `reallocarray`: `realloc` with a checked product.
@@ -84,13 +100,21 @@ pub unsafe extern "C" fn reallocarray(
 /// C11 `aligned_alloc`. As in glibc, the size need not be a multiple of the alignment.
 #[unsafe(no_mangle)]
 pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
-    if !align.is_power_of_two() {
-        return fail(libc::EINVAL);
+    // Sizes above `MAX_REQUEST` find no class and get null further down.
+    if align & align.wrapping_sub(1) == 0 && align.wrapping_sub(1) < MIN_ALIGN {
+        alloc::allocate_aligned(align, size).cast()
+    } else {
+        aligned_alloc_slow(align, size)
     }
-    if size > MAX_REQUEST {
-        return fail(libc::ENOMEM);
+}
+
+#[inline(never)]
+extern "C" fn aligned_alloc_slow(align: usize, size: usize) -> *mut c_void {
+    if align.is_power_of_two() {
+        alloc::allocate_aligned(align, size).cast()
+    } else {
+        fail(libc::EINVAL)
     }
-    alloc::allocate_aligned(align, size).cast()
 }
 
 /// `memalign`. As in glibc, an alignment that is no power of two is rounded up to one.

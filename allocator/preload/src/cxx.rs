@@ -14,16 +14,22 @@ type Nothrow = *const c_void;
 
 #[inline(always)]
 fn new(size: usize) -> *mut c_void {
-    let block = alloc::allocate(size);
-    if block.is_null() {
-        // SAFETY: in tail position.
-        return unsafe { spanalloc_new_failed(size, 1) };
-    }
-    block.cast()
+    alloc::allocate_or(size, |size| new_slow(size), |size| new_slow(size)).cast()
 }
 
-#[inline(always)]
-fn new_aligned(size: usize, align: Align) -> *mut c_void {
+/// `operator new` when the cache does not have what is wanted.
+#[inline(never)]
+extern "C" fn new_slow(size: usize) -> *mut u8 {
+    let block = alloc::allocate_slow(size);
+    if block.is_null() {
+        // SAFETY: in tail position.
+        return unsafe { spanalloc_new_failed(size, 1) }.cast();
+    }
+    block
+}
+
+#[inline(never)]
+extern "C" fn new_aligned(size: usize, align: Align) -> *mut c_void {
     let block = alloc::allocate_aligned(align, size);
     if block.is_null() {
         // SAFETY: in tail position.
@@ -43,15 +49,23 @@ macro_rules! throwing_new {
 }
 throwing_new!(_Znwm _Znam);
 
+/// `operator new(nothrow)` when the cache does not have what is wanted.
+#[inline(never)]
+extern "C" fn nothrow_slow(size: usize, tag: Nothrow) -> *mut u8 {
+    let block = alloc::allocate_slow(size);
+    if block.is_null() {
+        return nothrow_failed(size, 1, tag).cast();
+    }
+    block
+}
+
 macro_rules! nothrow_new {
     ($($name:ident)*) => {$(
         /// `operator new(size_t, const nothrow_t&)` or `new[]`.
         #[unsafe(no_mangle)]
         pub extern "C" fn $name(size: usize, tag: Nothrow) -> *mut c_void {
-            match alloc::allocate(size) {
-                block if block.is_null() => nothrow_failed(size, 1, tag),
-                block => block.cast(),
-            }
+            let slow = |size| nothrow_slow(size, tag);
+            alloc::allocate_or(size, slow, slow).cast()
         }
     )*};
 }

@@ -109,7 +109,7 @@ impl Inner {
         if !self
             .numbers
             .ensure(&heap.os, mapped_to * size_of::<u32>(), 32 << 10)
-            || !self.classes.ensure(&heap.os, mapped_to, 8 << 10)
+            || !self.classes.ensure(&heap.os, mapped_to + 1, 8 << 10)
         {
             return Mapped::NoMemory;
         }

@@ -27,7 +27,10 @@ impl Inner {
             self.spans = Section::new(plan.spans, plan.metadata - plan.spans);
             self.metadata = Bump::new(Section::new(plan.metadata, plan.heap - plan.metadata));
             // The record of number 0 is never used; mapping it shows whether the place is free.
-            if !self.spans.ensure(&heap.os, 64, 64 << 10) {
+            // The class map answers for addresses outside of the heap from now on (P3).
+            if !self.spans.ensure(&heap.os, 64, 64 << 10)
+                || !self.classes.ensure(&heap.os, 1, 8 << 10)
+            {
                 continue;
             }
             heap.map.set_plan(&plan);

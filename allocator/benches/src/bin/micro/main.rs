@@ -1,0 +1,167 @@
+//! One table of what single operations cost with spanalloc, its peers and the system's allocator.
+//!
+//! Criterion (`benches/paths.rs`) measures one case for one allocator at a time, minutes apart; on
+//! a machine whose speed drifts, ratios of such figures say little. Here every case runs in many
+//! short rounds, and in each round all allocators take their turn, in an order that rotates.
+
+mod cases;
+mod memory;
+mod table;
+mod threads;
+
+use clap::{Parser, ValueEnum};
+use spanalloc_benches::{ALLOCATORS, Allocator};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// What is made of a case's rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Statistic {
+    Median,
+    Minimum,
+}
+
+/// Nanoseconds per operation of single operations, beside jemalloc, mimalloc and the system's
+/// allocator; goals beside them; geometric means of the ratios to the system's.
+///
+/// Examples:
+///   micro                          all cases, about two minutes
+///   micro --rounds 9 pair batch    cases whose name contains "pair" or "batch"
+///   micro --statistic minimum --json micro.json
+#[derive(Debug, Parser)]
+#[command(verbatim_doc_comment)]
+struct Arguments {
+    /// Only cases whose name contains one of these.
+    filters: Vec<String>,
+    /// Rounds per case; in each, every allocator runs once.
+    #[arg(long, default_value_t = 31)]
+    rounds: usize,
+    /// Milliseconds that one allocator's part of a round takes at least.
+    #[arg(long, default_value_t = 3)]
+    round_ms: u64,
+    /// What is reported of the rounds.
+    #[arg(long, value_enum, default_value = "median")]
+    statistic: Statistic,
+    /// Also write the figures as JSON to this file.
+    #[arg(long)]
+    json: Option<std::path::PathBuf>,
+    /// List the cases and what they do.
+    #[arg(long)]
+    list: bool,
+}
+
+/// A case for one allocator: its blocks and threads between rounds.
+pub trait Work {
+    /// Does about `operations` operations; returns nanoseconds per operation.
+    fn round(&mut self, operations: usize) -> f64;
+}
+
+/// What is measured.
+pub struct Case {
+    /// Name in the table.
+    pub name: &'static str,
+    /// What one operation is.
+    pub operation: &'static str,
+    /// Nanoseconds per operation that spanalloc shall reach, if there is a goal.
+    pub goal: Option<f64>,
+    /// Prepares the case for an allocator.
+    pub prepare: Box<dyn Fn(Allocator) -> Box<dyn Work>>,
+}
+
+/// One row: nanoseconds per operation by allocator, in the order of [`ALLOCATORS`].
+pub struct Row {
+    pub name: &'static str,
+    pub goal: Option<f64>,
+    pub nanoseconds: [f64; ALLOCATORS.len()],
+}
+
+/// Nanoseconds per operation of `operations` that `work` does.
+pub fn timed(operations: usize, work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_nanos() as f64 / operations as f64
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    let cases = cases::all()
+        .into_iter()
+        .filter(|case| {
+            arguments.filters.is_empty()
+                || arguments
+                    .filters
+                    .iter()
+                    .any(|filter| case.name.contains(filter.as_str()))
+        })
+        .collect::<Vec<_>>();
+    if arguments.list {
+        for case in &cases {
+            println!("{:24} {}", case.name, case.operation);
+        }
+        return;
+    }
+    if cases.is_empty() {
+        eprintln!("micro: no case matches; `micro --list` names them");
+        std::process::exit(2);
+    }
+    let mut rows = Vec::new();
+    for case in &cases {
+        progress(case.name);
+        rows.push(Row {
+            name: case.name,
+            goal: case.goal,
+            nanoseconds: measure(case, &arguments),
+        });
+    }
+    progress("");
+    print!("{}", table::text(&rows));
+    if let Some(path) = &arguments.json
+        && let Err(error) = std::fs::write(path, table::json(&rows))
+    {
+        eprintln!("micro: cannot write {}: {error}", path.display());
+        std::process::exit(1);
+    }
+}
+
+/// Shows what runs at present, on a terminal only.
+fn progress(name: &str) {
+    let mut out = std::io::stderr();
+    if out.is_terminal() {
+        // Progress that cannot be shown is no reason to stop.
+        let _ = write!(out, "\r\x1b[K{name}");
+        let _ = out.flush();
+    }
+}
+
+fn measure(case: &Case, arguments: &Arguments) -> [f64; ALLOCATORS.len()] {
+    let least = Duration::from_millis(arguments.round_ms.max(1)).as_nanos() as f64;
+    let mut works = ALLOCATORS.map(|allocator| {
+        let mut work = (case.prepare)(allocator);
+        // The first round fills caches and is not counted.
+        let mut operations = 1;
+        loop {
+            let start = Instant::now();
+            work.round(operations);
+            let taken = start.elapsed().as_nanos() as f64;
+            if taken >= least || operations >= 1 << 26 {
+                break;
+            }
+            operations *= if taken < least / 4.0 { 4 } else { 2 };
+        }
+        (work, operations, Vec::new())
+    });
+    for round in 0..arguments.rounds.max(1) {
+        for turn in 0..works.len() {
+            let at = (round + turn) % works.len();
+            let (work, operations, results) = &mut works[at];
+            results.push(work.round(*operations));
+        }
+    }
+    works.map(|(_, _, mut results)| {
+        results.sort_by(f64::total_cmp);
+        match arguments.statistic {
+            Statistic::Median => results[results.len() / 2],
+            Statistic::Minimum => results[0],
+        }
+    })
+}
