@@ -449,10 +449,12 @@ fn memory(
 }
 
 /// What a run of a whole program gives, with units: the names are the same in its answer and in the contract.
-const PROGRAM_METRICS: [(&str, &str); 11] = [
+const PROGRAM_METRICS: [(&str, &str); 13] = [
     ("wall_s", "s"),
     ("user_s", "s"),
     ("sys_s", "s"),
+    ("allocator_cpu_share", "ratio"),
+    ("allocator_cpu_s", "s"),
     ("ready_s", "s"),
     ("load_s", "s"),
     ("peak_rss_bytes", "bytes"),

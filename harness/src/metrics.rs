@@ -33,7 +33,7 @@ const fn lower(
 }
 
 /// Every metric, in the order of the documentation.
-pub const ALL: [Described; 29] = [
+pub const ALL: [Described; 31] = [
     lower(
         "ns_per_op",
         "ns",
@@ -167,6 +167,18 @@ pub const ALL: [Described; 29] = [
         "bytes",
         "program",
         "highest resident set of the program, everything included",
+    ),
+    lower(
+        "allocator_cpu_share",
+        "ratio",
+        "program",
+        "share of the program's CPU time that the allocator has, sampled",
+    ),
+    lower(
+        "allocator_cpu_s",
+        "s",
+        "program",
+        "CPU time that the allocator has, sampled",
     ),
     lower(
         "peak_pss_bytes",

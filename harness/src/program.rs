@@ -9,6 +9,7 @@
 
 mod proof;
 mod sample;
+mod share;
 mod tree;
 mod witness;
 
@@ -16,7 +17,7 @@ use crate::embed::{self, Embedded};
 use crate::exec::{Limits, RunFailure, run_child, signal_name, tail};
 use crate::service::{OwnMetric, Served, Server, Service};
 use crate::subject::Subject;
-use heaplab_worker::protocol::Launched;
+use heaplab_worker::protocol::{Launched, Sampled};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub struct ProgramOptions {
     pub sample_heap: bool,
     /// A status other than 0 is accepted.
     pub any_status: bool,
+    /// CPU time from one sample of where it goes to the next, nanoseconds.
+    pub sample_period_ns: u64,
     /// How it is waited for, loaded and stopped; `None`: it ends by itself.
     pub service: Option<Service>,
     /// Metrics read from the load's output, without a load from its own.
@@ -45,6 +48,7 @@ impl ProgramOptions {
             limits,
             sample_heap: false,
             any_status: false,
+            sample_period_ns: SAMPLE_PERIOD_NS,
             service: None,
             metrics: Vec::new(),
         }
@@ -75,6 +79,12 @@ pub struct ProgramReport {
     /// Of the load, where it ended by itself.
     #[serde(default)]
     pub load_ns: Option<u64>,
+    /// Where its CPU time went; absent where the kernel does not permit to look.
+    #[serde(default)]
+    pub sampled: Option<Sampled>,
+    /// Why not.
+    #[serde(default)]
+    pub not_sampled: Option<String>,
     /// The user's own metrics.
     #[serde(default)]
     pub own: BTreeMap<String, f64>,
@@ -94,6 +104,30 @@ pub struct ProgramReport {
     pub malloc_object: String,
     /// Libraries of the user's own LD_PRELOAD, loaded behind the subject.
     pub chained: Option<String>,
+}
+
+/// CPU time from one sample to the next: a sample costs some 2 µs, so that this is 0.2 % of the program's time, the same for
+/// every subject.
+const SAMPLE_PERIOD_NS: u64 = 1_000_000;
+/// Samples below which a share says nothing.
+const FEWEST_SAMPLES: u64 = 20;
+
+impl ProgramReport {
+    /// Share of the CPU time that the allocator has, as `share` defines it.
+    pub fn allocator_share(&self) -> Option<f64> {
+        let sampled = self.sampled.as_ref()?;
+        let counted = sampled.counted_user + sampled.counted_kernel;
+        (sampled.samples >= FEWEST_SAMPLES).then(|| counted as f64 / sampled.samples as f64)
+    }
+
+    /// CPU time that the allocator has, seconds. Where the kernel's part could not be seen, of the time in user mode.
+    pub fn allocator_s(&self) -> Option<f64> {
+        let all = match self.sampled?.with_kernel {
+            true => self.user_ns + self.sys_ns,
+            false => self.user_ns,
+        };
+        Some(self.allocator_share()? * all as f64 / 1e9)
+    }
 }
 
 /// Runs `argv` under a subject.
@@ -126,10 +160,18 @@ pub fn run_program(
     command
         .env_remove("LD_PRELOAD")
         .arg("--launch")
-        .arg(&report)
-        .args(&environment)
-        .arg("--")
-        .args(argv);
+        .arg(&report);
+    let parts = share::parts(&malloc_object);
+    if !parts.is_empty() {
+        command.args(["--sample", &options.sample_period_ns.to_string()]);
+    }
+    for (path, from, to) in parts {
+        command
+            .arg("--count")
+            .arg(path)
+            .args([from.to_string(), to.to_string()]);
+    }
+    command.args(&environment).arg("--").args(argv);
     let pid_file = PathBuf::from(format!("{}.pid", report.display()));
     let stop = AtomicBool::new(false);
     let library = subject.library.as_deref();
@@ -174,6 +216,8 @@ pub fn run_program(
         processes: seen.tree.most().max(1),
         ready_ns: served.ready_ns,
         load_ns: served.load_ns,
+        sampled: launched.sampled,
+        not_sampled: launched.not_sampled,
         own,
         heap_peak_bytes: seen.heap.map(|peak| peak.bytes),
         outside_brk_bytes: seen.heap.map(|peak| peak.outside_brk),
@@ -259,6 +303,22 @@ fn judge_end(
         )));
     }
     Ok(served.unwrap_or_default())
+}
+
+/// The library, other than the C library, that the program's malloc is bound to as it is today.
+pub fn brought_allocator(argv: &[OsString], limits: &Limits) -> Option<String> {
+    let today = Subject {
+        label: "system".into(),
+        name: "system".into(),
+        ..Subject::variant("system")
+    };
+    let object = proof::bound_to(&today, argv, &environment(&today, None), limits).ok()?;
+    (!share::is_libc(Path::new(&object))).then_some(object)
+}
+
+/// The C library of this machine.
+pub fn c_library() -> Option<PathBuf> {
+    share::own_libc()
 }
 
 /// The user's own LD_PRELOAD.

@@ -113,6 +113,14 @@ fn answer(
             answer[name] = json!(ns as f64 / 1e9);
         }
     }
+    for (name, value) in [
+        ("allocator_cpu_share", report.allocator_share()),
+        ("allocator_cpu_s", report.allocator_s()),
+    ] {
+        if let Some(value) = value {
+            answer[name] = json!(value);
+        }
+    }
     let own: Vec<Value> = metrics
         .iter()
         .filter_map(|metric| {

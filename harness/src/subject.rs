@@ -5,6 +5,7 @@ mod elf;
 mod settings;
 
 pub use elf::{Elf, inspect};
+pub(crate) use elf::{Function, functions};
 
 use crate::embed::{self, Embedded};
 use crate::error::Error;

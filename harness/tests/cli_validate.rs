@@ -27,6 +27,7 @@ fn predicted_and_actual_peak_of_a_program_stand_side_by_side() {
     let found: serde_json::Value = serde_json::from_str(&out).unwrap();
     let subjects = found["subjects"].as_array().unwrap();
     assert_eq!(subjects.len(), 2);
+    assert!(found["time_ranking"]["agree"].is_u64(), "{found}");
     let live = found["trace"]["peak_live_bytes"].as_f64().unwrap();
     assert!(live > 20_000.0 * 1000.0, "{found}");
     for subject in subjects {

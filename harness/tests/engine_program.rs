@@ -120,3 +120,38 @@ fn a_program_that_lends_its_malloc_is_reached() {
     let report = run("jemalloc", &[program.to_str().unwrap()]).unwrap();
     assert!(report.malloc_object.contains("jemalloc"), "{report:?}");
 }
+
+#[test]
+fn time_in_the_allocator_is_told_from_other_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("p.c");
+    std::fs::write(
+        &source,
+        "#include <stdlib.h>\n#include <stdio.h>\nint main(int n, char **v) {\n  volatile unsigned long x = 0;\n  \
+         static void *volatile held[64];\n  for (unsigned long i = 0; i < atol(v[2]); i++) {\n    if (v[1][0] == 'a') { \
+         free(held[i & 63]); held[i & 63] = malloc(16 + (i & 1023)); }\n    else x += i * i;\n  }\n  return 0;\n}\n",
+    )
+    .unwrap();
+    let program = folder.path().join("p");
+    let built = Command::new("cc")
+        .args(["-O1", "-o"])
+        .args([&program, &source])
+        .status()
+        .unwrap();
+    assert!(built.success());
+    let program = program.to_str().unwrap();
+    for spec in ["system", "jemalloc"] {
+        let busy = run(spec, &[program, "allocate", "5000000"]).unwrap();
+        if let Some(why) = &busy.not_sampled {
+            // The kernel forbids it here: that must be said, and there is no figure.
+            assert!(!why.is_empty() && busy.allocator_share().is_none());
+            continue;
+        }
+        let idle = run(spec, &[program, "count", "120000000"]).unwrap();
+        let (busy, idle) = (
+            busy.allocator_share().unwrap(),
+            idle.allocator_share().unwrap(),
+        );
+        assert!(busy > 0.5 && idle < 0.1, "{spec}: {busy} {idle}");
+    }
+}

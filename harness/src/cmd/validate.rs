@@ -2,38 +2,37 @@
 //! predicted and actual peak heap side by side.
 
 use crate::cli::ValidateArgs;
-use crate::cli::options::Format;
 use crate::cmd::run::subjects;
 use crate::embed::Embedded;
 use crate::engine::Executor;
 use crate::error::{Error, Outcome};
 use crate::exec::{Limits, signal_name};
-use crate::out::{self, Terminal, human_bytes};
+use crate::out::Terminal;
 use crate::plan::{Comparison, Item, Kind};
 use crate::program::{self, ProgramOptions};
 use crate::progress::Progress;
 use crate::recording::Recording;
 use crate::replays::Replays;
 use crate::subject::Subject;
-use crate::validation::{Row, ranking};
-use crate::{embed, interrupt, workload};
+use crate::validation::{self, Facts, Row, Run, Samples};
+use crate::{embed, interrupt, subject, workload};
 use heaplab_worker::protocol::Api;
 use heaplab_workloads::trace::TraceSummary;
 use heaplab_workloads::{Params, Workload};
-use serde_json::json;
 use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 /// Replays of each subject: lockstep with touched pages repeats to the byte but for the kernel's own sharing of pages.
 const REPLAYS: u32 = 2;
+/// Replays of each subject for time.
+const TIMED_REPLAYS: u32 = 3;
 /// Runs by which the program's own mappings are measured.
 const OWN_RUNS: u32 = 2;
+/// Five samples a millisecond of CPU time: dear (about 1 %), but the allocator's part is small and its order is asked for.
+const SAMPLE_PERIOD_NS: u64 = 200_000;
 /// Makes glibc take all memory from `brk`: what lies elsewhere is then not malloc's.
 const ALL_FROM_BRK: &str = "glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1";
-/// Own mappings above this are worth a line; below it is the loader's and a few stacks'.
-const WORTH_A_LINE: u64 = 1 << 20;
-
 /// Measures and prints.
 ///
 /// # Errors
@@ -50,26 +49,49 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     let trace = record(args, &out, terminal)?;
     interrupt::install();
     let comparison = compiled(&out, folder.path())?;
+    let timed = TIMED_REPLAYS * (subjects.len() as u32 + 1);
     let progress = Progress::new(
         terminal,
-        subjects.len() as u64 * u64::from(REPLAYS + args.runs) + u64::from(OWN_RUNS),
+        subjects.len() as u64 * u64::from(REPLAYS + args.runs) + u64::from(OWN_RUNS + timed),
     );
     let limits = Limits {
         timeout: args.timeout,
         cancel: Some(interrupt::flag()),
     };
-    let predicted = replay(&comparison, &subjects, &limits, &progress);
+    let mut remarks = Vec::new();
+    let peaks = peaks(&comparison, &subjects, &limits, &progress);
+    let (times, harness_s) = times(&comparison, &subjects, &limits, &progress)?;
     let own = own_mappings(args, &limits, &progress);
-    let actual = programs(args, &subjects, own, &limits, &progress);
+    let in_place = in_place(args, &subjects, &limits, &mut remarks);
+    let runs = programs(args, &in_place, own, &limits, &progress, &mut remarks);
     progress.clear();
     if interrupt::requested() {
         terminal.say("interrupted; nothing is kept of a validation");
         return Ok(Outcome::Interrupted);
     }
-    let rows: Vec<Row> = (subjects.iter().zip(predicted).zip(actual))
-        .map(|((subject, predicted), actual)| Row::new(&subject.label, predicted, actual))
+    let threads = u64::from(comparison.threads);
+    let rows: Vec<Row> = (subjects.iter().zip(peaks).zip(times).zip(runs))
+        .map(|(((subject, peaks), times), runs)| {
+            Row::new(&subject.label, threads, peaks, times, runs)
+        })
         .collect();
-    print(args, &rows, &trace, own)?;
+    let facts = Facts {
+        command: args
+            .command
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
+        runs: args.runs,
+        replays: REPLAYS,
+        events: trace.events,
+        threads,
+        peak_live_bytes: trace.peak_live_bytes,
+        complete: trace.complete,
+        own_mappings_bytes: own,
+        harness_s,
+        remarks,
+    };
+    validation::print(&rows, &facts, args.format)?;
     if let Some(kept) = &args.keep_trace {
         terminal.say(&format!("trace: {}", kept.display()));
     }
@@ -85,6 +107,7 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
 fn options(args: &ValidateArgs, limits: &Limits) -> ProgramOptions {
     ProgramOptions {
         sample_heap: true,
+        sample_period_ns: SAMPLE_PERIOD_NS,
         // Checked when it was recorded.
         service: args.service.service(&args.command).ok().flatten(),
         ..ProgramOptions::plain(limits.clone())
@@ -151,51 +174,118 @@ fn compiled(trace: &Path, cache: &Path) -> Result<Comparison, Error> {
         started_threads: script.thread_count() as u32,
         script: PathBuf::from(&compiled.path),
         calls: compiled.info.calls,
-        kinds: vec![Kind::Memory],
+        kinds: vec![Kind::Memory, Kind::Speed],
         note: None,
     })
 }
 
-type Samples = Vec<Result<Vec<u64>, String>>;
-
-fn replay(
+/// Peak resident bytes of replays.
+fn peaks(
     comparison: &Comparison,
     subjects: &[Subject],
     limits: &Limits,
     progress: &Progress,
-) -> Samples {
-    let mut replays = Replays {
+) -> Vec<Samples<f64>> {
+    let mut replays = replays(comparison, subjects, limits, None);
+    let what = "replay for memory";
+    rounds(subjects, REPLAYS, what, progress, |at, block| {
+        let answer = replays.run(&item(at, Kind::Memory, block))?;
+        replays
+            .figure(0, Kind::Memory, &answer)
+            .ok_or_else(|| "the replay measured no memory".to_string())
+    })
+}
+
+/// CPU seconds of all calls of the trace, and the part of them that is the harness's own (the null allocator's).
+fn times(
+    comparison: &Comparison,
+    subjects: &[Subject],
+    limits: &Limits,
+    progress: &Progress,
+) -> Result<(Vec<Samples<f64>>, Option<f64>), Error> {
+    let null = subject::parse("null")?.pop();
+    let mut replays = replays(comparison, subjects, limits, null);
+    let seconds = |answer: &serde_json::Value| {
+        let (cpu, calls) = (answer["cpu_ns"].as_f64()?, answer["calls"].as_f64()?);
+        (calls > 0.0).then(|| cpu / calls * comparison.calls as f64 / 1e9)
+    };
+    let mut costs = Vec::new();
+    for _ in 0..TIMED_REPLAYS {
+        progress.started("replay for time null");
+        if let Some(Ok(answer)) = replays.calibrate(0) {
+            costs.extend(seconds(&answer));
+        }
+        progress.finished("replay for time null: done");
+    }
+    let what = "replay for time";
+    let times = rounds(subjects, TIMED_REPLAYS, what, progress, |at, block| {
+        let answer = replays.run(&item(at, Kind::Speed, block))?;
+        seconds(&answer).ok_or_else(|| "the replay measured no time".to_string())
+    });
+    Ok((times, heaplab_reports::stats::median(&costs)))
+}
+
+fn replays<'a>(
+    comparison: &'a Comparison,
+    subjects: &'a [Subject],
+    limits: &Limits,
+    null: Option<Subject>,
+) -> Replays<'a> {
+    Replays {
         comparisons: std::slice::from_ref(comparison),
         subjects,
-        null: None,
+        null,
         shape: &|kind: Kind| (kind.default_mode(), kind.default_touch()),
         limits: limits.clone(),
         baselines: HashMap::new(),
+    }
+}
+
+fn item(subject: usize, kind: Kind, block: u32) -> Item {
+    Item {
+        comparison: 0,
+        subject,
+        kind,
+        block,
+        order: subject as u32,
+    }
+}
+
+/// The subjects as they are put into the program: where it brings an allocator of its own, the C library's must be put in
+/// its place for the row `system`, because that is what was replayed.
+fn in_place(
+    args: &ValidateArgs,
+    subjects: &[Subject],
+    limits: &Limits,
+    remarks: &mut Vec<String>,
+) -> Vec<Subject> {
+    let brought = program::brought_allocator(&args.command, limits);
+    let Some((brought, libc)) = brought.zip(program::c_library()) else {
+        return subjects.to_vec();
     };
-    rounds(subjects, REPLAYS, "replay", progress, |at, block| {
-        let item = Item {
-            comparison: 0,
-            subject: at,
-            kind: Kind::Memory,
-            block,
-            order: at as u32,
-        };
-        let answer = replays.run(&item)?;
-        replays
-            .figure(0, Kind::Memory, &answer)
-            .map(|bytes| bytes as u64)
-            .ok_or_else(|| "the replay measured no memory".to_string())
-    })
+    if subjects.iter().any(|subject| subject.library.is_none()) {
+        remarks.push(format!(
+            "the program brings its own allocator, {brought}; the row system is the C library's, put in its place"
+        ));
+    }
+    subjects
+        .iter()
+        .map(|subject| Subject {
+            library: subject.library.clone().or_else(|| Some(libc.clone())),
+            ..subject.clone()
+        })
+        .collect()
 }
 
 /// Anonymous bytes that do not come from malloc at the peak of the program's heap: what it maps by itself (CPython's small
 /// objects do not pass malloc), stacks of threads, the loader's. They are the same under every allocator and no replay
 /// can know them. 0 where they cannot be measured.
 fn own_mappings(args: &ValidateArgs, limits: &Limits, progress: &Progress) -> u64 {
+    let brought = program::brought_allocator(&args.command, limits);
     let system = Subject {
         label: "system".into(),
         name: "system".into(),
-        library: None,
+        library: brought.and_then(|_| program::c_library()),
         settings: Vec::new(),
         env: vec![("GLIBC_TUNABLES".into(), ALL_FROM_BRK.into())],
         ours: false,
@@ -222,28 +312,43 @@ fn programs(
     own: u64,
     limits: &Limits,
     progress: &Progress,
-) -> Samples {
+    remarks: &mut Vec<String>,
+) -> Vec<Samples<Run>> {
     let options = options(args, limits);
-    rounds(subjects, args.runs, "program", progress, |at, _| {
+    let mut unsampled = None;
+    let runs = rounds(subjects, args.runs, "program", progress, |at, _| {
         let report = program::run_program(&subjects[at], &args.command, &options)
             .map_err(|failure| failure.reason)?;
         let heap = report.heap_peak_bytes.ok_or_else(|| {
             "it ended before its heap could be looked at; give it more to do".to_string()
         })?;
-        Ok(heap.saturating_sub(own))
-    })
+        if let Some(why) = &report.not_sampled {
+            unsampled.get_or_insert_with(|| why.clone());
+        }
+        Ok(Run {
+            peak_bytes: heap.saturating_sub(own) as f64,
+            allocation_s: report.allocator_s(),
+            cpu_s: (report.user_ns + report.sys_ns) as f64 / 1e9,
+        })
+    });
+    if let Some(why) = unsampled {
+        remarks.push(format!(
+            "the program's time could not be sampled ({why}); `sysctl kernel.perf_event_paranoid=2` permits it"
+        ));
+    }
+    runs
 }
 
 /// `count` rounds over all subjects, so that a machine that changes meanwhile changes for all; a subject that failed is
 /// not run again.
-fn rounds(
+fn rounds<T>(
     subjects: &[Subject],
     count: u32,
     what: &str,
     progress: &Progress,
-    mut run: impl FnMut(usize, u32) -> Result<u64, String>,
-) -> Samples {
-    let mut all: Samples = vec![Ok(Vec::new()); subjects.len()];
+    mut run: impl FnMut(usize, u32) -> Result<T, String>,
+) -> Vec<Samples<T>> {
+    let mut all: Vec<Samples<T>> = subjects.iter().map(|_| Ok(Vec::new())).collect();
     for block in 0..count {
         for (at, samples) in all.iter_mut().enumerate() {
             if interrupt::requested() {
@@ -255,9 +360,9 @@ fn rounds(
             let title = format!("{what} {}", subjects[at].label);
             progress.started(&title);
             match run(at, block) {
-                Ok(bytes) => {
-                    list.push(bytes);
-                    progress.finished(&format!("{title}: peak {}", human_bytes(bytes)));
+                Ok(figure) => {
+                    list.push(figure);
+                    progress.finished(&format!("{title}: done"));
                 }
                 Err(reason) => {
                     progress.finished(&format!("{title}: FAILED {reason}"));
@@ -267,125 +372,4 @@ fn rounds(
         }
     }
     all
-}
-
-fn print(args: &ValidateArgs, rows: &[Row], trace: &TraceSummary, own: u64) -> Result<(), Error> {
-    let ranking = ranking(rows);
-    let header = [
-        "subject",
-        "predicted peak",
-        "actual peak",
-        "spread",
-        "error",
-    ];
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| {
-            let bytes = |n: Option<f64>| n.map_or("-".into(), |n| human_bytes(n as u64));
-            let mut cells = vec![
-                row.subject.clone(),
-                bytes(row.predicted_peak_bytes),
-                bytes(row.actual_peak_bytes),
-                row.actual_spread
-                    .map_or("-".into(), |s| format!("{:.1} %", 100.0 * s)),
-                row.error
-                    .map_or("-".into(), |e| format!("{:+.1} %", 100.0 * e)),
-            ];
-            if let Some(reason) = &row.reason {
-                cells[4] = format!("FAILED {reason}");
-            }
-            cells
-        })
-        .collect();
-    match args.format {
-        Format::Json => out::print_json(&json!({
-            "command": args.command.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>(),
-            "runs": args.runs,
-            "replays": REPLAYS,
-            "trace": {
-                "events": trace.events, "threads": trace.threads,
-                "peak_live_bytes": trace.peak_live_bytes, "complete": trace.complete,
-            },
-            "own_mappings_bytes": own,
-            "subjects": rows,
-            "ranking": ranking,
-        })),
-        Format::Csv => {
-            let mut text = String::from(
-                "subject,predicted_peak_bytes,actual_peak_bytes,actual_spread,error\n",
-            );
-            for row in rows {
-                let number = |n: Option<f64>| n.map_or(String::new(), |n| n.to_string());
-                text.push_str(&format!(
-                    "{},{},{},{},{}\n",
-                    row.subject.replace(',', ";"),
-                    number(row.predicted_peak_bytes),
-                    number(row.actual_peak_bytes),
-                    number(row.actual_spread),
-                    number(row.error)
-                ));
-            }
-            out::print(&text)
-        }
-        Format::Markdown => {
-            let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-            let mut text = line(&header.map(String::from));
-            text.push_str("|---|---:|---:|---:|---:|\n");
-            for row in &cells {
-                let escaped: Vec<String> = row.iter().map(|c| c.replace('|', "\\|")).collect();
-                text.push_str(&line(&escaped));
-            }
-            text.push_str(&format!("\n{}\n", verdict(rows, own)));
-            out::print(&text)
-        }
-        Format::Table => {
-            let words: Vec<_> = args.command.iter().map(|w| w.to_string_lossy()).collect();
-            out::print(&format!(
-                "{}   {} events, {} thread{}, peak live {}\n\n{}\n{}\n",
-                words.join(" "),
-                out::human_count(trace.events),
-                trace.threads,
-                if trace.threads == 1 { "" } else { "s" },
-                human_bytes(trace.peak_live_bytes),
-                out::columns(&header, &cells),
-                verdict(rows, own)
-            ))
-        }
-    }
-}
-
-/// What the ranking says, and how to read the columns.
-fn verdict(rows: &[Row], own: u64) -> String {
-    let pairs = ranking(rows);
-    let decided = pairs.agree + pairs.disagree;
-    let order = match (decided, pairs.undecided) {
-        (0, 0) => {
-            "no two subjects have both figures, so that there is no order to compare".to_string()
-        }
-        (0, _) => "the program's own runs do not separate these subjects".to_string(),
-        (n, undecided) => {
-            let rest = match undecided {
-                0 => String::new(),
-                1 => "; 1 pair is not separated by the program's own runs".into(),
-                more => format!("; {more} pairs are not separated by the program's own runs"),
-            };
-            format!(
-                "the replay orders {} of {n} pairs of subjects as the program does{rest}",
-                pairs.agree
-            )
-        }
-    };
-    let left_out = if own >= WORTH_A_LINE {
-        format!(
-            "\n! {} that do not come from malloc (mapped by the program itself, stacks of threads) are left out of the \
-             actual peaks: no allocator changes them; CPython's small objects are such, PYTHONMALLOC=malloc brings them in",
-            human_bytes(own)
-        )
-    } else {
-        String::new()
-    };
-    format!(
-        "ANSWER  {order}.\npeaks: heap memory without data, stacks and file mappings; spread: smallest to largest of the \
-         program's own runs.{left_out}"
-    )
 }

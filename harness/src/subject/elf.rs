@@ -1,6 +1,9 @@
 //! What an ELF file is: just enough to tell a shared library from a program, a static program from a dynamic one, and to
 //! find an allocator that a program carries in itself.
 
+mod functions;
+
+pub(crate) use functions::{Function, functions};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

@@ -3,13 +3,20 @@
 
 use crate::clock;
 use crate::fail;
-use heaplab_worker::protocol::Launched;
+use crate::perf::{Counted, Sampler};
+use heaplab_worker::protocol::{Launched, Sampled};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-/// `REPORT [NAME=VALUE…] -- CMD ARG…`; the exit status of the launcher is 0 when the report was written.
+/// Between two looks at the rings of samples.
+const DRAIN: Duration = Duration::from_millis(20);
+
+/// `REPORT [--sample PERIOD_NS] [--count PATH FROM TO]… [NAME=VALUE…] -- CMD ARG…`; the exit status of the launcher is 0
+/// when the report was written.
 pub fn launch(arguments: &[OsString]) -> i32 {
     let Some(divider) = arguments.iter().position(|argument| argument == "--") else {
         fail::with("the launcher was given no program".to_owned());
@@ -20,7 +27,21 @@ pub fn launch(arguments: &[OsString]) -> i32 {
     };
     let mut child = Command::new(program);
     child.args(&command[1..]);
-    for setting in &settings[1..] {
+    let (mut period, mut counted) = (None, Vec::new());
+    let mut words = settings[1..].iter();
+    while let Some(setting) = words.next() {
+        let mut number = || words.next()?.to_str()?.parse::<u64>().ok();
+        if setting == "--sample" {
+            period = number();
+            continue;
+        }
+        if setting == "--count" {
+            let path = words.next().map(PathBuf::from).unwrap_or_default();
+            let mut number = || words.next()?.to_str()?.parse::<u64>().ok();
+            let (from, to) = (number().unwrap_or(0), number().unwrap_or(u64::MAX));
+            counted.push(Counted { path, from, to });
+            continue;
+        }
         let bytes = setting.as_bytes();
         if let Some(equals) = bytes.iter().position(|byte| *byte == b'=') {
             let name = std::ffi::OsStr::from_bytes(&bytes[..equals]);
@@ -30,14 +51,49 @@ pub fn launch(arguments: &[OsString]) -> i32 {
     // Processes that outlive their parent stay below this one, where the harness finds them.
     // SAFETY: sets a flag of this process.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
-    let launched = match start_and_wait(&mut child, report) {
-        Ok(launched) => launched,
+    let opened = period.map(Sampler::open);
+    let (sampler, refused) = match opened {
+        Some(Ok(sampler)) => (Some(sampler), None),
+        Some(Err(error)) => (None, Some(error.to_string())),
+        None => (None, None),
+    };
+    let launched = match sampled(sampler, &counted, || start_and_wait(&mut child, report)) {
+        Ok((launched, sampled)) => Launched {
+            sampled,
+            not_sampled: refused,
+            ..launched
+        },
         Err(error) => Launched {
             start_error: error.raw_os_error().or(Some(0)),
             ..Launched::default()
         },
     };
     write(report, &launched)
+}
+
+/// Runs `work` while a thread empties the rings of samples.
+fn sampled(
+    sampler: Option<Sampler>,
+    counted: &[Counted],
+    work: impl FnOnce() -> std::io::Result<Launched>,
+) -> std::io::Result<(Launched, Option<Sampled>)> {
+    let Some(mut sampler) = sampler else {
+        return Ok((work()?, None));
+    };
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let drainer = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                sampler.drain();
+                std::thread::sleep(DRAIN);
+            }
+            sampler.finish(counted)
+        });
+        let launched = work();
+        over.store(true, Ordering::Relaxed);
+        let sampled = drainer.join().ok();
+        Ok((launched?, sampled))
+    })
 }
 
 fn start_and_wait(command: &mut Command, report: &OsString) -> std::io::Result<Launched> {
@@ -72,6 +128,8 @@ fn start_and_wait(command: &mut Command, report: &OsString) -> std::io::Result<L
         minor_faults: usage.ru_minflt as u64,
         major_faults: usage.ru_majflt as u64,
         context_switches: (usage.ru_nvcsw + usage.ru_nivcsw) as u64,
+        sampled: None,
+        not_sampled: None,
     })
 }
 

@@ -3,7 +3,8 @@
 //! `heaplab-worker '<RunSpec as JSON>'` replays a script and prints one line of JSON, an [`Answer`].
 //! `heaplab-worker --describe` prints what the subject says of itself.
 //! `heaplab-worker --baseline THREADS` prints the bare worker's anonymous bytes.
-//! `heaplab-worker --launch REPORT [NAME=VALUE…] -- CMD ARG…` runs a program and writes what the kernel accounted to it.
+//! `heaplab-worker --launch REPORT [--sample PERIOD_NS] [--count PATH FROM TO]… [NAME=VALUE…] -- CMD ARG…` runs a program and writes what
+//! the kernel accounted to it.
 //!
 //! There is no Rust runtime start-up here (`no_main`): it would make calls of the malloc family through libc, which
 //! would reach the subject and count as its memory.
@@ -20,6 +21,7 @@ mod launch;
 mod lockstep;
 mod memory;
 mod numbers;
+mod perf;
 mod probe;
 mod proof;
 mod run;

@@ -226,4 +226,27 @@ pub struct Launched {
     pub major_faults: u64,
     /// Voluntary and involuntary switches.
     pub context_switches: u64,
+    /// Where its CPU time went, where that was asked for and permitted.
+    #[serde(default)]
+    pub sampled: Option<Sampled>,
+    /// Why it was not sampled, in the system's words.
+    #[serde(default)]
+    pub not_sampled: Option<String>,
+}
+
+/// Samples of a program's CPU time, children included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sampled {
+    /// CPU time from one sample to the next.
+    pub period_ns: u64,
+    /// Samples in the kernel are among them; without the right to see them, all figures are of user mode.
+    pub with_kernel: bool,
+    /// All samples.
+    pub samples: u64,
+    /// In the code in question.
+    pub counted_user: u64,
+    /// In the kernel on behalf of that code: page faults and system calls.
+    pub counted_kernel: u64,
+    /// Records that the kernel had to drop.
+    pub lost: u64,
 }

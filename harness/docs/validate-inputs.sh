@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Writes the inputs of the validated programs that workloads/traces/inputs.sh does not write. Fixed seeds: the same files on
+# every machine.
+set -euo pipefail
+work=${1:?usage: validate-inputs.sh FOLDER}
+
+cat >"$work/words.pl" <<'PL'
+use strict; use warnings;
+srand(22);
+my @text = map { join "", map { chr(97 + int rand 26) } 1 .. 2 + int rand 9 } 1 .. 4000;
+my (%count, %next);
+my ($last, @old) = ("");
+for (1 .. 400_000) {
+    my $word = $text[int(rand(63) * rand(63))];
+    $count{$word}++;
+    push @old, "$last $word" unless $next{"$last $word"};
+    push @{ $next{"$last $word"} }, "at $_" if @{ $next{"$last $word"} // [] } < 8;
+    $last = $word;
+    delete $next{ shift @old } if $_ % 5 == 0;
+}
+my @top = sort { $count{$b} <=> $count{$a} || $a cmp $b } keys %count;
+print scalar(@top), " ", scalar(keys %next), " ", join(",", @top[0 .. 9]), "\n";
+PL
+
+python3 - "$work" <<'PY'
+import json, random, sys
+work = sys.argv[1]
+random.seed(23)
+with open(work + "/events.json", "w") as out:
+    json.dump([{"id": i, "user": "u%d" % random.randrange(3000), "at": random.random() * 1e6,
+                "tags": random.sample(["a", "b", "c", "d", "e", "f"], random.randrange(5)),
+                "note": "x" * random.randrange(120)} for i in range(30000)], out)
+with open(work + "/book.xml", "w") as out:
+    out.write("<book>\n")
+    for c in range(300):
+        out.write('<chapter id="c%d">\n' % c)
+        for p in range(60):
+            out.write('<p n="%d" lang="%s">%s <i>%s</i></p>\n' % (p, random.choice(["en", "de", "fr"]),
+                      " ".join(random.choice(["lorem", "ipsum", "dolor", "sit", "amet"]) for _ in range(random.randrange(5, 40))),
+                      "y" * random.randrange(30)))
+        out.write("</chapter>\n")
+    out.write("</book>\n")
+with open(work + "/log.txt", "w") as out:
+    for i in range(160000):
+        out.write("%d.%06d %s host-%d request /%s/%d took %d ms\n" % (i, random.randrange(10**6),
+                  random.choice(["INFO", "WARN", "ERROR"]), random.randrange(40),
+                  random.choice(["api", "static", "login", "search"]), random.randrange(10**5), random.randrange(900)))
+PY
+
+cat >"$work/pool.py" <<'PY'
+import json, random
+from concurrent.futures import ThreadPoolExecutor
+def work(seed):
+    draw = random.Random(seed)
+    table = {}
+    for i in range(15000):
+        table[draw.randrange(8000)] = {"k": "v" * draw.randrange(200), "n": [draw.random() for _ in range(4)]}
+    return len(json.dumps(list(table.values())))
+with ThreadPoolExecutor(4) as pool:
+    print(sum(pool.map(work, range(8))))
+PY
+
+# A repository with some history: many small commits over a tree of files.
+mkdir "$work/repo"
+(
+    cd "$work/repo"
+    export GIT_AUTHOR_DATE="2024-01-01T00:00:00Z" GIT_COMMITTER_DATE="2024-01-01T00:00:00Z"
+    export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org
+    git init -q -b main .
+    python3 - <<'PY' | git fast-import --quiet
+import random
+random.seed(24)
+words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
+files = {"d%d/f%d.txt" % (i % 20, i): [random.choice(words) for _ in range(200)] for i in range(300)}
+for c in range(600):
+    print("commit refs/heads/main\ncommitter a <a@example.org> %d +0000\ndata 6\nchange" % (1700000000 + c))
+    for name in (files if c == 0 else random.sample(sorted(files), 6)):
+        lines = files[name]
+        for _ in range(8):
+            lines[random.randrange(len(lines))] = random.choice(words) + str(random.randrange(1000))
+        text = "\n".join(lines) + "\n"
+        print("M 100644 inline %s\ndata %d\n%s" % (name, len(text), text))
+PY
+)

@@ -1,0 +1,266 @@
+//! How a validation is printed.
+
+use super::{Ranking, Row, by_peak, by_time};
+use crate::cli::options::Format;
+use crate::error::Error;
+use crate::out::{self, human_bytes};
+use serde_json::json;
+
+/// Own mappings above this are worth a line; below it is the loader's and a few stacks'.
+const WORTH_A_LINE: u64 = 1 << 20;
+
+/// What was validated.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Runs of the program under each subject.
+    pub runs: u32,
+    /// Replays for memory under each subject.
+    pub replays: u32,
+    /// Calls in the trace.
+    pub events: u64,
+    /// Threads in it.
+    pub threads: u64,
+    /// Peak of its live bytes.
+    pub peak_live_bytes: u64,
+    /// The trace holds everything.
+    pub complete: bool,
+    /// Bytes that were subtracted from every actual peak.
+    pub own_mappings_bytes: u64,
+    /// CPU time of the harness in every predicted time, seconds.
+    pub harness_s: Option<f64>,
+    /// Remarks that change how the figures are read.
+    pub remarks: Vec<String>,
+}
+
+/// Prints rows and verdict.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub fn print(rows: &[Row], facts: &Facts, format: Format) -> Result<(), Error> {
+    match format {
+        Format::Json => out::print_json(&json!({
+            "command": facts.command,
+            "runs": facts.runs,
+            "replays": facts.replays,
+            "trace": {
+                "events": facts.events, "threads": facts.threads,
+                "peak_live_bytes": facts.peak_live_bytes, "complete": facts.complete,
+            },
+            "own_mappings_bytes": facts.own_mappings_bytes,
+            "harness_s": facts.harness_s,
+            "subjects": rows,
+            "ranking": by_peak(rows),
+            "time_ranking": by_time(rows),
+            "remarks": facts.remarks,
+        })),
+        Format::Csv => out::print(&csv(rows)),
+        Format::Markdown => {
+            let mut text = String::new();
+            for table in [peaks(rows), times(rows)].iter().flatten() {
+                text.push_str(&markdown(table));
+                text.push('\n');
+            }
+            text.push_str(&verdict(rows, facts));
+            out::print(&text)
+        }
+        Format::Table => {
+            let mut text = format!(
+                "{}   {} events, {} thread{}, peak live {}, {} runs\n\n",
+                facts.command.join(" "),
+                out::human_count(facts.events),
+                facts.threads,
+                if facts.threads == 1 { "" } else { "s" },
+                human_bytes(facts.peak_live_bytes),
+                facts.runs
+            );
+            for table in [peaks(rows), times(rows)].iter().flatten() {
+                let (head, cells) = table;
+                let head: Vec<&str> = head.iter().map(String::as_str).collect();
+                text.push_str(&out::columns(&head, cells));
+                text.push('\n');
+            }
+            text.push_str(&verdict(rows, facts));
+            out::print(&text)
+        }
+    }
+}
+
+type Table = (Vec<String>, Vec<Vec<String>>);
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or("-".into(), |s| format!("{:.1} %", 100.0 * s))
+}
+
+fn peaks(rows: &[Row]) -> Option<Table> {
+    let head = [
+        "subject",
+        "predicted peak",
+        "actual peak",
+        "spread",
+        "error",
+    ];
+    let cells = rows.iter().map(|row| {
+        let bytes = |n: Option<f64>| n.map_or("-".into(), |n| human_bytes(n as u64));
+        let miss = if row.within_goal == Some(false) {
+            " !"
+        } else {
+            ""
+        };
+        let error = match (&row.reason, row.error) {
+            (Some(reason), _) => format!("FAILED {reason}"),
+            (None, Some(error)) => format!("{:+.1} %{miss}", 100.0 * error),
+            (None, None) => "-".into(),
+        };
+        vec![
+            row.subject.clone(),
+            bytes(row.predicted_peak_bytes),
+            bytes(row.actual_peak_bytes),
+            percent(row.actual_spread),
+            error,
+        ]
+    });
+    Some((head.map(String::from).to_vec(), cells.collect()))
+}
+
+/// Absent where the program's time could not be sampled.
+fn times(rows: &[Row]) -> Option<Table> {
+    if rows.iter().all(|row| row.actual_allocation_s.is_none()) {
+        return None;
+    }
+    let head = [
+        "subject",
+        "predicted time",
+        "actual time",
+        "spread",
+        "of the program's CPU",
+    ];
+    let cells = rows.iter().map(|row| {
+        let time = |s: Option<f64>| s.map_or("-".into(), seconds);
+        let share = row.actual_allocation_s.zip(row.actual_cpu_s);
+        vec![
+            row.subject.clone(),
+            time(row.predicted_allocation_s),
+            time(row.actual_allocation_s),
+            percent(row.actual_allocation_spread),
+            percent(
+                share
+                    .filter(|(_, all)| *all > 0.0)
+                    .map(|(part, all)| part / all),
+            ),
+        ]
+    });
+    Some((head.map(String::from).to_vec(), cells.collect()))
+}
+
+fn seconds(s: f64) -> String {
+    match s {
+        s if s >= 10.0 => format!("{s:.1} s"),
+        s if s >= 1.0 => format!("{s:.2} s"),
+        s => format!("{:.0} ms", 1e3 * s),
+    }
+}
+
+fn csv(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "subject,predicted_peak_bytes,actual_peak_bytes,actual_spread,error,predicted_allocation_s,actual_allocation_s,\
+         actual_allocation_spread,actual_cpu_s\n",
+    );
+    for row in rows {
+        let numbers = [
+            row.predicted_peak_bytes,
+            row.actual_peak_bytes,
+            row.actual_spread,
+            row.error,
+            row.predicted_allocation_s,
+            row.actual_allocation_s,
+            row.actual_allocation_spread,
+            row.actual_cpu_s,
+        ];
+        let numbers = numbers.map(|n| n.map_or(String::new(), |n| n.to_string()));
+        text.push_str(&format!(
+            "{},{}\n",
+            row.subject.replace(',', ";"),
+            numbers.join(",")
+        ));
+    }
+    text
+}
+
+fn markdown((head, cells): &Table) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(head);
+    text.push_str(&format!("|---|{}\n", "---:|".repeat(head.len() - 1)));
+    for row in cells {
+        let escaped: Vec<String> = row.iter().map(|c| c.replace('|', "\\|")).collect();
+        text.push_str(&line(&escaped));
+    }
+    text
+}
+
+/// What the figures say, and how to read the columns.
+fn verdict(rows: &[Row], facts: &Facts) -> String {
+    let mut lines = Vec::new();
+    let worst = rows
+        .iter()
+        .filter_map(|row| Some((row.error?, row)))
+        .max_by(|a, b| a.0.abs().total_cmp(&b.0.abs()));
+    let met = match worst {
+        None => "no subject has both figures".to_string(),
+        Some((error, row)) => format!(
+            "the replay meets the program's peak within {:.1} % ({} {:+.1} %)",
+            100.0 * error.abs(),
+            row.subject,
+            100.0 * error
+        ),
+    };
+    lines.push(format!("ANSWER  peak: {met};"));
+    lines.push(format!("        order by peak: {}.", order(by_peak(rows))));
+    let timed = rows.iter().any(|row| row.actual_allocation_s.is_some());
+    if timed {
+        lines.push(format!(
+            "        order by time in allocation: {}.",
+            order(by_time(rows))
+        ));
+    }
+    lines.push("peak: heap memory without data, stacks and file mappings; spread: smallest to largest of the program's runs.".into());
+    if let (true, Some(harness)) = (timed, facts.harness_s) {
+        lines.push(format!(
+            "time: CPU time in the malloc family, replayed (the harness's own {} is in it) and sampled in the program.",
+            seconds(harness)
+        ));
+    }
+    if rows.iter().any(|row| row.within_goal == Some(false)) {
+        lines.push(
+            match facts.threads {
+                0 | 1 => "! more than 2 % off, which is what a program of one thread should be predicted by.",
+                _ => "! more than 3 % and more than the program's own spread off.",
+            }
+            .into(),
+        );
+    }
+    if facts.own_mappings_bytes >= WORTH_A_LINE {
+        lines.push(format!(
+            "! {} that do not come from malloc (mapped by the program itself, stacks of threads) are left out of the actual\n\
+             \u{20}\u{20}peaks: no allocator changes them; CPython's small objects are such, PYTHONMALLOC=malloc brings them in",
+            human_bytes(facts.own_mappings_bytes)
+        ));
+    }
+    lines.extend(facts.remarks.iter().map(|remark| format!("! {remark}")));
+    lines.join("\n") + "\n"
+}
+
+fn order(pairs: Ranking) -> String {
+    let decided = pairs.agree + pairs.disagree;
+    let rest = match pairs.undecided {
+        0 => String::new(),
+        1 => "; 1 pair is not separated by its own runs".into(),
+        more => format!("; {more} pairs are not separated by its own runs"),
+    };
+    match (decided, pairs.undecided) {
+        (0, 0) => "there is no order to compare".into(),
+        (0, _) => "the program's own runs do not separate these subjects".into(),
+        (n, _) => format!("{} of {n} pairs as in the program{rest}", pairs.agree),
+    }
+}
