@@ -51,6 +51,18 @@ const RULES: &[Rule] = &[
         unsafe_in: &["."],
     },
     Rule {
+        folder: "workloads/recorder/stacks",
+        uses: &["heaplab-hook", "heaplab-ring", "heaplab-unwind"],
+        crates: Some(&["libc"]),
+        unsafe_in: &["."],
+    },
+    Rule {
+        folder: "workloads/symbols",
+        uses: &[],
+        crates: None,
+        unsafe_in: &[],
+    },
+    Rule {
         folder: "workloads/unwind",
         uses: &[],
         crates: Some(&[]),
@@ -64,13 +76,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         folder: "workloads/recorder",
-        uses: &["heaplab-hook", "heaplab-ring"],
+        uses: &["heaplab-hook", "heaplab-ring", "heaplab-unwind"],
         crates: Some(&["libc"]),
         unsafe_in: &["."],
     },
     Rule {
         folder: "workloads",
-        uses: &["heaplab-script", "heaplab-ring"],
+        uses: &["heaplab-script", "heaplab-ring", "heaplab-unwind"],
         crates: None,
         unsafe_in: &["src/map.rs"],
     },

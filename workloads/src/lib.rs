@@ -11,6 +11,7 @@ pub mod compile;
 mod error;
 pub mod model;
 mod nearest;
+pub mod profile;
 pub mod record;
 mod suite;
 pub mod trace;

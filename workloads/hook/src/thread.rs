@@ -47,6 +47,59 @@ fn place(cursor: usize) -> (&'static Chunk, &'static Record) {
     unsafe { (&*(chunk as *const Chunk), &*(cursor as *const Record)) }
 }
 
+/// Whether an event of the calling thread would be recorded now. A forked child joins first, so that
+/// what is described afterwards belongs to it.
+#[inline(always)]
+pub fn is_open() -> bool {
+    match session::gate() {
+        Some(gate) => gate & GATE_PAUSED == 0,
+        None => opens(),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn opens() -> bool {
+    if session::mode() == session::UNKNOWN {
+        session::attach();
+    }
+    session::mode() == session::RECORDING && is_recording() && is_open()
+}
+
+/// Writes a record that describes events: `word` stands in place of the time. `false`: there is no
+/// room, or nothing is recorded.
+#[inline(always)]
+pub fn describe(kind: Kind, word: u64, address: u64, size: u64) -> bool {
+    let state = tls::state();
+    let cursor = state.cursor.load(Ordering::Relaxed);
+    if cursor.is_multiple_of(CHUNK_BYTES)
+        || session::gate().is_none()
+        || !tls::advance(&state.cursor, cursor, cursor + layout::RECORD_BYTES)
+    {
+        return describe_slowly(kind, word, address, size);
+    }
+    // SAFETY: `cursor` was a slot's address and is now reserved for us.
+    unsafe { publish(cursor, word, kind, address as usize, size as usize, 0) };
+    true
+}
+
+#[cold]
+#[inline(never)]
+fn describe_slowly(kind: Kind, word: u64, address: u64, size: u64) -> bool {
+    if session::mode() != session::RECORDING || session::gate().is_none() && !is_recording() {
+        return false;
+    }
+    let Some(pool) = session::pool() else {
+        return false;
+    };
+    let Some(cursor) = reserve(tls::state(), &pool) else {
+        return false;
+    };
+    // SAFETY: the slot was just reserved for us.
+    unsafe { publish(cursor, word, kind, address as usize, size as usize, 0) };
+    true
+}
+
 /// Writes the record at `cursor`.
 ///
 /// # Safety

@@ -1,6 +1,7 @@
 //! The exported malloc family. Each function calls the next library's and records the call:
 //! allocations after it, frees before it, realloc on both sides, so that for every address the
-//! recorded events alternate in time.
+//! recorded events alternate in time. In the build that captures stacks (feature `stacks`) the
+//! allocating ones are exported by `stacks::entry` instead, which comes here.
 
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -18,6 +19,8 @@ fn allocated(kind: Kind, block: *mut c_void, size: usize, align_log2: u8) {
     let kind = if block.is_null() {
         Kind::FailedAlloc
     } else {
+        #[cfg(feature = "stacks")]
+        crate::stacks::allocation(block as usize, size);
         kind
     };
     record(kind, block as usize, size, align_log2);
@@ -49,7 +52,7 @@ pub unsafe fn release(kind: Kind, block: *mut c_void, size: usize, align_log2: u
 }
 
 /// C `malloc`.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(feature = "stacks"), unsafe(no_mangle))]
 pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
     let Some(next) = real::malloc() else {
         return real::bootstrap_allocate(size, 16);
@@ -68,7 +71,7 @@ pub unsafe extern "C" fn free(block: *mut c_void) {
 }
 
 /// C `calloc`.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(feature = "stacks"), unsafe(no_mangle))]
 pub unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     let bytes = count.saturating_mul(size);
     // The bootstrap arena is zeroed and never used twice.
@@ -82,7 +85,7 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 }
 
 /// C `realloc`.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(feature = "stacks"), unsafe(no_mangle))]
 pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: the caller's promise is passed on.
     unsafe { reallocate(block, size, Kind::ReallocEnd) }
@@ -90,7 +93,7 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
 
 /// `reallocarray`: by the next library's realloc, because libc's own version would come back
 /// through our realloc and be recorded twice.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(feature = "stacks"), unsafe(no_mangle))]
 pub unsafe extern "C" fn reallocarray(
     block: *mut c_void,
     count: usize,
@@ -128,6 +131,10 @@ unsafe fn reallocate(block: *mut c_void, size: usize, end: Kind) -> *mut c_void 
     record(Kind::ReallocBegin, block as usize, 0, 0);
     // SAFETY: the caller's promise is passed on.
     let new = unsafe { next(block, size) };
+    #[cfg(feature = "stacks")]
+    if !new.is_null() {
+        crate::stacks::allocation(new as usize, size);
+    }
     // Address 0 in the end record: the call failed (size > 0) or was a free (size 0).
     record(end, new as usize, size, 0);
     new
@@ -136,7 +143,7 @@ unsafe fn reallocate(block: *mut c_void, size: usize, end: Kind) -> *mut c_void 
 macro_rules! aligned {
     ($(#[$doc:meta])* $name:ident, $kind:expr) => {
         $(#[$doc])*
-        #[unsafe(no_mangle)]
+        #[cfg_attr(not(feature = "stacks"), unsafe(no_mangle))]
         pub unsafe extern "C" fn $name(align: usize, size: usize) -> *mut c_void {
             let Some(next) = real::$name() else { return real::bootstrap_allocate(size, align) };
             // SAFETY: the next library checks the arguments as its own interface says.
@@ -159,7 +166,7 @@ aligned!(
 );
 
 /// POSIX `posix_memalign`.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(feature = "stacks"), unsafe(no_mangle))]
 pub unsafe extern "C" fn posix_memalign(out: *mut *mut c_void, align: usize, size: usize) -> c_int {
     let Some(next) = real::posix_memalign() else {
         let block = real::bootstrap_allocate(size, align);
@@ -185,7 +192,7 @@ pub unsafe extern "C" fn posix_memalign(out: *mut *mut c_void, align: usize, siz
 macro_rules! page_aligned {
     ($(#[$doc:meta])* $name:ident, $kind:expr) => {
         $(#[$doc])*
-        #[unsafe(no_mangle)]
+        #[cfg_attr(not(feature = "stacks"), unsafe(no_mangle))]
         pub unsafe extern "C" fn $name(size: usize) -> *mut c_void {
             let Some(next) = real::$name() else { return real::bootstrap_allocate(size, 4096) };
             // SAFETY: the next library's function accepts any size.

@@ -7,7 +7,8 @@
 //!
 //! [`hooks`] are the exported functions of C, [`operators`] those of C++, [`real`] finds the next
 //! library's functions, [`process`] is what the program says about itself, [`own`] what an allocator of the program's own
-//! reports, [`mappings`] the calls below an allocator; `heaplab-hook` joins the session and writes. What is recorded and what is
+//! reports, [`mappings`] the calls below an allocator, `stacks` the part of the build that captures stacks; `heaplab-hook`
+//! joins the session and writes. What is recorded and what is
 //! not stands in this folder's README.
 #![no_std]
 
@@ -22,6 +23,8 @@ mod operators;
 mod own;
 mod process;
 mod real;
+#[cfg(feature = "stacks")]
+mod stacks;
 
 /// Nothing here panics on purpose; a defect must not unwind into the recorded program.
 #[panic_handler]
@@ -35,6 +38,8 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 extern "C" fn constructor() {
     real::resolve();
     process::resolve();
+    #[cfg(feature = "stacks")]
+    stacks::resolve();
     session::attach();
     session::register_fork_handler();
 }

@@ -42,7 +42,7 @@ pub enum Kind {
     /// Twenty bytes of a description: 8 in place of the time, 6 each in place of address and size.
     Bytes = 242,
     /// A module of the program: its first address in place of the time, its end as the address, its
-    /// epoch as the size. The bytes before describe it.
+    /// epoch (16 bits) and the number of bytes that describe it, which stand before, as the size.
     Module = 243,
     /// A piece of text for the next record of this thread that takes one, see [`Record::publish_text`].
     Text = 15,

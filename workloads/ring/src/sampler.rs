@@ -18,6 +18,11 @@ impl Sampler {
         Sampler { random: seed }
     }
 
+    /// What [`Sampler::new`] goes on from.
+    pub fn state(&self) -> u64 {
+        self.random
+    }
+
     /// Whole bytes before the next sample point: exponential with mean `period`, rounded down. An
     /// allocation that is longer than what is left is sampled.
     pub fn distance(&mut self, period: u32) -> i64 {

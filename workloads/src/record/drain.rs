@@ -6,6 +6,7 @@ use super::chunks::{self, Got, Pinned};
 use super::clock::Calibration;
 use super::processes::Processes;
 use super::sink::Sink;
+use super::stacks::StackNumbers;
 use super::stream::{FLUSH_EVENTS, Message, Stream};
 use super::summary::DrainSummary;
 use super::target;
@@ -38,6 +39,7 @@ pub struct Drainer<'a, S: Sink> {
     positions: Vec<usize>,
     pinned: Vec<Pinned>,
     buffered: usize,
+    stacks: StackNumbers,
     processes: Processes,
     got: Got,
     summary: DrainSummary,
@@ -55,6 +57,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
             positions: vec![0; pool.chunk_count() as usize],
             pinned: Vec::new(),
             buffered: 0,
+            stacks: StackNumbers::default(),
             processes: Processes::new(nonce),
             got: Got::default(),
             summary: DrainSummary::default(),
@@ -409,6 +412,8 @@ impl<'a, S: Sink> Drainer<'a, S> {
         if let Some(stream) = self.threads.get_mut(&thread)
             && !stream.buffer.is_empty()
         {
+            let (process, stacks) = (stream.process, &mut stream.stacks);
+            self.stacks.write(self.sink, process, thread, stacks)?;
             self.sink.events(thread, &stream.buffer)?;
             self.buffered -= stream.buffer.len();
             stream.buffer.clear();

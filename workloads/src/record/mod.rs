@@ -18,6 +18,7 @@ mod drain_tests;
 mod processes;
 mod session;
 mod sink;
+mod stacks;
 mod stream;
 mod summary;
 mod target;

@@ -1,6 +1,7 @@
 //! Where drained events go.
 
 use crate::trace::raw::{RawEvent, RawWriter};
+use crate::trace::stacks::raw::{RawModule, RawStack};
 use crate::trace::{ProcessInfo, TraceError};
 
 /// Takes what the drainer reads, in each thread's order.
@@ -33,6 +34,18 @@ pub trait Sink {
     fn mark(&mut self, process: Option<u32>, time_ns: u64, name: &str) -> Result<(), TraceError>;
     /// A remark for the reader of the trace.
     fn note(&mut self, text: &str) -> Result<(), TraceError>;
+    /// A module of a program that brings stacks.
+    fn module(&mut self, _: &RawModule) -> Result<(), TraceError> {
+        Ok(())
+    }
+    /// Stacks that were met for the first time; events may have named them already.
+    fn stacks(&mut self, _: &[RawStack]) -> Result<(), TraceError> {
+        Ok(())
+    }
+    /// The stacks of the thread's next events: (number of the event among the thread's, from 0; stack).
+    fn event_stacks(&mut self, _: u32, _: &[(u64, u32)]) -> Result<(), TraceError> {
+        Ok(())
+    }
 }
 
 impl Sink for RawWriter {
@@ -65,6 +78,15 @@ impl Sink for RawWriter {
     }
     fn note(&mut self, text: &str) -> Result<(), TraceError> {
         RawWriter::note(self, text)
+    }
+    fn module(&mut self, module: &RawModule) -> Result<(), TraceError> {
+        RawWriter::module(self, module)
+    }
+    fn stacks(&mut self, stacks: &[RawStack]) -> Result<(), TraceError> {
+        RawWriter::stacks(self, stacks)
+    }
+    fn event_stacks(&mut self, thread: u32, refs: &[(u64, u32)]) -> Result<(), TraceError> {
+        RawWriter::event_stacks(self, thread, refs)
     }
 }
 

@@ -1,7 +1,9 @@
 //! One thread's records on their way out: in the order of its chunks, as raw events.
 
 use super::clock::Calibration;
+use super::stacks::ThreadStacks;
 use crate::trace::raw::{RawEvent, RawKind};
+use heaplab_ring::record::FIRST_DESCRIPTION;
 use heaplab_ring::{Kind, RecordView};
 
 /// Events gathered before they are written as one chunk of the raw trace.
@@ -27,6 +29,7 @@ pub struct Stream {
     /// Events read since the thread was last looked for.
     pub lively: bool,
     pub buffer: Vec<RawEvent>,
+    pub stacks: ThreadStacks,
     /// Text that the next record which takes some will take.
     text: Vec<u8>,
 }
@@ -36,7 +39,7 @@ pub struct Stream {
 pub enum Pushed {
     /// An event; it is in the buffer.
     Event,
-    /// A part of a message.
+    /// A part of a message, or of what describes events.
     Text,
     /// A message to the drainer.
     Message(Message),
@@ -81,6 +84,7 @@ impl Stream {
             ended: false,
             lively: true,
             buffer: Vec::new(),
+            stacks: ThreadStacks::default(),
             text: Vec::new(),
         }
     }
@@ -115,19 +119,26 @@ impl Stream {
             _ if sized => (record.address, record.size),
             _ => (record.address, 0),
         };
-        self.buffer.push(RawEvent {
+        let event = RawEvent {
             time_ns: self.last_ns,
             address,
             size,
             kind,
             align_log2: record.align_log2.min(47),
-        });
+        };
+        self.stacks.event(&event);
+        self.buffer.push(event);
         self.lively = true;
         Pushed::Event
     }
 
-    #[cold]
     fn message(&mut self, record: RecordView, clock: &Calibration) -> Pushed {
+        if record.kind >= FIRST_DESCRIPTION {
+            return match self.stacks.take(&record) {
+                true => Pushed::Text,
+                false => Pushed::Nonsense,
+            };
+        }
         let kind = Kind::from_u8(record.kind);
         if kind == Some(Kind::Text) {
             let (text, used, first) = record.text();

@@ -45,9 +45,18 @@ impl ChunkKind {
     pub const RAW_THREAD_END: Self = Self(17);
     pub const RAW_EVENTS: Self = Self(18);
     pub const RAW_PROCESS_END: Self = Self(19);
+    pub const RAW_STACK_MODE: Self = Self(24);
+    pub const RAW_MODULE: Self = Self(25);
+    pub const RAW_STACKS: Self = Self(26);
+    pub const RAW_EVENT_STACKS: Self = Self(27);
     pub const SEGMENT: Self = Self(33);
     pub const EVENTS: Self = Self(34);
     pub const INDEX: Self = Self(35);
+    pub const EVENT_STACKS: Self = Self(48);
+    pub const MODULES: Self = Self(49);
+    pub const FRAMES: Self = Self(50);
+    pub const STACKS: Self = Self(51);
+    pub const SYMBOLS: Self = Self(52);
     pub const CHECKPOINT: Self = Self(36);
 }
 

@@ -9,7 +9,12 @@ use super::container::{ChunkKind, ChunkWriter};
 use super::error::TraceError;
 use super::header::{FinishInfo, TraceHeader};
 use super::process::ProcessInfo;
+use super::stacks::{
+    self,
+    raw::{RawModule, RawStack},
+};
 use super::varint::{self, Cursor};
+use heaplab_ring::stack::StackMode;
 use std::path::Path;
 
 /// Events in a chunk at most; more are split.
@@ -263,6 +268,32 @@ impl RawWriter {
         meta.extend_from_slice(&first.time_ns.to_le_bytes());
         meta.extend_from_slice(&time.to_le_bytes());
         self.out.write(ChunkKind::RAW_EVENTS, &meta, &self.body)
+    }
+
+    /// Which allocations bring their stacks; before the first of them.
+    pub fn stack_mode(&mut self, mode: StackMode) -> Result<(), TraceError> {
+        let (mode, period) = mode.to_words();
+        let mut meta = mode.to_le_bytes().to_vec();
+        meta.extend_from_slice(&period.to_le_bytes());
+        self.out.write(ChunkKind::RAW_STACK_MODE, &meta, &[])
+    }
+
+    /// A module that the program has met.
+    pub fn module(&mut self, module: &RawModule) -> Result<(), TraceError> {
+        stacks::raw::write_module(&mut self.out, module)
+    }
+
+    /// Stacks that were met for the first time.
+    pub fn stacks(&mut self, stacks: &[RawStack]) -> Result<(), TraceError> {
+        stacks::raw::write_stacks(&mut self.out, stacks)
+    }
+
+    /// The stacks of a thread's events: (number of the event among those of the thread, stack), rising.
+    pub fn event_stacks(&mut self, thread: u32, refs: &[(u64, u32)]) -> Result<(), TraceError> {
+        for part in refs.chunks(CHUNK_EVENTS) {
+            stacks::raw::write_refs(&mut self.out, thread, part)?;
+        }
+        Ok(())
     }
 
     /// The recording ended in order. A file without this is read as cut off.

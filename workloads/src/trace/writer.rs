@@ -8,6 +8,7 @@ use super::event::{Blocks, Effect, TraceEvent};
 use super::header::{FinishInfo, TraceHeader};
 use super::index::IndexMeta;
 use super::process::ProcessInfo;
+use super::stacks::encode_event_stacks;
 use super::summary::TraceSummary;
 use super::varint;
 use std::collections::BTreeMap;
@@ -44,6 +45,8 @@ pub struct TraceWriter {
     ticks: Vec<u64>,
     runs: Vec<(u32, u32)>,
     segment_events: usize,
+    /// (Number of the event in the segment, stack).
+    stacks: Vec<(u32, u32)>,
     segment_start: (u64, u64, u64),
     last_tick: u64,
     index: Vec<u8>,
@@ -83,6 +86,7 @@ impl TraceWriter {
             ticks: Vec::new(),
             runs: Vec::new(),
             segment_events: 0,
+            stacks: Vec::new(),
             segment_start: (0, 0, 0),
             last_tick: 0,
             index: Vec::new(),
@@ -184,6 +188,19 @@ impl TraceWriter {
         self.summary.events == 0
     }
 
+    /// The file that is to be.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends an event that brought its stack (0: none), see [`TraceWriter::event`].
+    pub fn event_on(&mut self, event: TraceEvent, stack: u32) -> Result<u32, TraceError> {
+        if stack != 0 {
+            self.stacks.push((self.segment_events as u32, stack));
+        }
+        self.event(event)
+    }
+
     /// Appends an event to the global order and returns its block. `block` matters for frees and resizes, `size` for
     /// all others; a tick before the thread's last one is lifted to it. Errors when the block is not alive.
     pub fn event(&mut self, mut event: TraceEvent) -> Result<u32, TraceError> {
@@ -262,6 +279,11 @@ impl TraceWriter {
             if !columns.is_empty() {
                 columns.write(thread, &mut self.out)?;
             }
+        }
+        if !self.stacks.is_empty() {
+            let (meta, body) = encode_event_stacks(first_event, &self.stacks);
+            self.out.write(ChunkKind::EVENT_STACKS, &meta, &body)?;
+            self.stacks.clear();
         }
         if self.columns.len() > KEPT_COLUMNS {
             self.columns.clear();

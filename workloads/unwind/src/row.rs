@@ -73,6 +73,12 @@ impl Row {
         Some(Row(word))
     }
 
+    /// What [`Row::to_word`] gave, unchecked: any other word ends a walk or leads it astray.
+    #[inline(always)]
+    pub const fn from_cache(word: u64) -> Row {
+        Row(word)
+    }
+
     #[inline(always)]
     pub(crate) const fn kind(self) -> u8 {
         self.0 as u8

@@ -87,10 +87,12 @@ fn chain<S: Stack>(stack: &S, frame: Registers) -> Option<Registers> {
     }
     let bp = stack.word(frame.bp)?;
     let back = stack.word(frame.bp.wrapping_add(8))?;
-    // A register that is no frame pointer rarely finds two words that look like a frame.
-    if bp <= frame.bp || !(0x1000..1 << 47).contains(&back) {
+    // A register that is no frame pointer rarely finds a word that looks like a return address.
+    if !(0x1000..1 << 47).contains(&back) {
         return None;
     }
+    // The caller may use the register for anything: then only tables can say where its frame is.
+    let bp = if bp > frame.bp { bp } else { 0 };
     Some(Registers {
         pc: back - 1,
         sp: frame.bp.wrapping_add(16),
@@ -116,10 +118,14 @@ pub fn walk<S: Stack>(
         cut: false,
     };
     loop {
+        let row = row(frame.pc);
+        if row.kind() == row::CHAIN && frame.bp == 0 && walked.frames > 0 {
+            return walked;
+        }
         seen(frame.pc);
         walked.hash = mix(walked.hash, frame.pc);
         walked.frames += 1;
-        let next = step(stack, row(frame.pc), frame);
+        let next = step(stack, row, frame);
         match next {
             Some(_) if walked.frames >= limit => {
                 walked.cut = true;

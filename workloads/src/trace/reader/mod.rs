@@ -14,6 +14,7 @@ use super::error::TraceError;
 use super::header::TraceHeader;
 use super::index::{self, Segment};
 use super::resolve::{self, ResolveOptions};
+use super::stacks::StackTable;
 use super::summary::TraceSummary;
 pub use events::Events;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ pub struct Trace {
     checkpoints: Vec<(u64, u64)>,
     /// It has its index.
     indexed: bool,
+    stacks: Option<StackTable>,
     summary: TraceSummary,
 }
 
@@ -106,6 +108,7 @@ impl Trace {
             segments: Vec::new(),
             checkpoints: Vec::new(),
             indexed: index.is_some(),
+            stacks: None,
             summary: TraceSummary::default(),
         };
         match index {
@@ -154,6 +157,16 @@ impl Trace {
     /// Remarks of the recorder.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Where allocations came from; `None` in a trace without stacks.
+    pub fn stacks(&self) -> Option<&StackTable> {
+        self.stacks.as_ref()
+    }
+
+    /// The chunks of the file.
+    pub(super) fn chunks(&self) -> &ChunkReader {
+        &self.reader
     }
 
     /// Segments in their order.

@@ -5,6 +5,7 @@ use super::segment::SegmentMeta;
 use crate::trace::container::{ChunkKind, ChunkPlace, FILE_HEADER};
 use crate::trace::error::TraceError;
 use crate::trace::index::Segment;
+use crate::trace::stacks::StackTable;
 
 impl Trace {
     /// Reads the chunks of text of a file with an index: those before the first segment, and those that it lists; all,
@@ -158,6 +159,11 @@ impl Trace {
             ChunkKind::NOTE => {
                 let chunk = self.reader.chunk(place)?;
                 self.notes.push(text(chunk.body));
+            }
+            ChunkKind::MODULES | ChunkKind::FRAMES | ChunkKind::STACKS | ChunkKind::SYMBOLS => {
+                let chunk = self.reader.chunk(place)?;
+                StackTable::take_chunk(&mut self.stacks, place.kind, &chunk.meta, &chunk.body)
+                    .map_err(|reason| damaged(&reason))?;
             }
             _ => {}
         }

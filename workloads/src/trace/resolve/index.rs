@@ -5,6 +5,7 @@ use crate::trace::error::TraceError;
 use crate::trace::header::{FinishInfo, TraceHeader};
 use crate::trace::process::ProcessInfo;
 use crate::trace::raw::{self, RawMeta};
+use crate::trace::stacks::RawStacks;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -28,6 +29,7 @@ pub struct RawIndex {
     /// Dense numbers of the recorder's.
     pub numbers: BTreeMap<u32, u32>,
     pub chunks: BTreeMap<u32, Vec<(ChunkPlace, RawMeta)>>,
+    pub stacks: RawStacks,
     pub events: u64,
     pub finish: Option<FinishInfo>,
     pub damage: Option<String>,
@@ -47,6 +49,7 @@ impl RawIndex {
             owners: BTreeMap::new(),
             numbers: BTreeMap::new(),
             chunks: BTreeMap::new(),
+            stacks: RawStacks::default(),
             events: 0,
             finish: None,
             damage: None,
@@ -204,7 +207,10 @@ impl RawIndex {
             ChunkKind::FINISH => {
                 self.finish = Some(serde_json::from_slice(&chunk.body).map_err(json)?);
             }
-            _ => {}
+            _ => self
+                .stacks
+                .take(place, &chunk.meta, &chunk.body)
+                .map_err(|reason| TraceError::damaged(path, place.offset, reason))?,
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use super::error::TraceError;
 use super::event::{Effect, EventKind, TICK_NS, TraceEvent};
 use super::process::Start;
 use super::raw::{self, RawEvent, RawKind};
+use super::stacks::Refs;
 use super::summary::{ThreadInfo, TraceSummary};
 use super::varint;
 use super::writer::TraceWriter;
@@ -61,7 +62,8 @@ pub fn resolve_file(
     options: &ResolveOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<TraceSummary, TraceError> {
-    let index = RawIndex::read(raw)?;
+    let mut index = RawIndex::read(raw)?;
+    let (table, stack_numbers) = index.stacks.build();
     let mut writer =
         TraceWriter::create(out, &index.header, options.keep_addresses, options.level)?;
     for process in &index.processes {
@@ -76,7 +78,9 @@ pub fn resolve_file(
     for note in &index.notes {
         writer.note(note)?;
     }
+    writer.stacks(&table)?;
     let mut merge = Merge::new(&index, writer, options);
+    merge.stack_numbers = stack_numbers;
     merge.run(progress)?;
     merge.end_of_all();
     let Merge {
@@ -156,6 +160,9 @@ struct Stream {
     chunk: usize,
     events: Vec<RawEvent>,
     at: usize,
+    /// Events of the chunks before the present one.
+    before: u64,
+    refs: Refs,
     pending: Vec<Pending>,
 }
 
@@ -182,6 +189,8 @@ struct Merge<'a> {
     window_ns: u64,
     foreign: u64,
     done: u64,
+    /// Numbers in the final table of the stacks of the raw file.
+    stack_numbers: Vec<u32>,
 }
 
 impl<'a> Merge<'a> {
@@ -209,6 +218,7 @@ impl<'a> Merge<'a> {
                 Stream {
                     number,
                     process,
+                    refs: index.stacks.refs_of(number),
                     ..Stream::default()
                 }
             })
@@ -224,6 +234,7 @@ impl<'a> Merge<'a> {
             window_ns: options.window_ns,
             foreign: 0,
             done: 0,
+            stack_numbers: Vec::new(),
         }
     }
 
@@ -292,6 +303,7 @@ impl<'a> Merge<'a> {
                 return Ok(None);
             };
             this.chunk += 1;
+            this.before += this.events.len() as u64;
             let chunk = self.index.reader.chunk(place)?;
             this.events.clear();
             this.at = 0;
@@ -393,7 +405,11 @@ impl<'a> Merge<'a> {
             _ => 0,
         };
         self.spaces[process].count(kind, before, raw.size);
-        self.writer.event(TraceEvent {
+        let stack = match kind {
+            EventKind::Inherited | EventKind::LostFree => 0,
+            _ => self.stack_of(stream)?,
+        };
+        let event = TraceEvent {
             thread: self.streams[stream].number,
             tick: raw.time_ns / TICK_NS,
             kind,
@@ -401,7 +417,20 @@ impl<'a> Merge<'a> {
             size: raw.size,
             align_log2: raw.align_log2,
             address: raw.address,
-        })
+        };
+        self.writer.event_on(event, stack)
+    }
+
+    /// The stack that a stream's present event brought; 0 for none.
+    fn stack_of(&mut self, stream: usize) -> Result<u32, TraceError> {
+        let this = &mut self.streams[stream];
+        let number = this.before + this.at as u64;
+        let Some(raw) = this.refs.of(number, &self.index.reader)? else {
+            return Ok(0);
+        };
+        // Number 0 is a stack of which nothing is known.
+        let known = self.stack_numbers.get(raw as usize);
+        Ok(known.or(self.stack_numbers.first()).copied().unwrap_or(0))
     }
 
     /// Takes a block out of the heap of the stream's process; an inherited one gets a number of its own first.

@@ -1,0 +1,178 @@
+//! Stacks of small C programs, compiled with and without frame pointers and unwind tables.
+
+mod common;
+
+use common::{Allocation, Recorded, compile, record};
+use heaplab_workloads::record::StackMode;
+use heaplab_workloads::trace::sample_probability;
+use std::process::Command;
+
+fn of_size(recorded: &Recorded, size: u64) -> &Allocation {
+    let mut found = recorded
+        .allocations
+        .iter()
+        .filter(|allocation| allocation.size == size);
+    let one = found
+        .next()
+        .unwrap_or_else(|| panic!("no allocation of {size} bytes"));
+    assert!(
+        found.next().is_none(),
+        "more than one allocation of {size} bytes"
+    );
+    one
+}
+
+fn begins(recorded: &Recorded, size: u64, functions: &[&str]) {
+    let found = &of_size(recorded, size).functions;
+    assert!(
+        found.len() >= functions.len() && found.iter().zip(functions).all(|(a, b)| a == b),
+        "{size} bytes: {found:?}"
+    );
+}
+
+/// What holds however the program was compiled.
+fn chain(options: &[&str], tables: bool) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let program = compile(dir.path(), "chain", options);
+    let recorded = record(dir.path(), &mut Command::new(&program), StackMode::Full);
+    assert!(recorded.output.status.success(), "{:?}", recorded.output);
+    assert_eq!(
+        (recorded.summary.lost_events, recorded.summary.torn_records),
+        (0, 0)
+    );
+    begins(&recorded, 1001, &["three", "two", "one", "main"]);
+    begins(&recorded, 2002, &["three", "two", "variable", "main"]);
+    begins(&recorded, 3003, &["three", "two", "one", "main"]);
+    begins(&recorded, 3333, &["again", "main"]);
+    begins(&recorded, 4004, &["zeroed", "main"]);
+    begins(&recorded, 5055, &["aligned", "main"]);
+    begins(&recorded, 6006, &["three", "two", "one", "worker"]);
+    begins(&recorded, 7007, &["three", "two", "handler"]);
+    let last = |size| {
+        of_size(&recorded, size)
+            .functions
+            .last()
+            .cloned()
+            .unwrap_or_default()
+    };
+    assert_eq!(last(1001), "_start");
+    if tables {
+        // Through the kernel's frame to where the signal came.
+        let handler = &of_size(&recorded, 7007).functions;
+        assert!(
+            handler.iter().any(|name| name == "interrupted"),
+            "{handler:?}"
+        );
+    }
+    // The line of the call, not of what comes after it.
+    assert_eq!(of_size(&recorded, 1001).lines[0], 13);
+    let modules = &recorded.trace.stacks().expect("stacks").modules;
+    let of = |path: &str| modules.iter().find(|module| module.path.ends_with(path));
+    assert!(
+        of("/chain").is_some_and(|module| module.path.starts_with('/')),
+        "{modules:?}"
+    );
+    assert!(
+        of("/libc.so.6").is_some_and(|module| module.build_id.len() == 40),
+        "{modules:?}"
+    );
+    assert!(
+        recorded
+            .allocations
+            .iter()
+            .all(|allocation| allocation.stack != 0),
+        "each has a stack"
+    );
+}
+
+#[test]
+fn code_without_frame_pointers_is_walked_by_its_tables() {
+    chain(&["-O2", "-fomit-frame-pointer"], true);
+}
+
+#[test]
+fn unoptimised_code_is_walked() {
+    chain(&["-O0"], true);
+}
+
+#[test]
+fn code_with_frame_pointers_and_tables_is_walked() {
+    chain(&["-O2", "-fno-omit-frame-pointer"], true);
+}
+
+#[test]
+fn code_without_tables_is_walked_by_its_frame_pointers() {
+    chain(
+        &[
+            "-O2",
+            "-fno-omit-frame-pointer",
+            "-fno-asynchronous-unwind-tables",
+            "-fno-unwind-tables",
+        ],
+        false,
+    );
+}
+
+#[test]
+fn a_corrupt_frame_pointer_does_no_harm() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let program = compile(
+        dir.path(),
+        "corrupt",
+        &[
+            "-O1",
+            "-fno-omit-frame-pointer",
+            "-fno-asynchronous-unwind-tables",
+            "-fno-unwind-tables",
+        ],
+    );
+    let recorded = record(dir.path(), &mut Command::new(&program), StackMode::Full);
+    assert!(recorded.output.status.success(), "{:?}", recorded.output);
+    assert_eq!(recorded.output.stdout, b"survived\n");
+    let seen = recorded.allocations.iter().filter(|allocation| {
+        allocation
+            .functions
+            .first()
+            .is_some_and(|name| name == "with_rbp")
+    });
+    assert_eq!(seen.count(), 3 * 23 * 2);
+}
+
+/// What sampling estimates lies within four standard errors of the truth, for blocks far smaller than the period and
+/// blocks near it, in two threads.
+#[test]
+fn sampled_sums_are_unbiased() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let program = compile(dir.path(), "load", &["-O2"]);
+    let mode = StackMode::Sampled { period: 65_536 };
+    let recorded = record(dir.path(), &mut Command::new(&program), mode);
+    assert!(recorded.output.status.success());
+    for (function, size, count) in [("small", 100u64, 400_000.0), ("large", 60_000, 1_000.0)] {
+        let samples: Vec<&Allocation> = recorded
+            .allocations
+            .iter()
+            .filter(|allocation| allocation.stack != 0 && allocation.functions[0] == function)
+            .collect();
+        assert!(samples.iter().all(|allocation| allocation.size == size));
+        let p = sample_probability(mode, size);
+        let estimate = samples.len() as f64 / p;
+        let error = (count * (1.0 - p) / p).sqrt();
+        println!(
+            "{function}: {} samples, {estimate:.0} of {count} allocations, standard error {error:.0}",
+            samples.len()
+        );
+        assert!(
+            (estimate - count).abs() < 4.0 * error,
+            "{function}: {estimate} of {count}, error {error}"
+        );
+    }
+    // All events are there all the same.
+    let all = |size| {
+        recorded
+            .allocations
+            .iter()
+            .filter(|allocation| allocation.size == size)
+            .count()
+    };
+    assert_eq!((all(100), all(60_000)), (400_000, 1_000));
+}
