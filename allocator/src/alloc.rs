@@ -6,6 +6,7 @@
 
 use crate::chain::Chain;
 use crate::fault::{Fault, die};
+use crate::hardened;
 use crate::heap::{Block, Heap};
 use crate::os::Linux;
 use crate::page_map::PageMap;
@@ -23,8 +24,8 @@ pub(crate) static HEAP: Heap<Linux> = Heap::new(Linux);
 /// Class of the page that `block` is on, 0 for large blocks and for what is not in the heap.
 ///
 /// Relaxed loads of atomics are not folded into other instructions by the compiler, and a test for
-/// the end of the heap would be a branch more; here an address outside reads the entry behind the
-/// end, which is 0 (P3).
+/// the end of the heap would be a branch more; here an address outside, and by the rotation one that is no
+/// multiple of 8, reads the entry behind the end, which is 0 (P3).
 #[inline(always)]
 fn class_at(block: *const u8) -> usize {
     const MAP: usize = core::mem::offset_of!(Heap<Linux>, pages)
@@ -35,8 +36,9 @@ fn class_at(block: *const u8) -> usize {
     unsafe {
         core::arch::asm!(
             "sub {at}, qword ptr [rip + {heap} + {base}]",
-            "cmp {at}, qword ptr [rip + {heap} + {len}]",
-            "cmovae {at}, qword ptr [rip + {heap} + {len}]",
+            "ror {at}, 3",
+            "cmp {at}, qword ptr [rip + {heap} + {words}]",
+            "cmovae {at}, qword ptr [rip + {heap} + {words}]",
             "shr {at}, {shift}",
             "mov {class}, qword ptr [rip + {heap} + {classes}]",
             "movzx {class:e}, byte ptr [{class} + {at}]",
@@ -44,9 +46,9 @@ fn class_at(block: *const u8) -> usize {
             class = out(reg) class,
             heap = sym HEAP,
             base = const MAP + PageMap::BASE_AT,
-            len = const MAP + PageMap::LEN_AT,
+            words = const MAP + PageMap::WORDS_AT,
             classes = const MAP + PageMap::CLASSES_AT,
-            shift = const PAGE_SHIFT,
+            shift = const PAGE_SHIFT - 3,
             options(pure, readonly, nostack),
         );
     }
@@ -112,6 +114,10 @@ extern "C" fn allocate_middle(size: usize) -> *mut u8 {
 #[inline(never)]
 /// [`allocate`] without a fast path.
 pub extern "C" fn allocate_slow(size: usize) -> *mut u8 {
+    if hardened::on() {
+        let block = hardened::allocate(size, 1);
+        return if block.is_null() { no_memory() } else { block };
+    }
     match class_of(size) {
         Some(class) => allocate_class_slow(class),
         None => {
@@ -166,6 +172,14 @@ extern "C" fn allocate_zeroed_slow(size: usize) -> *mut u8 {
         }
         return block;
     }
+    if hardened::on() {
+        let block = allocate_slow(size);
+        if !block.is_null() {
+            // SAFETY: the block has at least `size` bytes.
+            unsafe { block.write_bytes(0, size) };
+        }
+        return block;
+    }
     // From a page upwards it pays to know that memory is zero already.
     let (block, zero) = match class_of(size) {
         Some(class) => {
@@ -202,6 +216,10 @@ pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
 
 #[inline(never)]
 extern "C" fn allocate_aligned_slow(align: usize, size: usize) -> *mut u8 {
+    if hardened::on() {
+        let block = hardened::allocate(size, align);
+        return if block.is_null() { no_memory() } else { block };
+    }
     let class = if size <= FINE_LIMIT && align <= FINE_LIMIT {
         // Among the fine classes the one for a multiple of the alignment is itself a multiple.
         fine_class_of(round_up(size.max(1), align))
@@ -235,6 +253,33 @@ pub unsafe fn free(block: *mut u8) {
     }
 }
 
+/// As [`free`]; in checked mode the process ends unless the block may have been asked for with `size`
+/// bytes. (Not [`free_sized`]: the block may have been shrunk in place since.)
+///
+/// # Safety
+/// As [`free`].
+#[inline(always)]
+pub unsafe fn free_expecting(block: *mut u8, size: usize) {
+    // SAFETY: the caller's duty. In checked mode there is no room.
+    unsafe {
+        if !tls::cache().push(class_at(block), block) {
+            free_expecting_slow(block, size);
+        }
+    }
+}
+
+/// # Safety
+/// As [`free`].
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn free_expecting_slow(block: *mut u8, size: usize) {
+    if hardened::checked() && !block.is_null() {
+        hardened::expect_size(block, size);
+    }
+    // SAFETY: the caller's duty.
+    unsafe { free_slow(block) }
+}
+
 /// # Safety
 /// As [`free`].
 #[cold]
@@ -242,6 +287,10 @@ pub unsafe fn free(block: *mut u8) {
 unsafe extern "C" fn free_slow(block: *mut u8) {
     if block.is_null() {
         return;
+    }
+    if hardened::on() {
+        // SAFETY: the caller's duty.
+        return unsafe { hardened::free(block) };
     }
     match HEAP.block_of(block) {
         // SAFETY: the caller's duty.
@@ -257,11 +306,18 @@ unsafe extern "C" fn free_slow(block: *mut u8) {
 #[cold]
 #[inline(never)]
 unsafe extern "C" fn free_class_slow(block: *mut u8, class: usize) {
+    if hardened::on() {
+        // SAFETY: the caller's duty.
+        return unsafe { hardened::free_class(block, class) };
+    }
     match attach() {
         Some(cache) => {
             if cache.peek(class) == block {
                 die(Fault::DoubleFree, block as usize);
             }
+            // Here there is time to see whether it is a block at all.
+            // SAFETY: a live block keeps its span; if it is none, this is where the process ends.
+            unsafe { crate::central::locate(&HEAP.pages, class, block as usize) };
             // SAFETY: the caller's duty.
             unsafe { cache.overflow(&HEAP, class, block) };
             crate::helper::start_if_wanted();
@@ -332,6 +388,8 @@ unsafe extern "C" fn free_sized_middle(block: *mut u8, size: usize) {
 pub unsafe fn usable_size(block: *mut u8) -> usize {
     if block.is_null() {
         0
+    } else if hardened::on() {
+        hardened::usable_size(block)
     } else {
         HEAP.usable_size(block)
     }
@@ -363,6 +421,11 @@ const fn stays(size: usize, old: usize) -> bool {
 /// As [`reallocate`].
 #[inline(never)]
 unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
+    if hardened::on() {
+        // SAFETY: the caller's duty.
+        let moved = unsafe { hardened::reallocate(block, size) };
+        return if moved.is_null() { no_memory() } else { moved };
+    }
     match HEAP.block_of(block) {
         // SAFETY: the caller's duty.
         Block::Small(class) => unsafe { move_to(block, size_of_class(class), size) },
@@ -388,7 +451,7 @@ unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
 /// As [`reallocate`]; `old` is the block's present size and its alignment was at most 16.
 #[must_use]
 pub unsafe fn reallocate_exact(block: *mut u8, old: usize, size: usize) -> *mut u8 {
-    if size > GROWING {
+    if size > GROWING || hardened::on() {
         // SAFETY: the caller's duty.
         return unsafe { reallocate(block, size) };
     }

@@ -133,7 +133,13 @@ impl Central {
     pub unsafe fn give<O: Os>(&self, heap: &PageHeap<O>, class: usize, chain: Chain) {
         let mut inner = self.inner.lock();
         let mut object = chain.head;
+        let mut last = object;
         for _ in 0..chain.len {
+            if object.is_null() {
+                // Shorter than its count: it was a ring, closed by a block that was freed twice.
+                die(Fault::DoubleFree, last as usize);
+            }
+            last = object;
             // SAFETY: the caller's duty; the link is read before the object is given away.
             unsafe {
                 let next = next_of(object);
@@ -145,6 +151,19 @@ impl Central {
         self.pages.store(inner.pages, Relaxed);
         if inner.free_bytes(class) >= HELPER_BYTES {
             heap.ask_for_helper();
+        }
+    }
+
+    /// Ends the process if `object` is not a block that the program holds or caches: its address is
+    /// checked, and that it was handed out and not taken back.
+    pub fn expect_live<O: Os>(&self, heap: &PageHeap<O>, class: usize, object: *mut u8) {
+        let _inner = self.inner.lock();
+        // SAFETY: we hold the class's lock.
+        unsafe {
+            let (span, index) = locate(heap, class, object as usize);
+            if *(*span).bits.add(index / 64) >> (index % 64) & 1 != 0 {
+                die(Fault::DoubleFree, object as usize);
+            }
         }
     }
 
@@ -239,23 +258,9 @@ impl Inner {
     #[inline]
     unsafe fn put<O: Os>(&mut self, heap: &PageHeap<O>, class: usize, object: *mut u8) {
         let addr = object as usize;
-        let Some(page) = heap.map.page_of(addr) else {
-            die(Fault::ForeignPointer, addr)
-        };
-        // SAFETY: the page is in the heap; its span is checked before its bitmap is used.
+        // SAFETY: we hold the class's lock.
         unsafe {
-            let span = heap.map.span_of_page(page);
-            if span.is_null() || (*span).state != State::Small {
-                die(Fault::DoubleFree, addr);
-            }
-            if (*span).class as usize != class {
-                die(Fault::WrongSize, addr);
-            }
-            let offset = addr - heap.map.base() - page_bytes((*span).start as usize);
-            let index = object_index(class, offset);
-            if index * size_of_class(class) != offset || index >= (*span).fresh as usize {
-                die(Fault::InteriorPointer, addr);
-            }
+            let (span, index) = locate(heap, class, addr);
             let word = (*span).bits.add(index / 64);
             let bit = 1_u64 << (index % 64);
             if *word & bit != 0 {
@@ -310,6 +315,38 @@ impl Inner {
             }
             heap.free(span);
         }
+    }
+}
+
+/// Span and number of the object of `class` that starts at `addr` and has been handed out before.
+/// Any other address ends the process.
+///
+/// # Safety
+/// The caller holds the lock of the class, or an object of the span, so that it stays.
+#[inline]
+pub(crate) unsafe fn locate<O: Os>(
+    heap: &PageHeap<O>,
+    class: usize,
+    addr: usize,
+) -> (*mut Span, usize) {
+    let Some(page) = heap.map.page_of(addr) else {
+        die(Fault::ForeignPointer, addr)
+    };
+    // SAFETY: the page is in the heap; numbers in the map have records.
+    unsafe {
+        let span = heap.map.span_of_page(page);
+        if span.is_null() || (*span).state != State::Small {
+            die(Fault::DoubleFree, addr);
+        }
+        if (*span).class as usize != class {
+            die(Fault::WrongSize, addr);
+        }
+        let offset = addr - heap.map.base() - page_bytes((*span).start as usize);
+        let index = object_index(class, offset);
+        if index * size_of_class(class) != offset || index >= (*span).fresh as usize {
+            die(Fault::InteriorPointer, addr);
+        }
+        (span, index)
     }
 }
 

@@ -3,14 +3,14 @@
 //! error and is otherwise ignored.
 
 use crate::fault::Line;
-use crate::{helper, scavenger, thread_cache};
+use crate::{hardened, helper, scavenger, thread_cache};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The variable's name.
 pub const VARIABLE: &str = "SPANALLOC_CONF";
 /// Keys and what they mean, for warnings and documentation.
-pub const KEYS: [(&str, &str); 3] = [
+pub const KEYS: [(&str, &str); 7] = [
     (
         "decay_ms",
         "milliseconds that free pages stay before they are released; 0 at once, -1 never",
@@ -22,6 +22,22 @@ pub const KEYS: [(&str, &str); 3] = [
     (
         "helper",
         "1: a thread of the allocator's own gives memory back while the program is idle; 0: none",
+    ),
+    (
+        "check",
+        "1: threads have no caches, so that every wrong free is reported at once; 0: not",
+    ),
+    (
+        "hardened",
+        "1: check, freed blocks filled and kept in a quarantine, sampled guard pages; 0: not",
+    ),
+    (
+        "quarantine_bytes",
+        "bytes of freed blocks that wait before they are used again, when hardened",
+    ),
+    (
+        "guard_rate",
+        "one allocation in so many gets guard pages, when hardened; 0 none",
     ),
 ];
 
@@ -86,6 +102,20 @@ fn apply_one(setting: &[u8]) -> Result<(), Problem> {
             thread_cache::LIMIT_BYTES.store(bytes.min(1 << 30), Relaxed);
         }
         b"helper" => helper::ENABLED.store(switch(number()?)?, Relaxed),
+        b"check" => hardened::CHECKED.store(switch(number()?)?, Relaxed),
+        b"hardened" => {
+            let on = switch(number()?)?;
+            hardened::HARDENED.store(on, Relaxed);
+            hardened::CHECKED.fetch_or(on, Relaxed);
+        }
+        b"quarantine_bytes" => {
+            let bytes = usize::try_from(number()?).map_err(|_| Problem::BadValue)?;
+            hardened::LIMIT_BYTES.store(bytes.min(1 << 30), Relaxed);
+        }
+        b"guard_rate" => {
+            let rate = u32::try_from(number()?).map_err(|_| Problem::BadValue)?;
+            hardened::RATE.store(rate.min(1 << 30), Relaxed);
+        }
         _ => return Err(Problem::UnknownKey),
     }
     Ok(())

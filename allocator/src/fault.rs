@@ -12,8 +12,12 @@ pub enum Fault {
     ForeignPointer,
     /// The address lies inside a block.
     InteriorPointer,
+    /// The address is in the heap but no block can start there: it is not aligned.
+    Misaligned,
     /// The size given at free does not belong to the block.
     WrongSize,
+    /// A freed block is not as it was left.
+    WriteAfterFree,
 }
 
 impl Fault {
@@ -22,6 +26,8 @@ impl Fault {
             Self::DoubleFree => "double free of ",
             Self::ForeignPointer => "free of a pointer that spanalloc did not return: ",
             Self::InteriorPointer => "free of a pointer into the middle of a block: ",
+            Self::Misaligned => "free of a misaligned pointer: ",
+            Self::WriteAfterFree => "write to a block after its free: ",
             Self::WrongSize => "free with a size of another class than the block's: ",
         }
     }

@@ -122,7 +122,14 @@ impl<O: Os> Heap<O> {
     pub fn block_of(&self, ptr: *mut u8) -> Block {
         let addr = ptr as usize;
         let Some(page) = self.pages.map.page_of(addr) else {
-            die(Fault::ForeignPointer, addr)
+            die(
+                if self.pages.map.contains(addr) {
+                    Fault::Misaligned
+                } else {
+                    Fault::ForeignPointer
+                },
+                addr,
+            )
         };
         // SAFETY: the page is in the heap; numbers in the map have records.
         unsafe {

@@ -79,6 +79,9 @@ pub mod tls;
 pub mod config;
 
 #[cfg(not(loom))]
+pub mod hardened;
+
+#[cfg(not(loom))]
 pub mod alloc;
 
 #[cfg(not(loom))]

@@ -70,12 +70,13 @@ impl Plan {
 /// The class map before there is one: one page behind the end of an empty heap.
 static NO_CLASS: AtomicU8 = AtomicU8::new(0);
 
-/// The map itself. All fields are set once, except `len`, which grows.
+/// The map itself. All fields are set once, except `words`, which grows.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct PageMap {
     base: AtomicUsize,
-    len: AtomicUsize,
+    /// Length of the heap in words of 8 bytes.
+    words: AtomicUsize,
     classes: AtomicPtr<AtomicU8>,
     numbers: AtomicPtr<AtomicU32>,
     spans: AtomicPtr<Span>,
@@ -87,7 +88,7 @@ impl PageMap {
     pub const fn new() -> Self {
         Self {
             base: AtomicUsize::new(0),
-            len: AtomicUsize::new(0),
+            words: AtomicUsize::new(0),
             classes: AtomicPtr::new((&raw const NO_CLASS).cast_mut()),
             numbers: AtomicPtr::new(null_mut()),
             spans: AtomicPtr::new(null_mut()),
@@ -108,13 +109,13 @@ impl PageMap {
     /// Makes the heap `pages` long. The map must be mapped that far, the class map by one page
     /// more (P3).
     pub fn set_pages(&self, pages: usize) {
-        self.len.store(page_bytes(pages), Ordering::Release);
+        self.words.store(page_bytes(pages) / 8, Ordering::Release);
     }
 
     /// Pages that the heap has grown to.
     #[must_use]
     pub fn pages(&self) -> usize {
-        self.len.load(Ordering::Acquire) >> PAGE_SHIFT
+        self.words.load(Ordering::Acquire) >> (PAGE_SHIFT - 3)
     }
 
     /// First address of the heap.
@@ -123,18 +124,27 @@ impl PageMap {
         self.base.load(Ordering::Relaxed)
     }
 
-    /// Page of an address, `None` for a foreign one.
+    /// Page of an address at which a block may start, `None` for a foreign address and for one that
+    /// is no multiple of 8: its low bits, rotated to the top, are beyond any heap, which makes one
+    /// comparison of both tests.
     #[inline(always)]
     #[must_use]
     pub fn page_of(&self, addr: usize) -> Option<usize> {
         let offset = addr.wrapping_sub(self.base.load(Ordering::Relaxed));
-        (offset < self.len.load(Ordering::Relaxed)).then_some(offset >> PAGE_SHIFT)
+        let words = offset.rotate_right(3);
+        (words < self.words.load(Ordering::Relaxed)).then_some(words >> (PAGE_SHIFT - 3))
+    }
+
+    /// The address lies in the heap, wherever a block may start.
+    #[must_use]
+    pub fn contains(&self, addr: usize) -> bool {
+        self.page_of(addr & !7).is_some()
     }
 
     /// Where in the map the heap's start, its length and the address of the class map are, for the
     /// look-up of [`crate::alloc`].
     pub(crate) const BASE_AT: usize = core::mem::offset_of!(Self, base);
-    pub(crate) const LEN_AT: usize = core::mem::offset_of!(Self, len);
+    pub(crate) const WORDS_AT: usize = core::mem::offset_of!(Self, words);
     pub(crate) const CLASSES_AT: usize = core::mem::offset_of!(Self, classes);
 
     /// Class of a page, 0 when it is not part of a small span.

@@ -8,7 +8,7 @@ use crate::alloc::HEAP;
 use crate::page_heap::Counters;
 use crate::size_class::{NUM_CLASSES, size_of_class};
 use crate::units::{OS_PAGE, page_bytes};
-use crate::{helper, scavenger, thread, thread_cache};
+use crate::{hardened, helper, scavenger, thread, thread_cache};
 use core::fmt::{self, Write};
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -189,10 +189,14 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
     write!(
         out,
         "{{\"allocator\":\"spanalloc\",\"version\":\"{VERSION}\",\"front_end\":\"thread\",\
-         \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{},\"helper\":{}}}",
+         \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{},\"helper\":{},\"check\":{},\"hardened\":{},\"quarantine_bytes\":{},\"guard_rate\":{}}}",
         scavenger::DECAY_MS.load(Relaxed),
         thread_cache::LIMIT_BYTES.load(Relaxed),
         helper::ENABLED.load(Relaxed),
+        hardened::CHECKED.load(Relaxed),
+        hardened::HARDENED.load(Relaxed),
+        hardened::LIMIT_BYTES.load(Relaxed),
+        hardened::RATE.load(Relaxed),
     )?;
     for (name, value) in [
         ("heap_bytes", s.heap_bytes as u64),

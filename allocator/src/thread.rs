@@ -6,6 +6,7 @@
 //! rounds that POSIX allows; from then on the thread works without a cache.
 
 use crate::alloc::HEAP;
+use crate::hardened;
 use crate::sync::{Locked, RawLock};
 use crate::thread_cache::ThreadCache;
 use crate::tls;
@@ -81,6 +82,17 @@ pub fn start_process() {
     crate::config::load_once();
     let _ = key();
     install_fork_handlers();
+    if hardened::checked() {
+        // The loader may have allocated before there was an environment to read.
+        let own = own_cache();
+        if own.thread() != 0 {
+            own.flush_all(&HEAP);
+            tls::set_cache(&tls::EMPTY);
+        }
+    }
+    if hardened::on() {
+        hardened::explain_faults();
+    }
 }
 
 fn install_fork_handlers() {
@@ -116,6 +128,10 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
     if !core::ptr::eq(current, &raw const tls::EMPTY) {
         return Some(current);
     }
+    crate::config::load_once();
+    if hardened::checked() {
+        return None;
+    }
     let record = HEAP
         .pages
         .take_cache(size_of::<ThreadCache>())
@@ -142,7 +158,6 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
     }
     // The slot first: the calls below may allocate, and must find the cache.
     tls::set_cache(cache);
-    crate::config::load_once();
     install_fork_handlers();
     if let Some(key) = key() {
         // SAFETY: the key is valid; failure only means that the cache stays behind.
@@ -242,6 +257,7 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
 
 fn for_each_lock(mut visit: impl FnMut(&RawLock)) {
     visit(REGISTRY.raw());
+    visit(hardened::lock());
     HEAP.for_each_lock(visit);
 }
 

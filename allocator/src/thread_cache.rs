@@ -343,7 +343,8 @@ impl ThreadCache {
     pub fn flush_all<O: Os>(&self, heap: &Heap<O>) {
         for class in 1..NUM_CLASSES {
             while !self.peek(class).is_null() {
-                self.flush(heap, class, usize::MAX);
+                // Not without end: blocks that were freed twice may have closed the list to a ring.
+                self.flush(heap, class, self.len(class).max(1));
             }
         }
     }

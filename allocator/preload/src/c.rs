@@ -176,14 +176,14 @@ pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
 }
 
 /// C23 `free_sized`. The block may have been shrunk in place by `realloc`, so its class is looked
-/// up; the size is a hint that is not needed.
+/// up; the size is compared in checked mode only.
 ///
 /// # Safety
 /// Null or a live block of `malloc`, `calloc` or `realloc`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn free_sized(block: *mut c_void, _size: usize) {
+pub unsafe extern "C" fn free_sized(block: *mut c_void, size: usize) {
     // SAFETY: the caller's duty.
-    unsafe { alloc::free(block.cast()) }
+    unsafe { alloc::free_expecting(block.cast(), size) }
 }
 
 /// C23 `free_aligned_sized`.

@@ -3,7 +3,6 @@
 mod common;
 
 use common::{compile, library, passes, preloaded};
-use std::os::unix::process::ExitStatusExt;
 
 fn runs(name: &str, source: &str) {
     passes(&mut preloaded(compile(name, source)));
@@ -233,54 +232,6 @@ int main(void) {
     return 0;
 }
 "#,
-    );
-}
-
-/// The program must end by SIGABRT with `message` on standard error.
-fn aborts(name: &str, body: &str, message: &str) {
-    let program = compile(
-        name,
-        &format!("{HEAD}int main(void) {{ {body} return 0; }}"),
-    );
-    let output = preloaded(program).output().expect("the program starts");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.signal(), Some(6), "{}: {text}", output.status);
-    assert!(text.contains(message), "{text}");
-}
-
-#[test]
-fn misuse_ends_the_process_with_a_line_that_names_it() {
-    aborts(
-        "twice.c",
-        "char *p = malloc(40); free(p); free(p);",
-        "double free of 0x",
-    );
-    aborts(
-        "twice_later.c",
-        "char *p[2000]; for (int i = 0; i < 2000; i++) p[i] = malloc(40); \
-         for (int i = 0; i < 2000; i++) free(p[i]); \
-         malloc_trim(0); free(p[7]); malloc_trim(0);",
-        "double free of 0x",
-    );
-    aborts(
-        "twice_large.c",
-        "char *p = malloc(1 << 20); free(p); free(p);",
-        "double free of 0x",
-    );
-    aborts(
-        "foreign.c",
-        "int on_the_stack; free(&on_the_stack);",
-        "spanalloc did not return",
-    );
-    aborts(
-        "inside.c",
-        "char *p = malloc(1 << 20); free(p + 4096);",
-        "middle of a block",
-    );
-    aborts(
-        "inside_small.c",
-        "char *p = malloc(100); free(p + 16); malloc_trim(0);",
-        "middle of a block",
     );
 }
 

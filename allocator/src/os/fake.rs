@@ -124,6 +124,10 @@ impl Os for FakeOs {
         true
     }
 
+    fn protect(&self, _: usize, _: usize, _: bool) -> bool {
+        true
+    }
+
     fn now_ms(&self) -> u64 {
         self.clock_ms.load(Relaxed)
     }

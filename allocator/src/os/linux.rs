@@ -126,6 +126,21 @@ impl Os for Linux {
         got == to as isize
     }
 
+    fn protect(&self, addr: usize, len: usize, usable: bool) -> bool {
+        let protection = if usable {
+            libc::PROT_READ | libc::PROT_WRITE
+        } else {
+            libc::PROT_NONE
+        };
+        // SAFETY: the caller owns the pages and wants them so.
+        unsafe {
+            syscall6(
+                libc::SYS_mprotect,
+                [addr, len, protection as usize, 0, 0, 0],
+            ) == 0
+        }
+    }
+
     fn now_ms(&self) -> u64 {
         let mut now = libc::timespec {
             tv_sec: 0,

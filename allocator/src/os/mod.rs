@@ -6,11 +6,13 @@
 #[cfg(all(test, not(loom)))]
 pub mod fake;
 mod linux;
+mod signal;
 mod thread;
 
 pub use linux::{
     Linux, abort_process, cpu_count, futex_wait, futex_wake_one, sleep_ms, write_stderr,
 };
+pub use signal::explain_faults;
 pub use thread::BareThread;
 
 /// Answer of [`Os::map_at`].
@@ -43,6 +45,9 @@ pub trait Os: Sync {
     /// Moves the contents of `len` bytes from `from` to `to` without copying; both ranges stay
     /// mapped and `from` reads as zero afterwards. False: refused, nothing has changed.
     fn move_pages(&self, from: usize, to: usize, len: usize) -> bool;
+
+    /// Makes mapped pages usable, or untouchable. False: refused, nothing has changed.
+    fn protect(&self, addr: usize, len: usize, usable: bool) -> bool;
 
     /// Milliseconds of a monotonic clock, coarse and cheap.
     fn now_ms(&self) -> u64;

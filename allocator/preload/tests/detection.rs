@@ -1,0 +1,301 @@
+//! Mistakes of programs: each ends the process with a line that names it, by default at the call where
+//! that costs nothing and otherwise when the thread's cache is next emptied, in checked and hardened mode
+//! always at the call.
+
+mod common;
+
+use common::{compile, passes, preloaded};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Output;
+
+const HEAD: &str = r#"
+#define _GNU_SOURCE
+#include <malloc.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+void free_sized(void *, size_t);
+void _ZdlPvm(void *, size_t);
+static char *p, *q, *many[3000];
+/* So that the thread's bins have room and nothing takes a slow path by chance. */
+static void warm_up(size_t size) {
+    alarm(20);
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < 500; i++) many[i] = malloc(size);
+        for (int i = 0; i < 500; i++) free(many[i]);
+    }
+    for (int i = 0; i < 10; i++) malloc(size);
+}
+"#;
+
+/// A mistake: name, the statements that make it, and what the line must contain.
+struct Mistake {
+    name: &'static str,
+    body: &'static str,
+    message: &'static str,
+    /// By default, too, the call itself reports it.
+    at_once: bool,
+}
+
+const fn mistake(
+    name: &'static str,
+    body: &'static str,
+    message: &'static str,
+    at_once: bool,
+) -> Mistake {
+    Mistake {
+        name,
+        body,
+        message,
+        at_once,
+    }
+}
+
+const MISTAKES: &[Mistake] = &[
+    mistake(
+        "twice",
+        "p = malloc(40); free(p); free(p);",
+        "double free of 0x",
+        true,
+    ),
+    mistake(
+        "twice_with_others_between",
+        "p = malloc(40); q = malloc(40); free(p); free(q); free(p);",
+        "double free of 0x",
+        false,
+    ),
+    mistake(
+        "twice_much_later",
+        "for (int i = 0; i < 3000; i++) many[i] = malloc(40); \
+         for (int i = 0; i < 3000; i++) free(many[i]); free(many[7]);",
+        "double free of 0x",
+        false,
+    ),
+    mistake(
+        "twice_large",
+        "p = malloc(1 << 20); free(p); free(p);",
+        "double free of 0x",
+        true,
+    ),
+    mistake(
+        "stack",
+        "int local; free(&local);",
+        "spanalloc did not return: 0x",
+        true,
+    ),
+    mistake(
+        "constant",
+        "free((void *)0x123450);",
+        "spanalloc did not return: 0x123450",
+        true,
+    ),
+    mistake(
+        "into_large",
+        "p = malloc(1 << 20); free(p + 4096);",
+        "0x",
+        true,
+    ),
+    mistake(
+        "into_small",
+        "p = malloc(100); free(p + 16);",
+        "middle of a block: 0x",
+        false,
+    ),
+    mistake(
+        "misaligned",
+        "p = malloc(100); free(p + 3);",
+        "misaligned pointer: 0x",
+        true,
+    ),
+    mistake(
+        "misaligned_realloc",
+        "p = malloc(100); q = realloc(p + 1, 200);",
+        "misaligned pointer: 0x",
+        true,
+    ),
+    mistake(
+        "wrong_sized_delete",
+        "p = malloc(100); _ZdlPvm(p, 4000);",
+        "another class than the block's: 0x",
+        false,
+    ),
+];
+
+fn run(mistake: &Mistake, after: &str, settings: &str) -> Output {
+    let name = format!("{}{}.c", mistake.name, after.len());
+    let body = format!(
+        "{HEAD}int main(void) {{ warm_up(40); warm_up(100); {} {after} _exit(0); }}",
+        mistake.body
+    );
+    preloaded(compile(&name, &body))
+        .env("SPANALLOC_CONF", settings)
+        .output()
+        .expect("the program starts")
+}
+
+fn assert_reported(mistake: &Mistake, output: &Output, settings: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let name = mistake.name;
+    assert_eq!(
+        output.status.signal(),
+        Some(6),
+        "{name} under '{settings}': {} {text}",
+        output.status
+    );
+    assert!(
+        text.starts_with("spanalloc: ") && text.contains(mistake.message),
+        "{name} under '{settings}': {text}"
+    );
+    assert_eq!(text.lines().count(), 1, "{name} under '{settings}': {text}");
+}
+
+#[test]
+fn by_default_every_mistake_is_reported_at_the_latest_when_the_cache_is_emptied() {
+    for mistake in MISTAKES {
+        let after = if mistake.at_once {
+            ""
+        } else {
+            "malloc_trim(0);"
+        };
+        assert_reported(mistake, &run(mistake, after, ""), "");
+    }
+}
+
+#[test]
+fn checked_and_hardened_report_every_mistake_at_the_call() {
+    for mistake in MISTAKES {
+        for settings in ["check=1", "hardened=1", "hardened=1,guard_rate=1"] {
+            // The pages of guarded blocks can tell less: what lies beside a block is nobody's.
+            let mut expected = mistake.message;
+            if settings.ends_with("guard_rate=1") && mistake.name.starts_with("misaligned") {
+                expected = "0x";
+            }
+            let output = run(mistake, "", settings);
+            let mistake = Mistake {
+                message: expected,
+                ..*mistake
+            };
+            assert_reported(&mistake, &output, settings);
+        }
+    }
+}
+
+#[test]
+fn checked_mode_compares_the_size_given_to_free_sized() {
+    let wrong = mistake(
+        "free_sized",
+        "p = malloc(100); free_sized(p, 4000);",
+        "another class than the block's: 0x",
+        true,
+    );
+    assert_reported(&wrong, &run(&wrong, "", "check=1"), "check=1");
+    let large = mistake(
+        "free_sized_large",
+        "p = malloc(300000); free_sized(p, 600000);",
+        "another class than the block's: 0x",
+        true,
+    );
+    assert_reported(&large, &run(&large, "", "check=1"), "check=1");
+    let right = mistake(
+        "free_sized_right",
+        "free_sized(malloc(100), 100); free_sized(realloc(malloc(1000), 600), 600); \
+         free_sized(malloc(300000), 300000); free_sized(NULL, 5);",
+        "",
+        true,
+    );
+    for settings in ["", "check=1", "hardened=1", "hardened=1,guard_rate=1"] {
+        let output = run(&right, "", settings);
+        assert!(output.status.success(), "{settings}: {output:?}");
+    }
+}
+
+#[test]
+fn a_write_to_a_freed_block_is_found_when_it_leaves_the_quarantine() {
+    let late = mistake(
+        "write_after_free",
+        "p = malloc(100); free(p); p[50] = 1; \
+         for (int i = 0; i < 9000; i++) free(malloc(2000));",
+        "write to a block after its free: 0x",
+        true,
+    );
+    let settings = "hardened=1,guard_rate=0";
+    assert_reported(&late, &run(&late, "", settings), settings);
+    let output = run(&late, "", "");
+    assert!(output.status.success(), "not found by default: {output:?}");
+}
+
+#[test]
+fn guarded_blocks_fault_at_the_access_and_the_line_says_at_what() {
+    for (name, body, message) in [
+        (
+            "behind",
+            "p = malloc(96); ((volatile char *)p)[96] = 1;",
+            " behind the block 0x",
+        ),
+        (
+            "before",
+            "p = malloc(8192); ((volatile char *)p)[-1] = 1;",
+            " before the block 0x",
+        ),
+        (
+            "after_free",
+            "p = malloc(96); free(p); q = (char *)(intptr_t)((volatile char *)p)[5];",
+            " to a block after its free: 0x",
+        ),
+    ] {
+        let access = mistake(name, body, message, true);
+        let output = run(&access, "", "hardened=1,guard_rate=1");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), Some(11), "{name}: {text}");
+        assert!(
+            text.starts_with("spanalloc: access at 0x") && text.contains(message),
+            "{name}: {text}"
+        );
+    }
+}
+
+#[test]
+fn correct_programs_run_as_ever_in_every_mode() {
+    let program = compile(
+        "correct.cpp",
+        r#"
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+extern "C" void *aligned_alloc(size_t, size_t);
+int main() {
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; t++)
+        threads.emplace_back([t] {
+            std::map<int, std::string> m;
+            for (int i = 0; i < 4000; i++) { m[i * 7919 % 500] += std::string(i % 300, 'a' + t); if (i % 5 == 0) m.erase(i % 500); }
+            std::vector<std::unique_ptr<std::vector<long>>> v;
+            for (int i = 0; i < 300; i++) { v.push_back(std::make_unique<std::vector<long>>(i * 5)); if (i % 3 == 0) v.erase(v.begin() + i / 4); }
+            char *p = (char *)malloc(10);
+            for (int i = 1; i < 2000; i++) { p = (char *)realloc(p, i * 37 % 9000 + 1); p[i * 37 % 9000] = i; }
+            free(p);
+            for (size_t a = 16; a <= 65536; a *= 2) { char *q = (char *)aligned_alloc(a, a * 2); if ((size_t)q % a) abort(); q[a * 2 - 1] = 1; free(q); }
+            char *z = (char *)calloc(1, 5000); for (int i = 0; i < 5000; i++) if (z[i]) abort(); free(z);
+        });
+    for (auto &t : threads) t.join();
+    puts("ok");
+}
+"#,
+    );
+    for settings in [
+        "",
+        "check=1",
+        "hardened=1",
+        "hardened=1,guard_rate=3,quarantine_bytes=100k",
+    ] {
+        let output = passes(preloaded(&program).env("SPANALLOC_CONF", settings));
+        assert_eq!(output.stdout, b"ok\n", "{settings}");
+        assert!(output.stderr.is_empty(), "{settings}: {output:?}");
+    }
+}
