@@ -3,14 +3,15 @@
 //! Decay works on the program's own calls; a program that frees much and then waits makes none. When
 //! there is much to give back ([`crate::scavenger::HELPER_BYTES`]) a slow path starts a bare thread
 //! that looks every `decay_ms`, releases what has been at rest since its last look, and ends when two
-//! looks in a row found nothing: an idle process has no extra thread, and a small one never has. It
+//! looks in a row gave nothing back and left little for later: an idle process has no extra thread, and a
+//! small one never has. It
 //! runs with all signals blocked, takes locks in the common order and holds them briefly, touches no
 //! thread-local storage, and does not exist in a fork child. `helper=0` turns it off.
 
 use crate::alloc::HEAP;
 use crate::idle::Idle;
 use crate::os::{self, BareThread, Os};
-use crate::scavenger::DECAY_MS;
+use crate::scavenger::{DECAY_MS, HELPER_BYTES};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The setting `helper`.
@@ -20,14 +21,14 @@ pub(crate) static STARTS: AtomicU64 = AtomicU64::new(0);
 pub(crate) static RELEASED: AtomicU64 = AtomicU64::new(0);
 
 static THREAD: BareThread = BareThread::new();
-/// Before this time (ms) no helper is started again, because the last one found nothing to do.
+/// Before this time (ms) no helper is started, because the system refused one.
 static NOT_BEFORE: AtomicU64 = AtomicU64::new(0);
 /// What the helper sleeps on; nobody wakes it.
 static PILLOW: AtomicU32 = AtomicU32::new(0);
 
-/// Looks without success after which the helper ends.
+/// Looks in vain after which the helper ends.
 const LOOKS: u32 = 2;
-/// Windows for which no helper is started after one that found nothing at all.
+/// Windows for which no helper is started after the system refused one.
 const PAUSE: u64 = 10;
 
 /// A helper exists at this moment.
@@ -75,20 +76,17 @@ fn pause() {
 extern "C" fn body() {
     let mut idle = Idle::new();
     let mut fruitless = 0;
-    let mut total = 0;
     while fruitless < LOOKS {
         let window = DECAY_MS.load(Relaxed);
         if window < 0 {
             break;
         }
         os::sleep_ms(&PILLOW, window.max(10) as u64);
-        let bytes = HEAP.release_idle(&mut idle);
-        RELEASED.fetch_add(bytes as u64, Relaxed);
-        total += bytes;
-        fruitless = if bytes == 0 { fruitless + 1 } else { 0 };
-    }
-    if total == 0 {
-        pause();
+        let look = HEAP.release_idle(&mut idle);
+        RELEASED.fetch_add(look.given as u64, Relaxed);
+        // What is busy now may be at rest at the next look, and then nobody else is there.
+        let fruitful = look.given > 0 || look.busy >= HELPER_BYTES;
+        fruitless = if fruitful { 0 } else { fruitless + 1 };
     }
     HEAP.pages.helper_answered();
 }

@@ -3,6 +3,7 @@
 use crate::heap::Heap;
 use crate::os::Os;
 use crate::size_class::NUM_CLASSES;
+use crate::units::OS_PAGE;
 
 /// What was seen at the last look.
 #[derive(Debug)]
@@ -29,21 +30,40 @@ impl Default for Idle {
     }
 }
 
+/// What a look came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Bytes given back.
+    pub given: usize,
+    /// Free bytes that were left alone because they have been in use since the last look.
+    pub busy: usize,
+}
+
 impl<O: Os> Heap<O> {
     /// Gives back what no object has come from or gone to since the last look: the transfer caches
     /// and free spans of classes at rest, kernel pages inside their other spans, and free runs beyond
-    /// recent demand. Returns the bytes given back.
-    pub fn release_idle(&self, idle: &mut Idle) -> usize {
-        let mut bytes = 0;
+    /// recent demand.
+    pub fn release_idle(&self, idle: &mut Idle) -> Look {
+        let mut look = Look::default();
         for (class, seen) in idle.activity.iter_mut().enumerate().skip(1) {
             let activity = self.centrals[class].0.activity();
-            if activity == *seen && activity > 0 {
-                bytes += self.settle(class);
+            if activity == 0 {
+                continue;
+            }
+            if activity == *seen {
+                look.given += self.settle(class);
+            } else {
+                let inner = self.centrals[class].0.inner.lock();
+                let purged = inner.purged_pages as usize * OS_PAGE;
+                look.busy += inner.free_bytes(class).saturating_sub(purged);
             }
             // What settling itself moved is no activity of the program.
             *seen = self.centrals[class].0.activity();
         }
-        bytes + self.pages.release_idle(&mut idle.allocated)
+        let (given, busy) = self.pages.release_idle(&mut idle.allocated);
+        look.given += given;
+        look.busy += busy;
+        look
     }
 
     /// Empties the middle tier of a class and gives back the holes in its spans; bytes of these.
@@ -110,7 +130,7 @@ mod tests {
             let mut idle = Idle::new();
             heap.release_idle(&mut idle);
             os.clock_ms.store(2_000, Relaxed);
-            let bytes = heap.release_idle(&mut idle);
+            let bytes = heap.release_idle(&mut idle).given;
             let least = match size {
                 64 => 0,
                 512 => 50,
@@ -121,9 +141,10 @@ mod tests {
                 bytes >= (16 << 20) / 100 * least,
                 "{size}: {bytes} bytes given back"
             );
+            let again = heap.release_idle(&mut idle);
             assert_eq!(
-                heap.release_idle(&mut idle),
-                0,
+                again,
+                Look::default(),
                 "{size}: nothing is given back twice"
             );
             heap.check_invariants();
@@ -149,8 +170,9 @@ mod tests {
         let _kept = scatter(&heap, 2048, 4_000);
         let class = class_of(2048).expect("small");
         let mut idle = Idle::new();
-        for _ in 0..5 {
-            heap.release_idle(&mut idle);
+        for round in 0..5 {
+            let look = heap.release_idle(&mut idle);
+            assert!(round == 0 || look.busy > 4 << 20, "{look:?}");
             let purges = heap.pages.os.purges.load(Relaxed);
             let (block, _) = heap.take_one(class);
             assert!(!block.is_null());
@@ -159,7 +181,7 @@ mod tests {
         }
         heap.pages.os.purges_allowed.store(3, Relaxed);
         heap.release_idle(&mut idle);
-        assert!(heap.release_idle(&mut idle) <= 3 * 64 * 1024);
+        assert!(heap.release_idle(&mut idle).given <= 3 * 64 * 1024);
         heap.check_invariants();
     }
 }

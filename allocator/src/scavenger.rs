@@ -164,9 +164,10 @@ impl Inner {
 impl<O: Os> PageHeap<O> {
     /// What a tick does at the end of a window, for a program that frees nothing: bit by bit, with
     /// the lock free in between. Without a single span allocated since `*allocated` were, demand is no
-    /// reason to keep more than the least. Returns the bytes released.
-    pub fn release_idle(&self, allocated: &mut u64) -> usize {
-        let (mut left, keep) = {
+    /// reason to keep more than the least. Returns the bytes released, and the dirty bytes that demand is
+    /// a reason to keep.
+    pub fn release_idle(&self, allocated: &mut u64) -> (usize, usize) {
+        let (mut left, keep, busy) = {
             let mut inner = self.inner.lock();
             inner.decay.window_start = self.os.now_ms().max(1);
             let at_rest = inner.counters.spans_allocated == *allocated;
@@ -175,9 +176,10 @@ impl<O: Os> PageHeap<O> {
             inner.close_window();
             let keep = keep_pages(inner.in_use);
             if at_rest {
-                (inner.dirty.pages.saturating_sub(keep), keep)
+                (inner.dirty.pages.saturating_sub(keep), keep, 0)
             } else {
-                (excess, inner.dirty.pages.saturating_sub(excess))
+                let kept = inner.dirty.pages.saturating_sub(excess);
+                (excess, kept, kept)
             }
         };
         let mut released = 0;
@@ -197,7 +199,7 @@ impl<O: Os> PageHeap<O> {
             released += pages;
             left = left.saturating_sub(pages);
         }
-        page_bytes(released)
+        (page_bytes(released), page_bytes(busy))
     }
 
     /// Releases all free pages but about `keep_bytes`. Returns the bytes released.
