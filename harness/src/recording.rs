@@ -11,22 +11,27 @@ use crate::embed::{self, Embedded};
 use crate::error::{Error, lower_first, reason_of};
 use crate::exec::RunFailure;
 use crate::out::Terminal;
+use crate::progress::Progress;
 use crate::service::{Server, Service};
 use crate::{fingerprint, tools, workload};
 use cause::Inspected;
-use heaplab_workloads::record::{self, DrainSummary, RecordError, Session, SessionOptions};
+use heaplab_workloads::record::{self, DrainSummary, RecordError, Session, SessionOptions, Switch};
 use heaplab_workloads::trace::raw::RawWriter;
 use heaplab_workloads::trace::{
     FinishInfo, MachineShape, ResolveOptions, TraceError, TraceHeader, TraceSummary, resolve_file,
 };
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Work that takes longer shows how far it is.
+const SHOW_AFTER: Duration = Duration::from_secs(2);
 
 /// Status of failures of heaplab itself, as shells and wrappers such as `env` have it.
 const OURS: u8 = 125;
@@ -51,6 +56,8 @@ pub struct Recording<'a> {
     pub out: PathBuf,
     /// Store addresses.
     pub keep_addresses: bool,
+    /// What the session takes; where it falls back to is chosen here.
+    pub session: SessionOptions,
     /// Take the program's standard channels away (`validate`, where it runs many times).
     pub silent: bool,
     /// How it is waited for, loaded and stopped; `None`: it ends by itself.
@@ -141,7 +148,7 @@ impl Recording<'_> {
                 empty if empty.as_os_str().is_empty() => PathBuf::from("."),
                 folder => folder.to_path_buf(),
             }),
-            ..SessionOptions::default()
+            ..self.session.clone()
         };
         let mut session = Session::create(&options).map_err(failed)?;
         let part = part_of(&self.out);
@@ -158,6 +165,13 @@ impl Recording<'_> {
                 .stderr(Stdio::null());
         }
         let signals = Signals::install();
+        let switch = session.switch();
+        if options.paused && !self.silent {
+            let own = std::process::id();
+            terminal.say(&format!(
+                "recording is paused; `kill -USR1 {own}` starts it, `kill -USR2 {own}` pauses it again"
+            ));
+        }
         let mut child = command.spawn().map_err(|error| {
             let _ = std::fs::remove_file(&part);
             Error::Launch {
@@ -174,8 +188,13 @@ impl Recording<'_> {
             .clone()
             .map(|service| attend(service, child.id()));
         let mut status = None;
-        let drained = session.drain(
+        let (mut since, mut told) = (None, false);
+        let drained = session.drain_tree(
             || {
+                signals.turn(&switch);
+                if status.is_some() {
+                    return false;
+                }
                 signals.pass_on(&child);
                 match child.try_wait() {
                     Ok(None) => true,
@@ -185,6 +204,20 @@ impl Recording<'_> {
                     }
                     Err(_) => false,
                 }
+            },
+            |others| {
+                // Those that are only a little slower to end are not worth a word.
+                let waited = since.get_or_insert_with(Instant::now).elapsed();
+                if !told && !self.silent && waited >= SHOW_AFTER {
+                    told = true;
+                    terminal.say(&format!(
+                        "the program has ended and {others} of its processes {} on, which {} recorded to the end; Ctrl-C ends \
+                         the recording now",
+                        if others == 1 { "goes" } else { "go" },
+                        if others == 1 { "is" } else { "are" },
+                    ));
+                }
+                !signals.ask_to_end()
             },
             &mut raw,
         );
@@ -257,6 +290,11 @@ impl Recording<'_> {
             });
         }
         let mut remarks = remarks(drained);
+        let not_recorded = not_recorded(drained);
+        remarks.extend(not_recorded.iter().cloned());
+        for line in &not_recorded {
+            raw.note(line).map_err(|e| stopped(e.into(), part))?;
+        }
         remarks.extend(inspected.warning(&name));
         let cost = match cost() {
             Ok(cost) => Some(cost),
@@ -281,8 +319,17 @@ impl Recording<'_> {
             keep_addresses: self.keep_addresses,
             ..ResolveOptions::default()
         };
-        let trace = resolve_file(part, &self.out, &options, &mut |_, _| {})
-            .map_err(|e| stopped(e.into(), part))?;
+        let begun = Instant::now();
+        let mut progress = None;
+        let trace = resolve_file(part, &self.out, &options, &mut |done, all| {
+            if begun.elapsed() >= SHOW_AFTER {
+                progress
+                    .get_or_insert_with(|| Progress::new(terminal, all))
+                    .at(done, "bringing the events into order");
+            }
+        })
+        .map_err(|e| stopped(e.into(), part))?;
+        drop(progress);
         let _ = std::fs::remove_file(part);
         Ok(Recorded {
             status,
@@ -332,6 +379,27 @@ fn recorder() -> Result<PathBuf, Error> {
             path.display()
         ))
     })
+}
+
+/// What was started and did not come to be recorded, a sentence for each file.
+fn not_recorded(drained: &DrainSummary) -> Vec<String> {
+    let mut times: BTreeMap<&str, u32> = BTreeMap::new();
+    for program in &drained.not_recorded {
+        *times.entry(&program.file).or_default() += 1;
+    }
+    times
+        .into_iter()
+        .filter_map(|(file, count)| {
+            // What is not there was one of the places where a shell looks for a program.
+            let path = tools::find_program(file.as_ref()).ok()?;
+            let reason = cause::inspect(&path).not_loaded();
+            let count = match count {
+                1 => String::new(),
+                n => format!(" ({n} times)"),
+            };
+            Some(format!("not recorded: '{file}'{count}, because {reason}"))
+        })
+        .collect()
 }
 
 /// What of the program is not in the trace.
@@ -407,6 +475,9 @@ struct Signals {
     seen: Vec<(Signal, Arc<AtomicBool>)>,
     /// The program has ended: from now on Ctrl-C ends this process.
     over: Arc<AtomicBool>,
+    /// SIGUSR1 and SIGUSR2: record, pause.
+    resume: Arc<AtomicBool>,
+    pause: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -433,7 +504,34 @@ impl Signals {
                 (signal, flag)
             })
             .collect();
-        Self { seen, over }
+        let on = |number| {
+            let flag = Arc::new(AtomicBool::new(false));
+            // As above.
+            let _ = signal_hook::flag::register(number, Arc::clone(&flag));
+            flag
+        };
+        Self {
+            seen,
+            over,
+            resume: on(signal_hook::consts::SIGUSR1),
+            pause: on(signal_hook::consts::SIGUSR2),
+        }
+    }
+
+    /// Turns the recording on or off as asked.
+    fn turn(&self, switch: &Switch) {
+        if self.pause.swap(false, Ordering::Relaxed) {
+            switch.set_paused(true);
+        }
+        if self.resume.swap(false, Ordering::Relaxed) {
+            switch.set_paused(false);
+        }
+    }
+
+    /// Whether this process was asked to end, after the program has.
+    fn ask_to_end(&self) -> bool {
+        let asked = |flag: &Arc<AtomicBool>| flag.swap(false, Ordering::Relaxed);
+        self.seen.iter().any(|(_, flag)| asked(flag))
     }
 
     /// Sends the program what only this process got. What the terminal's keys send reaches the program by itself, as both

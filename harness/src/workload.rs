@@ -114,12 +114,25 @@ fn missing(workload: &Workload) -> Result<Option<String>, Error> {
             recorded.trace().path().display()
         )));
     }
-    Ok((!summary.complete).then(|| {
-        format!(
+    let mut notes = Vec::new();
+    if let Some((process, false)) = recorded.process() {
+        let share = 100.0 * process.events as f64 / summary.events as f64;
+        notes.push(format!(
+            "trace '{}' holds {} processes; replayed is the busiest, {} ({}), with {share:.0} % of all events: choose another \
+             with FILE#PID, `heaplab trace info` lists them",
+            workload.name(),
+            summary.processes,
+            process.info.name(),
+            process.info.pid
+        ));
+    }
+    if !summary.complete {
+        notes.push(format!(
             "trace '{}' is not whole, what is left of it was replayed; missing: {missing}",
             workload.name()
-        )
-    }))
+        ));
+    }
+    Ok((!notes.is_empty()).then(|| notes.join("; ")))
 }
 
 /// Where compiled scripts are kept between runs: beside the embedded files, or among temporary files.

@@ -4,7 +4,7 @@ use crate::builtin;
 use crate::compile::{self, Progress};
 use crate::error::WorkloadError;
 use crate::model::{Model, ModelParams};
-use crate::trace::{Trace, TraceSource};
+use crate::trace::{ProcessCounts, Trace, TraceSource};
 use heaplab_script::{Script, ScriptInfo};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -27,6 +27,10 @@ pub struct TraceWorkload {
     name: String,
     trace: Trace,
     content: Content,
+    /// The process that is replayed, of several.
+    process: Option<u32>,
+    /// It was named, not taken as the busiest.
+    named: bool,
 }
 
 #[derive(Debug)]
@@ -41,15 +45,38 @@ impl TraceWorkload {
         &self.trace
     }
 
-    fn open(path: &Path) -> Result<Self, WorkloadError> {
+    /// The process that is replayed where the trace has several, and whether it was named (else it is the busiest).
+    pub fn process(&self) -> Option<(&ProcessCounts, bool)> {
+        let process = self.trace.processes().get(self.process? as usize)?;
+        Some((process, self.named))
+    }
+
+    /// `word` names a process of the trace.
+    fn open(path: &Path, word: Option<&str>) -> Result<Self, WorkloadError> {
+        let trace = Trace::open(path)?;
+        let mut name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let process = match word {
+            None => trace.busiest_process(),
+            Some(word) => {
+                name = format!("{name}#{word}");
+                Some(trace.find_process(word).map_err(|reason| {
+                    WorkloadError::Parameters(format!(
+                        "'{}#{word}' cannot be chosen: {reason}; `heaplab trace info` lists the processes of a trace",
+                        path.display()
+                    ))
+                })?)
+            }
+        };
         Ok(Self {
-            name: path
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
-            trace: Trace::open(path)?,
+            name,
+            trace,
             content: Content::File(path.to_path_buf()),
+            process,
+            named: word.is_some(),
         })
     }
 
@@ -57,6 +84,8 @@ impl TraceWorkload {
         let trace = Trace::embedded(name, bytes)?;
         Ok(Self {
             name: name.to_owned(),
+            process: trace.busiest_process(),
+            named: false,
             trace,
             content: Content::Embedded(bytes),
         })
@@ -108,6 +137,9 @@ impl TraceWorkload {
             params.scale.to_bits(),
             params.idle_budget_ns
         ));
+        if let Some(process) = self.process {
+            hash.update(format!(" process {process}"));
+        }
         Ok(crate::hex(&hash.finalize()))
     }
 }
@@ -185,7 +217,8 @@ pub struct CompiledScript {
 
 impl Workload {
     /// Finds a workload: a path that ends in `.toml` or `.hltrace` (or contains a slash) is a file, all else a built-in
-    /// name.
+    /// name. `FILE.hltrace#PROCESS` is one process of a trace of several ([`Trace::find_process`]); without that it is the
+    /// busiest one.
     pub fn resolve(name_or_path: &str) -> Result<Self, WorkloadError> {
         let path = Path::new(name_or_path);
         let extension = path.extension().and_then(|extension| extension.to_str());
@@ -195,8 +228,16 @@ impl Workload {
         if let Some(model) = Model::builtin(name_or_path) {
             return Ok(Self::Model(Box::new(model)));
         }
+        // A file may have the sign in its name: that comes first.
+        if let Some((file, word)) = name_or_path.rsplit_once('#')
+            && file.ends_with(".hltrace")
+            && !path.exists()
+        {
+            let workload = TraceWorkload::open(Path::new(file), Some(word))?;
+            return Ok(Self::Trace(Box::new(workload)));
+        }
         if extension == Some("hltrace") || name_or_path.contains('/') {
-            return Ok(Self::Trace(Box::new(TraceWorkload::open(path)?)));
+            return Ok(Self::Trace(Box::new(TraceWorkload::open(path, None)?)));
         }
         if let Some((name, bytes)) = builtin::TRACES
             .iter()
@@ -244,15 +285,22 @@ impl Workload {
             }
             Self::Trace(trace) => {
                 let summary = trace.trace.summary();
+                let (threads, ops, peak_live_bytes) = match trace.process() {
+                    Some((process, _)) => {
+                        (process.threads, process.events, process.peak_live_bytes)
+                    }
+                    None => (
+                        summary.threads,
+                        summary.allocations + summary.frees + summary.lost_frees + summary.reallocs,
+                        summary.peak_live_bytes,
+                    ),
+                };
                 Ok(WorkloadInfo {
                     name: trace.name.clone(),
                     kind: Kind::Trace,
-                    threads: summary.threads,
-                    ops: summary.allocations
-                        + summary.frees
-                        + summary.lost_frees
-                        + summary.reallocs,
-                    peak_live_bytes: summary.peak_live_bytes,
+                    threads,
+                    ops,
+                    peak_live_bytes,
                     purpose: trace.purpose(),
                     analysis: String::new(),
                 })
@@ -268,7 +316,10 @@ impl Workload {
         progress: Progress<'_>,
     ) -> Result<CompiledScript, WorkloadError> {
         if let Self::Trace(workload) = self {
-            let recorded = workload.trace.summary().threads;
+            let recorded = match workload.process() {
+                Some((process, _)) => process.threads,
+                None => workload.trace.summary().threads,
+            };
             if params.threads.is_some_and(|threads| threads != recorded) {
                 return Err(WorkloadError::Parameters(format!(
                     "trace '{}' has {recorded} recorded threads: --threads is for models",
@@ -298,7 +349,8 @@ impl Workload {
             Self::Model(model) => model.compile(&model_params(params), &path, progress)?,
             Self::Trace(workload) => {
                 let trace = &workload.trace;
-                let mut source = TraceSource::new(trace, params.scale, params.idle_budget_ns)?;
+                let mut source = TraceSource::new(trace, params.scale, params.idle_budget_ns)?
+                    .of_process(workload.process);
                 compile::compile(&mut source, &path, progress)?
             }
         };

@@ -7,7 +7,8 @@ pub mod value;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use options::{
-    Format, GlobalArgs, MetricArgs, OutputArgs, RepeatArgs, ServiceArgs, SubjectArgs, WorkloadArgs,
+    Format, GlobalArgs, MetricArgs, OutputArgs, RepeatArgs, ServiceArgs, SessionArgs, SubjectArgs,
+    WorkloadArgs,
 };
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -49,6 +50,8 @@ pub enum Command {
     #[command(after_help = "Examples:
   heaplab record -- python3 job.py              writes python3.hltrace
   heaplab record -o job.hltrace -- ./job
+  heaplab record -o build.hltrace -- make -j2   every process of the tree, in one file
+  heaplab record --paused -- ./server           then: kill -USR1 PID-OF-HEAPLAB … kill -USR2 PID-OF-HEAPLAB
   heaplab record --until-ready tcp:8080 --load 'curl -s localhost:8080/big' -- ./server --port 8080
 
 Exit status: the program's own, 128 + n if signal n ended it, 0 for a server that was stopped as asked; 125 heaplab itself failed or nothing
@@ -176,6 +179,9 @@ pub struct RecordArgs {
     /// Keep addresses in the trace (they tell about the program's address space)
     #[arg(long)]
     pub keep_addresses: bool,
+    /// What is recorded and how.
+    #[command(flatten)]
+    pub session: SessionArgs,
     /// Servers.
     #[command(flatten)]
     pub service: ServiceArgs,

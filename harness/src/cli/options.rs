@@ -105,6 +105,27 @@ pub struct WorkloadArgs {
     pub scale: f64,
 }
 
+/// What a recording takes and how.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SessionArgs {
+    /// Record the first process only, not those that it starts
+    #[arg(long)]
+    pub first_only: bool,
+    /// Begin without recording; SIGUSR1 to heaplab starts it, SIGUSR2 pauses it, as do the program's own calls of
+    /// heaplab_resume() and heaplab_pause()
+    #[arg(long)]
+    pub paused: bool,
+    /// Record the program's own mmap, munmap, mremap and brk, too
+    #[arg(long)]
+    pub mappings: bool,
+    /// Drop and count events when the shared memory is full, instead of letting the program wait
+    #[arg(long)]
+    pub lossy: bool,
+    /// Shared memory between the program and heaplab
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = value::bytes)]
+    pub pool: u64,
+}
+
 /// How often.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RepeatArgs {

@@ -46,6 +46,27 @@ pub fn positive(text: &str) -> Result<u32, String> {
     }
 }
 
+/// `64MiB`, `1GiB`, `512KiB` or plain bytes.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "write a size such as 64MiB, 1GiB or a number of bytes".to_string();
+    let text = text.trim();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+    let shift = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(1 << shift)
+        .filter(|bytes| *bytes <= 1 << 60)
+        .ok_or_else(wrong)
+}
+
 /// A scale factor, above 0 and at most 1000.
 pub fn scale(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {

@@ -4,6 +4,7 @@ use crate::cli::RecordArgs;
 use crate::error::{Error, Outcome};
 use crate::out::{self, Terminal};
 use crate::recording::{self, Recorded, Recording};
+use heaplab_workloads::record::SessionOptions;
 use heaplab_workloads::trace::TraceSummary;
 use std::path::Path;
 
@@ -20,6 +21,14 @@ pub fn run(args: &RecordArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         command: &args.command,
         out: out.clone(),
         keep_addresses: args.keep_addresses,
+        session: SessionOptions {
+            pool_bytes: args.session.pool,
+            lossy: args.session.lossy,
+            first_only: args.session.first_only,
+            mappings: args.session.mappings,
+            paused: args.session.paused,
+            ..SessionOptions::default()
+        },
         silent: false,
         service: args.service.service(&args.command)?,
     }
@@ -67,6 +76,9 @@ fn summary(recorded: &Recorded, trace: &TraceSummary, out: &Path) -> Vec<String>
         ),
         format!("peak live {}", out::human_bytes(trace.peak_live_bytes)),
     ];
+    if trace.processes > 1 {
+        parts.insert(1, format!("{} processes", trace.processes));
+    }
     // Of a few events the file is mostly header.
     if trace.events >= 1000 {
         parts.push(format!(
@@ -90,7 +102,11 @@ fn summary(recorded: &Recorded, trace: &TraceSummary, out: &Path) -> Vec<String>
             .map(|what| format!("! missing: {what}")),
     );
     lines.extend(recorded.remarks.iter().map(|what| format!("! {what}")));
-    if trace.events > 0 {
+    if trace.processes > 1 {
+        lines.push(format!(
+            "next: heaplab trace info {shown} (lists the processes), heaplab run {shown}#PID (replays one; without #PID the busiest)"
+        ));
+    } else if trace.events > 0 {
         lines.push(format!("next: heaplab run {shown}"));
     }
     lines

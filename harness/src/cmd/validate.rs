@@ -17,6 +17,7 @@ use crate::subject::Subject;
 use crate::validation::{self, Facts, Row, Run, Samples};
 use crate::{embed, interrupt, subject, workload};
 use heaplab_worker::protocol::Api;
+use heaplab_workloads::record::SessionOptions;
 use heaplab_workloads::trace::TraceSummary;
 use heaplab_workloads::{Params, Workload};
 use std::collections::HashMap;
@@ -121,6 +122,11 @@ fn record(args: &ValidateArgs, out: &Path, terminal: &Terminal) -> Result<TraceS
         out: out.to_path_buf(),
         keep_addresses: false,
         silent: true,
+        // The process whose memory is looked at, and no other.
+        session: SessionOptions {
+            first_only: true,
+            ..SessionOptions::default()
+        },
         service: args.service.service(&args.command)?,
     }
     .run(terminal)

@@ -105,7 +105,8 @@ impl Inspected {
         ))
     }
 
-    fn not_loaded(&self) -> String {
+    /// Why the recorder is not loaded into it, with a remedy.
+    pub fn not_loaded(&self) -> String {
         let file = self.file();
         match &self.elf {
             Ok(elf) if !elf.dynamic => format!(

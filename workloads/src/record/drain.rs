@@ -41,6 +41,8 @@ pub struct Drainer<'a, S: Sink> {
     buffered: usize,
     stacks: StackNumbers,
     processes: Processes,
+    /// Events are left out now.
+    paused: bool,
     got: Got,
     summary: DrainSummary,
 }
@@ -59,6 +61,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
             buffered: 0,
             stacks: StackNumbers::default(),
             processes: Processes::new(nonce),
+            paused: false,
             got: Got::default(),
             summary: DrainSummary::default(),
         }
@@ -83,11 +86,16 @@ impl<'a, S: Sink> Drainer<'a, S> {
                     _ => {
                         search = Some(Instant::now());
                         let left = self.left();
-                        left > 0 && others(left)
+                        let wait = left > 0 && others(left);
+                        if !wait {
+                            self.summary.left_running = left as u32;
+                        }
+                        wait
                     }
                 };
             }
             self.pool.beat();
+            self.notice_pause()?;
             let full = full_check.elapsed() >= FULL_CHECK;
             let progress = self.pass(!alive, full)?;
             if !alive && !progress {
@@ -111,6 +119,20 @@ impl<'a, S: Sink> Drainer<'a, S> {
             }
         }
         self.finish()
+    }
+
+    /// Marks where events are left out from, and where no more.
+    fn notice_pause(&mut self) -> Result<(), TraceError> {
+        let paused = self.pool.is_paused();
+        if paused != self.paused {
+            self.paused = paused;
+            let what = match paused {
+                true => "recording paused",
+                false => "recording resumed",
+            };
+            self.sink.mark(None, self.clock.now_ns(), what)?;
+        }
+        Ok(())
     }
 
     /// Processes of the session that live, met or not.

@@ -24,6 +24,8 @@ pub struct DrainSummary {
     pub left_out: u64,
     /// Programs that were started and did not load the recorder.
     pub not_recorded: Vec<NotRecorded>,
+    /// Processes that were still running when the recording was ended.
+    pub left_running: u32,
     /// Errno of a recorder that found the session and could not record, 0 for none.
     pub attach_errno: u32,
     /// From the session's start to the end, nanoseconds.
@@ -47,6 +49,12 @@ impl DrainSummary {
             notes.push(format!(
                 "{} records were begun and never finished",
                 self.torn_records
+            ));
+        }
+        if self.left_running > 0 {
+            notes.push(format!(
+                "the recording was ended while {} of the processes went on",
+                self.left_running
             ));
         }
         if self.left_out > 0 {

@@ -3,6 +3,7 @@
 //! `container` knows chunks and checksums, `raw` what a recorder writes (addresses), `resolve` turns that into the final
 //! form (block numbers), `writer`/`reader` are the final form. The bytes are described in `docs/TRACE_FORMAT.md`.
 
+mod alone;
 mod checkpoint;
 mod columns;
 mod container;

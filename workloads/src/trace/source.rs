@@ -4,6 +4,7 @@
 //! for gaps of 1 ms and more in which no thread did anything: allocators purge by the clock, so these stay, shortened in
 //! proportion to a budget.
 
+use super::alone::Alone;
 use super::event::{Effect, EventKind, TICK_NS};
 use super::reader::Trace;
 use super::summary::IDLE_TICKS;
@@ -18,6 +19,8 @@ const UNSEEN: u32 = u32::MAX;
 /// See [`Source`].
 pub struct TraceSource<'a> {
     trace: &'a Trace,
+    /// Only this process.
+    process: Option<u32>,
     events: u64,
     idle_budget_ns: u64,
     dropped_ns: u64,
@@ -39,20 +42,41 @@ impl<'a> TraceSource<'a> {
         };
         Ok(Self {
             trace,
+            process: None,
             events,
             idle_budget_ns,
             dropped_ns: 0,
         })
     }
+
+    /// Only the events of this process, and what its ancestors did before they forked.
+    pub fn of_process(mut self, process: Option<u32>) -> Self {
+        self.process = process;
+        if let Some(about) = process.and_then(|number| self.trace.processes().get(number as usize))
+        {
+            let share = self.events as f64 / self.trace.summary().events.max(1) as f64;
+            if share < 1.0 {
+                self.events = ((about.events as f64 * share) as u64).max(1);
+            }
+        }
+        self
+    }
+
+    /// Ticks and names of the marks that concern what is told.
+    fn marks(&self) -> Vec<&'a (u64, String)> {
+        let (trace, process) = (self.trace, self.process);
+        let marks = trace.marks().iter().zip(trace.mark_processes());
+        marks
+            .filter(|(_, of)| process.is_none() || of.is_none() || **of == process)
+            .map(|(mark, _)| mark)
+            .collect()
+    }
 }
 
 impl Source for TraceSource<'_> {
     fn phases(&self) -> Vec<String> {
-        self.trace
-            .marks()
-            .iter()
-            .map(|(_, name)| name.clone())
-            .collect()
+        let marks = self.marks().into_iter();
+        marks.map(|(_, name)| name.clone()).collect()
     }
 
     fn expected_events(&self) -> u64 {
@@ -78,14 +102,25 @@ impl Source for TraceSource<'_> {
         let mut threads = 0u32;
         let mut acting = 0u32;
         let mut last_tick = None::<u64>;
-        let marks = self.trace.marks();
+        let marks = self.marks();
         let mut mark = 0;
-        for event in self
-            .trace
-            .events()
-            .take(usize::try_from(self.events).unwrap_or(usize::MAX))
-        {
-            let event = event?;
+        let mut alone = match self.process {
+            Some(process) => Some(Alone::new(self.trace, process)?),
+            None => None,
+        };
+        let mut left = self.events;
+        for event in self.trace.events() {
+            let mut event = event?;
+            if let Some(alone) = &mut alone {
+                match alone.take(event) {
+                    Some(of_process) => event = of_process,
+                    None => continue,
+                }
+            }
+            if left == 0 {
+                break;
+            }
+            left -= 1;
             let index = event.thread as usize;
             if index >= numbers.len() {
                 numbers.resize(index + 1, UNSEEN);

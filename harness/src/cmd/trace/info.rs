@@ -1,6 +1,7 @@
 //! `heaplab trace info`: what is known without reading an event.
 
 use super::open;
+use super::processes;
 use super::rows::{Rows, duration};
 use crate::cli::ListFormat;
 use crate::cli::trace::TraceFile;
@@ -82,7 +83,12 @@ pub fn run(args: &TraceFile) -> Result<Outcome, Error> {
         let at = duration(tick.saturating_mul(trace::TICK_NS));
         rows.add("mark", format!("{name} at {at}"));
     }
-    out::print(&format!("{}\n{}", rows.text(), threads(&trace)))?;
+    out::print(&format!(
+        "{}\n{}{}",
+        rows.text(),
+        processes::table(&trace),
+        threads(&trace)
+    ))?;
     Ok(Outcome::Done)
 }
 

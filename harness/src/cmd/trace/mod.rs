@@ -6,6 +6,7 @@ mod export;
 mod import;
 mod info;
 mod merge;
+mod processes;
 mod rows;
 mod scale;
 mod stats;

@@ -28,6 +28,8 @@ pub struct Trace {
     header: TraceHeader,
     names: Vec<(u32, String)>,
     marks: Vec<(u64, String)>,
+    /// The process of each mark; `None`: of all.
+    mark_processes: Vec<Option<u32>>,
     notes: Vec<String>,
     segments: Vec<Segment>,
     /// Number of the segment that follows, offset.
@@ -104,6 +106,7 @@ impl Trace {
             header: TraceHeader::default(),
             names: Vec::new(),
             marks: Vec::new(),
+            mark_processes: Vec::new(),
             notes: Vec::new(),
             segments: Vec::new(),
             checkpoints: Vec::new(),
@@ -152,6 +155,23 @@ impl Trace {
     /// Marks: (tick, name), as recorded.
     pub fn marks(&self) -> &[(u64, String)] {
         &self.marks
+    }
+
+    /// The process of each of [`Trace::marks`]; `None`: of all.
+    pub fn mark_processes(&self) -> &[Option<u32>] {
+        &self.mark_processes
+    }
+
+    /// The body of the chunk at an offset that the summary names; `None` when there is no chunk of this kind.
+    pub(super) fn chunk_at(
+        &self,
+        offset: u64,
+        kind: ChunkKind,
+    ) -> Result<Option<Vec<u8>>, TraceError> {
+        match self.reader.place(offset)? {
+            Some(place) if place.kind == kind => Ok(Some(self.reader.chunk(&place)?.body)),
+            _ => Ok(None),
+        }
     }
 
     /// Remarks of the recorder.

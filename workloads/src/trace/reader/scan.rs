@@ -153,6 +153,9 @@ impl Trace {
                     .meta
                     .first_chunk::<8>()
                     .ok_or_else(|| damaged("no time"))?;
+                let process = chunk.meta.get(8..).and_then(<[u8]>::first_chunk::<4>);
+                self.mark_processes
+                    .push(process.map(|process| u32::from_le_bytes(*process)));
                 self.marks
                     .push((u64::from_le_bytes(*tick), text(chunk.body)));
             }
