@@ -9,6 +9,7 @@ use core::ffi::c_void;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
+use heaplab_ring::record::CLONED;
 use heaplab_ring::{Kind, Mapping, Pool, SESSION_VARIABLE, sys};
 
 use crate::{thread, tls};
@@ -204,10 +205,10 @@ pub fn left_by_fork() -> bool {
     let mask = sys::block_signals();
     let state = tls::state();
     let (parent, parent_pid) = (process(), self::pid());
-    let number = match state.child.load(Ordering::Relaxed) {
+    let (number, cloned) = match state.child.load(Ordering::Relaxed) {
         // A bare clone: nobody took a number for it.
-        0 => pool.next_process(),
-        number => number,
+        0 => (pool.next_process(), CLONED),
+        number => (number, 0),
     };
     state.forget();
     PID.store(pid, Ordering::Relaxed);
@@ -222,7 +223,8 @@ pub fn left_by_fork() -> bool {
         open_door();
     }
     sys::restore_signals(mask);
-    thread::record_always(Kind::ProcessStart, parent as usize, parent_pid as usize);
+    let parent_pid = parent_pid as usize | cloned;
+    thread::record_always(Kind::ProcessStart, parent as usize, parent_pid);
     true
 }
 

@@ -50,7 +50,7 @@ pub enum Kind {
     Mark = 16,
     /// The first record of a process. Address: number of the process that it was forked from, 0 for a
     /// program that was started anew (the text is then its file and its arguments, each behind a zero
-    /// byte). Size: the parent's process id.
+    /// byte). Size: the parent's process id, and [`CLONED`] where no [`Kind::Fork`] went before.
     ProcessStart = 17,
     /// Before fork; address: the number that the child will have.
     Fork = 18,
@@ -110,6 +110,9 @@ impl Kind {
 
 /// Largest size a record can hold, in bytes; larger requests (which always fail) are stored as it.
 pub const MAX_SIZE: u64 = (1 << 48) - 1;
+
+/// Bit in the size of a [`Kind::ProcessStart`].
+pub const CLONED: usize = 1 << 40;
 
 /// Bytes of text that a record holds.
 pub const TEXT_BYTES: usize = 20;

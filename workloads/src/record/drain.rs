@@ -4,7 +4,7 @@
 use super::RecordError;
 use super::chunks::{self, Got, Pinned};
 use super::clock::Calibration;
-use super::processes::Processes;
+use super::processes::{Processes, Said};
 use super::sink::Sink;
 use super::stacks::StackNumbers;
 use super::stream::{FLUSH_EVENTS, Message, Stream};
@@ -237,10 +237,18 @@ impl<'a, S: Sink> Drainer<'a, S> {
                     time_ns,
                     forked_from,
                     parent_pid,
+                    cloned,
                     text,
-                } => self
-                    .processes
-                    .start(process, time_ns, forked_from, parent_pid, text),
+                } => self.processes.start(
+                    process,
+                    Said {
+                        time_ns,
+                        forked_from,
+                        parent_pid,
+                        cloned,
+                        text,
+                    },
+                ),
                 Message::Exec {
                     time_ns,
                     pid,

@@ -26,13 +26,15 @@ pub struct Process {
     pub last_ns: u64,
 }
 
+/// What a process says at its start.
 #[derive(Debug)]
-struct Said {
-    time_ns: u64,
+pub struct Said {
+    pub time_ns: u64,
     /// Number of the process that it was forked from, 0 for none.
-    forked_from: u32,
-    parent_pid: u32,
-    text: Vec<u8>,
+    pub forked_from: u32,
+    pub parent_pid: u32,
+    pub cloned: bool,
+    pub text: Vec<u8>,
 }
 
 /// A program that did not come to be recorded.
@@ -119,24 +121,12 @@ impl Processes {
     }
 
     /// The process's own first record.
-    pub fn start(
-        &mut self,
-        number: u32,
-        time_ns: u64,
-        forked_from: u32,
-        parent_pid: u32,
-        text: Vec<u8>,
-    ) {
+    pub fn start(&mut self, number: u32, said: Said) {
         if let Some(process) = self.all.get_mut(&number) {
-            if forked_from == 0 {
-                self.started.insert(process.pid, time_ns);
+            if said.forked_from == 0 {
+                self.started.insert(process.pid, said.time_ns);
             }
-            process.start = Some(Said {
-                time_ns,
-                forked_from,
-                parent_pid,
-                text,
-            });
+            process.start = Some(said);
         }
     }
 
@@ -207,6 +197,7 @@ impl Processes {
             pid: process.pid,
             parent,
             start,
+            cloned: said.cloned,
             start_ns: said.time_ns,
             ..ProcessInfo::default()
         };

@@ -3,7 +3,7 @@
 use super::clock::Calibration;
 use super::stacks::ThreadStacks;
 use crate::trace::raw::{RawEvent, RawKind};
-use heaplab_ring::record::FIRST_DESCRIPTION;
+use heaplab_ring::record::{CLONED, FIRST_DESCRIPTION};
 use heaplab_ring::{Kind, RecordView};
 
 /// Events gathered before they are written as one chunk of the raw trace.
@@ -58,6 +58,8 @@ pub enum Message {
         time_ns: u64,
         forked_from: u32,
         parent_pid: u32,
+        /// Its parent does not say when it forked.
+        cloned: bool,
         text: Vec<u8>,
     },
     Exec {
@@ -162,6 +164,7 @@ impl Stream {
                 time_ns,
                 forked_from: record.address as u32,
                 parent_pid: record.size as u32,
+                cloned: record.size & CLONED as u64 != 0,
                 text,
             },
             Some(Kind::Exec) => Message::Exec {

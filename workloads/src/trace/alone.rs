@@ -17,13 +17,13 @@ impl Trace {
         &self.summary().process_table
     }
 
-    /// The process that a replay takes where none is named: the one with the most events; `None` in a trace of one.
+    /// The process that a replay takes where none is named: the one with the most calls; `None` in a trace of one.
     pub fn busiest_process(&self) -> Option<u32> {
         let processes = self.processes();
         let busiest = processes
             .iter()
             .rev()
-            .max_by_key(|process| process.events)?;
+            .max_by_key(|process| process.allocations + process.frees)?;
         (processes.len() > 1).then_some(busiest.info.process)
     }
 

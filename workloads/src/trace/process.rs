@@ -30,6 +30,9 @@ pub struct ProcessInfo {
     pub parent: Option<u32>,
     /// How it came to be.
     pub start: Start,
+    /// Of a fork: its parent's events do not say when (a bare clone); it was just before its first event.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cloned: bool,
     /// File that was executed. Dropped by `anonymise`.
     pub program: String,
     /// Its arguments, as far as 800 bytes go. Dropped by `anonymise`.

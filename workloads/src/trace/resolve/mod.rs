@@ -530,7 +530,10 @@ impl<'a> Merge<'a> {
         let address = event.address;
         let process = self.streams[stream].process;
         if !self.spaces[process].begun {
-            return Ok(Outcome::Waits(FORK));
+            if !self.spaces[process].counts.info.cloned {
+                return Ok(Outcome::Waits(FORK));
+            }
+            self.begin_fork(process)?;
         }
         let kind = match event.kind {
             RawKind::Free => EventKind::Free,
