@@ -25,6 +25,7 @@ impl<O: Os> Heap<O> {
     pub fn check_invariants(&self) -> Walk {
         let mut walk = Walk::default();
         let mut spans = [0_u32; NUM_CLASSES];
+        let mut listed = [0_u32; NUM_CLASSES];
         let map = &self.pages.map;
         let mut page = 0;
         let mut last_state = State::Unused;
@@ -64,6 +65,7 @@ impl<O: Os> Heap<O> {
                 State::Small => {
                     walk.small += pages;
                     spans[span.class as usize] += 1;
+                    listed[span.class as usize] += u32::from(span.list != NO_LIST);
                     check_small(span);
                 }
                 State::Large => walk.large += pages,
@@ -104,8 +106,9 @@ impl<O: Os> Heap<O> {
             let central = self.centrals[class].0.inner.lock();
             assert_eq!(central.spans, count, "M2: spans of class {class}");
             let mut purged = 0;
-            for (list, members) in central.lists.iter().enumerate() {
-                let mut id = members.head;
+            let mut members = 0;
+            for (list, spans) in central.lists.iter().enumerate() {
+                let mut id = spans.head;
                 while id != 0 {
                     // SAFETY: numbers in the lists have records.
                     let span = unsafe { &*map.table().get(id) };
@@ -115,9 +118,14 @@ impl<O: Os> Heap<O> {
                         "M1"
                     );
                     purged += u32::from(span.purged);
+                    members += 1;
                     id = span.next;
                 }
             }
+            assert_eq!(
+                members, listed[class],
+                "M1: spans in the lists of class {class}"
+            );
             assert_eq!(
                 central.purged_pages, purged,
                 "M3: pages given back inside spans"

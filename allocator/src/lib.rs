@@ -72,6 +72,9 @@ pub mod thread_cache;
 #[cfg(all(test, not(loom)))]
 mod heap_tests;
 
+#[cfg(all(test, not(loom)))]
+mod model_tests;
+
 #[cfg(not(loom))]
 pub mod tls;
 

@@ -16,6 +16,11 @@ pub struct FakeOs {
     pub limit: AtomicUsize,
     /// The clock, advanced by the test.
     pub clock_ms: AtomicU64,
+    /// Calls of `map_at`, and the number of the one that fails.
+    pub maps: AtomicUsize,
+    pub map_to_fail: AtomicUsize,
+    /// The number of the call of `purge` that fails.
+    pub purge_to_fail: AtomicUsize,
     /// Calls of `purge`, and those that shall still succeed.
     pub purges: AtomicUsize,
     pub purges_allowed: AtomicUsize,
@@ -53,6 +58,9 @@ impl FakeOs {
             mapped: AtomicUsize::new(0),
             limit: AtomicUsize::new(usize::MAX),
             clock_ms: AtomicU64::new(0),
+            maps: AtomicUsize::new(0),
+            map_to_fail: AtomicUsize::new(usize::MAX),
+            purge_to_fail: AtomicUsize::new(usize::MAX),
             purges: AtomicUsize::new(0),
             purges_allowed: AtomicUsize::new(usize::MAX),
             moves_allowed: AtomicUsize::new(usize::MAX),
@@ -95,6 +103,9 @@ impl Os for FakeOs {
         if addr < self.block || addr + len > self.block + self.len {
             return Mapped::NoMemory;
         }
+        if self.maps.fetch_add(1, Relaxed) == self.map_to_fail.load(Relaxed) {
+            return Mapped::NoMemory;
+        }
         if self.mapped.fetch_add(len, Relaxed) + len > self.limit.load(Relaxed) {
             self.mapped.fetch_sub(len, Relaxed);
             return Mapped::NoMemory;
@@ -103,7 +114,9 @@ impl Os for FakeOs {
     }
 
     fn purge(&self, addr: usize, len: usize) -> bool {
-        self.purges.fetch_add(1, Relaxed);
+        if self.purges.fetch_add(1, Relaxed) == self.purge_to_fail.load(Relaxed) {
+            return false;
+        }
         if !Self::spend(&self.purges_allowed) {
             return false;
         }
