@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Name inside the binary, and name of the built file.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("heaplab-worker", "heaplab-worker"),
     ("libheaplab_recorder.so", "libheaplab_recorder.so"),
     ("libspanalloc.so", "libspanalloc_preload.so"),
     ("libheaplab_jemalloc.so", "libheaplab_jemalloc.so"),
     ("libheaplab_mimalloc.so", "libheaplab_mimalloc.so"),
     ("libheaplab_null.so", "libheaplab_null.so"),
+    ("libheaplab_mimalloc_v3.so", "libheaplab_mimalloc_v3.so"),
 ];
 
 /// What the embedded files are made of, from the workspace root.
@@ -83,6 +84,7 @@ fn build() -> Result<(), Box<dyn Error>> {
     let own = ["spanalloc-preload", "heaplab-recorder", "heaplab-worker"];
     cargo(root, &target, &own)?;
     cargo(&harness.join("subjects"), &target, &[])?;
+    cargo(&harness.join("subjects/mimalloc-v3"), &target, &[])?;
     let mut list = format!("const FILES: [File; {}] = [\n", FILES.len());
     for (name, built) in FILES {
         let path = target.join("embedded").join(built);

@@ -130,6 +130,12 @@ const RULES: &[Rule] = &[
         unsafe_in: &["."],
     },
     Rule {
+        folder: "harness/subjects/mimalloc-v3",
+        uses: &[],
+        crates: None,
+        unsafe_in: &["."],
+    },
+    Rule {
         folder: "harness/subjects/null",
         uses: &[],
         crates: None,

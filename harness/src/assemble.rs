@@ -1,6 +1,7 @@
 //! From finished runs to a result set: metrics by name, latency merged over blocks, the memory curve of the first
 //! block, and remarks on what a reader must know. Pure: the same runs give the same result set.
 
+pub mod aa;
 mod marks;
 mod own;
 
@@ -24,6 +25,12 @@ pub const BASELINE_KEY: &str = "worker_baseline_bytes";
 pub const INSTRUCTIONS_KEY: &str = "instructions";
 /// Key in a program run's answer: the user's own metrics with unit and direction.
 pub const OWN_KEY: &str = "own";
+/// Key in a timed run's answer: what else went on ([`crate::disturbance::Disturbance`]).
+pub const DISTURBANCE_KEY: &str = "disturbance";
+/// Key in an idle run's answer: length of the tail, milliseconds.
+pub const IDLE_KEY: &str = "idle_tail_ms";
+/// Key in a calibration run's answer: nanoseconds per call that touching blocks costs.
+pub const TOUCHING_KEY: &str = "touching_ns_per_op";
 /// Everything that a result set is made of.
 pub struct Input<'a> {
     /// The machine.
@@ -65,6 +72,12 @@ pub fn assemble(mut input: Input<'_>) -> ResultSet {
                 .null_by_workload
                 .insert(comparison.title(), cost);
             null_costs.push(cost);
+            let touching: Vec<f64> = (own.iter().filter(|l| l.subject == NULL))
+                .filter_map(|l| l.answer[TOUCHING_KEY].as_f64())
+                .collect();
+            if let Some(cost) = stats::median(&touching) {
+                (calibration.touching_by_workload).insert(comparison.title(), cost);
+            }
         }
         for line in own.iter().filter(|l| l.subject == NULL) {
             if let Some(reason) = &line.reason {
@@ -85,6 +98,7 @@ pub fn assemble(mut input: Input<'_>) -> ResultSet {
     calibration.null_ns_per_op = stats::median(&null_costs);
     let mut notes = std::mem::take(&mut input.notes);
     notes.extend(marks::marks(&cells, input.comparisons, &calibration));
+    notes.extend(marks::runs(input.lines));
     let mut result = ResultSet {
         schema: SCHEMA.into(),
         heaplab: Tool {
@@ -102,6 +116,7 @@ pub fn assemble(mut input: Input<'_>) -> ResultSet {
         notes,
         complete: input.complete,
     };
+    aa::take(&mut result);
     fill_ratios(&mut result);
     result
 }
@@ -111,7 +126,7 @@ pub fn figure(kind: Kind, calls: u64, answer: &Value) -> Option<f64> {
     match kind {
         Kind::Program => answer.get("wall_s").and_then(Value::as_f64),
         Kind::Counts => answer.get(INSTRUCTIONS_KEY).and_then(Value::as_f64),
-        Kind::Memory => {
+        Kind::Memory | Kind::Idle => {
             let baseline = answer
                 .get(BASELINE_KEY)
                 .and_then(Value::as_u64)
@@ -172,9 +187,15 @@ fn cell(
         subject: subject.to_string(),
         api: comparison.api_name().into(),
         threads: comparison.threads,
-        cpus: input.cpus,
-        thp: "default".into(),
-        memory_limit: None,
+        cpus: match comparison.machine.cpus {
+            0 => input.cpus,
+            told => told,
+        },
+        thp: comparison.machine.thp.name().into(),
+        memory_limit: match comparison.machine.memory_limit {
+            0 => None,
+            bytes => Some(bytes),
+        },
         status: Status::Ok,
         reason: None,
         metrics: BTreeMap::new(),
@@ -229,6 +250,14 @@ fn cell(
         let shape = (mode_name(mode), touch_name(touch));
         match kind {
             Kind::Speed => speed(&mut table, line, shape, &report),
+            Kind::Idle => {
+                let baseline = line.answer[BASELINE_KEY].as_u64().unwrap_or(0);
+                if let Some(curve) = &report.memory {
+                    idle(&mut table, line, shape, curve, baseline);
+                    // The only curve with the tail in it.
+                    cell.timeline = Some(timeline(curve, baseline));
+                }
+            }
             Kind::Memory => {
                 let baseline = line.answer[BASELINE_KEY].as_u64().unwrap_or(0);
                 calibration.worker_baseline_bytes = calibration.worker_baseline_bytes.max(baseline);
@@ -443,8 +472,40 @@ fn memory(
         "bytes",
         peak.saturating_sub(usable) as f64,
     );
+    let lazy = curve.lazyfree_bytes.iter().max().copied().unwrap_or(0);
+    add("lazyfree_peak_bytes", "bytes", lazy as f64);
+    add(
+        "sampling_error_bytes",
+        "bytes",
+        curve.sampling_error_bytes as f64,
+    );
+}
+
+/// What an idle tail adds; the names say ten seconds only where it was ten.
+fn idle(table: &mut Table, line: &RunLine, shape: Shape, curve: &MemoryCurve, baseline: u64) {
+    let own = |bytes: u64| bytes.saturating_sub(baseline) as f64;
+    let ten = line.answer[IDLE_KEY].as_u64() == Some(10_000);
+    let mut add = |name, value: f64| table.add(name, "bytes", Better::Lower, shape, line, value);
     if let Some(bytes) = curve.after_idle_bytes {
-        add("resident_after_idle_10s_bytes", "bytes", own(bytes) as f64);
+        let name = if ten {
+            "resident_after_idle_10s_bytes"
+        } else {
+            "resident_after_idle_bytes"
+        };
+        add(name, own(bytes));
+        // Resident still, and free for the taking.
+        add(
+            "lazyfree_after_idle_bytes",
+            curve.lazyfree_after_idle_bytes as f64,
+        );
+    }
+    if let Some(bytes) = curve.after_trickle_bytes {
+        let name = if ten {
+            "resident_after_trickle_10s_bytes"
+        } else {
+            "resident_after_trickle_bytes"
+        };
+        add(name, own(bytes));
     }
 }
 
@@ -491,7 +552,8 @@ fn timeline(curve: &MemoryCurve, baseline: u64) -> Timeline {
             .iter()
             .map(|b| b.saturating_sub(baseline))
             .collect(),
-        lazyfree_bytes: None,
+        lazyfree_bytes: (curve.lazyfree_bytes.len() == curve.ops.len())
+            .then(|| curve.lazyfree_bytes.clone()),
     }
 }
 
@@ -499,6 +561,7 @@ fn timeline(curve: &MemoryCurve, baseline: u64) -> Timeline {
 pub fn mode_name(mode: Mode) -> &'static str {
     match mode {
         Mode::Fast => "fast",
+        Mode::Paced => "paced",
         Mode::Lockstep => "lockstep",
     }
 }
@@ -591,9 +654,7 @@ mod tests {
             resident_at_peak_live_bytes: 2 * live + 1000,
             usable_at_peak_live_bytes: live + 100,
             mean_resident_bytes: live + 1000,
-            footprint_mean: None,
-            after_idle_bytes: None,
-            sampling_error_bytes: 0,
+            ..MemoryCurve::default()
         };
         let report = Report {
             start_anon_bytes: 5000,

@@ -21,11 +21,12 @@ pub fn run(subject: &Subject, spec: &RunSpec, limits: &Limits) -> Result<Value, 
     let folder = tempfile::tempdir()
         .map_err(|e| format!("no folder for callgrind's output: {e}; set TMPDIR"))?;
     let file = folder.path().join("callgrind.out");
-    let wrapper = format!(
-        "{} --tool=callgrind --quiet --callgrind-out-file={}",
-        valgrind.display(),
-        file.display()
-    );
+    let wrapper = [
+        valgrind.display().to_string(),
+        "--tool=callgrind".into(),
+        "--quiet".into(),
+        format!("--callgrind-out-file={}", file.display()),
+    ];
     let report =
         exec::run_wrapped(subject, spec, limits, &wrapper).map_err(|failure| failure.reason)?;
     let text =

@@ -34,6 +34,8 @@ pub enum Embedded {
     Mimalloc,
     /// Calibration.
     Null,
+    /// Competitor (v3).
+    MimallocV3,
 }
 
 impl Embedded {
@@ -45,6 +47,7 @@ impl Embedded {
             Self::Jemalloc => 3,
             Self::Mimalloc => 4,
             Self::Null => 5,
+            Self::MimallocV3 => 6,
         }]
     }
 

@@ -39,6 +39,12 @@ pub trait Executor {
     /// One lower-case sentence.
     fn run(&mut self, item: &Item) -> Result<Value, String>;
 
+    /// These runs, all of the same kind [`Kind::Idle`], are asked for next, one by one: they mostly sleep, so they may be
+    /// made together.
+    fn ahead(&mut self, items: &[Item]) {
+        let _ = items;
+    }
+
     /// Runs the null allocator on a comparison (measure speed). `None`: this plan needs none.
     fn calibrate(&mut self, comparison: usize) -> Option<Result<Value, String>>;
 
@@ -151,7 +157,17 @@ impl Drive<'_> {
                 return Ok(true);
             }
             self.progress.expect(self.expected(&streams, &due));
-            for at in due {
+            // What mostly sleeps comes last, all at a time.
+            let (idle, mut due): (Vec<usize>, Vec<usize>) =
+                (due.into_iter()).partition(|at| streams[*at].kind == Kind::Idle);
+            let first_idle = due.len();
+            due.extend(idle);
+            for (place, at) in due.iter().copied().enumerate() {
+                if place == first_idle && !(self.stop)() {
+                    let missing = self.idle_items(&streams, &due[place..], &finished, &failed);
+                    self.progress.started("idle tails");
+                    executor.ahead(&missing);
+                }
                 let stream = &mut streams[at];
                 let comparison = &self.comparisons[stream.comparison];
                 let began = (self.clock)();
@@ -239,11 +255,35 @@ impl Drive<'_> {
         Ok(true)
     }
 
+    /// The runs of the streams of idle tails that are still to be made.
+    fn idle_items(
+        &self,
+        streams: &[Stream],
+        due: &[usize],
+        finished: &HashMap<(usize, Kind, u32, String), usize>,
+        failed: &[Vec<bool>],
+    ) -> Vec<Item> {
+        due.iter()
+            .map(|at| &streams[*at])
+            .flat_map(|stream| {
+                let comparison = &self.comparisons[stream.comparison];
+                let count = self.subjects.len();
+                let (kind, at) = (stream.kind, stream.comparison);
+                plan::block(self.seed, at, comparison, kind, stream.blocks, count)
+            })
+            .filter(|item| {
+                let label = self.subjects[item.subject].clone();
+                !finished.contains_key(&(item.comparison, item.kind, item.block, label))
+                    && !failed[item.comparison][item.subject]
+            })
+            .collect()
+    }
+
     /// The streams that get another block in this round, in random order.
     fn due(&self, streams: &mut [Stream], round: u32) -> Vec<usize> {
         let mut due: Vec<usize> = match self.repetition {
             Repetition::Blocks(n) => (0..streams.len())
-                .filter(|i| streams[*i].blocks < n)
+                .filter(|i| streams[*i].blocks < self.blocks_of(&streams[*i], n))
                 .collect(),
             Repetition::Budget(limit) => {
                 let mut wanting: Vec<usize> = (0..streams.len())
@@ -253,8 +293,8 @@ impl Drive<'_> {
                 wanting.sort_by_key(|i| (streams[*i].blocks, streams[*i].kind, *i));
                 let mut time = (self.clock)();
                 wanting.retain(|i| {
-                    let fits =
-                        streams[*i].blocks < self.least_blocks || time + streams[*i].cost <= limit;
+                    let least = self.blocks_of(&streams[*i], self.least_blocks);
+                    let fits = streams[*i].blocks < least || time + streams[*i].cost <= limit;
                     if fits {
                         time += streams[*i].cost;
                     }
@@ -267,11 +307,20 @@ impl Drive<'_> {
         due
     }
 
+    /// How many blocks of a stream `wanted` are: a tail is looked at once.
+    fn blocks_of(&self, stream: &Stream, wanted: u32) -> u32 {
+        match stream.kind {
+            Kind::Idle => wanted.min(1),
+            _ => wanted,
+        }
+    }
+
     fn wants(&self, stream: &Stream) -> bool {
-        if stream.blocks < self.least_blocks {
+        if stream.blocks < self.blocks_of(stream, self.least_blocks) {
             return true;
         }
         let limit = match stream.kind {
+            Kind::Idle => return false,
             // Histograms of three blocks hold more calls than any percentile needs.
             Kind::Latency => return false,
             Kind::Speed | Kind::Program => NARROW_TIME,
@@ -307,11 +356,17 @@ impl Drive<'_> {
     fn expected(&self, streams: &[Stream], due: &[usize]) -> u64 {
         let so_far: u64 = streams.iter().map(|s| u64::from(s.blocks)).sum();
         let to_come = match self.repetition {
-            Repetition::Blocks(n) => streams.iter().map(|s| u64::from(n - s.blocks)).sum(),
+            Repetition::Blocks(n) => streams
+                .iter()
+                .map(|s| u64::from(self.blocks_of(s, n).saturating_sub(s.blocks)))
+                .sum(),
             Repetition::Budget(_) => {
                 let least: u64 = streams
                     .iter()
-                    .map(|s| u64::from(self.least_blocks.saturating_sub(s.blocks)))
+                    .map(|s| {
+                        let least = self.blocks_of(s, self.least_blocks);
+                        u64::from(least.saturating_sub(s.blocks))
+                    })
                     .sum();
                 least.max(due.len() as u64)
             }

@@ -2,11 +2,13 @@
 //! read and checked.
 
 mod child;
+mod machine;
 
 use crate::embed::{self, Embedded};
 use crate::subject::Subject;
 use child::Watched;
 use heaplab_worker::protocol::{Answer, Report, RunSpec, SubjectProof};
+use machine::Limit;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -68,12 +70,7 @@ pub fn run_worker(
     spec: &RunSpec,
     limits: &Limits,
 ) -> Result<Report, RunFailure> {
-    let spec = complete(subject, spec);
-    let text = serde_json::to_string(&spec).map_err(|error| RunFailure::new(error.to_string()))?;
-    let ended = start(subject, &[&text], limits)?;
-    let report = answer(&ended)?;
-    prove(subject.library.as_deref(), &report.subject)?;
-    Ok(report)
+    run_wrapped(subject, spec, limits, &[])
 }
 
 /// Asks a subject for its version and settings, in a process of its own.
@@ -108,25 +105,48 @@ pub(crate) fn baseline(threads: u32, limits: &Limits) -> Result<u64, RunFailure>
 /// # Errors
 /// When the worker cannot be written to the cache.
 pub fn worker_command(subject: &Subject, spec: &RunSpec) -> Result<String, RunFailure> {
-    let spec = complete(subject, spec);
-    let text = serde_json::to_string(&spec).map_err(|error| RunFailure::new(error.to_string()))?;
     let mut words = vec!["env".to_owned(), "-i".to_owned()];
     for name in ALLOWED {
         if let Ok(value) = std::env::var(name) {
-            words.push(quoted(&format!("{name}={value}")));
+            words.push(format!("{name}={value}"));
         }
     }
-    words.extend(
-        injected(subject)
-            .into_iter()
-            .map(|(name, value)| quoted(&format!("{name}={value}"))),
-    );
-    words.push(quoted(&worker()?.display().to_string()));
-    words.push(quoted(&text));
+    // A control group would be gone before the command is typed.
+    let limit = match spec.machine.memory_limit {
+        0 => Limit::None,
+        bytes => Limit::Data(bytes),
+    };
+    words.extend(worker_words(subject, spec, &limit, &[])?);
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     Ok(words.join(" "))
 }
 
-/// As [`run_worker`], with words for a shell before the worker's path: a tool such as valgrind that runs it.
+/// The words that start a worker: variables, a change of the machine, a tool around it, the worker and its task.
+fn worker_words(
+    subject: &Subject,
+    spec: &RunSpec,
+    limit: &Limit,
+    wrapper: &[String],
+) -> Result<Vec<String>, RunFailure> {
+    let spec = complete(subject, spec);
+    let text = serde_json::to_string(&spec).map_err(|error| RunFailure::new(error.to_string()))?;
+    let worker = worker()?.display().to_string();
+    let settings = machine::settings(subject, &spec, limit)?;
+    let mut variables = injected(subject);
+    for (name, value) in settings.variables {
+        variables.retain(|(known, _)| *known != name);
+        variables.push((name, value));
+    }
+    let mut words = vec![worker.clone(), "--enter".to_owned()];
+    words.extend(settings.enter);
+    words.extend((variables.iter()).map(|(name, value)| format!("env:{name}={value}")));
+    words.push("--".to_owned());
+    words.extend_from_slice(wrapper);
+    words.extend([worker, text]);
+    Ok(words)
+}
+
+/// As [`run_worker`], with words before the worker's path: a tool such as valgrind that runs it.
 ///
 /// # Errors
 /// As [`run_worker`].
@@ -134,18 +154,16 @@ pub fn run_wrapped(
     subject: &Subject,
     spec: &RunSpec,
     limits: &Limits,
-    wrapper: &str,
+    wrapper: &[String],
 ) -> Result<Report, RunFailure> {
-    let path = quoted(&worker()?.display().to_string());
-    let command = worker_command(subject, spec)?.replacen(
-        &format!(" {path} "),
-        &format!(" {wrapper} {path} "),
-        1,
-    );
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", &format!("exec {command}")]);
-    let report = answer(&run_child(shell, limits)?)?;
+    let limit = Limit::new(&spec.machine);
+    let words = worker_words(subject, spec, &limit, wrapper)?;
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    environment(&mut command);
+    let mut report = answer(&run_child(command, limits)?)?;
     prove(subject.library.as_deref(), &report.subject)?;
+    report.memory_limit_by = limit.name().map(str::to_owned);
     Ok(report)
 }
 
@@ -294,7 +312,7 @@ mod tests {
 
     #[test]
     fn built_in_subjects_say_who_they_are() {
-        for subject in crate::subject::parse("system,jemalloc,mimalloc,spanalloc,null").unwrap() {
+        for subject in crate::subject::parse("system,jemalloc,mimalloc,mimalloc-v3,spanalloc,null").unwrap() {
             let proof = describe(&subject, &Limits::seconds(60)).unwrap();
             assert!(proof.version.is_some(), "{proof:?}");
         }
@@ -303,10 +321,24 @@ mod tests {
             .remove(0);
         let proof = describe(&subject, &Limits::seconds(60)).unwrap();
         assert_eq!(proof.settings["dirty_decay_ms"], "77");
-        let subject = crate::subject::parse("mimalloc:purge_delay=77")
-            .unwrap()
-            .remove(0);
-        let proof = describe(&subject, &Limits::seconds(60)).unwrap();
-        assert_eq!(proof.settings["purge_delay"], "77");
+        for (spec, key, value) in [
+            ("mimalloc:purge_delay=77", "purge_delay", "77"),
+            ("mimalloc-v3:purge_delay=77", "purge_delay", "77"),
+            ("mimalloc-v3:page_full_retain=5", "page_full_retain", "5"),
+            ("system:arena_max=3", "glibc.malloc.arena_max", "3"),
+        ] {
+            let subject = crate::subject::parse(spec).unwrap().remove(0);
+            let proof = describe(&subject, &Limits::seconds(60)).unwrap();
+            assert_eq!(proof.settings[key], value, "{spec}");
+        }
+        let versions = ["mimalloc", "mimalloc-v3"].map(|name| {
+            let subject = crate::subject::parse(name).unwrap().remove(0);
+            let proof = describe(&subject, &Limits::seconds(60)).unwrap();
+            proof.version.unwrap()
+        });
+        assert!(
+            versions[0].starts_with("2.") && versions[1].starts_with("3."),
+            "{versions:?}"
+        );
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::cli::value::Shard;
 use heaplab_reports::schema::RunLine;
-use heaplab_worker::protocol::{Api, Measure, Mode, Touch};
+use heaplab_worker::protocol::{Api, Machine, Measure, Mode, Touch};
 use std::path::PathBuf;
 
 /// One measure of the plan; programs are measured as a whole.
@@ -17,6 +17,8 @@ pub enum Kind {
     Speed,
     /// Memory.
     Memory,
+    /// Memory again, with an idle tail: once, after everything else of its round, all runs at a time.
+    Idle,
     /// Histograms.
     Latency,
     /// Instructions and faults.
@@ -31,6 +33,7 @@ impl Kind {
         match self {
             Kind::Speed => "speed",
             Kind::Memory => "memory",
+            Kind::Idle => "idle",
             Kind::Latency => "latency",
             Kind::Counts => "counts",
             Kind::Program => "program",
@@ -41,7 +44,7 @@ impl Kind {
     pub fn measure(self) -> Option<Measure> {
         match self {
             Kind::Speed => Some(Measure::Speed),
-            Kind::Memory => Some(Measure::Memory),
+            Kind::Memory | Kind::Idle => Some(Measure::Memory),
             Kind::Latency => Some(Measure::Latency),
             Kind::Counts => Some(Measure::Counts),
             Kind::Program => None,
@@ -51,7 +54,7 @@ impl Kind {
     /// How the replay goes where the user did not say: the figures of a measure mean something only so.
     pub fn default_mode(self) -> Mode {
         match self {
-            Kind::Memory | Kind::Counts => Mode::Lockstep,
+            Kind::Memory | Kind::Idle | Kind::Counts => Mode::Lockstep,
             Kind::Speed | Kind::Latency | Kind::Program => Mode::Fast,
         }
     }
@@ -59,7 +62,7 @@ impl Kind {
     /// What the replay writes where the user did not say.
     pub fn default_touch(self) -> Touch {
         match self {
-            Kind::Memory => Touch::Page,
+            Kind::Memory | Kind::Idle => Touch::Page,
             _ => Touch::First,
         }
     }
@@ -85,8 +88,14 @@ pub struct Comparison {
     pub script: PathBuf,
     /// Calls of one pass over the script.
     pub calls: u64,
+    /// Times that the script's order changes the thread: what lockstep pays for.
+    pub switches: u64,
     /// What is measured, in order of the names.
     pub kinds: Vec<Kind>,
+    /// The machine as the subjects see it.
+    pub machine: Machine,
+    /// Factor on recorded times, where the replay is paced.
+    pub pace: f64,
     /// What a reader must know of it: parts of a trace that are missing.
     pub note: Option<String>,
 }
@@ -240,7 +249,10 @@ pub(crate) mod tests {
             started_threads: 1,
             script: PathBuf::new(),
             calls: 1000,
+            switches: 1,
             kinds: kinds.to_vec(),
+            machine: Machine::default(),
+            pace: 1.0,
             note: None,
         }
     }

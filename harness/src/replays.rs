@@ -1,16 +1,19 @@
 //! Runs of the plan as replays in worker processes: what a run's specification is, and what is put into its answer.
 
-use crate::assemble::{self, BASELINE_KEY};
-use crate::calibrate;
+use crate::assemble::{self, BASELINE_KEY, DISTURBANCE_KEY, IDLE_KEY};
 use crate::counts;
+use crate::disturbance::Watch;
 use crate::engine::Executor;
 use crate::exec::{self, Limits};
 use crate::plan::{Comparison, Item, Kind};
 use crate::subject::Subject;
-use heaplab_worker::protocol::{Measure, Mode, RunSpec, Touch};
+use crate::tails::Tails;
+use crate::{calibrate, tails};
+use heaplab_worker::protocol::{Machine, Measure, Mode, RunSpec, Touch};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 /// Calls that a speed run should have, so that starting it does not matter; short scripts are repeated.
 const SPEED_CALLS: u64 = 2_000_000;
@@ -31,6 +34,10 @@ pub struct Replays<'a> {
     pub limits: Limits,
     /// Bare worker's bytes by number of threads, once measured.
     pub baselines: HashMap<u32, u64>,
+    /// Length of the idle tail and of the trickle behind it.
+    pub idle: Duration,
+    /// Idle runs that were made together and have not been asked for yet.
+    pub tails: Tails,
 }
 
 /// The specification of a run.
@@ -43,22 +50,30 @@ pub fn spec(
 ) -> RunSpec {
     let measure = kind.measure().unwrap_or(Measure::Speed);
     let repeat = match kind {
-        Kind::Speed => (SPEED_CALLS / comparison.calls.max(1)).clamp(1, 100) as u32,
+        // A paced replay takes as long as the program did.
+        Kind::Speed if shape.0 != Mode::Paced => {
+            (SPEED_CALLS / comparison.calls.max(1)).clamp(1, 100) as u32
+        }
         _ => 1,
     };
     RunSpec {
-        script: comparison.script.clone(),
-        measure,
         mode: shape.0,
         touch: shape.1,
         api: comparison.api,
-        integrity: kind == Kind::Memory,
+        integrity: measure == Measure::Memory,
         repeat,
         samples: CURVE_POINTS,
-        idle_tail_ms: 0,
         expect_library: library.map(Path::to_path_buf),
         null,
-        baseline_bytes: 0,
+        pin: matches!(kind, Kind::Speed | Kind::Latency),
+        pace: comparison.pace,
+        // A quarter of a limit for what is mapped of the script: the rest is the subject's.
+        whole_script_bytes: comparison.machine.memory_limit / 4,
+        machine: Machine {
+            fixed_addresses: kind == Kind::Counts,
+            ..comparison.machine
+        },
+        ..RunSpec::new(comparison.script.clone(), measure)
     }
 }
 
@@ -74,8 +89,9 @@ impl Replays<'_> {
     }
 }
 
-impl Executor for Replays<'_> {
-    fn run(&mut self, item: &Item) -> Result<Value, String> {
+impl Replays<'_> {
+    /// The specification of an item's run, and the baseline that is subtracted from what it answers.
+    fn prepared(&mut self, item: &Item) -> Result<RunSpec, String> {
         let comparison = &self.comparisons[item.comparison];
         let subject = &self.subjects[item.subject];
         let mut spec = spec(
@@ -85,20 +101,51 @@ impl Executor for Replays<'_> {
             subject.library.as_deref(),
             false,
         );
+        if spec.measure == Measure::Memory {
+            spec.baseline_bytes = self.baseline(comparison.started_threads)?;
+        }
+        if item.kind == Kind::Idle {
+            spec.idle_tail_ms = self.idle.as_millis() as u64;
+            spec.trickle_ms = spec.idle_tail_ms;
+        }
+        Ok(spec)
+    }
+}
+
+impl Executor for Replays<'_> {
+    fn ahead(&mut self, items: &[Item]) {
+        let mut runs = Vec::new();
+        for item in items {
+            // What cannot be prepared is prepared again when it is asked for, and fails there.
+            if let Ok(spec) = self.prepared(item) {
+                runs.push((*item, &self.subjects[item.subject], spec));
+            }
+        }
+        self.tails = tails::together(runs, &self.limits);
+    }
+
+    fn run(&mut self, item: &Item) -> Result<Value, String> {
+        let subject = &self.subjects[item.subject];
+        let spec = self.prepared(item)?;
         if item.kind == Kind::Counts {
             return counts::run(subject, &spec, &self.limits);
         }
-        let mut baseline = None;
-        if item.kind == Kind::Memory {
-            spec.baseline_bytes = self.baseline(comparison.started_threads)?;
-            baseline = Some(spec.baseline_bytes);
-        }
-        let report =
-            exec::run_worker(subject, &spec, &self.limits).map_err(|failure| failure.reason)?;
+        let run = || exec::run_worker(subject, &spec, &self.limits).map_err(|f| f.reason);
+        let (report, disturbance) = match self.tails.take(item) {
+            Some(result) => (result?, None),
+            None if matches!(item.kind, Kind::Speed | Kind::Latency) => Watch::over(run)?,
+            None => (run()?, None),
+        };
         let mut answer =
             serde_json::to_value(report).map_err(|e| format!("the answer cannot be kept: {e}"))?;
-        if let Some(bytes) = baseline {
-            answer[BASELINE_KEY] = json!(bytes);
+        if spec.measure == Measure::Memory {
+            answer[BASELINE_KEY] = json!(spec.baseline_bytes);
+        }
+        if let Some(disturbance) = disturbance {
+            answer[DISTURBANCE_KEY] = json!(disturbance);
+        }
+        if item.kind == Kind::Idle {
+            answer[IDLE_KEY] = json!(spec.idle_tail_ms);
         }
         Ok(answer)
     }
@@ -112,11 +159,7 @@ impl Executor for Replays<'_> {
             null.library.as_deref(),
             true,
         );
-        Some(
-            exec::run_worker(null, &spec, &self.limits)
-                .map_err(|failure| failure.reason)
-                .and_then(|r| serde_json::to_value(r).map_err(|e| e.to_string())),
-        )
+        Some(calibrate::null(null, &spec, &self.limits).map_err(|failure| failure.reason))
     }
 
     fn figure(&self, comparison: usize, kind: Kind, answer: &Value) -> Option<f64> {

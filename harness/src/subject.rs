@@ -73,13 +73,18 @@ enum Source {
     Installed(&'static [&'static str]),
 }
 
-const NAMES: [(&str, &str, Source); 8] = [
+const NAMES: [(&str, &str, Source); 9] = [
     ("system", "the C library's malloc", Source::System),
     ("jemalloc", "built in", Source::Inside(Embedded::Jemalloc)),
     (
         "mimalloc",
         "built in, v2 line",
         Source::Inside(Embedded::Mimalloc),
+    ),
+    (
+        "mimalloc-v3",
+        "built in, v3 line",
+        Source::Inside(Embedded::MimallocV3),
     ),
     (
         "spanalloc",

@@ -1,10 +1,11 @@
 //! From the words of the command line to scripts on disk: every workload in every number of threads and API becomes one
 //! comparison of the plan.
 
-use crate::cli::options::{ApiArg, MeasureArg, ModeArg, TouchArg, WorkloadArgs};
+use crate::cli::options::{ApiArg, MeasureArg, ModeArg, ThpArg, TouchArg, WorkloadArgs};
+use crate::cli::value::Cpus;
 use crate::error::{Error, lower_first};
 use crate::plan::{Comparison, Kind};
-use heaplab_worker::protocol::{Api, Mode, Touch};
+use heaplab_worker::protocol::{Api, Machine, Mode, Thp, Touch};
 use heaplab_workloads::trace::TraceError;
 use heaplab_workloads::{Params, Workload, WorkloadError};
 use std::path::PathBuf;
@@ -55,6 +56,7 @@ pub fn comparisons(
                 seed,
                 scale: args.scale,
                 threads,
+                times: args.mode == Some(ModeArg::Paced),
                 ..Params::default()
             };
             let compiled = workload
@@ -63,6 +65,7 @@ pub fn comparisons(
             let script =
                 heaplab_script::Script::open(&compiled.path).map_err(|e| error(e.into()))?;
             let started_threads = script.thread_count() as u32;
+            let switches = script.run_count();
             let threads = match &workload {
                 Workload::Model(model) => threads.unwrap_or_else(|| model.threads()),
                 _ => started_threads,
@@ -77,7 +80,10 @@ pub fn comparisons(
                     started_threads,
                     script: compiled.path.clone(),
                     calls: compiled.info.calls,
+                    switches,
                     kinds: kinds.to_vec(),
+                    machine: machine(args, &workload)?,
+                    pace: args.pace,
                     note: note.clone(),
                 };
                 // The same workload named twice would be two rows with one name.
@@ -91,6 +97,31 @@ pub fn comparisons(
         }
     }
     Ok(all)
+}
+
+/// The machine as the subjects are to see it.
+fn machine(args: &WorkloadArgs, workload: &Workload) -> Result<Machine, Error> {
+    let cpus = match (args.cpus, workload) {
+        (None, _) => 0,
+        (Some(Cpus::Number(cpus)), _) => cpus,
+        (Some(Cpus::Recorded), Workload::Trace(recorded)) => recorded.trace().header().machine.cpus,
+        (Some(Cpus::Recorded), _) => {
+            return Err(Error::usage(format!(
+                "model '{}' was recorded nowhere: write a number with --cpus",
+                workload.name()
+            )));
+        }
+    };
+    Ok(Machine {
+        cpus,
+        thp: match args.thp {
+            ThpArg::Default => Thp::Default,
+            ThpArg::Never => Thp::Never,
+            ThpArg::Always => Thp::Always,
+        },
+        memory_limit: args.memory_limit.unwrap_or(0),
+        fixed_addresses: false,
+    })
 }
 
 /// What a trace lacks, for the notes of the result.
@@ -178,8 +209,14 @@ pub fn kinds(args: &WorkloadArgs, default: &[Kind]) -> Vec<Kind> {
 pub fn shape(args: &WorkloadArgs, kind: Kind) -> (Mode, Touch) {
     let mode = match args.mode {
         Some(ModeArg::Fast) => Mode::Fast,
+        Some(ModeArg::Paced) => Mode::Paced,
         Some(ModeArg::Lockstep) => Mode::Lockstep,
         None => kind.default_mode(),
+    };
+    // These two mean something only in the script's order; memory keeps it at the recorded pace as well.
+    let mode = match (kind, mode) {
+        (Kind::Memory | Kind::Idle, Mode::Fast) | (Kind::Counts, Mode::Paced) => Mode::Lockstep,
+        _ => mode,
     };
     let touch = match args.touch {
         Some(TouchArg::None) => Touch::None,

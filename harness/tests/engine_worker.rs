@@ -54,8 +54,6 @@ fn script(path: &Path) {
 
 fn spec(script: &Path, measure: Measure) -> RunSpec {
     RunSpec {
-        script: script.to_owned(),
-        measure,
         mode: if measure == Measure::Memory {
             Mode::Lockstep
         } else {
@@ -64,12 +62,8 @@ fn spec(script: &Path, measure: Measure) -> RunSpec {
         touch: Touch::Page,
         api: Api::Sized,
         integrity: true,
-        repeat: 1,
         samples: 20,
-        idle_tail_ms: 0,
-        expect_library: None,
-        null: false,
-        baseline_bytes: 0,
+        ..RunSpec::new(script.to_owned(), measure)
     }
 }
 
@@ -78,7 +72,7 @@ fn every_built_in_subject_replays_and_keeps_the_rules() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     script(&path);
-    for subject in subject::parse("system,jemalloc,mimalloc,spanalloc,null").unwrap() {
+    for subject in subject::parse("system,jemalloc,mimalloc,mimalloc-v3,spanalloc,null").unwrap() {
         for measure in [Measure::Speed, Measure::Latency, Measure::Memory] {
             if subject.name == "null" && measure == Measure::Memory {
                 continue;

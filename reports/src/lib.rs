@@ -17,7 +17,7 @@ pub mod schema;
 pub mod stats;
 mod store;
 pub mod table;
-mod units;
+pub mod units;
 mod view;
 
 pub use builder::{BASELINE, WorkloadKey, fill_ratios};

@@ -292,6 +292,10 @@ pub struct Calibration {
     /// Null cost by workload.
     #[serde(default)]
     pub null_by_workload: BTreeMap<String, f64>,
+    /// What writing to fresh blocks costs by workload, nanoseconds per op: the program's work, in every subject's time
+    /// alike, not the harness's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub touching_by_workload: BTreeMap<String, f64>,
     /// An A/A pair, where one was run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aa: Option<serde_json::Value>,

@@ -133,9 +133,10 @@ impl TraceWorkload {
             }
         }
         hash.update(format!(
-            "trace/{TRACE_VERSION} {:016x} {}",
+            "trace/{TRACE_VERSION} {:016x} {}{}",
             params.scale.to_bits(),
-            params.idle_budget_ns
+            params.idle_budget_ns,
+            if params.times { " times" } else { "" }
         ));
         if let Some(process) = self.process {
             hash.update(format!(" process {process}"));
@@ -145,7 +146,7 @@ impl TraceWorkload {
 }
 
 /// Changes when the same trace would give another script; part of every hash.
-const TRACE_VERSION: u32 = 1;
+const TRACE_VERSION: u32 = 2;
 
 /// Model or trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -189,6 +190,8 @@ pub struct Params {
     pub threads: Option<u32>,
     /// Idle time that a replay of a trace may keep, nanoseconds in all. Recorded gaps are shortened in proportion.
     pub idle_budget_ns: u64,
+    /// Keep the time of every event, for a replay at the recorded pace; impossible for models.
+    pub times: bool,
 }
 
 impl Default for Params {
@@ -198,6 +201,7 @@ impl Default for Params {
             scale: 1.0,
             threads: None,
             idle_budget_ns: 100_000_000,
+            times: false,
         }
     }
 }
@@ -327,6 +331,12 @@ impl Workload {
                 )));
             }
         }
+        if params.times && matches!(self, Self::Model(_)) {
+            return Err(WorkloadError::Parameters(format!(
+                "model '{}' has no recorded times: paced replays need a recorded trace",
+                self.name()
+            )));
+        }
         let hash = self.hash(params)?;
         let path = cache.join(format!("{}-{}.hlscript", self.name(), &hash[..32]));
         if path.exists()
@@ -351,6 +361,9 @@ impl Workload {
                 let trace = &workload.trace;
                 let mut source = TraceSource::new(trace, params.scale, params.idle_budget_ns)?
                     .of_process(workload.process);
+                if params.times {
+                    source = source.with_times();
+                }
                 compile::compile(&mut source, &path, progress)?
             }
         };

@@ -433,6 +433,88 @@ fn segments_statistics_and_the_script_agree() {
 }
 
 #[test]
+fn threads_end_where_they_ended_and_times_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, out) = (folder.path().join("t.raw"), folder.path().join("t.hltrace"));
+    let mut writer = RawWriter::create(&raw, &header()).unwrap();
+    let malloc = |time, address| event(time, RawKind::Malloc, address, 16);
+    for (thread, events, end) in [
+        (
+            0,
+            [
+                malloc(0, 0x1000),
+                malloc(4_000, 0x2000),
+                malloc(9_000, 0x3000),
+            ]
+            .to_vec(),
+            None,
+        ),
+        (
+            1,
+            [malloc(1_000, 0x4000), malloc(2_000, 0x5000)].to_vec(),
+            Some(6_000),
+        ),
+        (2, [malloc(3_000, 0x6000)].to_vec(), Some(20_000)),
+        (3, [malloc(5_000, 0x7000)].to_vec(), None),
+    ] {
+        writer.thread_start(thread, 1000 + thread, 0).unwrap();
+        writer.events(thread, &events).unwrap();
+        if let Some(end) = end {
+            writer.thread_end(thread, end).unwrap();
+        }
+    }
+    writer.finish(FinishInfo::default()).unwrap();
+    resolve_file(&raw, &out, &ResolveOptions::default(), &mut |_, _| {}).unwrap();
+    let workload = Workload::resolve(out.to_str().unwrap()).unwrap();
+    let compile = |times| {
+        let params = Params {
+            times,
+            ..Params::default()
+        };
+        let compiled = workload.compile(&params, folder.path(), &mut |_, _| {});
+        Script::open(&compiled.unwrap().path).unwrap()
+    };
+    let script = compile(false);
+    follow_order(&script);
+    let mut at = [0; 4];
+    let mut told = Vec::new();
+    for run in script.order() {
+        for _ in 0..run.count {
+            let thread = run.thread as usize;
+            told.push((
+                run.thread,
+                script.thread(thread)[at[thread]].kind().unwrap(),
+            ));
+            at[thread] += 1;
+        }
+    }
+    use heaplab_script::OpKind::{Malloc, ThreadEnd, ThreadStart};
+    let starts = |thread| (thread, ThreadStart);
+    assert_eq!(
+        told,
+        [
+            (0, Malloc),
+            starts(0),
+            (1, Malloc),
+            (1, Malloc),
+            starts(1),
+            (2, Malloc),
+            (0, Malloc),
+            starts(0),
+            (3, Malloc),
+            (1, ThreadEnd),
+            (0, Malloc),
+            (2, ThreadEnd),
+        ]
+    );
+    assert!(script.stays(3) && !script.stays(1) && !script.stays(2));
+    assert!(!script.has_times());
+    let timed = compile(true);
+    let mut cursor = timed.cursor(0, 1 << 20);
+    assert_eq!(cursor.next(u64::MAX).unwrap().times.last(), Some(&9_000));
+}
+
+#[test]
 fn cuts_replay_and_keep_the_live_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let (trace, summary) = record(folder.path(), &long_streams(200_000), 5_000);

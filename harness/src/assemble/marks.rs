@@ -1,7 +1,10 @@
 //! Remarks on rows whose time is not mainly the allocator's: one sentence a cause, naming the worst cell.
 
+use super::DISTURBANCE_KEY;
+use crate::disturbance::Disturbance;
 use crate::plan::Comparison;
-use heaplab_reports::schema::{Calibration, Cell};
+use heaplab_reports::schema::{Calibration, Cell, RunLine};
+use heaplab_reports::units;
 
 /// Waiting for other threads above this share of the op's time marks a row.
 const WAIT_SHARE: f64 = 0.10;
@@ -63,4 +66,69 @@ pub(super) fn marks(
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Remarks on single runs: what disturbed them, how exact memory was sampled, what limited it, how late paced ops were.
+pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let watched: Vec<(Disturbance, &RunLine)> = (lines.iter())
+        .filter_map(|line| {
+            let found = serde_json::from_value(line.answer.get(DISTURBANCE_KEY)?.clone());
+            Some((found.ok()?, line))
+        })
+        .collect();
+    let mut disturbed: Vec<_> = watched
+        .iter()
+        .filter(|(found, _)| found.matters())
+        .collect();
+    disturbed.sort_by(|a, b| (b.0.others + b.0.steal).total_cmp(&(a.0.others + a.0.steal)));
+    if let Some((worst, line)) = disturbed.first() {
+        notes.push(format!(
+            "{} of {} timed runs were disturbed although they were made twice, most {}/{} block {}: other programs took {:.0} %, \
+             the host {:.0} % of a CPU{}",
+            disturbed.len(),
+            watched.len(),
+            line.workload,
+            line.subject,
+            line.block + 1,
+            100.0 * worst.others,
+            100.0 * worst.steal,
+            match worst.frequency {
+                0.0 => String::new(),
+                change => format!(", its frequency changed by {:.0} %", 100.0 * change),
+            }
+        ));
+    }
+    let number = |line: &RunLine, path: &str| line.answer.pointer(path)?.as_u64();
+    let sampled = (lines.iter()).filter_map(|line| number(line, "/memory/sampling_error_bytes"));
+    if let Some(error) = sampled.max() {
+        notes.push(format!(
+            "resident bytes were sampled with statm; smaps_rollup differed by at most {}",
+            units::bytes(error as f64)
+        ));
+    }
+    let limited = (lines.iter()).find_map(|line| line.answer["memory_limit_by"].as_str());
+    if let Some(by) = limited {
+        notes.push(match by {
+            "RLIMIT_DATA" => "the memory limit is RLIMIT_DATA, because no control group can be made here: it counts private \
+                              writable mappings, touched or not"
+                .to_owned(),
+            by => format!("the memory limit is that of a {by}: it counts pages, those of the worker's own tables as well"),
+        });
+    }
+    let late = |line: &RunLine, name: &str| number(line, &format!("/lateness/{name}"));
+    let latest = (lines.iter())
+        .filter_map(|line| Some((late(line, "p99_ns")?, late(line, "max_ns")?)))
+        .max();
+    if let Some((p99, max)) = latest {
+        notes.push(format!(
+            "paced: in the run with the latest ops 99 % of them were at most {} late, the latest {}",
+            units::nanoseconds(p99 as f64),
+            units::nanoseconds(max as f64)
+        ));
+    }
+    if lines.iter().any(|line| line.answer["windowed"] == true) {
+        notes.push("scripts were larger than a quarter of the memory and were read in windows of at most 4 MiB".to_owned());
+    }
+    notes
 }

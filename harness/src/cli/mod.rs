@@ -149,6 +149,9 @@ pub struct RunArgs {
     /// Only one cell: WORKLOAD or WORKLOAD/SUBJECT
     #[arg(long, value_name = "CELL")]
     pub only: Option<String>,
+    /// Measure the first subject twice, as if it were two: what differs is this machine's noise
+    #[arg(long, conflicts_with = "command")]
+    pub aa: bool,
     /// Print the exact worker commands instead of running them
     #[arg(long)]
     pub print_command: bool,
@@ -290,6 +293,9 @@ pub struct ListArgs {
 /// `heaplab doctor`
 #[derive(Args, Debug, Clone)]
 pub struct DoctorArgs {
+    /// Also measure what the harness itself costs here: a replayed call, a hand-over, a time stamp (a few seconds)
+    #[arg(long)]
+    pub cost: bool,
     /// What is printed on standard output
     #[arg(long, value_enum, default_value_t = ListFormat::Table)]
     pub format: ListFormat,

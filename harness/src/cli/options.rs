@@ -62,6 +62,8 @@ pub enum ApiArg {
 pub enum ModeArg {
     /// As fast as causality allows
     Fast,
+    /// At the recorded times × the factor of --pace (recorded traces)
+    Paced,
     /// The script's global order, one thread at a time: deterministic
     Lockstep,
 }
@@ -77,6 +79,18 @@ pub enum TouchArg {
     Page,
     /// Every byte
     All,
+}
+
+/// Transparent huge pages, as the subject sees them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, ValueEnum)]
+pub enum ThpArg {
+    /// As the machine is set
+    #[default]
+    Default,
+    /// None
+    Never,
+    /// On every mapping of 2 MiB and more
+    Always,
 }
 
 /// How workloads are made and replayed.
@@ -103,6 +117,22 @@ pub struct WorkloadArgs {
     /// Factor on the number of operations of models
     #[arg(long, value_name = "F", default_value = "1", value_parser = value::scale)]
     pub scale: f64,
+    /// Factor on the recorded times of --mode paced: 2 is half as fast
+    #[arg(long, value_name = "F", default_value = "1", value_parser = value::scale)]
+    pub pace: f64,
+    /// CPUs that subjects are told of: a number, or as many as the recorded machine had [default: those there are]
+    #[arg(long, value_name = "recorded|N", value_parser = value::cpus)]
+    pub cpus: Option<value::Cpus>,
+    /// Transparent huge pages
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ThpArg::Default)]
+    pub thp: ThpArg,
+    /// Memory that a run may use, such as 512MiB: by a control group where one can be made, else by RLIMIT_DATA
+    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    pub memory_limit: Option<u64>,
+    /// Time that each memory row idles after its last op, and again with a trickle of calls; all rows idle together
+    /// [default: 10s with the suites standard, full and fragmentation, else none]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub idle: Option<Duration>,
 }
 
 /// What a recording takes and how.

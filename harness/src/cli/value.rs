@@ -38,6 +38,48 @@ pub fn threads(text: &str) -> Result<u32, String> {
     }
 }
 
+/// `recorded`, or a number of CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cpus {
+    /// As many as the machine had on which the trace was recorded.
+    Recorded,
+    /// So many.
+    Number(u32),
+}
+
+/// `recorded` or 1 to 1024.
+pub fn cpus(text: &str) -> Result<Cpus, String> {
+    match text.parse::<u32>() {
+        Ok(n @ 1..=1024) => Ok(Cpus::Number(n)),
+        _ if text == "recorded" => Ok(Cpus::Recorded),
+        _ => Err("write `recorded` or a number of CPUs between 1 and 1024".to_string()),
+    }
+}
+
+/// A number of bytes: `512MiB`, `2G`, `65536`.
+pub fn size(text: &str) -> Result<u64, String> {
+    let wrong = || "write a size such as 512MiB or 2GiB".to_string();
+    let text = text.trim();
+    let digits = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().map_err(|_| wrong())?;
+    let unit = text[digits..].trim().to_ascii_lowercase();
+    let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(wrong()),
+    };
+    let bytes = number * (1u64 << shift) as f64;
+    match bytes {
+        _ if bytes >= (1u64 << 20) as f64 && bytes < (1u64 << 50) as f64 => Ok(bytes as u64),
+        _ => Err("a limit is at least 1MiB".to_string()),
+    }
+}
+
 /// A count that must be at least one.
 pub fn positive(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {

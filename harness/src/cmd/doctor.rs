@@ -2,8 +2,9 @@
 
 use crate::cli::{DoctorArgs, ListFormat};
 use crate::error::{Error, Outcome};
+use crate::cost::Cost;
 use crate::tools;
-use crate::{fingerprint, out};
+use crate::{cost, fingerprint, out};
 use heaplab_reports::schema::Machine;
 use serde::Serialize;
 
@@ -34,13 +35,41 @@ struct Finding {
 pub fn run(args: &DoctorArgs) -> Result<Outcome, Error> {
     let machine = fingerprint::read();
     let findings = examine(&machine);
+    let cost = match args.cost {
+        true => Some(cost::measure(fingerprint::usable_cpus())?),
+        false => None,
+    };
     match args.format {
-        ListFormat::Json => {
-            out::print_json(&serde_json::json!({"machine": machine, "findings": findings}))?
+        ListFormat::Json => out::print_json(
+            &serde_json::json!({"machine": machine, "findings": findings, "cost": cost}),
+        )?,
+        ListFormat::Table => {
+            let mut text = text(&machine, &findings);
+            if let Some(cost) = &cost {
+                text.push_str(&cost_text(cost));
+            }
+            out::print(&text)?;
         }
-        ListFormat::Table => out::print(&text(&machine, &findings))?,
     }
     Ok(Outcome::Done)
+}
+
+fn cost_text(cost: &Cost) -> String {
+    let figure = |ns: Option<f64>| match ns {
+        Some(ns) => format!("{ns:.1} ns"),
+        None => "not measured on one CPU".into(),
+    };
+    let mut text =
+        String::from("\nwhat the harness costs (null allocator, nothing touched, fastest of 7 runs)\n");
+    for (what, ns) in [
+        ("a call, one thread", Some(cost.one_thread_ns)),
+        ("a call in each of two threads", cost.two_threads_ns),
+        ("handing a block over, beside its calls", cost.hand_over_ns),
+        ("an empty pair of time stamps", Some(cost.timer_ns)),
+    ] {
+        text.push_str(&format!("    {what:<40} {}\n", figure(ns)));
+    }
+    text
 }
 
 fn text(machine: &Machine, findings: &[Finding]) -> String {

@@ -210,6 +210,8 @@ fn replays(
             cancel: Some(interrupt::flag()),
         },
         baselines: HashMap::new(),
+        idle: Duration::ZERO,
+        tails: crate::tails::Tails::default(),
     };
     let least = policy.min_pairs as u32;
     campaign(

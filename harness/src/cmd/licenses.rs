@@ -21,7 +21,7 @@ const PARTS: [(&str, &str, &str); 7] = [
         include_str!("../../licenses/jemalloc-sys.txt"),
     ),
     (
-        "mimalloc (embedded library)",
+        "mimalloc, v2 and v3 (embedded libraries)",
         "MIT",
         include_str!("../../licenses/mimalloc.txt"),
     ),

@@ -12,14 +12,25 @@ use crate::programs::Programs;
 use crate::replays::{self, Replays};
 use crate::session::{Session, Start};
 use crate::subject::{self, Subject};
-use crate::{interrupt, render, tools, workload};
+use crate::tails::Tails;
+use crate::{assemble, interrupt, render, tools, workload};
 use clap::Parser;
 use heaplab_reports::schema::RunLine;
-use heaplab_worker::protocol::Api;
+use heaplab_worker::protocol::{Api, Machine};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The idle tail of memory runs where the user did not say, and the suites that have one: it costs half a minute in all.
+const IDLE: Duration = Duration::from_secs(10);
+const IDLE_SUITES: [&str; 3] = ["standard", "full", "fragmentation"];
+/// What a replay in the script's order costs, nanoseconds: a call with its checks, and a change of the thread (measured
+/// on a virtual machine of 2 CPUs: 0.25 and 4 µs).
+const ORDERED_CALL_NS: u64 = 250;
+const SWITCH_NS: u64 = 4_000;
+/// Replays that are expected to take longer are announced.
+const LONG: Duration = Duration::from_secs(3);
 
 /// Time that a run without `--blocks` and `--budget` takes, about.
 const DEFAULT_BUDGET: Duration = Duration::from_secs(90);
@@ -93,8 +104,16 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
             "--metric reads what a program or its load prints; name a program after --",
         ));
     }
-    let kinds = workload::kinds(&args.workload, &[Kind::Speed, Kind::Latency, Kind::Memory]);
+    let mut kinds = workload::kinds(&args.workload, &[Kind::Speed, Kind::Latency, Kind::Memory]);
     let suite = args.suite.as_deref().unwrap_or("quick");
+    let idle = match args.workload.idle {
+        Some(idle) => idle,
+        None if IDLE_SUITES.contains(&suite) => IDLE,
+        None => Duration::ZERO,
+    };
+    if !idle.is_zero() && kinds.contains(&Kind::Memory) {
+        kinds.push(Kind::Idle);
+    }
     let seed = origin.start.seed;
     let all = workload::comparisons(&args.workloads, suite, &args.workload, seed, &kinds)?;
     let (comparisons, subjects) = only(
@@ -102,6 +121,13 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         subjects,
         args.only.as_deref(),
     )?;
+    let mut subjects = subjects;
+    if let (true, Some(first)) = (args.aa, subjects.first()) {
+        subjects.push(Subject {
+            label: format!("{}{}", first.label, assemble::aa::SUFFIX),
+            ..first.clone()
+        });
+    }
     let shape = |kind| workload::shape(&args.workload, kind);
     let limits = Limits {
         timeout: args.timeout,
@@ -129,7 +155,10 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         shape: &shape,
         limits,
         baselines: HashMap::new(),
+        idle,
+        tails: Tails::default(),
     };
+    say_durations(&comparisons, &shape, terminal);
     let campaign = campaign(
         args,
         origin,
@@ -140,6 +169,45 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         terminal,
     )?;
     show(args, terminal, campaign.go(&mut executor, terminal)?)
+}
+
+/// Says beforehand how long replays in the script's order will take, where that is long.
+fn say_durations(
+    comparisons: &[Comparison],
+    shape: &dyn Fn(
+        Kind,
+    ) -> (
+        heaplab_worker::protocol::Mode,
+        heaplab_worker::protocol::Touch,
+    ),
+    terminal: &Terminal,
+) {
+    for comparison in comparisons {
+        let ordered = (comparison.kinds.iter())
+            .any(|kind| shape(*kind).0 == heaplab_worker::protocol::Mode::Lockstep);
+        let expected = lockstep_duration(comparison);
+        if ordered && expected > LONG {
+            terminal.say(&format!(
+                "{}: a replay in lockstep takes about {:.0} s ({} calls, {} changes of the thread)",
+                comparison.title(),
+                expected.as_secs_f64(),
+                comparison.calls,
+                comparison.switches
+            ));
+        }
+    }
+}
+
+/// How long one replay in lockstep takes, about.
+fn lockstep_duration(comparison: &Comparison) -> Duration {
+    let switches = match comparison.started_threads {
+        1 => 0,
+        _ => comparison.switches,
+    };
+    Duration::from_nanos(
+        (comparison.calls.saturating_mul(ORDERED_CALL_NS))
+            .saturating_add(switches.saturating_mul(SWITCH_NS)),
+    )
 }
 
 fn program(
@@ -232,7 +300,10 @@ pub fn program_comparison(command: &[OsString]) -> Comparison {
         started_threads: 1,
         script: PathBuf::new(),
         calls: 0,
+        switches: 0,
         kinds: vec![Kind::Program],
+        machine: Machine::default(),
+        pace: 1.0,
         note: None,
     }
 }

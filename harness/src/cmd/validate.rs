@@ -16,7 +16,7 @@ use crate::replays::Replays;
 use crate::subject::Subject;
 use crate::validation::{self, Facts, Row, Run, Samples};
 use crate::{embed, interrupt, subject, workload};
-use heaplab_worker::protocol::Api;
+use heaplab_worker::protocol::{Api, Machine};
 use heaplab_workloads::record::SessionOptions;
 use heaplab_workloads::trace::TraceSummary;
 use heaplab_workloads::{Params, Workload};
@@ -180,7 +180,10 @@ fn compiled(trace: &Path, cache: &Path) -> Result<Comparison, Error> {
         started_threads: script.thread_count() as u32,
         script: PathBuf::from(&compiled.path),
         calls: compiled.info.calls,
+        switches: script.run_count(),
         kinds: vec![Kind::Memory, Kind::Speed],
+        machine: Machine::default(),
+        pace: 1.0,
         note: None,
     })
 }
@@ -244,6 +247,8 @@ fn replays<'a>(
         shape: &|kind: Kind| (kind.default_mode(), kind.default_touch()),
         limits: limits.clone(),
         baselines: HashMap::new(),
+        idle: std::time::Duration::ZERO,
+        tails: crate::tails::Tails::default(),
     }
 }
 

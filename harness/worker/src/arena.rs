@@ -8,7 +8,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Address space tried for the arena, largest first; memory is taken page by page as it is touched.
-const SIZES: [usize; 3] = [1 << 36, 1 << 32, 1 << 30];
+const SIZES: [usize; 5] = [1 << 36, 1 << 32, 1 << 30, 1 << 27, 1 << 22];
 /// log2 of the smallest block.
 const FIRST_SHIFT: u32 = 4;
 /// Number of block sizes, all powers of two.

@@ -40,6 +40,24 @@ pub fn sleep_ns(ns: u64) {
     while unsafe { libc::nanosleep(&raw const rest, &raw mut rest) } != 0 {}
 }
 
+/// Sleeps until the monotonic clock shows `ns`.
+pub fn sleep_until_ns(ns: u64) {
+    let until = libc::timespec {
+        tv_sec: (ns / 1_000_000_000) as i64,
+        tv_nsec: (ns % 1_000_000_000) as i64,
+    };
+    // SAFETY: a valid timespec; an absolute sleep needs no place for the rest.
+    while unsafe {
+        libc::clock_nanosleep(
+            libc::CLOCK_MONOTONIC,
+            libc::TIMER_ABSTIME,
+            &raw const until,
+            std::ptr::null_mut(),
+        )
+    } == libc::EINTR
+    {}
+}
+
 /// What the kernel counted for this process or thread.
 #[derive(Clone, Copy, Default)]
 pub struct Usage {

@@ -6,32 +6,49 @@ use crate::check::{Block, Meta, Place};
 use crate::clock;
 use crate::fail;
 use crate::numbers::grouped;
+use crate::pace::Pace;
 use crate::probe::{Call, Probe};
+use crate::slots::prefetch;
 use crate::touch::{self, touch};
 use crate::world::World;
-use heaplab_script::{FLAG_INHERITED, FLAG_SHARED, Op, OpKind};
+use heaplab_script::{Cursor, FLAG_INHERITED, FLAG_SHARED, Op, OpKind, Part};
 use heaplab_worker::protocol::RunSpec;
 use std::ffi::c_void;
+use std::ops::Range;
 
 /// How many ops ahead a slot is asked for.
 const AHEAD: usize = 8;
+const MALLOC: u8 = OpKind::Malloc as u8;
+const CALLOC: u8 = OpKind::Calloc as u8;
+const ALIGNED: u8 = OpKind::AlignedAlloc as u8;
+const REALLOC: u8 = OpKind::Realloc as u8;
+const FREE: u8 = OpKind::Free as u8;
+/// Ops that are looked at together.
+const GROUP: usize = 4;
+const _: () = assert!(MALLOC == 0 && FREE.is_power_of_two() && AHEAD >= GROUP);
+const PRIVATE_MALLOC: u16 = MALLOC as u16;
+const PRIVATE_FREE: u16 = FREE as u16;
 
 /// One thread's replay.
 pub struct Player<P> {
     world: &'static World,
     /// Own copies of what the loop needs all the time.
     calls: Calls,
+    /// The first private slot.
+    private: *mut u64,
     thread: u32,
     /// Number of the next op.
     next: u64,
     /// The measure's hooks.
     pub probe: P,
-    /// Calls of the malloc family made.
+    /// Calls of the malloc family made; wraps below 0 within a stretch.
     pub made: u64,
     /// Nanoseconds waited for other threads' blocks.
     pub wait_ns: u64,
     /// Nanoseconds slept for idle ops.
     pub idle_ns: u64,
+    /// `paced`: when ops are made.
+    pub pace: Option<Pace>,
 }
 
 /// A loop for one combination: plays the given ops, which follow those played before.
@@ -63,56 +80,214 @@ impl<P: Probe> Player<P> {
         Self {
             world,
             calls: world.calls,
+            private: world.slots.first(),
             thread,
             next: 0,
             probe: P::new(world),
             made: 0,
             wait_ns: 0,
             idle_ns: 0,
+            pace: None,
         }
     }
 
-    fn play<const TOUCH: u8, const CHECK: bool, const SIZED: bool>(&mut self, ops: &[Op]) {
-        const MALLOC: u8 = OpKind::Malloc as u8;
-        const CALLOC: u8 = OpKind::Calloc as u8;
-        const ALIGNED: u8 = OpKind::AlignedAlloc as u8;
-        const REALLOC: u8 = OpKind::Realloc as u8;
-        const FREE: u8 = OpKind::Free as u8;
-        let calls = self.calls;
-        let slots = self.world.slots;
-        let mut others = 0;
-        for (index, op) in ops.iter().enumerate() {
-            if let Some(ahead) = ops.get(index + AHEAD) {
-                slots.prefetch(ahead);
-            }
-            let place = Place {
-                thread: self.thread,
-                op: self.next + index as u64,
-            };
-            let size = op.size() as usize;
-            match op.kind {
-                FREE => self.free::<CHECK, SIZED>(place, op),
-                MALLOC => self.allocate::<TOUCH, CHECK>(place, op, OpKind::Malloc, || {
-                    // SAFETY: any size may be asked for.
-                    unsafe { (calls.malloc)(size) }
-                }),
-                REALLOC => self.reallocate::<TOUCH, CHECK>(place, op),
-                CALLOC => self.allocate::<TOUCH, CHECK>(place, op, OpKind::Calloc, || {
-                    // SAFETY: any size may be asked for.
-                    unsafe { (calls.calloc)(1, size) }
-                }),
-                ALIGNED => self.allocate::<TOUCH, CHECK>(place, op, OpKind::AlignedAlloc, || {
-                    // SAFETY: the alignment is a power of two.
-                    unsafe { (calls.aligned_alloc)(1 << op.align_log2().max(4), size) }
-                }),
-                _ => {
-                    others += 1;
-                    self.other(op);
+    /// Plays the next `count` ops of a thread's stream, or what is left of it.
+    pub fn plays(&mut self, play: Play<P>, cursor: &mut Cursor<'_>, count: u64) {
+        let mut left = count.min(cursor.left());
+        while left > 0 {
+            match cursor.next(left) {
+                Ok(part) => {
+                    left -= part.ops.len() as u64;
+                    match self.pace.take() {
+                        None => play(self, part.ops),
+                        Some(pace) => self.pace = Some(self.paced(play, part, pace)),
+                    }
                 }
+                Err(error) => fail::with(error.to_string()),
             }
         }
+    }
+
+    /// Plays ops one by one, each at its time.
+    fn paced(&mut self, play: Play<P>, part: Part<'_>, mut pace: Pace) -> Pace {
+        for (op, time) in part.ops.iter().zip(part.times) {
+            self.probe.rests();
+            let intended = pace.wait(*time);
+            self.probe.intends(intended);
+            play(self, std::slice::from_ref(op));
+        }
+        pace
+    }
+
+    fn play<const TOUCH: u8, const CHECK: bool, const SIZED: bool>(&mut self, ops: &[Op]) {
+        // The last ops have none so far ahead of them.
+        let (far, near) = ops.split_at(ops.len().saturating_sub(AHEAD));
+        self.stretch::<TOUCH, CHECK, SIZED, true>(far);
+        self.stretch::<TOUCH, CHECK, SIZED, false>(near);
+    }
+
+    /// Plays consecutive ops; with `LOOK` at least [`AHEAD`] more lie behind them.
+    #[inline(always)]
+    fn stretch<const TOUCH: u8, const CHECK: bool, const SIZED: bool, const LOOK: bool>(
+        &mut self,
+        ops: &[Op],
+    ) {
+        // Most ops are a malloc or free of a private slot, and in a run without checks and stamps they need nothing else
+        // than the call: everything more is paid by every op of every subject.
+        let plain = P::BARE && !CHECK;
+        let Range { start, end } = ops.as_ptr_range();
+        let mut at = start;
+        while at != end {
+            if plain && LOOK && end.addr() - at.addr() >= size_of::<[Op; GROUP]>() {
+                // SAFETY: as many ops lie before the end, and AHEAD more behind it.
+                let (group, ahead) =
+                    unsafe { (&*at.cast::<[Op; GROUP]>(), &*at.add(AHEAD).cast()) };
+                if let Some(pattern) = pattern(group) {
+                    self.group::<TOUCH, SIZED>(start, group, ahead, pattern);
+                    at = at.wrapping_add(GROUP);
+                    continue;
+                }
+            }
+            // SAFETY: between the ends of the slice.
+            let op = unsafe { &*at };
+            match u16::from_le_bytes([op.kind, op.flags]) {
+                PRIVATE_MALLOC if plain => self.plain_malloc::<TOUCH>(start, op),
+                PRIVATE_FREE if plain => self.plain_free::<SIZED>(op),
+                _ => {
+                    if LOOK {
+                        // SAFETY: the caller says that there are so many ops more.
+                        self.world.slots.prefetch(unsafe { &*at.add(AHEAD) });
+                    }
+                    self.any::<TOUCH, CHECK, SIZED>(start, op);
+                }
+            }
+            at = at.wrapping_add(1);
+        }
         self.next += ops.len() as u64;
-        self.made += ops.len() as u64 - others;
+        self.made = self.made.wrapping_add(ops.len() as u64);
+    }
+
+    /// Plays four plain ops. Whether the next op allocates or frees is anybody's guess, and a wrong guess costs the CPU
+    /// more than a whole call; here it guesses once for four.
+    #[inline(always)]
+    fn group<const TOUCH: u8, const SIZED: bool>(
+        &mut self,
+        start: *const Op,
+        group: &[Op; GROUP],
+        ahead: &[Op; GROUP],
+        pattern: u32,
+    ) {
+        for op in ahead {
+            prefetch(self.private.wrapping_add(op.slot as usize));
+        }
+        macro_rules! unrolled {
+            ($($number:literal)*) => {
+                match pattern {
+                    $($number => self.four::<TOUCH, SIZED, $number>(start, group),)*
+                    // SAFETY: a pattern has four bits.
+                    _ => unsafe { std::hint::unreachable_unchecked() },
+                }
+            };
+        }
+        unrolled!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    }
+
+    #[inline(always)]
+    fn four<const TOUCH: u8, const SIZED: bool, const PATTERN: u32>(
+        &mut self,
+        start: *const Op,
+        group: &[Op; GROUP],
+    ) {
+        for (index, op) in group.iter().enumerate() {
+            if PATTERN >> index & 1 == 0 {
+                self.plain_malloc::<TOUCH>(start, op);
+            } else {
+                self.plain_free::<SIZED>(op);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn plain_malloc<const TOUCH: u8>(&mut self, start: *const Op, op: &Op) {
+        // The reader has checked that a malloc has no alignment: the word is the size.
+        let size = op.size_and_align as usize;
+        // SAFETY: any size may be asked for; the reader has checked the slot, and private slots are used by one thread at
+        // a time; the subject gave a block of `size` bytes.
+        unsafe {
+            let block = (self.calls.malloc)(size);
+            (self.private.wrapping_add(op.slot as usize)).write(block as u64);
+            if block.is_null() {
+                self.null(start, op);
+            } else {
+                touch::<TOUCH>(block, size);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn plain_free<const SIZED: bool>(&mut self, op: &Op) {
+        // SAFETY: as above; the slot held a live block of the subject, or null.
+        unsafe {
+            let slot = self.private.wrapping_add(op.slot as usize);
+            let block = slot.replace(0) as *mut c_void;
+            if SIZED {
+                self.calls
+                    .free_sized(block, op.size() as usize, op.align_log2());
+            } else {
+                (self.calls.free)(block);
+            }
+        }
+    }
+
+    /// Where an op stands in the script; `start` is the first of the stretch that is played.
+    #[inline(always)]
+    fn place(&self, start: *const Op, op: *const Op) -> Place {
+        let index = (op.addr() - start.addr()) / size_of::<Op>();
+        Place {
+            thread: self.thread,
+            op: self.next + index as u64,
+        }
+    }
+
+    /// The subject gave no block.
+    #[cold]
+    fn null(&self, start: *const Op, op: &Op) {
+        if op.size() > 0 {
+            refused(self.place(start, op), OpKind::Malloc, op.size());
+        }
+    }
+
+    /// One op of any kind.
+    #[inline(never)]
+    fn any<const TOUCH: u8, const CHECK: bool, const SIZED: bool>(
+        &mut self,
+        start: *const Op,
+        op: &Op,
+    ) {
+        let calls = self.calls;
+        let place = self.place(start, op);
+        let size = op.size() as usize;
+        match op.kind {
+            FREE => self.free::<CHECK, SIZED>(place, op),
+            MALLOC => self.allocate::<TOUCH, CHECK>(place, op, OpKind::Malloc, || {
+                // SAFETY: any size may be asked for.
+                unsafe { (calls.malloc)(size) }
+            }),
+            REALLOC => self.reallocate::<TOUCH, CHECK>(place, op),
+            CALLOC => self.allocate::<TOUCH, CHECK>(place, op, OpKind::Calloc, || {
+                // SAFETY: any size may be asked for.
+                unsafe { (calls.calloc)(1, size) }
+            }),
+            ALIGNED => self.allocate::<TOUCH, CHECK>(place, op, OpKind::AlignedAlloc, || {
+                // SAFETY: the alignment is a power of two.
+                unsafe { (calls.aligned_alloc)(1 << op.align_log2().max(4), size) }
+            }),
+            _ => {
+                self.other(op);
+                // Every op of a stretch counts as a call but these.
+                self.made = self.made.wrapping_sub(1);
+            }
+        }
     }
 
     #[inline(always)]
@@ -341,9 +516,23 @@ impl<P: Probe> Player<P> {
                 self.idle_ns += op.size();
             }
             Some(OpKind::ThreadStart) => self.world.start_thread(op.slot),
+            // The stream of a thread that ends has no further op.
             _ => {}
         }
     }
+}
+
+/// A bit for each op of a group, set for a free, if all are mallocs and frees of private slots.
+#[inline(always)]
+fn pattern(group: &[Op; GROUP]) -> Option<u32> {
+    let (mut bits, mut seen) = (0, 0);
+    for (index, op) in group.iter().enumerate() {
+        let what = u32::from(u16::from_le_bytes([op.kind, op.flags]));
+        seen |= what;
+        // A malloc is 0 and a free is 4: one bit tells them apart.
+        bits |= what << index >> FREE.trailing_zeros();
+    }
+    (seen & !u32::from(FREE) == 0).then_some(bits)
 }
 
 #[cold]

@@ -47,6 +47,8 @@ pub struct Latency {
     slow_ticks: u64,
     /// Stamp after the last call.
     last: u64,
+    /// `paced`: the stamp at which the next call should have been made.
+    intended: Option<u64>,
     /// The kernel's counts when they were last read.
     usage: Usage,
     set: Box<Set>,
@@ -63,6 +65,7 @@ impl Probe for Latency {
             gap_ticks: scale.ticks(GAP_NS),
             slow_ticks: scale.ticks(SLOW_NS),
             last: clock::ticks(),
+            intended: None,
             usage: clock::usage(true),
             set: Box::new([const { None }; KINDS.len() * SIZES.len()]),
         }
@@ -71,7 +74,9 @@ impl Probe for Latency {
     #[inline(always)]
     fn around<R>(&mut self, call: impl Fn() -> Call, work: impl FnOnce() -> R) -> R {
         let mut before = clock::ticks();
-        if before.wrapping_sub(self.last) > self.gap_ticks {
+        if let Some(intended) = self.intended.take() {
+            before = intended;
+        } else if before.wrapping_sub(self.last) > self.gap_ticks {
             self.usage = clock::usage(true);
             before = clock::ticks();
         }
@@ -80,6 +85,15 @@ impl Probe for Latency {
         self.record(call(), after.wrapping_sub(before));
         self.last = clock::ticks();
         result
+    }
+
+    fn rests(&mut self) {
+        self.usage = clock::usage(true);
+    }
+
+    fn intends(&mut self, ns: u64) {
+        let late = self.scale.ticks(clock::now_ns().saturating_sub(ns));
+        self.intended = Some(clock::ticks().wrapping_sub(late));
     }
 
     fn finish(self, world: &'static World) {

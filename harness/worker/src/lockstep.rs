@@ -4,10 +4,13 @@
 //! thread's end is over before the next op, in every run alike.
 
 use crate::engine::{Play, Player};
+use crate::fail;
 use crate::probe::Probe;
 use crate::shared::SharedArray;
 use crate::threads::{futex_wait, futex_wake};
 use crate::world::World;
+use heaplab_script::Runs;
+use heaplab_worker::protocol::Measure;
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -23,6 +26,8 @@ const WAIT: u32 = 0;
 const GO: u32 = 1;
 /// The script is over.
 const OVER: u32 = 2;
+/// The script is over, and the thread is to make a call of the trickle.
+const TRICKLE: u32 = 3;
 
 /// Whose turn it is.
 pub struct Baton {
@@ -32,21 +37,21 @@ pub struct Baton {
 
 /// Used by the thread whose turn it is.
 struct State {
-    /// Next run of the order.
-    position: usize,
-    /// Next op of each thread.
-    next: Vec<usize>,
+    /// The order, from the next run on.
+    runs: Option<Runs<'static>>,
     /// A thread that has ended and must be waited for.
     leaving: Option<u32>,
+    /// The thread that made the last op and leads through the tail.
+    leader: u32,
 }
 
 impl Baton {
     /// The baton before the first op, or `None` when the memory cannot be mapped.
     pub fn new(threads: usize) -> Option<Self> {
         let state = State {
-            position: 0,
-            next: vec![0; threads],
+            runs: None,
             leaving: None,
+            leader: 0,
         };
         Some(Self {
             turns: SharedArray::new(threads)?,
@@ -64,11 +69,28 @@ impl Baton {
         futex_wake(self.turn(thread), 1);
     }
 
-    /// Gives the first turn.
-    pub fn begin(&self, world: &World) {
-        match world.script.order().first() {
-            Some(run) => self.give(run.thread, GO),
-            None => self.finish(world),
+    /// Waits for this thread's turn; returns its word.
+    fn take(&self, thread: u32) -> u32 {
+        loop {
+            match self.turn(thread).swap(WAIT, Ordering::AcqRel) {
+                WAIT => futex_wait(self.turn(thread), WAIT),
+                word => return word,
+            }
+        }
+    }
+
+    /// Gives the first turn. No other thread may have one.
+    pub fn begin(&self, world: &'static World) {
+        // SAFETY: nobody has the turn, so nobody else uses the state.
+        let state = unsafe { &mut *self.state.get() };
+        *state = State {
+            runs: Some(world.script.runs()),
+            leaving: None,
+            leader: 0,
+        };
+        match next_thread(state) {
+            Some(thread) => self.give(thread, GO),
+            None => self.finish(world, 0),
         }
     }
 
@@ -80,75 +102,103 @@ impl Baton {
         player: &mut Player<P>,
         play: Play<P>,
     ) {
-        let ops = world.script.thread(thread as usize);
-        let order = world.script.order();
-        let stays = world.script.exists_from_start(thread as usize);
-        if ops.is_empty() && !stays {
+        let mut cursor = world.cursor(thread);
+        let stays = world.stays(thread);
+        if cursor.left() == 0 && !stays {
             return;
         }
         loop {
-            let word = loop {
-                match self.turn(thread).swap(WAIT, Ordering::AcqRel) {
-                    WAIT => futex_wait(self.turn(thread), WAIT),
-                    word => break word,
+            match self.take(thread) {
+                OVER => return,
+                TRICKLE => {
+                    trickle_call(world);
+                    // SAFETY: the leader waits for this answer, so it does not use the state.
+                    let leader = unsafe { (*self.state.get()).leader };
+                    self.give(leader, GO);
+                    continue;
                 }
-            };
-            if word == OVER {
-                return;
+                _ => {}
             }
             // SAFETY: it is this thread's turn, so nobody else uses the state.
             let state = unsafe { &mut *self.state.get() };
             if let Some(ended) = state.leaving.take() {
                 world.crew.join(ended);
             }
-            let next_thread = loop {
-                let Some(run) = order.get(state.position) else {
-                    break None;
+            let next = loop {
+                let run = match state.runs.as_mut().map(Runs::peek) {
+                    Some(Ok(Some(run))) => run,
+                    Some(Err(error)) => fail::with(error.to_string()),
+                    _ => break None,
                 };
                 if run.thread != thread {
                     break Some(run.thread);
                 }
-                let start = state.next[thread as usize];
-                let end = start + run.count as usize;
-                state.position += 1;
-                state.next[thread as usize] = end;
-                play(player, &ops[start..end]);
+                state.runs.as_mut().map(Runs::advance);
+                player.plays(play, &mut cursor, u64::from(run.count));
             };
-            let ended = state.next[thread as usize] == ops.len();
-            match next_thread {
-                None => {
-                    self.finish(world);
-                    return;
-                }
-                Some(next) => {
-                    let leaves = ended && !stays;
-                    if leaves {
-                        state.leaving = Some(thread);
-                    }
-                    self.give(next, GO);
-                    if leaves {
-                        return;
-                    }
-                }
+            let Some(next) = next else {
+                self.finish(world, thread);
+                return;
+            };
+            let leaves = cursor.left() == 0 && !stays;
+            if leaves {
+                state.leaving = Some(thread);
+            }
+            self.give(next, GO);
+            if leaves {
+                return;
             }
         }
     }
 
-    /// After the last op: the idle tail, in which every thread that still exists sleeps, then everybody may end.
-    fn finish(&self, world: &World) {
-        end_of_memory(world);
-        for thread in 0..self.turns.len() {
-            if world.script.exists_from_start(thread) {
-                self.give(thread as u32, OVER);
+    /// After the last op: the idle tail, in which every thread that still exists sleeps, the trickle, in which each makes
+    /// a call now and then, then everybody may end.
+    fn finish(&self, world: &World, leader: u32) {
+        let others: Vec<u32> = (0..self.turns.len() as u32)
+            .filter(|thread| world.stays(*thread) && *thread != leader)
+            .collect();
+        // SAFETY: the script is over and this thread had the last turn: nobody else uses the state.
+        unsafe { (*self.state.get()).leader = leader };
+        end_of_memory(world, || {
+            for thread in &others {
+                self.give(*thread, TRICKLE);
+                self.take(leader);
             }
+        });
+        for thread in others {
+            self.give(thread, OVER);
         }
     }
 }
 
-/// The memory measure's last sample and idle tail.
-pub fn end_of_memory(world: &World) {
-    if world.spec.measure == heaplab_worker::protocol::Measure::Memory {
+fn next_thread(state: &mut State) -> Option<u32> {
+    match state.runs.as_mut()?.peek() {
+        Ok(run) => Some(run?.thread),
+        Err(error) => fail::with(error.to_string()),
+    }
+}
+
+/// One round of the trickle in one thread: a small block comes and goes.
+fn trickle_call(world: &World) {
+    for size in [24, 200] {
+        // SAFETY: any size may be asked for, and the block is freed at once.
+        unsafe { (world.calls.free)((world.calls.malloc)(size)) };
+    }
+}
+
+/// The memory measure's last sample, idle tail and trickle; `others` makes the calls of the other threads.
+pub fn end_of_memory(world: &World, others: impl Fn()) {
+    if world.spec.measure == Measure::Memory {
         // SAFETY: called by the thread whose turn it is, or by the only one.
-        unsafe { (*world.recorder()).end(world.spec.idle_tail_ms) };
+        let recorder = unsafe { &mut *world.recorder() };
+        if let Some(path) = &world.spec.tail_file {
+            // Nobody waits long for a sign that cannot be given: the run's end is one as well.
+            let _ = std::fs::write(path, []);
+        }
+        recorder.end(world.spec.idle_tail_ms);
+        recorder.trickle(world.spec.trickle_ms, || {
+            trickle_call(world);
+            others();
+        });
     }
 }

@@ -3,6 +3,7 @@
 //! `heaplab-worker '<RunSpec as JSON>'` replays a script and prints one line of JSON, an [`Answer`].
 //! `heaplab-worker --describe` prints what the subject says of itself.
 //! `heaplab-worker --baseline THREADS` prints the bare worker's anonymous bytes.
+//! `heaplab-worker --enter SETTING… -- CMD ARG…` changes what a process inherits and becomes the command.
 //! `heaplab-worker --launch REPORT [--sample PERIOD_NS] [--count PATH FROM TO]… [NAME=VALUE…] -- CMD ARG…` runs a program and writes what
 //! the kernel accounted to it.
 //!
@@ -15,17 +16,20 @@ mod calls;
 mod check;
 mod clock;
 mod engine;
+mod enter;
 mod fail;
 mod latency;
 mod launch;
 mod lockstep;
 mod memory;
 mod numbers;
+mod pace;
 mod perf;
 mod probe;
 mod proof;
 mod run;
 mod shadow;
+mod shape;
 mod shared;
 mod slots;
 mod statm;
@@ -58,6 +62,7 @@ pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> 
     // SAFETY: only asks for a signal.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     match arguments.first().and_then(|first| first.to_str()) {
+        Some("--enter") => enter::enter(&arguments[1..]),
         Some("--launch") => launch::launch(&arguments[1..]),
         Some("--baseline") => {
             let threads = arguments

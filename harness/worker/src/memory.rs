@@ -11,8 +11,10 @@ use heaplab_worker::protocol::MemoryCurve;
 const DENSE: u64 = 8;
 /// Below this many live bytes the footprint says nothing.
 const LIVE_FLOOR: u64 = 64 << 10;
-/// Samples during the idle tail.
+/// Samples during the idle tail, and as many during the trickle.
 const TAIL_SAMPLES: u64 = 20;
+/// A walk of all page tables may take this share of the time that has passed: one part in so many.
+const WALK_SHARE: u64 = 20;
 
 /// The probe: all state is in the world's [`Recorder`], which the thread whose turn it is may use.
 pub struct Memory {
@@ -55,7 +57,9 @@ pub struct Recorder {
     resident_sum: u128,
     footprint_sum: f64,
     footprint_calls: u64,
-    points: u64,
+    /// Time spent walking page tables, and the lazily freed bytes it found last.
+    walked_ns: u64,
+    lazyfree: u64,
     curve: MemoryCurve,
 }
 
@@ -63,7 +67,7 @@ impl Recorder {
     /// A recorder for a run of `calls` calls with about `points` points.
     pub fn new(calls: u64, points: u32, baseline: u64) -> Self {
         let points = u64::from(points.max(2));
-        let room = points as usize * 2 + TAIL_SAMPLES as usize + 64;
+        let room = points as usize * 2 + 2 * TAIL_SAMPLES as usize + 64;
         let column = || Vec::with_capacity(room);
         Self {
             point_step: (calls / points).max(1),
@@ -75,6 +79,7 @@ impl Recorder {
                 live_bytes: column(),
                 usable_bytes: column(),
                 resident_bytes: column(),
+                lazyfree_bytes: column(),
                 ..MemoryCurve::default()
             },
             ..Self::default()
@@ -84,7 +89,6 @@ impl Recorder {
     /// The first point, before the first op.
     pub fn start(&mut self) {
         self.start_ns = clock::now_ns();
-        self.compare();
         self.sample();
     }
 
@@ -128,42 +132,65 @@ impl Recorder {
         if self.calls >= self.next_point {
             self.point(resident);
             self.next_point = self.calls + self.point_step;
-            self.points += 1;
-            if self.points.is_multiple_of(64) {
-                self.compare();
-            }
         }
     }
 
     fn point(&mut self, resident: u64) {
+        let elapsed = clock::now_ns() - self.start_ns;
+        if self.walked_ns <= elapsed / WALK_SHARE {
+            self.walk();
+        }
+        self.curve.lazyfree_bytes.push(self.lazyfree);
         self.curve.ops.push(self.calls);
-        self.curve.time_ns.push(clock::now_ns() - self.start_ns);
+        self.curve.time_ns.push(elapsed);
         self.curve.live_bytes.push(self.live);
         self.curve.usable_bytes.push(self.usable);
         self.curve.resident_bytes.push(resident);
     }
 
-    /// Compares `statm` with the exact `smaps_rollup`.
-    fn compare(&mut self) {
+    /// Reads the exact `smaps_rollup`: compares `statm` with it, and notes the lazily freed bytes.
+    fn walk(&mut self) {
+        let start = clock::now_ns();
         let quick = statm::anonymous_bytes();
         if let Some(exact) = statm::rollup() {
             let difference = quick.abs_diff(exact.anonymous + exact.hugetlb);
             self.curve.sampling_error_bytes = self.curve.sampling_error_bytes.max(difference);
+            self.lazyfree = exact.lazyfree;
+            self.curve.huge_bytes = self.curve.huge_bytes.max(exact.huge);
         }
+        self.walked_ns += clock::now_ns() - start;
     }
 
     /// The last point, and the idle tail: this thread sleeps, as all others do.
     pub fn end(&mut self, idle_tail_ms: u64) {
         self.next_point = self.calls;
+        self.walked_ns = 0;
         self.sample();
-        self.compare();
         if idle_tail_ms > 0 {
             for _ in 0..TAIL_SAMPLES {
                 clock::sleep_ns(idle_tail_ms * 1_000_000 / TAIL_SAMPLES);
                 self.point(statm::anonymous_bytes());
             }
-            self.curve.after_idle_bytes = self.curve.resident_bytes.last().copied();
+            self.walk();
+            self.curve.after_idle_bytes = Some(statm::anonymous_bytes());
+            self.curve.lazyfree_after_idle_bytes = self.lazyfree;
         }
+    }
+
+    /// The trickle: a round of calls each millisecond, which do not count.
+    pub fn trickle(&mut self, trickle_ms: u64, round: impl Fn()) {
+        if trickle_ms == 0 {
+            return;
+        }
+        let start = clock::now_ns();
+        for step in 1..=trickle_ms {
+            round();
+            clock::sleep_until_ns(start + step * 1_000_000);
+            if step.is_multiple_of((trickle_ms / TAIL_SAMPLES).max(1)) {
+                self.point(statm::anonymous_bytes());
+            }
+        }
+        self.curve.after_trickle_bytes = Some(statm::anonymous_bytes());
     }
 
     /// The finished curve.

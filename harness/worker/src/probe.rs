@@ -18,6 +18,8 @@ pub struct Call {
 pub trait Probe: Sized + 'static {
     /// Requested and usable sizes are kept per slot and [`Probe::moved`] is called.
     const TRACKS: bool;
+    /// The measure adds nothing to a call.
+    const BARE: bool = false;
     /// Idle ops are slept; otherwise they are left out.
     const SLEEPS: bool;
 
@@ -29,6 +31,16 @@ pub trait Probe: Sized + 'static {
     fn around<R>(&mut self, call: impl Fn() -> Call, work: impl FnOnce() -> R) -> R {
         let _ = call;
         work()
+    }
+
+    /// `paced`: the thread is about to wait for the next op's time.
+    #[inline(always)]
+    fn rests(&mut self) {}
+
+    /// `paced`: the next call should have been made at `ns` of the monotonic clock.
+    #[inline(always)]
+    fn intends(&mut self, ns: u64) {
+        let _ = ns;
     }
 
     /// A call changed the requested and usable bytes alive.
@@ -47,6 +59,7 @@ pub trait Probe: Sized + 'static {
 pub struct Bare;
 
 impl Probe for Bare {
+    const BARE: bool = true;
     const TRACKS: bool = false;
     const SLEEPS: bool = false;
 

@@ -27,6 +27,8 @@ pub enum Measure {
 pub enum Mode {
     /// As fast as causality allows.
     Fast,
+    /// At the recorded times × a factor; `memory` keeps the global order and one thread at a time besides.
+    Paced,
     /// The script's global order, one thread at a time: deterministic.
     Lockstep,
 }
@@ -53,6 +55,47 @@ pub enum Api {
     Malloc,
     /// The subject's own sized free (free_sized, sdallocx, mi_free_size) where it has one.
     Sized,
+}
+
+/// Transparent huge pages, as the subject sees them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Thp {
+    /// As the machine is set.
+    #[default]
+    Default,
+    /// None, whatever the subject asks for.
+    Never,
+    /// Asked for on every mapping of 2 MiB and more.
+    Always,
+}
+
+impl Thp {
+    /// The word of cells and options.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Never => "never",
+            Self::Always => "always",
+        }
+    }
+}
+
+/// The machine as a run sees it; part of the cell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Machine {
+    /// CPUs that the subject is told of; 0 = those there are.
+    #[serde(default)]
+    pub cpus: u32,
+    /// Huge pages.
+    #[serde(default)]
+    pub thp: Thp,
+    /// Bytes of memory; 0 = no limit of ours.
+    #[serde(default)]
+    pub memory_limit: u64,
+    /// Addresses are the same in every run (for counts) instead of random (for times).
+    #[serde(default)]
+    pub fixed_addresses: bool,
 }
 
 /// One run.
@@ -85,6 +128,55 @@ pub struct RunSpec {
     /// 0 = not known.
     #[serde(default)]
     pub baseline_bytes: u64,
+    /// `paced`: recorded times are multiplied by this (2 = half as fast); > 0.
+    #[serde(default = "one")]
+    pub pace: f64,
+    /// After the idle tail, milliseconds in which every thread that is still there makes a call or two each millisecond
+    /// (`memory`).
+    #[serde(default)]
+    pub trickle_ms: u64,
+    /// A file that the worker makes when the idle tail begins, so that others need not wait for the sleeper.
+    #[serde(default)]
+    pub tail_file: Option<PathBuf>,
+    /// Scripts above this size are read in windows instead of mapped whole; 0 = the worker chooses by the memory there is.
+    #[serde(default)]
+    pub whole_script_bytes: u64,
+    /// Each thread stays on a CPU of its own where there are enough of them (`speed`, `latency`).
+    #[serde(default)]
+    pub pin: bool,
+    /// The machine as the run sees it. It is in force when the worker starts; here it is only told.
+    #[serde(default)]
+    pub machine: Machine,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl RunSpec {
+    /// A plain run of a script: `fast`, first cache line touched, `malloc`, no checks, once, without a tail.
+    pub fn new(script: PathBuf, measure: Measure) -> Self {
+        Self {
+            script,
+            measure,
+            mode: Mode::Fast,
+            touch: Touch::First,
+            api: Api::Malloc,
+            integrity: false,
+            repeat: 1,
+            samples: 50,
+            idle_tail_ms: 0,
+            expect_library: None,
+            null: false,
+            baseline_bytes: 0,
+            pace: 1.0,
+            trickle_ms: 0,
+            tail_file: None,
+            whole_script_bytes: 0,
+            pin: false,
+            machine: Machine::default(),
+        }
+    }
 }
 
 /// The worker's answer.
@@ -128,8 +220,37 @@ pub struct Report {
     pub latency: Vec<LatencyHistogram>,
     /// Cost of an empty pair of clock reads, nanoseconds (`latency` only).
     pub timer_ns: f64,
+    /// How late ops were made (`paced` only).
+    #[serde(default)]
+    pub lateness: Option<Lateness>,
+    /// Shared memory of the worker itself at its end, bytes: slots, tables, stacks, histograms. O(peak live blocks) + 16 MiB
+    /// for each thread; more is a failed run.
+    #[serde(default)]
+    pub own_bytes: u64,
+    /// The script was read in windows, not mapped whole.
+    #[serde(default)]
+    pub windowed: bool,
+    /// CPUs that the process may use, and that the subject was told of.
+    #[serde(default)]
+    pub cpus: u32,
+    /// What enforced the memory limit, set by the harness: `control group` or `RLIMIT_DATA`.
+    #[serde(default)]
+    pub memory_limit_by: Option<String>,
     /// What the subject said of itself.
     pub subject: SubjectProof,
+}
+
+/// How late ops were made against their intended times.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Lateness {
+    /// Ops with an intended time.
+    pub ops: u64,
+    /// Nanoseconds: median.
+    pub p50_ns: u64,
+    /// Nanoseconds: 99th percentile.
+    pub p99_ns: u64,
+    /// Nanoseconds: largest.
+    pub max_ns: u64,
 }
 
 /// Memory at instants of the run; all arrays have the same length.
@@ -165,6 +286,19 @@ pub struct MemoryCurve {
     pub footprint_mean: Option<f64>,
     /// Resident bytes after the idle tail; absent without a tail.
     pub after_idle_bytes: Option<u64>,
+    /// Lazily freed bytes after the idle tail.
+    #[serde(default)]
+    pub lazyfree_after_idle_bytes: u64,
+    /// Resident bytes after the trickle that follows the idle tail; absent without one.
+    #[serde(default)]
+    pub after_trickle_bytes: Option<u64>,
+    /// Lazily freed bytes (MADV_FREE: resident until the kernel needs them) at each point; read from `smaps_rollup`, which
+    /// gets rare (the last value is repeated) where it would take more than 5 % of the run.
+    #[serde(default)]
+    pub lazyfree_bytes: Vec<u64>,
+    /// Most bytes in transparent huge pages seen.
+    #[serde(default)]
+    pub huge_bytes: u64,
     /// Largest difference seen between `statm` and `smaps_rollup` (checked a few times), bytes.
     pub sampling_error_bytes: u64,
 }

@@ -8,26 +8,38 @@ use crate::fail;
 use crate::latency::{self, Latency};
 use crate::lockstep::{self, Baton};
 use crate::memory::{Memory, Recorder};
+use crate::pace::{self, Pace};
 use crate::probe::{Bare, Probe};
 use crate::proof;
+use crate::shape;
 use crate::shared::{self, SharedArray};
 use crate::slots::Slots;
+use crate::statm;
 use crate::threads::{Crew, Start};
 use crate::world::{Parts, World};
 use heaplab_script::Op;
-use heaplab_script::file::Script;
+use heaplab_script::file::{Script, ScriptInfo};
 use heaplab_worker::protocol::{Api, Measure, Mode, Report, RunSpec};
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 
-/// Scripts up to this size are brought in completely before the run.
-const POPULATED_SCRIPT: usize = 2 << 30;
+/// Scripts up to this size are mapped whole and brought in before the run, where memory allows.
+const WHOLE_SCRIPT: u64 = 2 << 30;
+/// Ops that a thread maps at a time, bytes, where the script is not mapped whole: at most, and at least.
+const WINDOW: u64 = 4 << 20;
+const LEAST_WINDOW: u64 = 64 << 10;
+/// What the worker's own memory may be: for a thread, for a slot, and one byte for so many live ones (the map of live
+/// bytes takes 1/64, in whole pages).
+const OWN_BY_THREAD: u64 = 16 << 20;
+const OWN_BY_SLOT: u64 = 256;
+const OWN_BY_LIVE: u64 = 8;
 
 /// Does what the harness asked for; does not return when the subject or the description is at fault.
 pub fn run(spec: &RunSpec, start_anon_bytes: u64) -> Report {
     let mut spec = spec.clone();
     if spec.measure == Measure::Memory {
-        if spec.mode != Mode::Lockstep {
-            fail::with("memory is measured in lockstep only".to_owned());
+        if spec.mode == Mode::Fast {
+            fail::with("memory is measured in lockstep, or paced, only".to_owned());
         }
         if spec.null {
             fail::with("the null allocator has no memory figures".to_owned());
@@ -58,8 +70,27 @@ fn mapped<T>(what: &str, value: Option<T>) -> T {
     value.unwrap_or_else(|| fail::with(format!("no shared memory for {what}")))
 }
 
+/// Opens the script: whole where there is memory for it, else to be read in windows.
+fn open(spec: &RunSpec) -> (Script, bool) {
+    let bytes = std::fs::metadata(&spec.script).map_or(0, |file| file.len());
+    let whole = match spec.whole_script_bytes {
+        0 => WHOLE_SCRIPT.min(shape::available_bytes() / 4),
+        bytes => bytes,
+    };
+    let windowed = bytes > whole;
+    let script = match windowed {
+        true => Script::open_windowed(&spec.script),
+        false => Script::open(&spec.script),
+    };
+    let script = script.unwrap_or_else(|error| fail::with(error.to_string()));
+    if spec.mode == Mode::Paced && !script.has_times() {
+        fail::with("a paced replay needs a script with times".to_owned());
+    }
+    (script, windowed)
+}
+
 fn measure<P: Probe>(spec: &RunSpec) -> Report {
-    let script = Script::open(&spec.script).unwrap_or_else(|error| fail::with(error.to_string()));
+    let (script, windowed) = open(spec);
     let (calls, object) = Calls::resolve(spec.api).unwrap_or_else(|error| fail::with(error));
     if let Some(wanted) = &spec.expect_library {
         proof::expect(wanted, &object);
@@ -71,7 +102,14 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
         "the slots",
         Slots::new(info.private_slots, info.shared_slots),
     );
-    let lockstep = spec.mode == Mode::Lockstep && threads > 1;
+    // Memory keeps the order at any pace: the figures of its points belong to a moment of one thread.
+    let ordered = spec.mode == Mode::Lockstep || spec.measure == Measure::Memory;
+    let lockstep = ordered && threads > 1;
+    let share = spec.whole_script_bytes.min(WHOLE_SCRIPT) / 4 / threads as u64;
+    let window_bytes = match share {
+        0 => WINDOW,
+        share => share.clamp(LEAST_WINDOW, WINDOW),
+    } as usize;
     let world = World::settle(Parts {
         metas: mapped(
             "the blocks' sizes",
@@ -88,15 +126,19 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
         recorder: Recorder::new(info.calls, spec.samples, spec.baseline_bytes),
         spec: spec.clone(),
         script,
+        window_bytes,
         calls,
         slots,
     });
-    populate(world);
+    populate(world, windowed);
+    // Where one thread is awake at a time, a second CPU only adds wake-ups from idle.
     if lockstep {
-        stay_on_one_cpu();
+        shape::stay_here();
+    } else if spec.pin {
+        shape::pin(0, threads);
     }
     let mut report = Report::default();
-    let repeat = if lockstep { 1 } else { spec.repeat.max(1) };
+    let repeat = spec.repeat.max(1);
     for repetition in 0..repeat {
         if repetition > 0 {
             clean_up(world, tracked);
@@ -108,6 +150,7 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
         report.wait_ns = results.wait_ns;
         report.idle_ns = results.idle_ns;
         report.latency = latency::encode(&results.latency);
+        report.lateness = pace::summary(&results.late);
     });
     let wanted = info.calls * u64::from(repeat);
     if report.calls != wanted {
@@ -121,8 +164,26 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
         report.memory = Some(unsafe { (*world.recorder()).curve() });
     }
     report.timer_ns = world.scale.pair_ns;
+    report.windowed = windowed;
+    report.cpus = shape::told_cpus();
+    report.own_bytes = own_bytes(&info, threads);
     report.subject = proof::describe(&object, world.calls);
     report
+}
+
+/// What the worker itself used; a run in which that is out of proportion measured something else than the subject.
+fn own_bytes(info: &ScriptInfo, threads: usize) -> u64 {
+    let own = statm::shared_bytes();
+    let slots = u64::from(info.private_slots) + u64::from(info.shared_slots);
+    let bound = OWN_BY_THREAD * (threads as u64 + 1)
+        + OWN_BY_SLOT * slots
+        + info.peak_live_bytes / OWN_BY_LIVE;
+    if own > bound {
+        fail::with(format!(
+            "the replay took {own} bytes for itself where {bound} are its bound: please report this"
+        ));
+    }
+    own
 }
 
 /// From the opened gate to the end of the last thread.
@@ -143,6 +204,8 @@ fn repetition_of<P: Probe>(world: &'static World, report: &mut Report) {
         clock::process_cpu_ns(),
         clock::now_ns(),
     );
+    world.began_ns.store(clock::now_ns(), Ordering::Release);
+    ready(world, &mut player);
     world.crew.open();
     match &world.baton {
         Some(baton) => {
@@ -150,10 +213,8 @@ fn repetition_of<P: Probe>(world: &'static World, report: &mut Report) {
             baton.play(world, 0, &mut player, play);
         }
         None => {
-            play(&mut player, world.script.thread(0));
-            if world.spec.mode == Mode::Lockstep {
-                lockstep::end_of_memory(world);
-            }
+            player.plays(play, &mut world.cursor(0), u64::MAX);
+            lockstep::end_of_memory(world, || {});
         }
     }
     leave(world, player);
@@ -173,20 +234,40 @@ extern "C" fn thread_main<P: Probe>(argument: *mut c_void) -> *mut c_void {
     let (world, thread) = (start.world, start.thread);
     let mut player = Player::<P>::new(world, thread);
     let play = engine::pick::<P>(&world.spec, world.calls.sized.is_some());
+    if world.spec.pin {
+        shape::pin(thread, world.script.thread_count());
+    }
     if world.script.exists_from_start(thread as usize) {
         world.crew.arrive();
     }
+    ready(world, &mut player);
     match &world.baton {
         Some(baton) => baton.play(world, thread, &mut player, play),
-        None => play(&mut player, world.script.thread(thread as usize)),
+        None => player.plays(play, &mut world.cursor(thread), u64::MAX),
     }
     leave(world, player);
     std::ptr::null_mut()
 }
 
+/// Sets the pace once the beginning is known.
+fn ready<P: Probe>(world: &World, player: &mut Player<P>) {
+    if world.spec.mode == Mode::Paced {
+        // In lockstep only one thread is awake at a time.
+        let alone = world.spec.measure == Measure::Memory;
+        let spins = alone || world.script.thread_count() <= shape::cpus().len();
+        let began = world.began_ns.load(Ordering::Acquire);
+        player.pace = Some(Pace::new(began, world.spec.pace, spins));
+    }
+}
+
 /// Hands in what a thread has counted.
-fn leave<P: Probe>(world: &'static World, player: Player<P>) {
+fn leave<P: Probe>(world: &'static World, mut player: Player<P>) {
+    let late = player.pace.take().map(Pace::finish);
     world.results(|results| {
+        if let Some(late) = late {
+            // Same bounds on both sides: adding cannot fail.
+            let _ = results.late.add(&late);
+        }
         results.calls += player.made;
         results.wait_ns += player.wait_ns;
         results.idle_ns += player.idle_ns;
@@ -195,9 +276,8 @@ fn leave<P: Probe>(world: &'static World, player: Player<P>) {
 }
 
 /// Brings the ops and the tables in, so that their faults are not the subject's.
-fn populate(world: &World) {
-    let bytes: usize = world.script.threads().map(size_of_val).sum();
-    if bytes <= POPULATED_SCRIPT {
+fn populate(world: &World, windowed: bool) {
+    if !windowed {
         for ops in world.script.threads() {
             shared::populate(
                 ops.as_ptr().cast_mut().cast(),
@@ -221,17 +301,4 @@ fn clean_up(world: &World, tracked: bool) {
         unsafe { (world.calls.free)(block) };
     });
     world.crew.close();
-}
-
-/// With direct hand-over a second CPU only adds wake-ups from idle: all threads stay where the main thread is.
-fn stay_on_one_cpu() {
-    // SAFETY: the set is a local of the right size; failing leaves the affinity as it is, which costs only time.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        let cpu = libc::sched_getcpu();
-        if cpu >= 0 {
-            libc::CPU_SET(cpu as usize, &mut set);
-            libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
-        }
-    }
 }

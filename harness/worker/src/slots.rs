@@ -5,7 +5,7 @@
 
 use crate::clock;
 use crate::shared::SharedArray;
-use heaplab_script::Op;
+use heaplab_script::{FLAG_SHARED, Op};
 use std::ffi::c_void;
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -52,6 +52,11 @@ impl Slots {
         self.private.at(slot as usize)
     }
 
+    /// Word of the first private slot, if there is one.
+    pub fn first(&self) -> *mut u64 {
+        self.private.start()
+    }
+
     /// A shared slot.
     #[inline(always)]
     pub fn shared(&self, slot: u32) -> &'static SharedSlot {
@@ -59,13 +64,13 @@ impl Slots {
         unsafe { &*self.shared.at(slot as usize - self.private.len()) }
     }
 
-    /// Asks for the cache line of the slot that an op ahead will need.
+    /// Asks for the cache line of the slot that an op ahead will need, if it is a shared one.
     #[inline(always)]
     pub fn prefetch(&self, op: &Op) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let address = self.private.start().wrapping_add(op.slot as usize);
-        // SAFETY: a prefetch may have any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+        if op.flags & FLAG_SHARED != 0 {
+            let index = (op.slot as usize).wrapping_sub(self.private.len());
+            prefetch(self.shared.start().wrapping_add(index));
+        }
     }
 
     /// Takes every block that is still there out of the table (slot, block), for the clean-up between repetitions, and resets the
@@ -90,6 +95,14 @@ impl Slots {
             }
         }
     }
+}
+
+/// Asks for a cache line.
+#[inline(always)]
+pub fn prefetch<T>(address: *const T) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a prefetch may have any address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
 }
 
 impl SharedSlot {

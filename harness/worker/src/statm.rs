@@ -50,6 +50,10 @@ pub struct Rollup {
     pub anonymous: u64,
     /// Pages of the hugetlb pool, which no resident figure contains.
     pub hugetlb: u64,
+    /// Pages freed lazily (MADV_FREE): resident until the kernel needs them.
+    pub lazyfree: u64,
+    /// Transparent huge pages.
+    pub huge: u64,
 }
 
 /// Reads `smaps_rollup`: exact, but walks all page tables.
@@ -64,5 +68,17 @@ pub fn rollup() -> Option<Rollup> {
     (!text.is_empty()).then(|| Rollup {
         anonymous: field(b"Anonymous:"),
         hugetlb: field(b"Private_Hugetlb:") + field(b"Shared_Hugetlb:"),
+        lazyfree: field(b"LazyFree:"),
+        huge: field(b"AnonHugePages:"),
     })
+}
+
+/// Resident shared memory, bytes: what the worker itself uses, as its memory is all shared.
+pub fn shared_bytes() -> u64 {
+    let mut buffer = [0; 8192];
+    let text = read(c"/proc/self/status", &mut buffer);
+    let name = b"RssShmem:";
+    text.split(|byte| *byte == b'\n')
+        .find(|line| line.starts_with(name))
+        .map_or(0, |line| number(&line[name.len()..]) * 1024)
 }

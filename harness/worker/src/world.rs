@@ -6,12 +6,16 @@ use crate::clock::Scale;
 use crate::latency;
 use crate::lockstep::Baton;
 use crate::memory::Recorder;
+use crate::pace;
 use crate::slots::Slots;
 use crate::threads::Crew;
+use hdrhistogram::Histogram;
+use heaplab_script::Cursor;
 use heaplab_script::file::Script;
 use heaplab_worker::protocol::RunSpec;
 use std::cell::UnsafeCell;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 
 /// What the threads leave behind when they end.
 pub struct Results {
@@ -23,6 +27,8 @@ pub struct Results {
     pub idle_ns: u64,
     /// Histograms (`latency`).
     pub latency: latency::Set,
+    /// How late ops were made (`paced`).
+    pub late: Histogram<u64>,
 }
 
 /// One run.
@@ -31,6 +37,8 @@ pub struct World {
     pub spec: RunSpec,
     /// The ops.
     pub script: Script,
+    /// Bytes of ops that a thread maps at a time, where the script is not mapped whole.
+    pub window_bytes: usize,
     /// The subject's functions.
     pub calls: Calls,
     /// The slot table.
@@ -45,6 +53,8 @@ pub struct World {
     pub crew: Crew,
     /// Whose turn it is, in lockstep.
     pub baton: Option<Baton>,
+    /// When the ops began, monotonic nanoseconds; set before the gate opens.
+    pub began_ns: AtomicU64,
     recorder: UnsafeCell<Recorder>,
     results: Mutex<Results>,
 }
@@ -59,6 +69,8 @@ pub struct Parts {
     pub spec: RunSpec,
     /// The ops.
     pub script: Script,
+    /// Bytes of ops that a thread maps at a time, where the script is not mapped whole.
+    pub window_bytes: usize,
     /// The subject's functions.
     pub calls: Calls,
     /// The slot table.
@@ -85,10 +97,12 @@ impl World {
             wait_ns: 0,
             idle_ns: 0,
             latency: latency::none(),
+            late: pace::none(),
         };
         Box::leak(Box::new(Self {
             spec: parts.spec,
             script: parts.script,
+            window_bytes: parts.window_bytes,
             calls: parts.calls,
             slots: parts.slots,
             metas: parts.metas,
@@ -96,6 +110,7 @@ impl World {
             scale: parts.scale,
             crew: parts.crew,
             baton: parts.baton,
+            began_ns: AtomicU64::new(0),
             recorder: UnsafeCell::new(parts.recorder),
             results: Mutex::new(results),
         }))
@@ -115,6 +130,17 @@ impl World {
                 .lock()
                 .unwrap_or_else(|poisoned| poisoned.into_inner()),
         )
+    }
+
+    /// A thread's ops from the beginning.
+    pub fn cursor(&'static self, thread: u32) -> Cursor<'static> {
+        self.script.cursor(thread as usize, self.window_bytes)
+    }
+
+    /// Whether a thread is there until everything is over, instead of ending with its stream.
+    pub fn stays(&self, thread: u32) -> bool {
+        let thread = thread as usize;
+        self.script.exists_from_start(thread) || self.script.stays(thread)
     }
 
     /// A `ThreadStart` op.

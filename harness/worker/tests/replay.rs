@@ -85,18 +85,12 @@ fn handed_over(path: &Path, threads: u32, blocks: u16) {
 
 fn spec(script: &Path, measure: Measure, mode: Mode) -> RunSpec {
     RunSpec {
-        script: script.to_owned(),
-        measure,
         mode,
         touch: Touch::Page,
         api: Api::Malloc,
         integrity: false,
-        repeat: 1,
         samples: 50,
-        idle_tail_ms: 0,
-        expect_library: None,
-        null: false,
-        baseline_bytes: 0,
+        ..RunSpec::new(script.to_owned(), measure)
     }
 }
 
@@ -186,11 +180,215 @@ fn latency_tells_remote_frees_apart() {
     assert!(report.timer_ns > 0.0);
 }
 
+/// Thread 0 makes `pairs` blocks of 1,000 bytes come and go, 2 µs apart, and starts a thread that stays with a block.
+fn timed(path: &Path, pairs: u64) {
+    let mut script = ScriptWriter::create(path, 2).unwrap();
+    script.timed();
+    script.stays(1).unwrap();
+    let mut push = |thread, op, ns| {
+        script.push(thread, op).unwrap();
+        script.time(thread, ns).unwrap();
+        script.order(thread, 1).unwrap();
+    };
+    push(0, Op::new(OpKind::ThreadStart, 0, 0, 1, 0, 0), 0);
+    push(1, Op::new(OpKind::Malloc, 0, 0, 8, 5000, 0), 0);
+    for pair in 0..pairs {
+        let at = pair * 4_000;
+        push(0, Op::new(OpKind::Malloc, 0, 0, 0, 1000, 0), at);
+        push(0, Op::new(OpKind::Free, 0, 0, 0, 1000, 0), at + 2_000);
+    }
+    script
+        .finish(ScriptInfo {
+            private_slots: 16,
+            ..ScriptInfo::default()
+        })
+        .unwrap();
+}
+
+#[test]
+fn paced_replays_take_their_time_and_say_how_late_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    timed(&script, 5_000);
+    for (pace, measure) in [
+        (1.0, Measure::Speed),
+        (2.0, Measure::Latency),
+        (1.0, Measure::Memory),
+    ] {
+        let spec = RunSpec {
+            pace,
+            ..spec(&script, measure, Mode::Paced)
+        };
+        let report = report(&spec);
+        let least = (19_994_000.0 * pace) as u64;
+        assert!(report.wall_ns >= least, "{} of {least}", report.wall_ns);
+        let late = report.lateness.unwrap();
+        assert_eq!(late.ops, 10_002);
+        assert!(late.p50_ns <= late.p99_ns && late.p99_ns <= late.max_ns);
+    }
+    let plain = folder.path().join("p");
+    single(&plain, 1);
+    let spec = spec(&plain, Measure::Speed, Mode::Paced);
+    assert!(
+        matches!(run(&spec, None), Answer::Failed { reason } if reason.contains("script with times"))
+    );
+}
+
+#[test]
+fn the_tail_has_all_threads_asleep_and_then_a_trickle() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    timed(&script, 50);
+    let spec = RunSpec {
+        idle_tail_ms: 40,
+        trickle_ms: 40,
+        ..spec(&script, Measure::Memory, Mode::Lockstep)
+    };
+    let library = counting_library(folder.path());
+    let Answer::Ok(report) = run(&spec, Some(&library)) else {
+        panic!("failed")
+    };
+    let curve = report.memory.unwrap();
+    assert!(curve.after_idle_bytes.unwrap() > 0 && curve.after_trickle_bytes.unwrap() > 0);
+    assert_eq!(
+        *curve.live_bytes.last().unwrap(),
+        5000,
+        "the thread that stays keeps its block"
+    );
+    assert_eq!(curve.lazyfree_bytes.len(), curve.ops.len());
+    assert_eq!(report.calls, 101, "the trickle is no op");
+    // Both threads, two blocks a millisecond each, in and out.
+    assert!(calls_counted(&report.subject) >= 101 + 40 * 2 * 4);
+}
+
+#[test]
+fn libc_makes_two_calls_for_each_thread_and_no_others_reach_the_subject() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = counting_library(folder.path());
+    let script = folder.path().join("s");
+    let mut counted = Vec::new();
+    for threads in [2, 12] {
+        handed_over(&script, threads, 10);
+        for (measure, mode) in [
+            (Measure::Speed, Mode::Fast),
+            (Measure::Memory, Mode::Lockstep),
+        ] {
+            let Answer::Ok(report) = run(&spec(&script, measure, mode), Some(&library)) else {
+                panic!("failed")
+            };
+            counted.push(calls_counted(&report.subject) - report.calls);
+        }
+    }
+    // Ten more threads: a vector for thread-local storage each, allocated and freed.
+    assert_eq!(counted[2] - counted[0], 20, "{counted:?}");
+    assert_eq!(counted[0], counted[1], "{counted:?}");
+    assert_eq!(counted[2], counted[3], "{counted:?}");
+    assert!(counted[0] <= 4, "{counted:?}");
+}
+
+/// A library that counts its calls and tells the number as its setting `calls`.
+fn counting_library(folder: &Path) -> PathBuf {
+    bad_library(
+        folder,
+        "#include <stdio.h>\nstatic unsigned long c;\n\
+         #define COUNT __atomic_add_fetch(&c, 1, __ATOMIC_RELAXED)\n\
+         size_t heaplab_subject_describe(char *b, size_t n) { return snprintf(b, n, \"version=1\\ncalls=%lu\\n\", c); }\n\
+         #define MALLOC(s) (COUNT, __libc_malloc(s))\n\
+         #define CALLOC(a, b) (COUNT, __libc_calloc(a, b))\n\
+         #define REALLOC(p, s) (COUNT, __libc_realloc(p, s))\n\
+         #define FREE(p) if (p) COUNT; __libc_free(p)",
+    )
+}
+
+fn calls_counted(proof: &heaplab_worker::protocol::SubjectProof) -> u64 {
+    proof.settings["calls"].parse().unwrap()
+}
+
+#[test]
+fn a_script_ten_times_larger_than_the_address_space_allowed_replays() {
+    const LIMIT: u64 = 24 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    let mut writer = ScriptWriter::create(&script, 1).unwrap();
+    let pairs = 10 * LIMIT / 16 / 2 + 1;
+    for pair in 0..pairs {
+        let (slot, size) = (pair as u32 % 8, 16 + pair % 500);
+        writer
+            .push(0, Op::new(OpKind::Malloc, 0, 0, slot, size, 0))
+            .unwrap();
+        writer
+            .push(0, Op::new(OpKind::Free, 0, 0, slot, size, 0))
+            .unwrap();
+    }
+    writer.order(0, 2 * pairs as u32).unwrap();
+    writer
+        .finish(ScriptInfo {
+            private_slots: 8,
+            ..ScriptInfo::default()
+        })
+        .unwrap();
+    assert!(std::fs::metadata(&script).unwrap().len() > 10 * LIMIT);
+    let spec = RunSpec {
+        touch: Touch::First,
+        whole_script_bytes: LIMIT / 8,
+        ..spec(&script, Measure::Speed, Mode::Fast)
+    };
+    let mut command = Command::new("/bin/sh");
+    command
+        .args([
+            "-c",
+            &format!("ulimit -v {}; exec \"$0\" \"$1\"", LIMIT >> 10),
+        ])
+        .arg(env!("CARGO_BIN_EXE_heaplab-worker"))
+        .arg(serde_json::to_string(&spec).unwrap());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let Ok(Answer::Ok(report)) = serde_json::from_str::<Answer>(text.trim()) else {
+        panic!("{output:?}")
+    };
+    assert_eq!(report.calls, 2 * pairs);
+    assert!(report.windowed && report.own_bytes < LIMIT);
+}
+
+#[test]
+fn the_subject_is_told_of_as_many_cpus_as_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    single(&script, 1);
+    let library = bad_library(
+        folder.path(),
+        "#include <sched.h>\n#include <stdio.h>\n#include <sys/sysinfo.h>\n\
+         static int early, mask;\n\
+         __attribute__((constructor)) static void look(void) { cpu_set_t s; early = get_nprocs();\
+         sched_getaffinity(0, sizeof s, &s); mask = CPU_COUNT(&s); }\n\
+         size_t heaplab_subject_describe(char *b, size_t n) {\
+         return snprintf(b, n, \"cpus=%ld %d %d\\n\", sysconf(_SC_NPROCESSORS_ONLN), early, mask); }",
+    );
+    let told = |cpus: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heaplab-worker"));
+        command
+            .arg("--describe")
+            .env_clear()
+            .env("LD_PRELOAD", &library);
+        command.envs(cpus.map(|cpus| ("HEAPLAB_CPUS", cpus)));
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text[text.find("cpus\":\"").unwrap() + 7..]
+            .split('"')
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(told(Some("64")), "64 64 64");
+    let here = std::thread::available_parallelism().unwrap();
+    assert_eq!(told(None).split(' ').next_back().unwrap(), here.to_string());
+}
+
 /// Compiles a library that forwards to glibc's own entry points except for what `body` does wrong.
 fn bad_library(folder: &Path, body: &str) -> PathBuf {
     let (source, library) = (folder.join("bad.c"), folder.join("libbad.so"));
     let text = format!(
-        "#include <stddef.h>\n#include <string.h>\n#include <unistd.h>\n\
+        "#define _GNU_SOURCE\n#include <stddef.h>\n#include <string.h>\n#include <unistd.h>\n\
          extern void *__libc_malloc(size_t); extern void __libc_free(void *);\n\
          extern void *__libc_calloc(size_t, size_t); extern void *__libc_realloc(void *, size_t);\n\
          extern void *__libc_memalign(size_t, size_t);\n\

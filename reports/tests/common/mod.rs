@@ -237,6 +237,7 @@ pub fn empty() -> ResultSet {
             timer_ns: Some(20.0),
             worker_baseline_bytes: 126_976,
             null_by_workload: BTreeMap::from([("churn".to_owned(), 3.1)]),
+            touching_by_workload: BTreeMap::new(),
             aa: None,
         },
         notes: vec![

@@ -3,6 +3,7 @@
 //! ```text
 //! ScriptWriter::create(path, thread_count) -> push(thread, op) … order(thread, count) … finish(ScriptInfo)
 //! Script::open(path) -> threads() -> &[Op], order() -> &[Run], info()
+//! Script::open_windowed(path) -> cursor(thread) -> part after part, runs() -> run after run, in bounded memory
 //! ```
 //!
 //! Layout, all numbers little endian:
@@ -10,13 +11,15 @@
 //! | part | bytes |
 //! |---|---|
 //! | header | 192: magic `HLSCRIPT`, version, counts, offsets of all parts, [`ScriptInfo`], a hash of the header |
-//! | thread table | 24 per thread: offset of its ops, number of its ops, who starts it |
+//! | thread table | 24 per thread: offset of its ops, number of its ops, who starts it, whether it stays to the end |
 //! | ops | one array of 16-byte [`crate::Op`] per thread, each at a multiple of 64 |
 //! | order | 8-byte [`Run`]s, at a multiple of 64 |
+//! | times | only where the writer was given them: a u64 for each op, nanoseconds since the beginning, thread after thread |
 //! | phases | for each name: length (u32), UTF-8 bytes |
 //!
 //! A thread that no `ThreadStart` op names exists from the beginning: it is started together with thread 0.
 
+pub use crate::cursor::{Cursor, Part, Runs};
 pub use crate::reader::Script;
 pub use crate::writer::ScriptWriter;
 

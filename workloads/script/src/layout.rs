@@ -27,6 +27,8 @@ pub struct Header {
     pub runs: u64,
     pub phases: u64,
     pub phase_bytes: u64,
+    /// Start of the times, 0 = there are none: one u64 for each op, thread after thread.
+    pub times: u64,
     pub file_length: u64,
     pub info: ScriptInfo,
 }
@@ -37,6 +39,8 @@ pub struct ThreadEntry {
     pub ops: u64,
     pub count: u64,
     pub started_by: u32,
+    /// The thread is still there when everything is over, instead of ending with its last op.
+    pub stays: bool,
 }
 
 const HASHED: usize = HEADER_BYTES - 8;
@@ -65,6 +69,7 @@ impl Header {
             info.idle_ns,
             info.idle_dropped_ns,
             info.checksum,
+            self.times,
         ];
         for (index, word) in words.into_iter().enumerate() {
             bytes[8 + 8 * index..16 + 8 * index].copy_from_slice(&word.to_le_bytes());
@@ -105,6 +110,7 @@ impl Header {
             phases: word(4),
             phase_bytes: word(5),
             file_length: word(6),
+            times: word(17),
             info: ScriptInfo {
                 calls: word(7),
                 allocations: word(8),
@@ -128,6 +134,7 @@ impl ThreadEntry {
         bytes[..8].copy_from_slice(&self.ops.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.count.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.started_by.to_le_bytes());
+        bytes[20] = u8::from(self.stays);
         bytes
     }
 
@@ -137,6 +144,7 @@ impl ThreadEntry {
             ops: read_u64(bytes, 0),
             count: read_u64(bytes, 8),
             started_by: read_u64(bytes, 16) as u32,
+            stays: read_u64(bytes, 16) >> 32 & 1 != 0,
         }
     }
 }

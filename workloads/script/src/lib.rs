@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+mod cursor;
 mod error;
 pub mod file;
 mod hash;
@@ -17,5 +18,5 @@ mod spill;
 mod writer;
 
 pub use error::ScriptError;
-pub use file::{Run, Script, ScriptInfo, ScriptWriter};
+pub use file::{Cursor, Part, Run, Runs, Script, ScriptInfo, ScriptWriter};
 pub use op::{FLAG_INHERITED, FLAG_SHARED, MAX_SIZE, Op, OpKind};

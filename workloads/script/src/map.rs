@@ -17,13 +17,18 @@ compile_error!(
     "scripts are mapped as they lie in the file: heaplab needs 64-bit little-endian Linux"
 );
 
-/// A read-only shared mapping of a whole file.
+/// Mappings begin at multiples of this.
+const PAGE: u64 = 4096;
+
+/// A read-only shared mapping of a file or of a part of it.
 ///
 /// The file must not be shortened while it is mapped (reading past its end would be a SIGBUS). Scripts lie in a private
 /// cache and are replaced by renaming, never rewritten in place.
 pub struct Mapping {
     address: *const u8,
     length: usize,
+    /// Bytes mapped in front of `address`, because mappings begin at pages.
+    lead: usize,
 }
 
 // SAFETY: the mapping is read-only and stays where it is until the only owner drops it.
@@ -41,35 +46,54 @@ pub unsafe trait Plain: Copy {}
 unsafe impl Plain for Op {}
 // SAFETY: repr(C), two u32, integers only.
 unsafe impl Plain for Run {}
+// SAFETY: an integer.
+unsafe impl Plain for u64 {}
 
 impl Mapping {
     /// Maps the file. An empty file gives an empty mapping.
     pub fn new(file: &File) -> io::Result<Self> {
         let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        Self::part(file, 0, length)
+    }
+
+    /// Maps `length` bytes from `offset` on, which must lie in the file.
+    pub fn part(file: &File, offset: u64, length: usize) -> io::Result<Self> {
         if length == 0 {
             return Ok(Self {
                 address: std::ptr::null(),
                 length,
+                lead: 0,
             });
         }
+        let lead = (offset % PAGE) as usize;
         // SAFETY: a fresh mapping at an address the kernel chooses overlaps nothing of ours; the descriptor is open.
-        let address = unsafe {
+        let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                length,
+                length + lead,
                 libc::PROT_READ,
                 libc::MAP_SHARED,
                 file.as_raw_fd(),
-                0,
+                (offset - lead as u64) as libc::off_t,
             )
         };
-        if address == libc::MAP_FAILED {
+        if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         Ok(Self {
-            address: address.cast(),
+            address: start.cast::<u8>().wrapping_add(lead),
             length,
+            lead,
         })
+    }
+
+    /// Brings the pages in at once instead of one by one as they are read. Best effort: an old kernel ignores it.
+    pub fn populate(&self) {
+        if self.length != 0 {
+            let start = self.address.wrapping_sub(self.lead).cast_mut().cast();
+            // SAFETY: exactly the mapped range; reading pages in changes no contents.
+            unsafe { libc::madvise(start, self.length + self.lead, libc::MADV_POPULATE_READ) };
+        }
     }
 
     /// All bytes.
@@ -104,8 +128,9 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         if self.length != 0 {
-            // SAFETY: exactly the range that `new` mapped; borrows of it cannot outlive `self`.
-            unsafe { libc::munmap(self.address.cast_mut().cast(), self.length) };
+            let start = self.address.wrapping_sub(self.lead).cast_mut().cast();
+            // SAFETY: exactly the range that `part` mapped; borrows of it cannot outlive `self`.
+            unsafe { libc::munmap(start, self.length + self.lead) };
         }
     }
 }

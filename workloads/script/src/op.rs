@@ -23,6 +23,8 @@ pub enum OpKind {
     Mark = 6,
     /// Thread number `slot` of the script is started by this thread
     ThreadStart = 7,
+    /// The thread ends here, after its last call, where the recorded one ended; `slot` and `size` unused
+    ThreadEnd = 8,
 }
 
 /// The block at this slot was, or will be, handled by another thread: before the op touches the slot
@@ -100,6 +102,7 @@ impl Op {
             5 => OpKind::Idle,
             6 => OpKind::Mark,
             7 => OpKind::ThreadStart,
+            8 => OpKind::ThreadEnd,
             _ => return None,
         })
     }

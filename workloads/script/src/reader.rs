@@ -1,5 +1,9 @@
-//! The mapped reader: a script that opens is safe to replay without further checks of bounds.
+//! The reader: a script that opens is safe to replay without further checks of bounds.
+//!
+//! Opened whole, everything stays mapped and ops are slices. Opened in windows, the check and every later reading map a
+//! few MiB at a time, so that a script larger than memory or address space allows can be replayed.
 
+use crate::cursor::{Cursor, Part, Runs};
 use crate::error::ScriptError;
 use crate::file::{Run, ScriptInfo};
 use crate::hash::{SegmentHash, WordHash};
@@ -10,60 +14,93 @@ use crate::spill::SEGMENT;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// A script mapped from its file.
+/// Bytes mapped at a time by the check of a script that is not mapped whole.
+const CHECK_WINDOW: usize = 1 << 20;
+
+/// A script in its file.
 ///
 /// `open` has checked: every op has a known kind, a slot of its kind within the table, a sane alignment; every
 /// thread that is started exists and is started once; the order counts every op exactly once.
 pub struct Script {
     path: PathBuf,
-    map: Mapping,
+    file: File,
+    /// The whole file, unless it is read in windows.
+    map: Option<Mapping>,
     header: Header,
     entries: Vec<ThreadEntry>,
+    /// Where each thread's times begin; empty without times.
+    times: Vec<u64>,
     phases: Vec<String>,
 }
 
 impl Script {
-    /// Opens and checks a script (one pass over its ops). Errors for anything that is not a sound script.
+    /// Opens and checks a script (one pass over its ops) and keeps it mapped whole. Errors for anything that is not a
+    /// sound script.
     pub fn open(path: &Path) -> Result<Self, ScriptError> {
-        let file = File::open(path).map_err(|error| ScriptError::io("open", path, error))?;
-        let map = Mapping::new(&file).map_err(|error| ScriptError::io("map", path, error))?;
-        Self::check(path, map).map_err(|reason| ScriptError::invalid(path, reason))
+        Self::open_as(path, true)
     }
 
-    fn check(path: &Path, map: Mapping) -> Result<Self, String> {
-        let bytes = map.bytes();
-        let header = Header::decode(bytes)?;
-        if header.file_length != bytes.len() as u64 {
-            return Err(format!(
-                "it has {} bytes where {} were written",
-                bytes.len(),
+    /// As [`Script::open`], but nothing stays mapped: [`Script::cursor`] and [`Script::runs`] read it in windows.
+    /// [`Script::thread`], [`Script::threads`] and [`Script::order`] panic.
+    pub fn open_windowed(path: &Path) -> Result<Self, ScriptError> {
+        Self::open_as(path, false)
+    }
+
+    fn open_as(path: &Path, whole: bool) -> Result<Self, ScriptError> {
+        let file = File::open(path).map_err(|error| ScriptError::io("open", path, error))?;
+        let io = |error| ScriptError::io("map", path, error);
+        let length = file.metadata().map_err(io)?.len();
+        let map = match whole {
+            true => Some(Mapping::new(&file).map_err(io)?),
+            false => None,
+        };
+        let invalid = |reason: String| ScriptError::invalid(path, reason);
+        let bytes = |offset: u64, bytes: u64, what: &str| {
+            if offset.checked_add(bytes).is_none_or(|end| end > length) {
+                return Err(invalid(format!("its {what} lies outside the file")));
+            }
+            let bytes =
+                usize::try_from(bytes).map_err(|_| invalid(format!("its {what} is too long")))?;
+            Mapping::part(&file, offset, bytes).map_err(io)
+        };
+        let first = bytes(0, length.min(HEADER_BYTES as u64), "header")?;
+        let header = Header::decode(first.bytes()).map_err(invalid)?;
+        if header.file_length != length {
+            return Err(invalid(format!(
+                "it has {length} bytes where {} were written",
                 header.file_length
-            ));
+            )));
         }
         if header.threads == 0 || header.threads > layout::MAX_THREADS {
-            return Err(format!("it claims {} threads", header.threads));
+            return Err(invalid(format!("it claims {} threads", header.threads)));
         }
-        let table = part(
-            bytes,
-            header.thread_table,
-            u64::from(header.threads) * THREAD_BYTES as u64,
-            "thread table",
-        )?;
+        let table_bytes = u64::from(header.threads) * THREAD_BYTES as u64;
+        let table = bytes(header.thread_table, table_bytes, "thread table")?;
         let entries: Vec<_> = table
+            .bytes()
             .chunks_exact(THREAD_BYTES)
             .map(ThreadEntry::decode)
             .collect();
-        let phases = decode_phases(part(
-            bytes,
-            header.phases,
-            header.phase_bytes,
-            "names of phases",
-        )?)?;
+        let names = bytes(header.phases, header.phase_bytes, "names of phases")?;
+        let phases = decode_phases(names.bytes()).map_err(invalid)?;
+        let mut times = Vec::new();
+        if header.times != 0 {
+            let mut at = header.times;
+            for entry in &entries {
+                times.push(at);
+                at = (entry.count.checked_mul(8))
+                    .and_then(|bytes| at.checked_add(bytes))
+                    .filter(|end| *end <= length)
+                    .ok_or_else(|| invalid("its times lie outside the file".into()))?;
+            }
+        }
         let script = Self {
             path: path.to_path_buf(),
+            file,
             map,
             header,
             entries,
+            times,
             phases,
         };
         script.check_ops()?;
@@ -71,99 +108,101 @@ impl Script {
         Ok(script)
     }
 
-    fn check_ops(&self) -> Result<(), String> {
+    fn invalid(&self, reason: impl Into<String>) -> ScriptError {
+        ScriptError::invalid(&self.path, reason)
+    }
+
+    fn check_ops(&self) -> Result<(), ScriptError> {
         let info = &self.header.info;
         let slots = info
             .private_slots
             .checked_add(info.shared_slots)
-            .ok_or("it claims more slots than numbers for them")?;
+            .ok_or_else(|| self.invalid("it claims more slots than numbers for them"))?;
         let mut started = vec![AT_START; self.entries.len()];
         let mut calls = 0u64;
         for (thread, entry) in self.entries.iter().enumerate() {
-            let ops = self
-                .map
-                .records::<Op>(entry.ops, entry.count)
-                .filter(|_| entry.ops.is_multiple_of(layout::ALIGN))
-                .filter(|_| entry.ops >= HEADER_BYTES as u64 || entry.count == 0)
-                .ok_or_else(|| format!("the ops of thread {thread} lie outside the file"))?;
-            for (index, op) in ops.iter().enumerate() {
-                if op.is_call() {
-                    calls += 1;
-                    let shared = op.flags & FLAG_SHARED != 0;
-                    let fits = if shared {
-                        op.slot >= info.private_slots && op.slot < slots
-                    } else {
-                        op.slot < info.private_slots
-                    };
-                    if !fits || op.flags > FLAG_INHERITED.max(FLAG_SHARED) || op.align_log2() >= 48
-                    {
-                        return Err(format!("op {index} of thread {thread} is damaged: {op:?}"));
-                    }
-                    continue;
+            let bytes = entry.count.checked_mul(size_of::<Op>() as u64);
+            let inside = (bytes.and_then(|bytes| entry.ops.checked_add(bytes)))
+                .is_some_and(|end| end <= self.header.file_length)
+                && entry.ops.is_multiple_of(layout::ALIGN)
+                && (entry.ops >= HEADER_BYTES as u64 || entry.count == 0);
+            if !inside {
+                return Err(
+                    self.invalid(format!("the ops of thread {thread} lie outside the file"))
+                );
+            }
+            let mut cursor = Cursor::new(self, thread, CHECK_WINDOW);
+            let (mut index, mut latest) = (0u64, 0u64);
+            loop {
+                let part = cursor.next(u64::MAX)?;
+                if part.ops.is_empty() {
+                    break;
                 }
-                match op.kind() {
-                    Some(OpKind::ThreadStart) => {
-                        let child = op.slot as usize;
-                        if child == 0 || child >= started.len() || child == thread {
-                            return Err(format!(
-                                "op {index} of thread {thread} starts thread {child}, which it cannot"
-                            ));
-                        }
-                        if started[child] != AT_START {
-                            return Err(format!("thread {child} is started twice"));
-                        }
-                        started[child] = thread as u32;
+                for op in part.ops {
+                    let checked = check_op(op, thread, info.private_slots, slots, &mut started);
+                    checked.map_err(|why| {
+                        self.invalid(format!("op {index} of thread {thread} {why}"))
+                    })?;
+                    calls += u64::from(op.is_call());
+                    index += 1;
+                }
+                for time in part.times {
+                    if *time < latest {
+                        return Err(
+                            self.invalid(format!("the times of thread {thread} run backwards"))
+                        );
                     }
-                    Some(_) => {}
-                    None => {
-                        return Err(format!(
-                            "op {index} of thread {thread} has the unknown kind {}",
-                            op.kind
-                        ));
-                    }
+                    latest = *time;
                 }
             }
         }
         if let Some(thread) =
             (0..started.len()).find(|&thread| started[thread] != self.entries[thread].started_by)
         {
-            return Err(format!(
+            return Err(self.invalid(format!(
                 "the thread table is wrong about who starts thread {thread}"
-            ));
+            )));
         }
         if calls != info.calls {
-            return Err(format!(
+            return Err(self.invalid(format!(
                 "it has {calls} calls where {} were written",
                 info.calls
-            ));
+            )));
         }
         Ok(())
     }
 
-    fn check_order(&self) -> Result<(), String> {
-        if !self.header.order.is_multiple_of(layout::ALIGN)
-            || self
-                .map
-                .records::<Run>(self.header.order, self.header.runs)
-                .is_none()
-        {
-            return Err("the global order lies outside the file".into());
+    fn check_order(&self) -> Result<(), ScriptError> {
+        let header = &self.header;
+        let bytes = header.runs.checked_mul(size_of::<Run>() as u64);
+        let inside = (bytes.and_then(|bytes| header.order.checked_add(bytes)))
+            .is_some_and(|end| end <= header.file_length);
+        if !inside || !header.order.is_multiple_of(layout::ALIGN) {
+            return Err(self.invalid("the global order lies outside the file"));
         }
         let mut left: Vec<u64> = self.entries.iter().map(|entry| entry.count).collect();
-        for (index, run) in self.order().iter().enumerate() {
+        let mut runs = self.runs();
+        let mut index = 0u64;
+        while let Some(run) = runs.peek()? {
             let Some(left) = left.get_mut(run.thread as usize) else {
-                return Err(format!(
+                return Err(self.invalid(format!(
                     "run {index} of the order names thread {}",
                     run.thread
-                ));
+                )));
             };
             if run.count == 0 || u64::from(run.count) > *left {
-                return Err(format!("run {index} of the order counts {} ops", run.count));
+                return Err(
+                    self.invalid(format!("run {index} of the order counts {} ops", run.count))
+                );
             }
             *left -= u64::from(run.count);
+            runs.advance();
+            index += 1;
         }
         match left.iter().position(|&left| left != 0) {
-            Some(thread) => Err(format!("the order leaves out ops of thread {thread}")),
+            Some(thread) => {
+                Err(self.invalid(format!("the order leaves out ops of thread {thread}")))
+            }
             None => Ok(()),
         }
     }
@@ -178,15 +217,102 @@ impl Script {
         self.entries.len()
     }
 
-    /// The ops of one thread; panics when there is no such thread.
+    /// Number of ops of one thread; panics when there is no such thread.
+    pub fn op_count(&self, thread: usize) -> u64 {
+        self.entries[thread].count
+    }
+
+    /// Whether ops have times, so that a replay can keep the recorded pace.
+    pub fn has_times(&self) -> bool {
+        self.header.times != 0
+    }
+
+    /// Bytes of all ops.
+    pub fn op_bytes(&self) -> u64 {
+        self.entries
+            .iter()
+            .map(|entry| entry.count * size_of::<Op>() as u64)
+            .sum()
+    }
+
+    /// Reads a thread's ops from the beginning, with windows of about `window_bytes` where the script is not mapped whole.
+    pub fn cursor(&self, thread: usize, window_bytes: usize) -> Cursor<'_> {
+        Cursor::new(self, thread, window_bytes)
+    }
+
+    /// Reads the global order from the beginning.
+    pub fn runs(&self) -> Runs<'_> {
+        Runs::new(self)
+    }
+
+    /// Runs of the global order.
+    pub fn run_count(&self) -> u64 {
+        self.header.runs
+    }
+
+    /// A thread's ops where the script is mapped whole.
+    pub(crate) fn whole(&self, thread: usize) -> Option<Part<'_>> {
+        let map = self.map.as_ref()?;
+        let entry = &self.entries[thread];
+        let times = self.times.get(thread);
+        Some(Part {
+            ops: map.records(entry.ops, entry.count).unwrap_or_default(),
+            times: times
+                .and_then(|at| map.records(*at, entry.count))
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Maps `count` ops of a thread from `first` on, and their times.
+    pub(crate) fn window(
+        &self,
+        thread: usize,
+        first: u64,
+        count: u64,
+    ) -> Result<(Mapping, Mapping), ScriptError> {
+        let entry = &self.entries[thread];
+        let ops = self.part(entry.ops + first * 16, count * 16)?;
+        let times = match self.times.get(thread) {
+            Some(at) => self.part(at + first * 8, count * 8)?,
+            None => self.part(0, 0)?,
+        };
+        Ok((ops, times))
+    }
+
+    /// Maps `count` runs of the order from `first` on.
+    pub(crate) fn run_window(&self, first: u64, count: u64) -> Result<Mapping, ScriptError> {
+        self.part(self.header.order + first * 8, count * 8)
+    }
+
+    fn part(&self, offset: u64, bytes: u64) -> Result<Mapping, ScriptError> {
+        let map = Mapping::part(&self.file, offset, bytes as usize)
+            .map_err(|error| ScriptError::io("map", &self.path, error))?;
+        map.populate();
+        Ok(map)
+    }
+
+    fn mapped(&self) -> &Mapping {
+        self.map
+            .as_ref()
+            .expect("the script is mapped whole, not read in windows")
+    }
+
+    /// The ops of one thread; panics when there is no such thread or the script is read in windows.
     pub fn thread(&self, thread: usize) -> &[Op] {
         let entry = &self.entries[thread];
-        self.map.records(entry.ops, entry.count).unwrap_or_default()
+        self.mapped()
+            .records(entry.ops, entry.count)
+            .unwrap_or_default()
     }
 
     /// The ops of each thread, in the order of thread numbers.
     pub fn threads(&self) -> impl ExactSizeIterator<Item = &[Op]> {
         (0..self.entries.len()).map(|thread| self.thread(thread))
+    }
+
+    /// Whether the thread is still there after its last op, until everything is over.
+    pub fn stays(&self, thread: usize) -> bool {
+        self.entries[thread].stays
     }
 
     /// Whether a thread exists from the beginning: no `ThreadStart` op names it. True for thread 0.
@@ -196,7 +322,7 @@ impl Script {
 
     /// The global order.
     pub fn order(&self) -> &[Run] {
-        self.map
+        self.mapped()
             .records(self.header.order, self.header.runs)
             .unwrap_or_default()
     }
@@ -214,7 +340,7 @@ impl Script {
     /// Hashes all ops and the order again and compares with the header. Costs a few ns per op, so `open` leaves it out.
     pub fn verify_checksum(&self) -> Result<(), ScriptError> {
         let mut hash = WordHash::new();
-        let bytes = self.map.bytes();
+        let bytes = self.mapped().bytes();
         let arrays = self
             .entries
             .iter()
@@ -234,12 +360,44 @@ impl Script {
     }
 }
 
-fn part<'a>(bytes: &'a [u8], offset: u64, length: u64, what: &str) -> Result<&'a [u8], String> {
-    offset
-        .checked_add(length)
-        .filter(|&end| end <= bytes.len() as u64)
-        .map(|end| &bytes[offset as usize..end as usize])
-        .ok_or_else(|| format!("its {what} lies outside the file"))
+/// What is wrong with an op, if something is.
+#[inline(always)]
+fn check_op(
+    op: &Op,
+    thread: usize,
+    private_slots: u32,
+    slots: u32,
+    started: &mut [u32],
+) -> Result<(), String> {
+    if op.is_call() {
+        let shared = op.flags & FLAG_SHARED != 0;
+        let fits = if shared {
+            op.slot >= private_slots && op.slot < slots
+        } else {
+            op.slot < private_slots
+        };
+        // A plain malloc has no alignment: a replay takes the whole word as its size.
+        let aligned = op.kind == OpKind::Malloc as u8 && op.align_log2() != 0;
+        if !fits || op.flags > FLAG_INHERITED.max(FLAG_SHARED) || op.align_log2() >= 48 || aligned {
+            return Err(format!("is damaged: {op:?}"));
+        }
+        return Ok(());
+    }
+    match op.kind() {
+        Some(OpKind::ThreadStart) => {
+            let child = op.slot as usize;
+            if child == 0 || child >= started.len() || child == thread {
+                return Err(format!("starts thread {child}, which it cannot"));
+            }
+            if started[child] != AT_START {
+                return Err(format!("starts thread {child}, which was started before"));
+            }
+            started[child] = thread as u32;
+            Ok(())
+        }
+        Some(_) => Ok(()),
+        None => Err(format!("has the unknown kind {}", op.kind)),
+    }
 }
 
 fn decode_phases(mut bytes: &[u8]) -> Result<Vec<String>, String> {

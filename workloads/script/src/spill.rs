@@ -69,6 +69,16 @@ impl Spill {
         self.streams[stream].length
     }
 
+    /// Bytes of the first `streams` streams so far.
+    pub fn total(&self, streams: usize) -> u64 {
+        self.streams[..streams].iter().map(|s| s.length).sum()
+    }
+
+    /// The scratch file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Segments of a stream; the last one may be short.
     pub fn segments(&self, stream: usize) -> usize {
         self.streams[stream].length.div_ceil(SEGMENT as u64) as usize

@@ -27,6 +27,9 @@ pub struct ScriptWriter {
     spill: Spill,
     threads: usize,
     started_by: Vec<u32>,
+    stays: Vec<bool>,
+    /// A stream of times for each thread, where ops have times.
+    times: Option<Spill>,
     counts: ScriptInfo,
     last_run: Run,
     ordered: Vec<u64>,
@@ -59,6 +62,8 @@ impl ScriptWriter {
             temporary,
             threads,
             started_by: vec![AT_START; threads],
+            stays: vec![false; threads],
+            times: None,
             counts: ScriptInfo::default(),
             last_run: Run {
                 thread: 0,
@@ -76,6 +81,10 @@ impl ScriptWriter {
         }
         self.spill.add();
         self.started_by.push(AT_START);
+        self.stays.push(false);
+        if let Some(times) = &mut self.times {
+            times.add();
+        }
         self.ordered.push(0);
         self.threads += 1;
         Ok(self.threads as u32 - 1)
@@ -103,7 +112,7 @@ impl ScriptWriter {
         if thread as usize >= self.threads {
             return Err(ScriptError::Misuse(format!("there is no thread {thread}")));
         }
-        let mut kinds = [0u64; 8];
+        let mut kinds = [0u64; 9];
         for op in ops {
             match kinds.get_mut(op.kind as usize) {
                 Some(count) => *count += 1,
@@ -144,6 +153,37 @@ impl ScriptWriter {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Gives every op a time: [`ScriptWriter::time`] must follow each push. Call before the first op.
+    pub fn timed(&mut self) {
+        let mut path = self.scratch_path.clone().into_os_string();
+        path.push(".times");
+        self.times = Some(Spill::new(Path::new(&path), self.threads));
+    }
+
+    /// When the op pushed last to `thread` is to be made, nanoseconds since the beginning; never decreasing in a thread.
+    #[inline]
+    pub fn time(&mut self, thread: u32, ns: u64) -> Result<(), ScriptError> {
+        match &mut self.times {
+            Some(times) if (thread as usize) < self.threads => times
+                .append(thread as usize, &ns.to_le_bytes())
+                .map_err(|error| ScriptError::io("write", &self.path, error)),
+            _ => Err(ScriptError::Misuse(format!(
+                "thread {thread} takes no times"
+            ))),
+        }
+    }
+
+    /// The thread was still there when the program ended: a replay keeps it asleep after its last op instead of ending it.
+    pub fn stays(&mut self, thread: u32) -> Result<(), ScriptError> {
+        match self.stays.get_mut(thread as usize) {
+            Some(stays) => {
+                *stays = true;
+                Ok(())
+            }
+            None => Err(ScriptError::Misuse(format!("there is no thread {thread}"))),
+        }
     }
 
     /// Appends `count` ops of `thread` to the global order. Neighbouring calls for one thread are joined.
@@ -210,6 +250,11 @@ impl ScriptWriter {
                     self.ordered[thread]
                 )));
             }
+            if (self.times.as_ref()).is_some_and(|times| times.length(thread) / 8 != ops) {
+                return Err(ScriptError::Misuse(format!(
+                    "not every op of thread {thread} has a time"
+                )));
+            }
         }
         let counts = ScriptInfo {
             calls: self.counts.allocations + self.counts.frees + self.counts.reallocs,
@@ -247,6 +292,7 @@ impl ScriptWriter {
                 ops: at,
                 count: length / size_of::<Op>() as u64,
                 started_by: self.started_by[thread],
+                stays: self.stays[thread],
             };
             table.extend_from_slice(&entry.encode());
             self.pieces_of(thread + 1, at, &mut pieces);
@@ -255,7 +301,11 @@ impl ScriptWriter {
         let order = layout::align_up(at);
         let runs = self.spill.length(ORDER) / 8;
         self.pieces_of(ORDER, order, &mut pieces);
-        let phases = order + runs * 8;
+        let times = order + runs * 8;
+        let phases = match &self.times {
+            Some(streams) => times + streams.total(self.threads),
+            None => times,
+        };
         let mut names = Vec::new();
         for name in &self.phases {
             names.extend_from_slice(&(name.len() as u32).to_le_bytes());
@@ -264,6 +314,16 @@ impl ScriptWriter {
         file.set_len(phases)?;
         file.write_all_at(&table, thread_table)?;
         file.write_all_at(&names, phases)?;
+        if let Some(streams) = &self.times {
+            let (mut at, mut bytes) = (times, Vec::new());
+            for thread in 0..self.threads {
+                for segment in 0..streams.segments(thread) {
+                    streams.read(thread, segment, &mut bytes)?;
+                    file.write_all_at(&bytes, at)?;
+                    at += bytes.len() as u64;
+                }
+            }
+        }
         info.checksum = self.write_pieces(file, &pieces, |stream| Bases {
             private: private_base[stream - 1],
             shared: shared_base,
@@ -274,6 +334,7 @@ impl ScriptWriter {
             order,
             runs,
             phases,
+            times: if self.times.is_some() { times } else { 0 },
             phase_bytes: names.len() as u64,
             file_length: phases + names.len() as u64,
             info: info.clone(),
@@ -357,6 +418,9 @@ impl Drop for ScriptWriter {
     fn drop(&mut self) {
         // After a successful finish the temporary name is gone already; both errors mean nothing is left to do.
         let _ = std::fs::remove_file(&self.scratch_path);
+        if let Some(times) = &self.times {
+            let _ = std::fs::remove_file(times.path());
+        }
         let _ = std::fs::remove_file(&self.temporary);
     }
 }

@@ -155,6 +155,90 @@ fn many_ops_go_through_the_scratch_file() {
     assert_ne!(first.checksum, 0);
 }
 
+/// Two threads with 5,000 ops each, taking turns in threes, with times.
+fn write_timed(path: &Path) {
+    let mut writer = ScriptWriter::create(path, 2).unwrap();
+    writer.timed();
+    writer.stays(1).unwrap();
+    for index in 0..10_000u64 {
+        let thread = (index / 3 % 2) as u32;
+        let op = Op::new(OpKind::Malloc, 0, 0, index as u32, index, 0);
+        writer.push(thread, op).unwrap();
+        writer.time(thread, index * 7).unwrap();
+        writer.order(thread, 1).unwrap();
+    }
+    let info = ScriptInfo {
+        private_slots: 10_000,
+        ..ScriptInfo::default()
+    };
+    writer.finish(info).unwrap();
+}
+
+#[test]
+fn windows_show_what_the_whole_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.hlscript");
+    write_timed(&path);
+    let whole = Script::open(&path).unwrap();
+    let windowed = Script::open_windowed(&path).unwrap();
+    assert!(whole.has_times() && windowed.stays(1) && !windowed.stays(0));
+    for thread in 0..2 {
+        for most in [1, 100, u64::MAX] {
+            let mut cursor = windowed.cursor(thread, 1000 * 16);
+            let (mut ops, mut times) = (Vec::new(), Vec::new());
+            while cursor.left() > 0 {
+                let part = cursor.next(most).unwrap();
+                assert!(!part.ops.is_empty() && part.ops.len() as u64 <= most.min(1000));
+                assert_eq!(part.ops.len(), part.times.len());
+                ops.extend_from_slice(part.ops);
+                times.extend_from_slice(part.times);
+            }
+            assert_eq!(ops, whole.thread(thread));
+            assert!(
+                times
+                    .iter()
+                    .zip(&ops)
+                    .all(|(time, op)| *time == op.size() * 7)
+            );
+        }
+    }
+    let mut runs = windowed.runs();
+    let mut read = Vec::new();
+    while let Some(run) = runs.peek().unwrap() {
+        read.push(run);
+        runs.advance();
+    }
+    assert_eq!(read, whole.order());
+}
+
+#[test]
+fn times_are_given_to_all_ops_and_never_run_backwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.hlscript");
+    let write = |times: &[u64]| {
+        let mut writer = ScriptWriter::create(&path, 1).unwrap();
+        writer.timed();
+        for slot in 0..2 {
+            let op = Op::new(OpKind::Malloc, 0, 0, slot, 10, 0);
+            writer.push(0, op).unwrap();
+        }
+        for time in times {
+            writer.time(0, *time).unwrap();
+        }
+        writer.order(0, 2).unwrap();
+        let info = ScriptInfo {
+            private_slots: 8,
+            ..ScriptInfo::default()
+        };
+        writer.finish(info)
+    };
+    let error = write(&[1]).unwrap_err().to_string();
+    assert!(error.contains("not every op of thread 0"), "{error}");
+    write(&[2, 1]).unwrap();
+    let error = Script::open(&path).err().unwrap().to_string();
+    assert!(error.contains("run backwards"), "{error}");
+}
+
 #[test]
 fn an_order_that_does_not_add_up_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -195,7 +279,7 @@ fn errors_name_the_file_and_the_reason() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
     /// A script that opens after damage is still sound: ops and order are within their bounds.
     #[test]
     fn damage_is_an_error_or_harmless(

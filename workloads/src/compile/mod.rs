@@ -56,6 +56,14 @@ pub enum Action {
         /// The other one.
         thread: u32,
     },
+    /// The thread ends; its last event.
+    End,
+    /// No event of its own: what follows is to be made so many nanoseconds after the beginning. Only of sources that are
+    /// [`Source::timed`]; never decreasing.
+    At {
+        /// Nanoseconds since the beginning.
+        ns: u64,
+    },
 }
 
 /// One event of the global order.
@@ -74,6 +82,16 @@ pub trait Source {
 
     /// About how many events one telling has (for progress).
     fn expected_events(&self) -> u64;
+
+    /// Whether the events are told with their times ([`Action::At`]).
+    fn timed(&self) -> bool {
+        false
+    }
+
+    /// Threads that were still there when the program ended. Asked after the last telling.
+    fn staying(&self) -> Vec<u32> {
+        Vec::new()
+    }
 
     /// Recorded idle time that is left out of the events, nanoseconds. Asked after the last telling.
     fn idle_dropped_ns(&self) -> u64 {
@@ -102,6 +120,9 @@ pub fn compile<S: Source>(
     let mut done = 0u64;
     let mut ownership = Ownership::default();
     source.tell(|event| {
+        if matches!(event.action, Action::At { .. }) {
+            return Ok(());
+        }
         ownership.take(event, done)?;
         done += 1;
         if done.is_multiple_of(PROGRESS_STEP) {
@@ -115,11 +136,23 @@ pub fn compile<S: Source>(
     for name in source.phases() {
         writer.phase(&name);
     }
+    let timed = source.timed();
+    if timed {
+        writer.timed();
+    }
+    let mut now = 0;
     let mut slots = Slots::new(&ownership);
     let mut event_number = 0u64;
     source.tell(|event| {
+        if let Action::At { ns } = event.action {
+            now = ns;
+            return Ok(());
+        }
         let op = slots.take(event, event_number)?;
         writer.push(event.thread, op)?;
+        if timed {
+            writer.time(event.thread, now)?;
+        }
         writer.order(event.thread, 1)?;
         event_number += 1;
         if event_number.is_multiple_of(PROGRESS_STEP) {
@@ -128,6 +161,9 @@ pub fn compile<S: Source>(
         }
         Ok(())
     })?;
+    for thread in source.staying() {
+        writer.stays(thread)?;
+    }
     let plan = slots.finish()?;
     let info = ScriptInfo {
         private_slots: plan.private_slots,
@@ -148,6 +184,7 @@ fn plain_op(action: Action) -> Option<Op> {
     Some(match action {
         Action::Idle { ns } => Op::new(OpKind::Idle, 0, 0, 0, ns.min(heaplab_script::MAX_SIZE), 0),
         Action::Mark { phase } => Op::new(OpKind::Mark, 0, 0, 0, u64::from(phase), 0),
+        Action::End => Op::new(OpKind::ThreadEnd, 0, 0, 0, 0, 0),
         Action::Start { thread } => Op::new(OpKind::ThreadStart, 0, 0, thread, 0, 0),
         _ => return None,
     })

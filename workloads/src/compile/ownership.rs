@@ -70,7 +70,7 @@ impl Ownership {
                 }
             }
             Action::Start { thread } => self.count(thread, 0, number)?,
-            Action::Idle { .. } | Action::Mark { .. } => {}
+            Action::Idle { .. } | Action::Mark { .. } | Action::End | Action::At { .. } => {}
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! A trace as a source of the compiler's events.
 //!
-//! Threads get dense numbers by their first event; the thread that acted just before starts them. Times are dropped but
-//! for gaps of 1 ms and more in which no thread did anything: allocators purge by the clock, so these stay, shortened in
-//! proportion to a budget.
+//! Threads get dense numbers by their first event; the thread that acted just before starts them; one that ended while
+//! others went on ends at that moment, with what the allocator does then; one that was there to the end stays. Times are
+//! dropped but for gaps of 1 ms and more in which no thread did anything: allocators purge by the clock, so these stay,
+//! shortened in proportion to a budget. A timed source tells every event's time instead.
 
 use super::alone::Alone;
 use super::event::{Effect, EventKind, TICK_NS};
@@ -23,7 +24,9 @@ pub struct TraceSource<'a> {
     process: Option<u32>,
     events: u64,
     idle_budget_ns: u64,
+    timed: bool,
     dropped_ns: u64,
+    staying: Vec<u32>,
 }
 
 impl<'a> TraceSource<'a> {
@@ -45,7 +48,9 @@ impl<'a> TraceSource<'a> {
             process: None,
             events,
             idle_budget_ns,
+            timed: false,
             dropped_ns: 0,
+            staying: Vec::new(),
         })
     }
 
@@ -71,6 +76,28 @@ impl<'a> TraceSource<'a> {
             .map(|(mark, _)| mark)
             .collect()
     }
+
+    /// Tells every event's time, for a replay at the recorded pace, and no idle events.
+    pub fn with_times(self) -> Self {
+        Self {
+            timed: true,
+            ..self
+        }
+    }
+
+    /// Recorded ends of threads, by time: (tick, number in the trace), the latest first.
+    fn ends(&self) -> Vec<(u64, u32)> {
+        // Of one process alone threads have other numbers; they end with their last event.
+        if self.process.is_some() {
+            return Vec::new();
+        }
+        let table = &self.trace.summary().thread_table;
+        let mut ends: Vec<(u64, u32)> = (table.iter().enumerate())
+            .filter_map(|(number, info)| Some((info.end_ns? / TICK_NS, number as u32)))
+            .collect();
+        ends.sort_unstable_by(|a, b| b.cmp(a));
+        ends
+    }
 }
 
 impl Source for TraceSource<'_> {
@@ -85,6 +112,14 @@ impl Source for TraceSource<'_> {
 
     fn idle_dropped_ns(&self) -> u64 {
         self.dropped_ns
+    }
+
+    fn timed(&self) -> bool {
+        self.timed
+    }
+
+    fn staying(&self) -> Vec<u32> {
+        self.staying.clone()
     }
 
     fn tell<F>(&mut self, mut take: F) -> Result<(), WorkloadError>
@@ -104,11 +139,19 @@ impl Source for TraceSource<'_> {
         let mut last_tick = None::<u64>;
         let marks = self.marks();
         let mut mark = 0;
+        // A thread whose last event is not told yet cannot end: stamps of ends and events come from different clocks of
+        // one thread, and events are merged by what is possible, not by time alone.
+        let mut ends = self.ends();
+        let mut left: Vec<u64> = (self.trace.summary().thread_table.iter())
+            .map(|info| info.events)
+            .collect();
+        let mut first_tick = None::<u64>;
+        let mut latest = 0;
         let mut alone = match self.process {
             Some(process) => Some(Alone::new(self.trace, process)?),
             None => None,
         };
-        let mut left = self.events;
+        let mut to_tell = self.events;
         for event in self.trace.events() {
             let mut event = event?;
             if let Some(alone) = &mut alone {
@@ -117,10 +160,10 @@ impl Source for TraceSource<'_> {
                     None => continue,
                 }
             }
-            if left == 0 {
+            if to_tell == 0 {
                 break;
             }
-            left -= 1;
+            to_tell -= 1;
             let index = event.thread as usize;
             if index >= numbers.len() {
                 numbers.resize(index + 1, UNSEEN);
@@ -137,6 +180,35 @@ impl Source for TraceSource<'_> {
             }
             let thread = numbers[index];
             acting = thread;
+            if let Some(left) = left.get_mut(index) {
+                *left = left.saturating_sub(1);
+            }
+            while let Some((tick, number)) = ends.last().copied()
+                && tick <= event.tick
+            {
+                ends.pop();
+                let number = number as usize;
+                let gone = left.get(number).is_some_and(|left| *left == 0) && number != index;
+                if let Some(thread) = numbers
+                    .get(number)
+                    .copied()
+                    .filter(|n| *n != UNSEEN && gone)
+                    && thread != 0
+                {
+                    take(Event {
+                        thread,
+                        action: Action::End,
+                    })?;
+                }
+            }
+            if self.timed {
+                let first = *first_tick.get_or_insert(event.tick);
+                latest = latest.max(event.tick.saturating_sub(first).saturating_mul(TICK_NS));
+                take(Event {
+                    thread,
+                    action: Action::At { ns: latest },
+                })?;
+            }
             while let Some((tick, _)) = marks.get(mark)
                 && *tick <= event.tick
             {
@@ -149,7 +221,7 @@ impl Source for TraceSource<'_> {
             let last = last_tick.unwrap_or(event.tick);
             let gap = event.tick.saturating_sub(last);
             last_tick = Some(last.max(event.tick));
-            if gap >= IDLE_TICKS {
+            if gap >= IDLE_TICKS && !self.timed {
                 let whole = gap.saturating_mul(TICK_NS);
                 let kept = (whole as f64 * keep) as u64;
                 let kept = if kept >= MIN_IDLE_NS {
@@ -190,6 +262,32 @@ impl Source for TraceSource<'_> {
             };
             take(Event { thread, action })?;
         }
+        // What ends after the last event ends in that order at the end; what the recording does not see ending stays.
+        let mut staying = vec![true; numbers.len()];
+        let table = &self.trace.summary().thread_table;
+        for (number, stays) in staying.iter_mut().enumerate() {
+            let ended = table.get(number).is_some_and(|info| info.end_ns.is_some());
+            *stays = self.process.is_none()
+                && (!ended || left.get(number).is_some_and(|left| *left > 0));
+        }
+        while let Some((_, number)) = ends.pop() {
+            let number = number as usize;
+            if let Some(thread) = numbers
+                .get(number)
+                .copied()
+                .filter(|n| *n != UNSEEN && *n != 0)
+                && !staying[number]
+            {
+                take(Event {
+                    thread,
+                    action: Action::End,
+                })?;
+            }
+        }
+        self.staying = (numbers.iter().enumerate())
+            .filter(|(number, thread)| **thread != UNSEEN && **thread != 0 && staying[*number])
+            .map(|(_, thread)| *thread)
+            .collect();
         Ok(())
     }
 }

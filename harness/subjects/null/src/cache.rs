@@ -8,6 +8,10 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Blocks a stack holds before half of them go to the shared list.
 const STACK: usize = 4096;
+/// Room behind each stack, so that the tops of all stacks do not fall into the same lines of the CPU's cache.
+const PAD: usize = 24;
+/// A class for every size that can be asked for; those from `CLASSES` on are never filled.
+const ALL_CLASSES: usize = 64;
 /// Blocks moved at once.
 const BATCH: usize = STACK / 2;
 
@@ -56,24 +60,22 @@ fn set_current(cache: *mut Cache) {
 /// One thread's free blocks.
 #[repr(C)]
 pub struct Cache {
-    /// Blocks in each stack.
-    tops: [usize; CLASSES],
+    /// Blocks in each stack; always 0 in a class that is too large.
+    tops: [usize; ALL_CLASSES],
     /// Fresh memory of each class: next block and end.
     fresh: [(usize, usize); CLASSES],
     /// Next cache in the list of caches without a thread.
     next: *mut Cache,
-    stacks: [[*mut c_void; STACK]; CLASSES],
+    stacks: [[*mut c_void; STACK + PAD]; CLASSES],
 }
 
 impl Cache {
     /// Takes a free block of `class`.
     #[inline(always)]
     pub fn pop(&mut self, class: usize) -> Option<*mut c_void> {
-        // SAFETY: `class` below CLASSES is checked by `get`-like comparison here; `top` never exceeds STACK.
+        // SAFETY: `class` is that of a size, so below ALL_CLASSES; a stack with a block in it exists, and `top` never
+        // exceeds STACK.
         unsafe {
-            if class >= CLASSES {
-                return None;
-            }
             let top = *self.tops.get_unchecked(class);
             if top == 0 {
                 return None;
@@ -147,7 +149,7 @@ impl Cache {
         // SAFETY: this thread's own cache.
         let cache = unsafe { &mut *cache };
         if cache.tops[class] == STACK {
-            SHARED[class].give(&cache.stacks[class][STACK - BATCH..]);
+            SHARED[class].give(&cache.stacks[class][STACK - BATCH..STACK]);
             cache.tops[class] = STACK - BATCH;
         }
         cache.push(class, block);
@@ -228,7 +230,7 @@ impl Shared {
     }
 
     /// Moves one batch into an empty stack; false when there is none.
-    fn take(&self, stack: &mut [*mut c_void; STACK], top: &mut usize) -> bool {
+    fn take(&self, stack: &mut [*mut c_void; STACK + PAD], top: &mut usize) -> bool {
         let mut node = self.locked(|head| {
             let first = *head;
             if !first.is_null() {

@@ -19,8 +19,9 @@ static USED: [AtomicUsize; CLASSES] = [const { AtomicUsize::new(0) }; CLASSES];
 /// Class of a request of `size` bytes; `CLASSES` and more: too large to serve.
 #[inline(always)]
 pub const fn class_of(size: usize) -> usize {
-    let wanted = if size <= 16 { 16 } else { size };
-    (usize::BITS - (wanted - 1).leading_zeros() - FIRST_SHIFT) as usize
+    // The low bits are set so that nothing is below 16, and that the highest bit always exists.
+    let highest = usize::BITS - 1 - (size.saturating_sub(1) | 15).leading_zeros();
+    (highest + 1 - FIRST_SHIFT) as usize
 }
 
 /// Bytes of each block of `class`.

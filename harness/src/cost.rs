@@ -1,0 +1,135 @@
+//! The harness's own cost as a benchmark: scripts of known shape replayed with the null allocator, nothing touched.
+
+use crate::error::Error;
+use crate::exec::{self, Limits};
+use crate::subject::{self, Subject};
+use heaplab_script::file::{ScriptInfo, ScriptWriter};
+use heaplab_script::{FLAG_SHARED, Op, OpKind, ScriptError};
+use heaplab_worker::protocol::{Measure, Report, RunSpec, Touch};
+use serde::Serialize;
+use std::path::Path;
+
+/// Ops of each thread.
+const OPS: u32 = 2_000_000;
+/// Slots that a thread churns over.
+const SLOTS: u32 = 4096;
+/// Slots through which blocks are handed over: as many are on their way at most.
+const HANDED: u32 = 1024;
+/// Runs of each script; the fastest counts, because everything that disturbs a run makes it slower.
+const RUNS: usize = 7;
+
+/// Nanoseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Cost {
+    /// A local op, one thread.
+    pub one_thread_ns: f64,
+    /// A local op, for each of two threads; absent on one CPU.
+    pub two_threads_ns: Option<f64>,
+    /// Handing a block from one thread to another, beside its two calls; waiting is not in it. Absent on one CPU.
+    pub hand_over_ns: Option<f64>,
+    /// An empty pair of time stamps.
+    pub timer_ns: f64,
+}
+
+/// Measures for about three seconds.
+///
+/// # Errors
+/// When scripts cannot be written or runs fail.
+pub fn measure(cpus: u32) -> Result<Cost, Error> {
+    let folder = tempfile::tempdir().map_err(|e| Error::io("create", &std::env::temp_dir(), &e))?;
+    let null = subject::parse("null")?
+        .pop()
+        .ok_or_else(|| Error::environment("there is no null allocator; please report this"))?;
+    let script = folder.path().join("script");
+    let failed = |error: ScriptError| Error::environment(error.to_string());
+    churn(&script, 1).map_err(failed)?;
+    let one = fastest(&null, &script, Measure::Speed, |report| {
+        report.wall_ns as f64 / report.calls as f64
+    })?;
+    let timer = fastest(&null, &script, Measure::Latency, |report| report.timer_ns)?;
+    let (mut two, mut handed) = (None, None);
+    if cpus >= 2 {
+        churn(&script, 2).map_err(failed)?;
+        two = Some(fastest(&null, &script, Measure::Speed, |report| {
+            2.0 * report.wall_ns as f64 / report.calls as f64
+        })?);
+        hand_over(&script).map_err(failed)?;
+        let pair = fastest(&null, &script, Measure::Speed, |report| {
+            let busy = report.cpu_ns.saturating_sub(report.wait_ns);
+            busy as f64 / (report.calls / 2) as f64
+        })?;
+        handed = Some((pair - 2.0 * one).max(0.0));
+    }
+    Ok(Cost {
+        one_thread_ns: one,
+        two_threads_ns: two,
+        hand_over_ns: handed,
+        timer_ns: timer,
+    })
+}
+
+fn fastest(
+    null: &Subject,
+    script: &Path,
+    measure: Measure,
+    figure: impl Fn(&Report) -> f64,
+) -> Result<f64, Error> {
+    let spec = RunSpec {
+        touch: Touch::None,
+        pin: true,
+        ..RunSpec::new(script.to_path_buf(), measure)
+    };
+    let mut best = f64::INFINITY;
+    for _ in 0..RUNS {
+        let report = exec::run_worker(null, &spec, &Limits::seconds(60))
+            .map_err(|failure| Error::environment(failure.reason))?;
+        best = best.min(figure(&report));
+    }
+    Ok(best)
+}
+
+/// Blocks of 16 to 1,024 bytes come and go at random in each thread.
+fn churn(path: &Path, threads: u32) -> Result<(), ScriptError> {
+    let mut script = ScriptWriter::create(path, threads)?;
+    for thread in 0..threads {
+        let (mut sizes, mut state) = (vec![0u64; SLOTS as usize], u64::from(thread) + 1);
+        for _ in 0..OPS {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let index = (state >> 52) as u32;
+            let slot = thread * SLOTS + index;
+            let size = &mut sizes[index as usize];
+            if *size == 0 {
+                *size = 16 + (state >> 32) % 1009;
+                script.push(thread, Op::new(OpKind::Malloc, 0, 0, slot, *size, 0))?;
+            } else {
+                script.push(thread, Op::new(OpKind::Free, 0, 0, slot, *size, 0))?;
+                *size = 0;
+            }
+        }
+        script.order(thread, OPS)?;
+    }
+    script.finish(ScriptInfo {
+        private_slots: threads * SLOTS,
+        ..ScriptInfo::default()
+    })?;
+    Ok(())
+}
+
+/// Thread 0 allocates, thread 1 frees.
+fn hand_over(path: &Path) -> Result<(), ScriptError> {
+    let mut script = ScriptWriter::create(path, 2)?;
+    for number in 0..OPS / 2 {
+        let (slot, generation) = (number % HANDED, (number / HANDED) as u16);
+        for (thread, kind) in [(0, OpKind::Malloc), (1, OpKind::Free)] {
+            script.push(thread, Op::new(kind, FLAG_SHARED, generation, slot, 64, 0))?;
+            script.order(thread, 1)?;
+        }
+    }
+    script.finish(ScriptInfo {
+        shared_slots: HANDED,
+        ..ScriptInfo::default()
+    })?;
+    Ok(())
+}

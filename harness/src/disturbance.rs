@@ -1,0 +1,204 @@
+//! Whether something else had the machine while a run was timed: CPU time that the host took away, CPU time of other
+//! processes, a CPU that changed its speed. A disturbed run is made once more; what is disturbed again is marked.
+
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::time::Instant;
+
+/// Shares above which a run counts as disturbed: of one CPU's time.
+const STEAL: f64 = 0.02;
+const OTHERS: f64 = 0.10;
+/// Relative change of a CPU's frequency.
+const FREQUENCY: f64 = 0.05;
+/// Clock ticks a second of /proc; fixed on Linux for x86-64.
+const TICKS: f64 = 100.0;
+/// Below this many seconds ticks say nothing.
+const LEAST_SECONDS: f64 = 0.1;
+
+/// What else went on, as shares of one CPU's time during the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Disturbance {
+    /// Taken away by the host.
+    pub steal: f64,
+    /// Used by other processes.
+    pub others: f64,
+    /// Relative change of the fastest CPU's frequency, 0 where it cannot be seen.
+    pub frequency: f64,
+    /// The run was made a second time because the first was disturbed.
+    pub repeated: bool,
+}
+
+impl Disturbance {
+    /// Whether the run's times should be looked at with care.
+    pub fn matters(&self) -> bool {
+        self.steal > STEAL || self.others > OTHERS || self.frequency > FREQUENCY
+    }
+}
+
+/// The machine's counters at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    busy: f64,
+    steal: f64,
+    own: f64,
+    frequency: f64,
+}
+
+/// A look at the machine before a run.
+pub struct Watch {
+    began: Instant,
+    before: Option<Counters>,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self {
+            before: read(),
+            began: Instant::now(),
+        }
+    }
+
+    fn end(self) -> Option<Disturbance> {
+        let seconds = self.began.elapsed().as_secs_f64();
+        let (before, after) = (self.before?, read()?);
+        judge(&before, &after, seconds)
+    }
+
+    /// Makes a run, once more if the first was disturbed; `None` where the machine cannot be watched.
+    ///
+    /// # Errors
+    /// The run's own.
+    pub fn over<T>(
+        mut run: impl FnMut() -> Result<T, String>,
+    ) -> Result<(T, Option<Disturbance>), String> {
+        let watch = Self::new();
+        let first = run()?;
+        let disturbance = watch.end();
+        if !disturbance.is_some_and(|found| found.matters()) {
+            return Ok((first, disturbance));
+        }
+        let watch = Self::new();
+        let second = run()?;
+        let again = watch.end().map(|found| Disturbance {
+            repeated: true,
+            ..found
+        });
+        Ok((second, again))
+    }
+}
+
+fn judge(before: &Counters, after: &Counters, seconds: f64) -> Option<Disturbance> {
+    if seconds < LEAST_SECONDS {
+        return None;
+    }
+    let share = |ticks: f64| (ticks / TICKS / seconds).max(0.0);
+    // A tick on either side is rounding.
+    let own = after.own - before.own;
+    let others = after.busy - before.busy - own - 2.0;
+    let fastest = before.frequency.max(after.frequency);
+    Some(Disturbance {
+        steal: share(after.steal - before.steal - 1.0),
+        others: share(others),
+        frequency: match fastest {
+            0.0 => 0.0,
+            fastest => (after.frequency - before.frequency).abs() / fastest,
+        },
+        repeated: false,
+    })
+}
+
+fn read() -> Option<Counters> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let own = fs::read_to_string("/proc/self/stat").ok()?;
+    let (busy, steal) = machine_ticks(&stat)?;
+    Some(Counters {
+        busy,
+        steal,
+        own: own_ticks(&own)?,
+        frequency: frequency(),
+    })
+}
+
+/// Busy and stolen ticks of all CPUs since boot.
+fn machine_ticks(stat: &str) -> Option<(f64, f64)> {
+    let line = stat.lines().find(|line| line.starts_with("cpu "))?;
+    let ticks: Vec<f64> = (line.split_whitespace().skip(1))
+        .map_while(|field| field.parse().ok())
+        .collect();
+    // user nice system idle iowait irq softirq steal
+    let busy = ticks.first()? + ticks.get(1)? + ticks.get(2)? + ticks.get(5)? + ticks.get(6)?;
+    Some((busy, ticks.get(7).copied().unwrap_or(0.0)))
+}
+
+/// Ticks of this process and of its children that have ended.
+fn own_ticks(stat: &str) -> Option<f64> {
+    // The name in parentheses may contain anything; user time is the 12th field behind it.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    fields
+        .get(11..15)?
+        .iter()
+        .map(|field| field.parse::<f64>().ok())
+        .sum()
+}
+
+/// Frequency of the fastest CPU, kHz; 0 where it cannot be seen.
+fn frequency() -> f64 {
+    (0..1024)
+        .map_while(|cpu| {
+            let path = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq");
+            fs::read_to_string(path).ok()?.trim().parse::<f64>().ok()
+        })
+        .fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn others_and_the_host_are_told_from_ourselves() {
+        let stat = "cpu  100 5 20 1000 3 1 2 40 0 0\ncpu0 1 1 1\n";
+        assert_eq!(machine_ticks(stat), Some((128.0, 40.0)));
+        let own = "7 (a) b) S 1 7 7 0 -1 4194304 9 0 0 0 11 4 30 5 20 0 1 0";
+        assert_eq!(own_ticks(own), Some(50.0));
+        let before = Counters::default();
+        let quiet = Counters {
+            busy: 101.0,
+            own: 100.0,
+            ..before
+        };
+        assert!(!judge(&before, &quiet, 1.0).unwrap().matters());
+        let busy = Counters {
+            busy: 160.0,
+            own: 100.0,
+            ..before
+        };
+        let found = judge(&before, &busy, 1.0).unwrap();
+        assert!(
+            found.matters() && (found.others - 0.58).abs() < 1e-9,
+            "{found:?}"
+        );
+        let stolen = Counters {
+            steal: 10.0,
+            ..before
+        };
+        assert!(judge(&before, &stolen, 1.0).unwrap().matters());
+        assert!(judge(&before, &stolen, 0.01).is_none(), "too short to tell");
+    }
+
+    #[test]
+    fn a_disturbed_run_is_made_once_more() {
+        let runs = Cell::new(0);
+        let spins = || {
+            let until = Instant::now() + std::time::Duration::from_millis(150);
+            // Our own work is none of others'.
+            while Instant::now() < until {}
+            runs.set(runs.get() + 1);
+            Ok(())
+        };
+        let ((), found) = Watch::over(spins).unwrap();
+        let found = found.unwrap();
+        assert_eq!(runs.get(), if found.repeated { 2 } else { 1 });
+    }
+}
