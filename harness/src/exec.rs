@@ -312,7 +312,9 @@ mod tests {
 
     #[test]
     fn built_in_subjects_say_who_they_are() {
-        for subject in crate::subject::parse("system,jemalloc,mimalloc,mimalloc-v3,spanalloc,null").unwrap() {
+        for subject in
+            crate::subject::parse("system,jemalloc,mimalloc,mimalloc-v3,spanalloc,null").unwrap()
+        {
             let proof = describe(&subject, &Limits::seconds(60)).unwrap();
             assert!(proof.version.is_some(), "{proof:?}");
         }

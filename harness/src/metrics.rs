@@ -33,7 +33,7 @@ const fn lower(
 }
 
 /// Every metric, in the order of the documentation.
-pub const ALL: [Described; 31] = [
+pub const ALL: [Described; 37] = [
     lower(
         "ns_per_op",
         "ns",
@@ -136,6 +136,42 @@ pub const ALL: [Described; 31] = [
         "bytes",
         "memory",
         "resident bytes after ten seconds of idle",
+    ),
+    lower(
+        "resident_after_idle_bytes",
+        "bytes",
+        "memory",
+        "the same after an idle tail of another length",
+    ),
+    lower(
+        "resident_after_trickle_10s_bytes",
+        "bytes",
+        "memory",
+        "resident bytes after ten more seconds in which every thread makes a few calls a millisecond",
+    ),
+    lower(
+        "resident_after_trickle_bytes",
+        "bytes",
+        "memory",
+        "the same after a trickle of another length",
+    ),
+    lower(
+        "lazyfree_peak_bytes",
+        "bytes",
+        "memory",
+        "most bytes freed lazily (MADV_FREE): resident until the kernel needs them",
+    ),
+    lower(
+        "lazyfree_after_idle_bytes",
+        "bytes",
+        "memory",
+        "lazily freed bytes after the idle tail",
+    ),
+    lower(
+        "sampling_error_bytes",
+        "bytes",
+        "memory",
+        "largest difference between statm, which is sampled, and smaps_rollup, which is exact",
     ),
     lower(
         "instructions",

@@ -1,8 +1,8 @@
 //! `heaplab doctor`: what this machine can measure, what disturbs it, and what to install, in plain words.
 
 use crate::cli::{DoctorArgs, ListFormat};
-use crate::error::{Error, Outcome};
 use crate::cost::Cost;
+use crate::error::{Error, Outcome};
 use crate::tools;
 use crate::{cost, fingerprint, out};
 use heaplab_reports::schema::Machine;
@@ -59,8 +59,9 @@ fn cost_text(cost: &Cost) -> String {
         Some(ns) => format!("{ns:.1} ns"),
         None => "not measured on one CPU".into(),
     };
-    let mut text =
-        String::from("\nwhat the harness costs (null allocator, nothing touched, fastest of 7 runs)\n");
+    let mut text = String::from(
+        "\nwhat the harness costs (null allocator, nothing touched, fastest of 7 runs)\n",
+    );
     for (what, ns) in [
         ("a call, one thread", Some(cost.one_thread_ns)),
         ("a call in each of two threads", cost.two_threads_ns),

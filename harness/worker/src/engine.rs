@@ -150,7 +150,7 @@ impl<P: Probe> Player<P> {
             }
             // SAFETY: between the ends of the slice.
             let op = unsafe { &*at };
-            match u16::from_le_bytes([op.kind, op.flags]) {
+            match word(op) {
                 PRIVATE_MALLOC if plain => self.plain_malloc::<TOUCH>(start, op),
                 PRIVATE_FREE if plain => self.plain_free::<SIZED>(op),
                 _ => {
@@ -522,12 +522,18 @@ impl<P: Probe> Player<P> {
     }
 }
 
+/// Kind and flags in one word; an inherited block is a private one to a measure that does not ask whose it was.
+#[inline(always)]
+fn word(op: &Op) -> u16 {
+    u16::from_le_bytes([op.kind, op.flags & !FLAG_INHERITED])
+}
+
 /// A bit for each op of a group, set for a free, if all are mallocs and frees of private slots.
 #[inline(always)]
 fn pattern(group: &[Op; GROUP]) -> Option<u32> {
     let (mut bits, mut seen) = (0, 0);
     for (index, op) in group.iter().enumerate() {
-        let what = u32::from(u16::from_le_bytes([op.kind, op.flags]));
+        let what = u32::from(word(op));
         seen |= what;
         // A malloc is 0 and a free is 4: one bit tells them apart.
         bits |= what << index >> FREE.trailing_zeros();
