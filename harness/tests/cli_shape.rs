@@ -7,9 +7,10 @@ use std::path::Path;
 use support::{heaplab, run};
 
 fn measured(folder: &Path, words: &str) -> ResultSet {
-    let (status, out, err) = run(heaplab(folder)
-        .args(words.split(' '))
-        .args(["--format", "json", "--no-report"]));
+    let (status, out, err) =
+        run(heaplab(folder)
+            .args(words.split(' '))
+            .args(["--format", "json", "--no-report"]));
     assert_eq!(status, 0, "{err}");
     serde_json::from_str(&out).unwrap()
 }
@@ -38,7 +39,11 @@ fn the_machine_is_part_of_the_cell_and_subjects_are_told() {
     }
     let setting = |subject: usize, key: &str| result.subjects[subject].settings[key].clone();
     assert_eq!(setting(0, "glibc.malloc.arena_max"), "512");
-    assert_eq!(setting(1, "narenas"), "256", "jemalloc takes four for a CPU");
+    assert_eq!(
+        setting(1, "narenas"),
+        "256",
+        "jemalloc takes four for a CPU"
+    );
     let notes = result.notes.join("\n");
     assert!(notes.contains("memory limit is"), "{notes}");
     assert!(notes.contains("smaps_rollup differed"), "{notes}");
@@ -62,7 +67,8 @@ fn huge_pages_are_used_where_they_are_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let file = "/sys/kernel/mm/transparent_hugepage/enabled";
     let allowed = std::fs::read_to_string(file).is_ok_and(|text| !text.contains("[never]"));
-    let words = "run realloc-growth --seed 7 --blocks 1 --measure memory -a system,jemalloc --thp always";
+    let words =
+        "run realloc-growth --seed 7 --blocks 1 --measure memory -a system,jemalloc --thp always";
     if !allowed {
         let (status, _, _) = run(heaplab(folder.path()).args(words.split(' ')));
         assert_eq!(status, 4);

@@ -1,0 +1,30 @@
+//! The optional subject tcmalloc: Google's, not the one of gperftools. Its caches are for each CPU where the kernel has
+//! restartable sequences that libc has not taken (`GLIBC_TUNABLES=glibc.pthread.rseq=0`), else for each thread.
+#![no_std]
+
+#[path = "../../exports.rs"]
+mod exports;
+
+/// The binding's version.
+const VERSION: &str = "version=libtcmalloc-sys 0.1.14\n";
+
+mod raw {
+    use core::ffi::c_void;
+    // Only for what it links.
+    use libtcmalloc_sys as _;
+
+    unsafe extern "C" {
+        #[link_name = "TCMallocInternalMalloc"]
+        pub fn malloc(size: usize) -> *mut c_void;
+        #[link_name = "TCMallocInternalCalloc"]
+        pub fn calloc(count: usize, size: usize) -> *mut c_void;
+        #[link_name = "TCMallocInternalRealloc"]
+        pub fn realloc(block: *mut c_void, size: usize) -> *mut c_void;
+        #[link_name = "TCMallocInternalFree"]
+        pub fn free(block: *mut c_void);
+        #[link_name = "TCMallocInternalAlignedAlloc"]
+        pub fn aligned(alignment: usize, size: usize) -> *mut c_void;
+        #[link_name = "TCMallocInternalMallocSize"]
+        pub fn usable(block: *mut c_void) -> usize;
+    }
+}
