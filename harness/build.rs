@@ -22,6 +22,9 @@ const FILES: [(&str, &str); 7] = [
     ("libheaplab_mimalloc_v3.so", "libheaplab_mimalloc_v3.so"),
 ];
 
+/// Subjects of a cargo feature each, in a workspace each: `harness/subjects/optional/<name>`.
+const OPTIONAL: [&str; 3] = ["snmalloc", "rpmalloc", "tcmalloc"];
+
 /// What the embedded files are made of, from the workspace root.
 const SOURCES: [&str; 10] = [
     "Cargo.toml",
@@ -85,8 +88,20 @@ fn build() -> Result<(), Box<dyn Error>> {
     cargo(root, &target, &own)?;
     cargo(&harness.join("subjects"), &target, &[])?;
     cargo(&harness.join("subjects/mimalloc-v3"), &target, &[])?;
-    let mut list = format!("const FILES: [File; {}] = [\n", FILES.len());
-    for (name, built) in FILES {
+    let mut files: Vec<(String, String)> = FILES
+        .iter()
+        .map(|(name, built)| ((*name).to_owned(), (*built).to_owned()))
+        .collect();
+    for name in OPTIONAL {
+        let feature = format!("CARGO_FEATURE_{}", name.to_uppercase());
+        if std::env::var_os(feature).is_some() {
+            cargo(&harness.join("subjects/optional").join(name), &target, &[])?;
+            let file = format!("libheaplab_{name}.so");
+            files.push((file.clone(), file));
+        }
+    }
+    let mut list = format!("const FILES: [File; {}] = [\n", files.len());
+    for (name, built) in &files {
         let path = target.join("embedded").join(built);
         let bytes = fs::read(&path)
             .map_err(|error| format!("{} was not built: {error}", path.display()))?;

@@ -136,6 +136,24 @@ const RULES: &[Rule] = &[
         unsafe_in: &["."],
     },
     Rule {
+        folder: "harness/subjects/optional/rpmalloc",
+        uses: &[],
+        crates: None,
+        unsafe_in: &["."],
+    },
+    Rule {
+        folder: "harness/subjects/optional/snmalloc",
+        uses: &[],
+        crates: None,
+        unsafe_in: &["."],
+    },
+    Rule {
+        folder: "harness/subjects/optional/tcmalloc",
+        uses: &[],
+        crates: None,
+        unsafe_in: &["."],
+    },
+    Rule {
         folder: "harness/subjects/null",
         uses: &[],
         crates: None,

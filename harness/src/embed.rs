@@ -36,19 +36,41 @@ pub enum Embedded {
     Null,
     /// Competitor (v3).
     MimallocV3,
+    /// Competitor, in builds with the feature of this name.
+    Snmalloc,
+    /// Competitor, in builds with the feature of this name.
+    Rpmalloc,
+    /// Competitor (Google's), in builds with the feature of this name.
+    Tcmalloc,
 }
 
 impl Embedded {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "heaplab-worker",
+            Self::Recorder => "libheaplab_recorder.so",
+            Self::Spanalloc => "libspanalloc.so",
+            Self::Jemalloc => "libheaplab_jemalloc.so",
+            Self::Mimalloc => "libheaplab_mimalloc.so",
+            Self::Null => "libheaplab_null.so",
+            Self::MimallocV3 => "libheaplab_mimalloc_v3.so",
+            Self::Snmalloc => "libheaplab_snmalloc.so",
+            Self::Rpmalloc => "libheaplab_rpmalloc.so",
+            Self::Tcmalloc => "libheaplab_tcmalloc.so",
+        }
+    }
+
+    /// Whether this build has it.
+    pub fn is_here(self) -> bool {
+        FILES.iter().any(|file| file.name == self.name())
+    }
+
+    /// The file; only for those that are here.
     fn file(self) -> &'static File {
-        &FILES[match self {
-            Self::Worker => 0,
-            Self::Recorder => 1,
-            Self::Spanalloc => 2,
-            Self::Jemalloc => 3,
-            Self::Mimalloc => 4,
-            Self::Null => 5,
-            Self::MimallocV3 => 6,
-        }]
+        FILES
+            .iter()
+            .find(|file| file.name == self.name())
+            .expect("the file is in this build")
     }
 
     /// SHA-256 of the file, hexadecimal.

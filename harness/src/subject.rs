@@ -69,11 +69,13 @@ pub const DEFAULT: &str = "system,jemalloc,mimalloc,spanalloc";
 enum Source {
     System,
     Inside(Embedded),
+    /// In builds with the cargo feature of the subject's name; else a shared object to look for, if there is one.
+    Feature(Embedded, &'static [&'static str]),
     /// Shared objects to look for, best first.
     Installed(&'static [&'static str]),
 }
 
-const NAMES: [(&str, &str, Source); 9] = [
+const NAMES: [(&str, &str, Source); 11] = [
     ("system", "the C library's malloc", Source::System),
     ("jemalloc", "built in", Source::Inside(Embedded::Jemalloc)),
     (
@@ -98,8 +100,21 @@ const NAMES: [(&str, &str, Source); 9] = [
     ),
     (
         "tcmalloc",
-        "installed library (gperftools)",
-        Source::Installed(&["libtcmalloc_minimal.so.4", "libtcmalloc.so.4"]),
+        "Google's with the feature tcmalloc, else the installed library (gperftools)",
+        Source::Feature(
+            Embedded::Tcmalloc,
+            &["libtcmalloc_minimal.so.4", "libtcmalloc.so.4"],
+        ),
+    ),
+    (
+        "snmalloc",
+        "with the feature snmalloc",
+        Source::Feature(Embedded::Snmalloc, &[]),
+    ),
+    (
+        "rpmalloc",
+        "with the feature rpmalloc",
+        Source::Feature(Embedded::Rpmalloc, &[]),
     ),
     (
         "jemalloc-installed",
@@ -132,6 +147,11 @@ pub fn known() -> Vec<Known> {
             unavailable: match source {
                 Source::Installed(files) if installed(files).is_none() => {
                     Some(format!("{} is not installed", files[0]))
+                }
+                Source::Feature(which, files) if !which.is_here() && installed(files).is_none() => {
+                    Some(format!(
+                        "not in this build: cargo build --release --features {name}"
+                    ))
                 }
                 _ => None,
             },
@@ -216,6 +236,13 @@ fn locate(name: &str) -> Result<(String, Option<PathBuf>, bool), Error> {
     let library = match source {
         Source::System => None,
         Source::Inside(which) => Some(embed::path(which)?),
+        Source::Feature(which, _) if which.is_here() => Some(embed::path(which)?),
+        Source::Feature(_, files) => Some(installed(files).ok_or_else(|| {
+            Error::environment(format!(
+                "subject '{name}' is not in this build; `cargo build --release --features {name}` brings it in, or give \
+                 the path of a .so file"
+            ))
+        })?),
         Source::Installed(files) => Some(installed(files).ok_or_else(|| {
             Error::environment(format!(
                 "subject '{name}' needs {}, which is not installed; install it or give the path of a .so file",

@@ -108,9 +108,3 @@ pub unsafe extern "C" fn heaplab_subject_describe(buffer: *mut c_char, capacity:
     unsafe { ptr::copy_nonoverlapping(text.as_ptr(), buffer.cast::<u8>(), used) };
     used
 }
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // SAFETY: abort takes no argument and does not return.
-    unsafe { libc::abort() }
-}

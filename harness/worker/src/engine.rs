@@ -209,8 +209,7 @@ impl<P: Probe> Player<P> {
 
     #[inline(always)]
     fn plain_malloc<const TOUCH: u8>(&mut self, start: *const Op, op: &Op) {
-        // The reader has checked that a malloc has no alignment: the word is the size.
-        let size = op.size_and_align as usize;
+        let size = op.size() as usize;
         // SAFETY: any size may be asked for; the reader has checked the slot, and private slots are used by one thread at
         // a time; the subject gave a block of `size` bytes.
         unsafe {

@@ -376,9 +376,7 @@ fn check_op(
         } else {
             op.slot < private_slots
         };
-        // A plain malloc has no alignment: a replay takes the whole word as its size.
-        let aligned = op.kind == OpKind::Malloc as u8 && op.align_log2() != 0;
-        if !fits || op.flags > FLAG_INHERITED.max(FLAG_SHARED) || op.align_log2() >= 48 || aligned {
+        if !fits || op.flags > FLAG_INHERITED.max(FLAG_SHARED) || op.align_log2() >= 48 {
             return Err(format!("is damaged: {op:?}"));
         }
         return Ok(());

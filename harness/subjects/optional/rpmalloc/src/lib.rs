@@ -1,6 +1,5 @@
 //! The optional subject rpmalloc. It wants to be told of the process's begin and of each thread's begin and end; a library
-//! that is preloaded learns of a thread by its first call.
-#![no_std]
+//! that is preloaded learns of a thread by its first call. The binding brings Rust's standard library, of which nothing runs.
 
 #[path = "../../exports.rs"]
 mod exports;

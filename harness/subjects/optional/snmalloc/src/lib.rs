@@ -26,3 +26,9 @@ mod raw {
         unsafe { snmalloc_sys::sn_malloc_usable_size(block) }
     }
 }
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: abort takes no argument and does not return.
+    unsafe { libc::abort() }
+}

@@ -28,3 +28,9 @@ mod raw {
         pub fn usable(block: *mut c_void) -> usize;
     }
 }
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: abort takes no argument and does not return.
+    unsafe { libc::abort() }
+}
