@@ -67,8 +67,7 @@ fn huge_pages_are_used_where_they_are_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let file = "/sys/kernel/mm/transparent_hugepage/enabled";
     let allowed = std::fs::read_to_string(file).is_ok_and(|text| !text.contains("[never]"));
-    let words =
-        "run realloc-growth --seed 7 --blocks 1 --measure memory -a system,jemalloc --thp always";
+    let words = "run churn --seed 7 --blocks 1 --measure memory -a system,jemalloc --thp always";
     if !allowed {
         let (status, _, _) = run(heaplab(folder.path()).args(words.split(' ')));
         assert_eq!(status, 4);

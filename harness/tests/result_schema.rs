@@ -101,14 +101,17 @@ fn real_results_fit_the_documented_schema() {
     for (words, status) in [
         (
             "run churn producer-consumer --scale 0.01 --seed 7 --blocks 2 --idle 20ms --aa --memory-limit 1GiB \
-             -a system,jemalloc --format json",
+             -a system,jemalloc --no-report --format json",
             0,
         ),
         (
-            "run fragmenter --blocks 1 --measure memory -a system --memory-limit 4MiB --format json",
+            "run fragmenter --blocks 1 --measure memory -a system --memory-limit 4MiB --no-report --format json",
             4,
         ),
-        ("run --blocks 1 -a system --format json -- /bin/true", 0),
+        (
+            "run --blocks 1 -a system --no-report --format json -- /bin/true",
+            0,
+        ),
     ] {
         let (got, out, err) = run(heaplab(folder.path()).args(words.split(' ')));
         assert_eq!(got, status, "{err}");

@@ -286,6 +286,42 @@ fn libc_makes_two_calls_for_each_thread_and_no_others_reach_the_subject() {
     assert!(counted[0] <= 4, "{counted:?}");
 }
 
+#[test]
+fn lockstep_makes_the_same_calls_in_the_same_order_in_every_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    // A hash over kind, size and thread of every call, threads numbered by their first one.
+    let library = bad_library(
+        folder.path(),
+        "#include <stdio.h>\nstatic unsigned long h, threads; static __thread unsigned long me;\n\
+         static void note(unsigned long what) { if (!me) me = ++threads; h = (h ^ what ^ me << 40) * 1099511628211u; }\n\
+         size_t heaplab_subject_describe(char *b, size_t n) { return snprintf(b, n, \"calls=%lu\\n\", h); }\n\
+         #define MALLOC(s) (note(1 | (s) << 3), __libc_malloc(s))\n\
+         #define CALLOC(a, b) (note(2 | (a) * (b) << 3), __libc_calloc(a, b))\n\
+         #define REALLOC(p, s) (note(3 | (s) << 3), __libc_realloc(p, s))\n\
+         #define FREE(p) note(4); __libc_free(p)",
+    );
+    let hash = |threads| {
+        handed_over(&script, threads, 30);
+        let spec = spec(&script, Measure::Memory, Mode::Lockstep);
+        let Answer::Ok(report) = run(&spec, Some(&library)) else {
+            panic!("failed")
+        };
+        let curve = report.memory.unwrap();
+        (
+            calls_counted(&report.subject),
+            curve.ops,
+            curve.live_bytes,
+            curve.usable_bytes,
+        )
+    };
+    let first = hash(6);
+    for _ in 0..5 {
+        assert_eq!(hash(6), first);
+    }
+    assert_ne!(hash(5).0, first.0, "the hash tells scripts apart");
+}
+
 /// A library that counts its calls and tells the number as its setting `calls`.
 fn counting_library(folder: &Path) -> PathBuf {
     bad_library(
