@@ -65,6 +65,15 @@ Example:
   heaplab trace anonymise prog.hltrace -o to-send.hltrace"
     )]
     Anonymise(TraceAnonymise),
+    /// Write the same trace again, as small as it gets
+    #[command(
+        after_help = "For traces that are kept or committed, for recordings that were cut off (the copy is a whole \
+file with an index; what is missing stays said), and for files of older versions.
+
+Example:
+  heaplab trace repack prog.hltrace -o small.hltrace"
+    )]
+    Repack(TraceRepack),
     /// Make a trace of another tool's recording: heaptrack, glibc's mtrace, a CSV table
     #[command(
         after_help = "Formats (told apart by their first bytes; compressed by zstd or gzip or not):
@@ -188,6 +197,20 @@ pub struct TraceAnonymise {
     /// The trace to write; replaced where it exists
     #[arg(short, long, value_name = "FILE")]
     pub out: PathBuf,
+}
+
+/// `heaplab trace repack`
+#[derive(Args, Debug, Clone)]
+pub struct TraceRepack {
+    /// The trace
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The trace to write; replaced where it exists
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Level of zstd: 1 is fast, 19 small
+    #[arg(long, value_name = "N", default_value = "19", value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub level: i32,
 }
 
 /// What a recording was written by.

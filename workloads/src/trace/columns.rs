@@ -1,9 +1,10 @@
 //! The columns of an EVENTS chunk: one thread's events of a segment.
 
-use super::container::ChunkWriter;
+use super::container::{ChunkKind, ChunkWriter};
 use super::error::TraceError;
 use super::event::{Effect, EventKind, TraceEvent};
-use super::varint::{self, Cursor};
+use super::planes::{Numbers, Planes};
+use super::varint;
 use super::writer::SEGMENT_EVENTS;
 
 /// Columns, and their lengths before them (u32 each).
@@ -12,6 +13,8 @@ const COLUMNS: usize = 6;
 const LENGTHS: usize = 4 * COLUMNS;
 /// Bytes of an event at most: kind and alignment one each, four varints.
 const MAX_EVENT: u64 = 2 + 4 * 10;
+/// Lengths of planes, of four columns.
+const PLANES: u64 = 4 * (1 + 4 * 10);
 /// Threads are numbered below this.
 pub(super) const MAX_THREADS: u32 = 1 << 20;
 /// Ticks and sizes lie below this.
@@ -26,11 +29,11 @@ pub(super) struct Columns {
     block: u32,
     address: u64,
     kinds: Vec<u8>,
-    ticks: Vec<u8>,
-    blocks: Vec<u8>,
-    sizes: Vec<u8>,
+    ticks: Planes,
+    blocks: Planes,
+    sizes: Planes,
     alignments: Vec<u8>,
-    addresses: Vec<u8>,
+    addresses: Planes,
 }
 
 impl Columns {
@@ -43,25 +46,25 @@ impl Columns {
         }
         self.events += 1;
         self.kinds.push(event.kind as u8);
-        varint::put(&mut self.ticks, event.tick - self.tick);
+        self.ticks.put(event.tick - self.tick);
         self.tick = event.tick;
         let effect = event.kind.effect();
         if matches!(effect, Effect::Resize | Effect::Free) {
             let step = i64::from(event.block) - i64::from(self.block);
-            varint::put(&mut self.blocks, varint::zigzag(step));
+            self.blocks.put(varint::zigzag(step));
         }
         if effect != Effect::None {
             self.block = event.block;
         }
         if event.kind.has_size() {
-            varint::put(&mut self.sizes, event.size);
+            self.sizes.put(event.size);
         }
         if event.kind.has_alignment() {
             self.alignments.push(event.align_log2);
         }
         if keep_addresses && matches!(effect, Effect::Alloc | Effect::Resize) {
             let step = event.address.wrapping_sub(self.address) as i64;
-            varint::put(&mut self.addresses, varint::zigzag(step));
+            self.addresses.put(varint::zigzag(step));
             self.address = event.address;
         }
     }
@@ -72,24 +75,21 @@ impl Columns {
         meta.extend_from_slice(&self.events.to_le_bytes());
         meta.extend_from_slice(&self.first_tick.to_le_bytes());
         meta.extend_from_slice(&self.tick.to_le_bytes());
-        let columns = [
-            &mut self.kinds,
-            &mut self.ticks,
-            &mut self.blocks,
-            &mut self.sizes,
-            &mut self.alignments,
-            &mut self.addresses,
-        ];
-        let bytes: usize = columns.iter().map(|column| column.len()).sum();
-        let mut body = Vec::with_capacity(LENGTHS + bytes);
-        for column in &columns {
-            body.extend_from_slice(&(column.len() as u32).to_le_bytes());
-        }
-        for column in columns {
-            body.append(column);
-        }
+        let mut body = vec![0; LENGTHS];
+        let mut column = |index: usize, write: &mut dyn FnMut(&mut Vec<u8>)| {
+            let start = body.len();
+            write(&mut body);
+            let length = (body.len() - start) as u32;
+            body[4 * index..4 * index + 4].copy_from_slice(&length.to_le_bytes());
+        };
+        column(0, &mut |body| body.append(&mut self.kinds));
+        column(1, &mut |body| self.ticks.write(body));
+        column(2, &mut |body| self.blocks.write(body));
+        column(3, &mut |body| self.sizes.write(body));
+        column(4, &mut |body| body.append(&mut self.alignments));
+        column(5, &mut |body| self.addresses.write(body));
         (self.events, self.block, self.address) = (0, 0, 0);
-        out.write(super::container::ChunkKind::EVENTS, &meta, &body)
+        out.write(ChunkKind::EVENTS, &meta, &body)
     }
 
     /// Nothing was pushed since the last write.
@@ -107,18 +107,18 @@ pub(super) fn claimed_events(meta: &[u8]) -> u32 {
 
 /// Bytes that the body of a chunk with so many events can have: what a hostile file can make a reader decompress.
 pub(super) fn largest_body(events: u32) -> u64 {
-    LENGTHS as u64 + MAX_EVENT * u64::from(events)
+    LENGTHS as u64 + PLANES + MAX_EVENT * u64::from(events)
 }
 
 /// Reads a chunk's events one after the other, without a copy of them in memory.
 pub(super) struct EventCursor<'a> {
     pub thread: u32,
     kinds: std::slice::Iter<'a, u8>,
-    ticks: Cursor<'a>,
-    blocks: Cursor<'a>,
-    sizes: Cursor<'a>,
+    ticks: Numbers<'a>,
+    blocks: Numbers<'a>,
+    sizes: Numbers<'a>,
     alignments: std::slice::Iter<'a, u8>,
-    addresses: Cursor<'a>,
+    addresses: Numbers<'a>,
     keep: bool,
     tick: u64,
     last_tick: u64,
@@ -133,7 +133,7 @@ fn short() -> String {
 
 impl<'a> EventCursor<'a> {
     /// Splits the columns of a checked chunk.
-    pub fn new(meta: &[u8], body: &'a [u8]) -> Result<Self, String> {
+    pub fn new(kind: ChunkKind, meta: &[u8], body: &'a [u8]) -> Result<Self, String> {
         let (thread, rest) = meta.split_first_chunk::<4>().ok_or_else(short)?;
         let (count, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
         let (first, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
@@ -152,6 +152,10 @@ impl<'a> EventCursor<'a> {
             (*column, rest) = rest.split_at_checked(length).ok_or_else(short)?;
         }
         let [kinds, ticks, blocks, sizes, alignments, addresses] = columns;
+        let numbers = |column| match kind {
+            ChunkKind::EVENTS => Numbers::planes(column),
+            _ => Ok(Numbers::varints(column)),
+        };
         if kinds.len() != count || count == 0 || count > SEGMENT_EVENTS || !rest.is_empty() {
             return Err(format!(
                 "a chunk says {count} events and holds {}",
@@ -161,12 +165,12 @@ impl<'a> EventCursor<'a> {
         Ok(Self {
             thread,
             kinds: kinds.iter(),
-            ticks: Cursor(ticks),
-            blocks: Cursor(blocks),
-            sizes: Cursor(sizes),
+            ticks: numbers(ticks)?,
+            blocks: numbers(blocks)?,
+            sizes: numbers(sizes)?,
             alignments: alignments.iter(),
-            addresses: Cursor(addresses),
             keep: !addresses.is_empty(),
+            addresses: numbers(addresses)?,
             tick: u64::from_le_bytes(*first),
             last_tick: u64::from_le_bytes(*last),
             block: 0,
@@ -235,10 +239,10 @@ impl<'a> EventCursor<'a> {
     pub fn finish(&self) -> Result<(), String> {
         let over = [
             self.kinds.len(),
-            self.ticks.0.len(),
-            self.blocks.0.len(),
-            self.sizes.0.len(),
-            self.addresses.0.len(),
+            self.ticks.left(),
+            self.blocks.left(),
+            self.sizes.left(),
+            self.addresses.left(),
             self.alignments.len(),
         ];
         if self.tick != self.last_tick || over.iter().any(|&left| left != 0) {

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 /// First bytes of every trace.
 pub const MAGIC: [u8; 8] = *b"HLTRACE\n";
 /// Readers refuse a larger major version.
-pub const MAJOR: u16 = 1;
+pub const MAJOR: u16 = 2;
 /// Counts additions that old readers may ignore.
-pub const MINOR: u16 = 1;
+pub const MINOR: u16 = 0;
 /// Bytes of the file header.
 pub const FILE_HEADER: u64 = 16;
 const CHUNK_MAGIC: u32 = u32::from_le_bytes(*b"HLck");
@@ -50,7 +50,8 @@ impl ChunkKind {
     pub const RAW_STACKS: Self = Self(26);
     pub const RAW_EVENT_STACKS: Self = Self(27);
     pub const SEGMENT: Self = Self(33);
-    pub const EVENTS: Self = Self(34);
+    /// Events with whole varints: files of version 1.
+    pub const EVENTS_1: Self = Self(34);
     pub const INDEX: Self = Self(35);
     pub const EVENT_STACKS: Self = Self(48);
     pub const MODULES: Self = Self(49);
@@ -58,6 +59,14 @@ impl ChunkKind {
     pub const STACKS: Self = Self(51);
     pub const SYMBOLS: Self = Self(52);
     pub const CHECKPOINT: Self = Self(36);
+    pub const EVENTS: Self = Self(37);
+}
+
+impl ChunkKind {
+    /// Holds events of the final form.
+    pub fn is_events(self) -> bool {
+        matches!(self, Self::EVENTS | Self::EVENTS_1)
+    }
 }
 
 /// Writes chunks one behind the other; each reaches the file in one call, so that a cut file ends in one bad chunk.

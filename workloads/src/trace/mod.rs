@@ -13,6 +13,7 @@ mod export;
 mod header;
 mod import;
 mod index;
+mod planes;
 mod process;
 pub mod raw;
 mod reader;
@@ -43,6 +44,6 @@ pub use stacks::{StackTable, sample_probability};
 pub use stats::{Bucket, LivePoint, TraceStats};
 pub use summary::{ThreadInfo, TraceSummary};
 pub use transform::{
-    CutOptions, MergeOptions, MergeStart, ScaleOptions, anonymise, cut, merge, scale,
+    CutOptions, MergeOptions, MergeStart, ScaleOptions, anonymise, cut, merge, repack, scale,
 };
 pub use writer::{TraceWriter, temporary_path};

@@ -7,6 +7,7 @@ mod import;
 mod info;
 mod merge;
 mod processes;
+mod repack;
 mod rows;
 mod scale;
 mod stats;
@@ -34,6 +35,7 @@ pub fn run(command: &TraceCommand, terminal: &Terminal) -> Result<Outcome, Error
         TraceCommand::Scale(args) => scale::run(args, terminal),
         TraceCommand::Merge(args) => merge::run(args, terminal),
         TraceCommand::Anonymise(args) => anonymise::run(args, terminal),
+        TraceCommand::Repack(args) => repack::run(args, terminal),
         TraceCommand::Import(args) => import::run(args, terminal),
         TraceCommand::Export(args) => export::run(args, terminal),
     }

@@ -2,12 +2,40 @@
 
 use super::Trace;
 use super::segment::SegmentMeta;
-use crate::trace::container::{ChunkKind, ChunkPlace, FILE_HEADER};
+use crate::trace::container::{Chunk, ChunkKind, ChunkPlace, FILE_HEADER};
 use crate::trace::error::TraceError;
 use crate::trace::index::Segment;
 use crate::trace::stacks::StackTable;
 
+/// A chunk, read and checked when it is asked for.
+pub(in crate::trace) type Lazy<'a> = &'a dyn Fn() -> Result<Chunk, TraceError>;
+
 impl Trace {
+    /// Shows every chunk of the file with its offset, up to the end or to where the file is damaged.
+    pub(in crate::trace) fn each_chunk(
+        &self,
+        seen: &mut dyn FnMut(ChunkKind, Lazy<'_>, u64) -> Result<(), TraceError>,
+    ) -> Result<(), TraceError> {
+        let mut offset = FILE_HEADER;
+        while let Ok(Some(place)) = self.reader.place(offset) {
+            seen(place.kind, &|| self.reader.chunk(&place), offset)?;
+            offset = place.end();
+        }
+        Ok(())
+    }
+
+    /// The chunk at an offset that was seen before.
+    pub(in crate::trace) fn chunk_at(&self, offset: u64) -> Result<Chunk, TraceError> {
+        let place = self.reader.place(offset)?.ok_or_else(|| {
+            TraceError::damaged(
+                self.reader.path(),
+                offset,
+                "the file ends before this chunk",
+            )
+        })?;
+        self.reader.chunk(&place)
+    }
+
     /// Reads the chunks of text of a file with an index: those before the first segment, and those that it lists; all,
     /// where it is of a version that lists none.
     pub(super) fn read_text(&mut self, late: Option<&[u64]>, end: u64) -> Result<(), TraceError> {
@@ -94,7 +122,7 @@ impl Trace {
                 };
                 *open = Some((segment, meta.chunks));
             }
-            ChunkKind::EVENTS => {
+            ChunkKind::EVENTS | ChunkKind::EVENTS_1 => {
                 self.reader.chunk(place)?;
                 if let Some((segment, left)) = open {
                     *left -= 1;

@@ -3,7 +3,7 @@
 use super::Trace;
 use crate::trace::checkpoint::Walk;
 use crate::trace::columns::{self, EventCursor};
-use crate::trace::container::{Chunk, ChunkKind};
+use crate::trace::container::{Chunk, ChunkKind, ChunkPlace};
 use crate::trace::error::TraceError;
 use crate::trace::event::{Block, Effect, TraceEvent};
 use crate::trace::varint::Cursor;
@@ -62,13 +62,14 @@ impl Trace {
                 "the segment is not the one of the index".into(),
             ));
         }
-        let mut chunks: Vec<(u64, Chunk)> = Vec::with_capacity(meta.chunks.min(1024) as usize);
+        let mut chunks: Vec<(ChunkPlace, Chunk)> =
+            Vec::with_capacity(meta.chunks.min(1024) as usize);
         let mut offset = place.end();
         let mut claimed = 0u64;
         for _ in 0..meta.chunks {
             let place = self.reader.place(offset)?;
             let place = place
-                .filter(|place| place.kind == ChunkKind::EVENTS)
+                .filter(|place| place.kind.is_events())
                 .ok_or_else(|| damaged(offset, "events of a segment are missing".into()))?;
             offset = place.end();
             let count = columns::claimed_events(&self.reader.meta(&place)?);
@@ -80,12 +81,13 @@ impl Trace {
                     "a segment holds more events than it says".into(),
                 ));
             }
-            chunks.push((place.offset, self.reader.chunk(&place)?));
+            chunks.push((place, self.reader.chunk(&place)?));
         }
         let mut threads = Vec::with_capacity(chunks.len());
-        for (offset, chunk) in &chunks {
-            let cursor = EventCursor::new(&chunk.meta, &chunk.body);
-            threads.push((*offset, cursor.map_err(|reason| damaged(*offset, reason))?));
+        for (place, chunk) in &chunks {
+            let cursor = EventCursor::new(place.kind, &chunk.meta, &chunk.body);
+            let cursor = cursor.map_err(|reason| damaged(place.offset, reason))?;
+            threads.push((place.offset, cursor));
         }
         interleave(&order.body, meta.events, &mut threads, walk, seen)
             .map_err(|(at, reason)| damaged(at.unwrap_or(segment.offset), reason))

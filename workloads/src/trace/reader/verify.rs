@@ -81,7 +81,7 @@ impl Trace {
                 break;
             };
             offset = place.end();
-            if !matches!(place.kind, ChunkKind::EVENTS | ChunkKind::SEGMENT) {
+            if place.kind != ChunkKind::SEGMENT && !place.kind.is_events() {
                 self.reader.chunk(&place)?;
             }
         }

@@ -47,7 +47,7 @@ impl Trace {
         while let Some(place) = self.chunks().place(offset)? {
             match place.kind {
                 ChunkKind::SEGMENT if offset == segment.offset => {}
-                ChunkKind::EVENTS => {}
+                kind if kind.is_events() => {}
                 ChunkKind::EVENT_STACKS => {
                     let damaged =
                         |reason| TraceError::damaged(self.chunks().path(), place.offset, reason);

@@ -4,6 +4,7 @@ mod anonymise;
 mod copier;
 mod cut;
 mod merge;
+mod repack;
 mod scale;
 mod weave;
 
@@ -16,6 +17,7 @@ pub use anonymise::anonymise;
 use copier::Copier;
 pub use cut::{CutOptions, cut};
 pub use merge::{MergeOptions, MergeStart, merge};
+pub use repack::repack;
 pub use scale::{ScaleOptions, scale};
 
 /// zstd's level of transformed traces.

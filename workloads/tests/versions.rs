@@ -1,0 +1,58 @@
+//! Files of every version of the format stay readable: one of each is kept in `fixtures`.
+
+use heaplab_workloads::trace::{Trace, repack};
+use std::path::{Path, PathBuf};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+/// Recorded from `jq .a in.json` with the heaplab of that time. What is expected was printed by that heaplab.
+#[test]
+fn old_versions_are_read() {
+    for (name, version, frees, peak) in [
+        ("v1.0.hltrace", [1, 0, 0, 0], 8110, 700_699),
+        ("v1.1.hltrace", [1, 0, 1, 0], 8112, 700_577),
+        ("v2.0.hltrace", [2, 0, 0, 0], 8112, 700_577),
+    ] {
+        let path = fixture(name);
+        assert_eq!(std::fs::read(&path).unwrap()[8..12], version, "{name}");
+        let trace = Trace::open(&path).unwrap();
+        let summary = trace.verify(&mut |_, _| {}).unwrap();
+        assert!(summary.complete, "{name}");
+        assert_eq!(
+            (summary.allocations, summary.frees, summary.peak_live_bytes),
+            (8114, frees, peak),
+            "{name}"
+        );
+        assert_eq!(trace.header().argv, ["jq", ".a", "in.json"]);
+        assert_eq!(trace.names(), [(0, "jq".to_string())]);
+        // In the present version it is the same trace.
+        let folder = tempfile::tempdir().unwrap();
+        let again = folder.path().join("again.hltrace");
+        repack(&trace, &again, 19, &mut |_, _| {}).unwrap();
+        let again = Trace::open(&again).unwrap();
+        assert_eq!(again.verify(&mut |_, _| {}).unwrap(), summary);
+        let events = |trace: &Trace| -> Vec<_> { trace.events().map(Result::unwrap).collect() };
+        assert_eq!(events(&again), events(&trace));
+        assert_eq!(again.header(), trace.header());
+        assert_eq!(again.names(), trace.names());
+    }
+}
+
+/// What a killed heaplab of version 1.0 left: all that its program had done until then, and no end.
+#[test]
+fn an_old_raw_file_is_resolved() {
+    let trace = Trace::open(&fixture("raw-1.0.hltrace")).unwrap();
+    let summary = trace.verify(&mut |_, _| {}).unwrap();
+    assert!(!summary.complete);
+    assert!(
+        summary.missing[0].contains("cut off"),
+        "{:?}",
+        summary.missing
+    );
+    assert!(summary.allocations > 10_000 && summary.threads == 1);
+    assert!(trace.header().argv[0] == "python3");
+}
