@@ -53,6 +53,6 @@ fn an_old_raw_file_is_resolved() {
         "{:?}",
         summary.missing
     );
-    assert!(summary.allocations > 10_000 && summary.threads == 1);
+    assert!(summary.allocations > 10_000);
     assert!(trace.header().argv[0] == "python3");
 }

@@ -9,6 +9,9 @@ use crate::trace::event::{Block, Effect, TraceEvent};
 use crate::trace::varint::Cursor;
 use crate::trace::writer::SEGMENT_EVENTS;
 
+/// Numbers of threads that a trace of any length may have.
+const FEW_THREADS: u64 = 1 << 16;
+
 /// Meta of a SEGMENT chunk.
 pub(super) struct SegmentMeta {
     pub first_event: u64,
@@ -87,6 +90,11 @@ impl Trace {
         for (place, chunk) in &chunks {
             let cursor = EventCursor::new(place.kind, &chunk.meta, &chunk.body);
             let cursor = cursor.map_err(|reason| damaged(place.offset, reason))?;
+            // Tables are as long as the largest number: it may not be out of proportion to the trace.
+            if u64::from(cursor.thread) > FEW_THREADS + segment.first_event + segment.events {
+                let reason = format!("{} is no number of a thread", cursor.thread);
+                return Err(damaged(place.offset, reason));
+            }
             threads.push((place.offset, cursor));
         }
         interleave(&order.body, meta.events, &mut threads, walk, seen)

@@ -122,6 +122,9 @@ impl RawIndex {
         let u32_at = |meta: &[u8]| Some(u32::from_le_bytes(*meta.first_chunk::<4>()?));
         let u64_at =
             |meta: &[u8], at: usize| Some(u64::from_le_bytes(*meta.get(at..)?.first_chunk::<8>()?));
+        // Threads are numbered in the order in which they begin, each with a chunk of 32 bytes at least: a larger number is a
+        // hostile one, and would make a large table.
+        let most = u64::from(MOST).min(4096 + place.offset / 32) as u32;
         // Every chunk is checked here, so that the merge never meets a bad one half-way.
         let chunk = self.reader.chunk(place)?;
         match place.kind {
@@ -175,7 +178,7 @@ impl RawIndex {
                 }
             }
             ChunkKind::RAW_THREAD_START => {
-                let thread = u32_at(&chunk.meta).filter(|&thread| thread < MOST);
+                let thread = u32_at(&chunk.meta).filter(|&thread| thread < most);
                 let thread = thread.ok_or_else(cut)?;
                 let time_ns = u64_at(&chunk.meta, 8).ok_or_else(cut)?;
                 self.lives.entry(thread).or_insert((time_ns, None)).0 = time_ns;
@@ -184,14 +187,14 @@ impl RawIndex {
                 }
             }
             ChunkKind::RAW_THREAD_END => {
-                let thread = u32_at(&chunk.meta).filter(|&thread| thread < MOST);
+                let thread = u32_at(&chunk.meta).filter(|&thread| thread < most);
                 let thread = thread.ok_or_else(cut)?;
                 let time_ns = u64_at(&chunk.meta, 4).ok_or_else(cut)?;
                 self.lives.entry(thread).or_insert((time_ns, None)).1 = Some(time_ns);
             }
             ChunkKind::RAW_EVENTS => {
                 let meta = RawMeta::decode(&chunk.meta).ok_or_else(cut)?;
-                if meta.events as usize > raw::CHUNK_EVENTS || meta.thread >= MOST {
+                if meta.events as usize > raw::CHUNK_EVENTS || meta.thread >= most {
                     return Err(TraceError::damaged(
                         path,
                         place.offset,
