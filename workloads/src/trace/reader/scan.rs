@@ -24,18 +24,6 @@ impl Trace {
         Ok(())
     }
 
-    /// The chunk at an offset that was seen before.
-    pub(in crate::trace) fn chunk_at(&self, offset: u64) -> Result<Chunk, TraceError> {
-        let place = self.reader.place(offset)?.ok_or_else(|| {
-            TraceError::damaged(
-                self.reader.path(),
-                offset,
-                "the file ends before this chunk",
-            )
-        })?;
-        self.reader.chunk(&place)
-    }
-
     /// Reads the chunks of text of a file with an index: those before the first segment, and those that it lists; all,
     /// where it is of a version that lists none.
     pub(super) fn read_text(&mut self, late: Option<&[u64]>, end: u64) -> Result<(), TraceError> {

@@ -57,8 +57,10 @@ pub fn repack(
     let mut old = trace.summary().clone();
     for process in &mut old.process_table {
         if let Some(offset) = process.fork_offset.filter(|offset| forks.contains(offset)) {
-            let body = trace.chunk_at(offset)?.body;
-            process.fork_offset = writer.fork(process.info.process, &body)?;
+            process.fork_offset = match trace.chunk_at(offset, ChunkKind::FORK)? {
+                Some(body) => writer.fork(process.info.process, &body)?,
+                None => None,
+            };
         }
     }
     writer.finish(old.finish.take(), |summary| {
