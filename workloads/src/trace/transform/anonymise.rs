@@ -58,7 +58,7 @@ pub fn anonymise(
             progress(count, summary.events);
         }
     }
-    finish_like(trace, to, true)
+    finish_like(trace, to)
 }
 
 /// `value` if it is one of a few public words, else nothing.

@@ -89,7 +89,7 @@ pub fn cut(
             trace.summary().duration_ns / 1_000_000
         )));
     }
-    finish_like(trace, to, false)
+    finish_like(trace, to)
 }
 
 struct Part<'a> {

@@ -9,7 +9,6 @@ mod scale;
 mod weave;
 
 use super::error::TraceError;
-use super::process::{ProcessCounts, ProcessInfo};
 use super::reader::Trace;
 use super::summary::TraceSummary;
 use super::writer::TraceWriter;
@@ -24,6 +23,7 @@ pub use scale::{ScaleOptions, scale};
 const LEVEL: i32 = 6;
 /// Events between two calls of a progress function.
 const PROGRESS: u64 = 1 << 17;
+
 /// Writes the names and those marks that `mark` gives a new time.
 fn copy_text(
     trace: &Trace,
@@ -42,7 +42,7 @@ fn copy_text(
 }
 
 /// Ends a copy of one trace: what was missing is missing, what was said at the end stays.
-fn finish_like(trace: &Trace, to: Copier, anonymous: bool) -> Result<TraceSummary, TraceError> {
+fn finish_like(trace: &Trace, to: Copier) -> Result<TraceSummary, TraceError> {
     let old = trace.summary();
     to.finish(old.finish.clone(), |summary| {
         summary.processes = old.processes;
@@ -51,38 +51,10 @@ fn finish_like(trace: &Trace, to: Copier, anonymous: bool) -> Result<TraceSummar
             // The old sentences can name files: only the fact is passed on.
             summary.missing.push(PARTS_MISSING.into());
         }
-        summary.process_table = (old.process_table.iter())
-            .map(|process| who(process, anonymous))
-            .collect();
         for (new, old) in summary.thread_table.iter_mut().zip(&old.thread_table) {
             (new.start_ns, new.end_ns) = (old.start_ns, old.end_ns);
-            new.process = old.process;
-            if let Some(process) = summary.process_table.get_mut(old.process as usize) {
-                process.threads += u32::from(new.events > 0);
-                process.events += new.events;
-                process.allocations += new.allocations;
-                process.frees += new.frees;
-                process.bytes_allocated += new.bytes_allocated;
-            }
         }
     })
-}
-
-/// A process of the old trace, with nothing counted yet; its peak is not known in the new one, nor where its inherited blocks
-/// come from. In an anonymous trace it has no name.
-fn who(old: &ProcessCounts, anonymous: bool) -> ProcessCounts {
-    let mut info = old.info.clone();
-    if anonymous {
-        info = ProcessInfo {
-            program: String::new(),
-            argv: Vec::new(),
-            ..info
-        };
-    }
-    ProcessCounts {
-        info,
-        ..ProcessCounts::default()
-    }
 }
 
 const PARTS_MISSING: &str = "parts of the trace that this one was made from";
