@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub const SEGMENT: usize = 1 << 20;
 
 /// Bytes that all streams may hold in memory.
-const BUDGET: usize = 128 << 20;
+const BUDGET: usize = 256 << 20;
 
 enum Chunk {
     Memory(Vec<u8>),

@@ -95,7 +95,7 @@ impl ScriptWriter {
         self.threads as u32
     }
 
-    /// Bytes of ops that may lie in memory (128 MiB unless said otherwise); what is more goes to a scratch file.
+    /// Bytes of ops that may lie in memory (256 MiB unless said otherwise); what is more goes to a scratch file.
     pub fn set_memory_budget(&mut self, bytes: usize) {
         self.spill.set_budget(bytes);
     }
@@ -112,26 +112,21 @@ impl ScriptWriter {
         if thread as usize >= self.threads {
             return Err(ScriptError::Misuse(format!("there is no thread {thread}")));
         }
-        let mut kinds = [0u64; 9];
+        let of = |op: &Op, kind: OpKind| u64::from(op.kind == kind as u8);
+        let (mut allocations, mut frees, mut reallocs) = (0, 0, 0);
         for op in ops {
-            match kinds.get_mut(op.kind as usize) {
-                Some(count) => *count += 1,
-                None => {
-                    return Err(ScriptError::Misuse(format!(
-                        "no op has the number {}",
-                        op.kind
-                    )));
-                }
-            }
-            if op.kind > OpKind::Free as u8 {
+            allocations += u64::from(op.kind <= OpKind::AlignedAlloc as u8);
+            reallocs += of(op, OpKind::Realloc);
+            frees += of(op, OpKind::Free);
+        }
+        if allocations + frees + reallocs != ops.len() as u64 {
+            for op in ops.iter().filter(|op| !op.is_call()) {
                 self.note(thread, *op)?;
             }
         }
-        let of = |kind: OpKind| kinds[kind as usize];
-        self.counts.allocations +=
-            of(OpKind::Malloc) + of(OpKind::Calloc) + of(OpKind::AlignedAlloc);
-        self.counts.reallocs += of(OpKind::Realloc);
-        self.counts.frees += of(OpKind::Free);
+        self.counts.allocations += allocations;
+        self.counts.reallocs += reallocs;
+        self.counts.frees += frees;
         self.spill
             .append(thread as usize + 1, map::bytes_of(ops))
             .map_err(|error| ScriptError::io("write", &self.path, error))
@@ -150,7 +145,13 @@ impl ScriptWriter {
                 }
                 self.started_by[op.slot as usize] = thread;
             }
-            _ => {}
+            Some(_) => {}
+            None => {
+                return Err(ScriptError::Misuse(format!(
+                    "no op has the number {}",
+                    op.kind
+                )));
+            }
         }
         Ok(())
     }

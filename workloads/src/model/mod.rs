@@ -126,6 +126,14 @@ impl Model {
         &self.definition
     }
 
+    /// The same model with another number of calls and the same live sets (`scale` would change both). It has another hash.
+    pub fn with_ops(mut self, ops: u64) -> Self {
+        self.text.push_str(&format!("\n# ops = {ops}"));
+        self.definition.ops = ops;
+        self.definition.expect = None;
+        self
+    }
+
     /// Its own number of threads.
     pub fn threads(&self) -> u32 {
         self.definition.roles.iter().map(|role| role.threads).sum()

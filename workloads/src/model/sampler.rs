@@ -5,9 +5,13 @@ use super::definition::Distribution;
 use super::math;
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::Rng;
+use std::sync::OnceLock;
 
 /// Steps of a quantile table.
 const STEPS: usize = 4096;
+
+/// Normal quantiles at these steps: made once, every log-normal needs them.
+static NORMAL: OnceLock<Vec<f64>> = OnceLock::new();
 
 /// Draws numbers of a distribution.
 #[derive(Clone, Debug)]
@@ -46,10 +50,14 @@ impl Sampler {
                 sigma,
                 min,
                 max,
-            } => quantiles(*min, *max, |p| {
-                f64::from(*median) * math::exp(sigma * math::normal_quantile(p))
-            }),
-            Distribution::Pareto { alpha, min, max } => quantiles(*min, *max, |p| {
+            } => {
+                let normal = NORMAL.get_or_init(|| math::normal_quantiles(STEPS));
+                quantiles(*min, *max, |step| {
+                    f64::from(*median) * math::exp(sigma * normal[step])
+                })
+            }
+            Distribution::Pareto { alpha, min, max } => quantiles(*min, *max, |step| {
+                let p = math::inner(step, STEPS);
                 f64::from(*min) * math::exp(-math::ln(1.0 - p) / alpha)
             }),
             Distribution::Empirical { quantiles } => Self::Quantiles(quantiles.clone()),
@@ -108,12 +116,10 @@ pub fn below(word: u64, count: u64) -> u64 {
 }
 
 /// A table of quantiles, within bounds and never decreasing.
-fn quantiles(min: u32, max: u32, at: impl Fn(f64) -> f64) -> Sampler {
+fn quantiles(min: u32, max: u32, at: impl Fn(usize) -> f64) -> Sampler {
     let mut table = Vec::with_capacity(STEPS + 1);
     for step in 0..=STEPS {
-        // The ends stand for the middle of the outermost half step, where the quantile is finite.
-        let p = (step as f64).clamp(0.25, STEPS as f64 - 0.25) / STEPS as f64;
-        let value = at(p).clamp(f64::from(min), f64::from(max));
+        let value = at(step).clamp(f64::from(min), f64::from(max));
         let value = (value + 0.5) as u32;
         table.push(value.max(table.last().copied().unwrap_or(0)));
     }

@@ -8,13 +8,12 @@ use heaplab_script::{Op, ScriptInfo, ScriptWriter};
 use std::path::Path;
 
 impl Sink for ScriptWriter {
+    fn successor(&mut self) -> Result<(), WorkloadError> {
+        self.add_thread()?;
+        Ok(())
+    }
+
     fn ops(&mut self, thread: u32, ops: &[Op]) -> Result<(), WorkloadError> {
-        // A successor is named by the op that starts it, before its own first op.
-        for op in ops {
-            if op.kind == heaplab_script::OpKind::ThreadStart as u8 && op.slot == self.threads() {
-                self.add_thread()?;
-            }
-        }
         Ok(self.append(thread, ops)?)
     }
 
@@ -53,6 +52,10 @@ pub fn write(plan: &Plan, out: &Path, progress: Progress<'_>) -> Result<ScriptIn
 struct Nothing;
 
 impl Sink for Nothing {
+    fn successor(&mut self) -> Result<(), WorkloadError> {
+        Ok(())
+    }
+
     fn ops(&mut self, _: u32, _: &[Op]) -> Result<(), WorkloadError> {
         Ok(())
     }

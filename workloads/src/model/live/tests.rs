@@ -6,8 +6,7 @@ fn block(slot: u32) -> Block {
         slot,
         size: slot + 1,
         target: slot + 1,
-        born: 0,
-        generation: 0,
+        mark: 0,
         align_log2: 0,
         shared: false,
     }

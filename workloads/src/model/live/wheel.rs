@@ -161,8 +161,7 @@ mod tests {
             slot,
             size: 1,
             target: 1,
-            born: 0,
-            generation: 0,
+            mark: 0,
             align_log2: 0,
             shared: false,
         }

@@ -250,14 +250,14 @@ impl<'p> Actor<'p> {
         let op = Op::new(
             OpKind::Free,
             flags(&block, self.number),
-            block.generation,
+            block.generation(),
             block.slot,
             u64::from(block.size),
             block.align_log2,
         );
         match commons {
             Some(commons) if block.shared => {
-                let next = block.generation.wrapping_add(1);
+                let next = block.mark.wrapping_add(1);
                 commons.shared.give_back(block.slot, next);
             }
             _ => self.private.free.push(block.slot),
@@ -278,7 +278,7 @@ impl<'p> Actor<'p> {
 pub(super) fn flags(block: &Block, thread: u32) -> u8 {
     if block.shared {
         FLAG_SHARED
-    } else if block.born != thread {
+    } else if u32::from(block.mark) != thread {
         FLAG_INHERITED
     } else {
         0

@@ -40,7 +40,7 @@ impl Actor<'_> {
                 let old = *block;
                 block.slot = self.private.take();
                 block.size = next;
-                block.born = self.number;
+                block.mark = self.number as u16;
                 let op = Op::new(
                     OpKind::Malloc,
                     0,
@@ -248,8 +248,11 @@ impl Actor<'_> {
             slot,
             size,
             target: drawn,
-            born: self.number,
-            generation,
+            mark: if shared {
+                generation
+            } else {
+                self.number as u16
+            },
             align_log2,
             shared,
         };
@@ -288,14 +291,14 @@ fn realloc(block: &mut Block, size: u32, thread: u32) -> Op {
     let op = Op::new(
         OpKind::Realloc,
         flags,
-        block.generation,
+        block.generation(),
         block.slot,
         u64::from(size),
         block.align_log2,
     );
     block.size = size;
     if block.shared {
-        block.generation = block.generation.wrapping_add(1);
+        block.mark = block.mark.wrapping_add(1);
     }
     op
 }

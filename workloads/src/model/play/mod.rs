@@ -26,13 +26,15 @@ use tally::Level;
 /// Changes when the same definition and seed would give other ops; part of every hash.
 pub const VERSION: u32 = 2;
 
-/// Threads of a script at most, all generations of respawned ones together.
+/// Threads of a script at most, all generations of respawned ones together: a block knows its thread by 16 bits.
 const MAX_THREADS: u32 = 1 << 16;
 /// Calls of all threads in a window of parallel play, about.
 const WINDOW: u64 = 1 << 21;
 
 /// Takes the ops of a model.
 pub trait Sink {
+    /// A further thread, whose number is the next one, is about to be started.
+    fn successor(&mut self) -> Result<(), WorkloadError>;
     /// The next ops of a thread.
     fn ops(&mut self, thread: u32, ops: &[Op]) -> Result<(), WorkloadError>;
     /// So many ops of the thread come next in the global order; they may be told later than this.
@@ -311,6 +313,7 @@ impl<S: Sink> Play<'_, '_, S> {
         if actor.since_hand_over < every || child >= MAX_THREADS || !(inherit || actor.retire()) {
             return Ok(false);
         }
+        self.sink.successor()?;
         self.start_thread(index, child)?;
         self.actors[index].reborn(child);
         self.pools.push(index);

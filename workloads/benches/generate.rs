@@ -1,0 +1,84 @@
+//! How fast scripts are made: `cargo bench -p heaplab-workloads --bench generate [-- NAME… [--ops N]]`.
+//!
+//! For each built-in model: calls per second of wall clock, and per second of CPU time (what one core does), drawing
+//! alone and drawing with the script on disk, and the peak of resident memory. Arguments choose models; `--ops N` asks for
+//! so many calls of each (default 10 million).
+
+use heaplab_workloads::{Model, ModelParams};
+use rustix::time::{ClockId, clock_gettime};
+use std::time::Instant;
+
+fn main() {
+    let mut ops = 10_000_000u64;
+    let mut names = Vec::new();
+    let mut arguments = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench");
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--ops" => {
+                ops = arguments
+                    .next()
+                    .and_then(|text| text.parse().ok())
+                    .unwrap_or(ops)
+            }
+            _ => names.push(argument),
+        }
+    }
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    println!(
+        "{:<20} {:>11} {:>9} {:>13} {:>9} {:>13} {:>9}",
+        "model", "calls", "draw M/s", "per core M/s", "all M/s", "per core M/s", "peak MiB"
+    );
+    for about in Model::list() {
+        if !names.is_empty() && !names.contains(&about.name) {
+            continue;
+        }
+        let Some(model) = Model::builtin(&about.name) else {
+            continue;
+        };
+        // Live sets keep their size: only the number of calls grows.
+        let params = ModelParams::default();
+        let model = model.with_ops(ops);
+        let (calls, draw) = timed(|| model.peak(&params).map(|peak| peak.calls));
+        let out = folder.path().join("script");
+        let (_, all) = timed(|| {
+            model
+                .compile(&params, &out, &mut |_, _| {})
+                .map(|info| info.calls)
+        });
+        let rate = |seconds: f64| calls as f64 / seconds / 1e6;
+        println!(
+            "{:<20} {calls:>11} {:>9.1} {:>13.1} {:>9.1} {:>13.1} {:>9}",
+            about.name,
+            rate(draw.0),
+            rate(draw.1),
+            rate(all.0),
+            rate(all.1),
+            peak_mib()
+        );
+        let _ = std::fs::remove_file(&out);
+    }
+}
+
+/// The result, and the seconds of wall clock and of CPU time of all threads.
+fn timed<E: std::fmt::Display>(work: impl FnOnce() -> Result<u64, E>) -> (u64, (f64, f64)) {
+    let cpu = || {
+        let time = clock_gettime(ClockId::ProcessCPUTime);
+        time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    };
+    let (start, before) = (Instant::now(), cpu());
+    let result = work().unwrap_or_else(|error| panic!("{error}"));
+    (result, (start.elapsed().as_secs_f64(), cpu() - before))
+}
+
+/// VmHWM of this process.
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|text| text.split_whitespace().next());
+    number
+        .and_then(|text| text.parse::<u64>().ok())
+        .unwrap_or(0)
+        / 1024
+}
