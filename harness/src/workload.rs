@@ -241,7 +241,9 @@ pub fn error(error: WorkloadError) -> Error {
             source,
         } => Error::io(action, &path, &source),
         WorkloadError::Trace(inner) => trace_error(inner),
-        WorkloadError::Impossible { .. } => Error::Verification(error.to_string()),
+        WorkloadError::Impossible { .. } | WorkloadError::Unexpected { .. } => {
+            Error::Verification(error.to_string())
+        }
         WorkloadError::Script(inner) => Error::Environment(lower_first(&inner.to_string())),
     }
 }

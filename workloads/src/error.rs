@@ -36,6 +36,16 @@ pub enum WorkloadError {
         /// What is wrong and what was expected.
         reason: String,
     },
+    /// A script differs from what was written down for its model.
+    #[error(
+        "the script of model '{name}' is not the one that was written down: {reason}; results would not compare with others, please report this"
+    )]
+    Unexpected {
+        /// The model.
+        name: String,
+        /// What was found and what was expected.
+        reason: String,
+    },
     /// Parameters that this workload cannot take.
     #[error("{0}")]
     Parameters(String),

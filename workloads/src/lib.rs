@@ -9,6 +9,8 @@
 mod builtin;
 pub mod compile;
 mod error;
+mod expected;
+pub mod figures;
 pub mod model;
 mod nearest;
 pub mod profile;
@@ -18,6 +20,7 @@ pub mod trace;
 mod workload;
 
 pub use error::WorkloadError;
+pub use expected::Expected;
 pub use model::{Model, ModelParams};
 pub use suite::{Suite, suite, suites};
 pub use trace::Trace;

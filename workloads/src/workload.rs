@@ -3,6 +3,7 @@
 use crate::builtin;
 use crate::compile::{self, Progress};
 use crate::error::WorkloadError;
+use crate::expected::Expected;
 use crate::model::{Model, ModelParams};
 use crate::trace::{ProcessCounts, Trace, TraceSource};
 use heaplab_script::{Script, ScriptInfo};
@@ -271,18 +272,26 @@ impl Workload {
         }
     }
 
-    /// What there is to know without compiling a script. A model is played once to know its peak (tens of milliseconds).
+    /// What there is to know without compiling a script. A built-in model's figures are written down, another one is played
+    /// once (tens of milliseconds).
     pub fn info(&self) -> Result<WorkloadInfo, WorkloadError> {
         match self {
             Self::Model(model) => {
-                let peak = model.peak(&ModelParams::default())?;
+                let expected = Expected::of(model.name()).filter(|_| model.is_builtin());
+                let (calls, peak_live_bytes) = match expected {
+                    Some(expected) => (expected.calls, expected.peak_live_bytes),
+                    None => {
+                        let peak = model.peak(&ModelParams::default())?;
+                        (peak.calls, peak.live_bytes)
+                    }
+                };
                 let definition = model.definition();
                 Ok(WorkloadInfo {
                     name: model.name().to_owned(),
                     kind: Kind::Model,
                     threads: model.threads(),
-                    ops: peak.calls,
-                    peak_live_bytes: peak.live_bytes,
+                    ops: calls,
+                    peak_live_bytes,
                     purpose: definition.purpose.clone(),
                     analysis: definition.analysis.clone(),
                 })

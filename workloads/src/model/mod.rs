@@ -18,6 +18,7 @@ mod threads;
 use crate::builtin;
 use crate::compile::Progress;
 use crate::error::WorkloadError;
+use crate::expected;
 pub use definition::Definition;
 use heaplab_script::ScriptInfo;
 use plan::Plan;
@@ -121,6 +122,11 @@ impl Model {
         &self.definition.name
     }
 
+    /// The file's text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// What the file says.
     pub fn definition(&self) -> &Definition {
         &self.definition
@@ -132,6 +138,13 @@ impl Model {
         self.definition.ops = ops;
         self.definition.expect = None;
         self
+    }
+
+    /// Whether it is, to the letter, one of the built-in models.
+    pub fn is_builtin(&self) -> bool {
+        builtin::MODELS
+            .iter()
+            .any(|(name, text)| *name == self.name() && *text == self.text)
     }
 
     /// Its own number of threads.
@@ -165,6 +178,10 @@ impl Model {
     }
 
     /// Draws the model and writes its script to `out`.
+    ///
+    /// # Errors
+    /// Parameters that it cannot take; a file that cannot be written; a script that differs from the one that was written
+    /// down for it (then none is left).
     pub fn compile(
         &self,
         params: &ModelParams,
@@ -172,6 +189,12 @@ impl Model {
         progress: Progress<'_>,
     ) -> Result<ScriptInfo, WorkloadError> {
         let plan = Plan::new(&self.definition, params)?;
-        script::write(&plan, out, progress)
+        let info = script::write(&plan, out, progress)?;
+        if let Err(error) = expected::check(self, params, &info) {
+            // Nobody may find it in the cache.
+            let _ = std::fs::remove_file(out);
+            return Err(error);
+        }
+        Ok(info)
     }
 }
