@@ -15,10 +15,21 @@ const INBOX: usize = 4096;
 impl Actor<'_> {
     /// One call for a group; false when there is nothing to do for it now.
     #[inline]
-    pub(super) fn step_group(&mut self, index: usize, commons: Option<&mut Commons>) -> bool {
+    pub(super) fn step_group(&mut self, index: usize, mut commons: Option<&mut Commons>) -> bool {
+        loop {
+            match self.try_step(index, commons.as_deref_mut()) {
+                Step::Made => return true,
+                Step::Nothing => return false,
+                Step::HandedOn => {}
+            }
+        }
+    }
+
+    #[inline]
+    fn try_step(&mut self, index: usize, commons: Option<&mut Commons>) -> Step {
         let plan = &self.plan.groups[index];
         if plan.sizes.is_empty() {
-            return false;
+            return Step::Nothing;
         }
         let state = &mut self.groups[index];
         let level = match plan.in_bytes {
@@ -27,7 +38,7 @@ impl Actor<'_> {
         };
         let full = level >= state.target;
         if plan.resize != 0 && level > 0 && self.random.next_u64() >> 32 < plan.resize {
-            return self.resize(index);
+            return Step::of(self.resize(index));
         }
         if let Some(grow) = plan.grow
             && (full || grows_always(&plan.lifetime) && self.random.next_u64() >> 63 != 0)
@@ -60,13 +71,13 @@ impl Actor<'_> {
                 state.set.resized(old.size, next);
                 self.call(op, i64::from(next), 1);
                 self.dying.push_back(old);
-                return true;
+                return Step::Made;
             }
             let old = block.size;
             let op = realloc(block, next, self.number);
             state.set.resized(old, next);
             self.call(op, i64::from(next) - i64::from(old), 0);
-            return true;
+            return Step::Made;
         }
         let state = &mut self.groups[index];
         let victim = match plan.lifetime {
@@ -80,19 +91,19 @@ impl Actor<'_> {
             }
             Lifetime::Phase => {
                 if full && plan.live > 0 {
-                    return false;
+                    return Step::Nothing;
                 }
                 None
             }
             _ => match self.must_free(index, level, full) {
-                true if self.groups[index].set.len() == 0 => return false,
+                true if self.groups[index].set.len() == 0 => return Step::Nothing,
                 true => self.groups[index].set.take_victim(&mut self.random),
                 false => None,
             },
         };
         match victim {
             Some(block) => self.free_somewhere(index, block, commons),
-            None => self.allocate(index, commons),
+            None => Step::of(self.allocate(index, commons)),
         }
     }
 
@@ -148,7 +159,7 @@ impl Actor<'_> {
         index: usize,
         block: Block,
         commons: Option<&mut Commons>,
-    ) -> bool {
+    ) -> Step {
         let plan = &self.plan.groups[index];
         match commons {
             Some(commons) if block.shared && matches!(plan.hand, Hand::Random { .. }) => {
@@ -158,14 +169,14 @@ impl Actor<'_> {
                 let inbox = &mut commons.inboxes[others[place]];
                 if inbox.len() < INBOX {
                     inbox.push_back(block);
-                    // The call is the other thread's; this one goes on with an allocation.
-                    return self.allocate(index, Some(commons));
+                    // The call is the other thread's; this one goes on.
+                    return Step::HandedOn;
                 }
                 self.free(block, Some(commons));
             }
             commons => self.free(block, commons),
         }
-        true
+        Step::Made
     }
 
     /// Allocates a block and puts it where it belongs; false when a queue has no room.
@@ -274,6 +285,22 @@ impl Actor<'_> {
         }
         inbox.extend(self.groups[index].outbox.drain(..));
         true
+    }
+}
+
+/// What became of a step.
+enum Step {
+    /// A call was made.
+    Made,
+    /// There is nothing to do.
+    Nothing,
+    /// A block was left to another thread to free, without a call of this one.
+    HandedOn,
+}
+
+impl Step {
+    fn of(made: bool) -> Self {
+        if made { Self::Made } else { Self::Nothing }
     }
 }
 
