@@ -11,12 +11,13 @@ use crate::chain::{Chain, ChainBuilder, next_of};
 use crate::fault::{Fault, die};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
+use crate::page_map::View;
 use crate::scavenger::HELPER_BYTES;
 use crate::size_class::{object_index, size_of_class, span_pages};
 use crate::span::{NO_LIST, Span, SpanList, SpanTable, State};
 use crate::sync::Locked;
 use crate::units::page_bytes;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 const LISTS: usize = 4;
 /// One wholly free span of a class is kept if it is at most this part of the class's spans.
@@ -28,6 +29,8 @@ pub struct Central {
     pub(crate) inner: Locked<Inner>,
     /// `inner.pages`, to be read without the lock by those who size caches.
     pages: AtomicU32,
+    /// All lists are empty, to be read without the lock.
+    dry: AtomicBool,
 }
 
 /// What the lock guards.
@@ -49,12 +52,27 @@ pub struct Inner {
     pub(crate) taken_back: u64,
 }
 
+/// ⌊4·available/(objects+1)⌋, or [`NO_LIST`] when nothing is available.
 fn list_for(available: u32, objects: u16) -> u8 {
     if available == 0 {
-        NO_LIST
-    } else {
-        (available * 4 / (u32::from(objects) + 1)) as u8
+        return NO_LIST;
     }
+    let whole = u32::from(objects) + 1;
+    let quarters = available * 4;
+    // Without a division: this runs for every few objects that come or go.
+    u8::from(quarters >= whole) + u8::from(quarters >= 2 * whole) + u8::from(quarters >= 3 * whole)
+}
+
+/// [`Span::notice`] of a span in `list`.
+fn notice_for(list: u8, span: &Span) -> u16 {
+    let untouched = span.objects - span.fresh;
+    let next = match list {
+        NO_LIST => 1,
+        3 => return span.fresh,
+        // Available from here on: ⌈(list + 1)·(objects + 1)/4⌉.
+        _ => ((u32::from(list) + 1) * (u32::from(span.objects) + 1)).div_ceil(4) as u16,
+    };
+    (next - untouched.min(next)).min(span.fresh)
 }
 
 impl Central {
@@ -73,7 +91,21 @@ impl Central {
                 taken_back: 0,
             }),
             pages: AtomicU32::new(0),
+            dry: AtomicBool::new(true),
         }
+    }
+
+    /// Publishes what is read without the lock.
+    fn publish(&self, inner: &Inner) {
+        self.pages.store(inner.pages, Relaxed);
+        let dry = inner.lists.iter().all(|list| list.head == 0);
+        self.dry.store(dry, Relaxed);
+    }
+
+    /// No object is here, as of a moment ago: taking some would need another span.
+    #[must_use]
+    pub fn is_dry(&self) -> bool {
+        self.dry.load(Relaxed)
     }
 
     /// Bytes in the spans of the class, as of a moment ago.
@@ -100,7 +132,7 @@ impl Central {
             }
         }
         inner.handed_out += chain.len() as u64;
-        self.pages.store(inner.pages, Relaxed);
+        self.publish(&inner);
         drop(inner);
         chain.finish()
     }
@@ -113,7 +145,7 @@ impl Central {
             return (core::ptr::null_mut(), false);
         }
         inner.handed_out += 1;
-        self.pages.store(inner.pages, Relaxed);
+        self.publish(&inner);
         // SAFETY: the span belongs to this class, whose lock we hold.
         unsafe {
             let zero = (*span).free == 0 && !(*span).needzero;
@@ -132,23 +164,22 @@ impl Central {
     /// The objects are free and nobody else's.
     pub unsafe fn give<O: Os>(&self, heap: &PageHeap<O>, class: usize, chain: Chain) {
         let mut inner = self.inner.lock();
-        let mut object = chain.head;
+        let view = heap.map.view();
+        let (mut object, mut left) = (chain.head, chain.len);
         let mut last = object;
-        for _ in 0..chain.len {
+        while left > 0 {
             if object.is_null() {
                 // Shorter than its count: it was a ring, closed by a block that was freed twice.
                 die(Fault::DoubleFree, last as usize);
             }
             last = object;
-            // SAFETY: the caller's duty; the link is read before the object is given away.
-            unsafe {
-                let next = next_of(object);
-                inner.put(heap, class, object);
-                object = next;
-            }
+            // SAFETY: the caller's duty.
+            let (next, given) = unsafe { inner.put(heap, view, class, object, left) };
+            object = next;
+            left -= given;
         }
         inner.taken_back += chain.len as u64;
-        self.pages.store(inner.pages, Relaxed);
+        self.publish(&inner);
         if inner.free_bytes(class) >= HELPER_BYTES {
             heap.ask_for_helper();
         }
@@ -183,7 +214,7 @@ impl Central {
                 let span = heap.map.table().get(inner.kept);
                 inner.kept = 0;
                 inner.retire(heap, span);
-                self.pages.store(inner.pages, Relaxed);
+                self.publish(&inner);
             }
         }
     }
@@ -238,6 +269,7 @@ impl Inner {
         // SAFETY: the caller's duty.
         unsafe {
             let list = list_for((*span).available(), (*span).objects);
+            (*span).notice = notice_for(list, &*span);
             if list == (*span).list {
                 return;
             }
@@ -251,25 +283,73 @@ impl Inner {
         }
     }
 
-    /// Puts one object back into its span.
+    /// Puts `object` back into its span, and the objects that follow it in its chain of `len` as long
+    /// as they belong to the same span. Returns the object after them, and how many they are.
     ///
     /// # Safety
-    /// `object` is not used by anybody. (That it is an object of this class at all is checked.)
+    /// The objects are not used by anybody. (That they are objects of this class at all is checked.)
     #[inline]
-    unsafe fn put<O: Os>(&mut self, heap: &PageHeap<O>, class: usize, object: *mut u8) {
-        let addr = object as usize;
-        // SAFETY: we hold the class's lock.
+    unsafe fn put<O: Os>(
+        &mut self,
+        heap: &PageHeap<O>,
+        view: View,
+        class: usize,
+        mut object: *mut u8,
+        len: usize,
+    ) -> (*mut u8, usize) {
+        let Some(span) = view.span_of_class(class, object as usize) else {
+            // SAFETY: we hold the class's lock.
+            unsafe { locate(heap, class, object as usize) };
+            // It says what is wrong; if the map has changed in between, the block was freed twice.
+            die(Fault::DoubleFree, object as usize)
+        };
+        // SAFETY: the span is of this class. Links are read before the object is given away.
         unsafe {
-            let (span, index) = locate(heap, class, addr);
-            let word = (*span).bits.add(index / 64);
-            let bit = 1_u64 << (index % 64);
-            if *word & bit != 0 {
-                die(Fault::DoubleFree, addr);
+            let start = view.address((*span).start);
+            let (bytes, fresh) = ((*span).bytes(), (*span).fresh as usize);
+            let (bits, size) = ((*span).bits, size_of_class(class));
+            let mut first_word = (*span).first_word as usize;
+            let mut given = 0;
+            loop {
+                let offset = object as usize - start;
+                let index = object_index(class, offset);
+                if index * size != offset || index >= fresh {
+                    die(Fault::InteriorPointer, object as usize);
+                }
+                let next = next_of(object);
+                let word = bits.add(index / 64);
+                let bit = 1_u64 << (index % 64);
+                let old = *word;
+                if old & bit != 0 {
+                    die(Fault::DoubleFree, object as usize);
+                }
+                *word = old | bit;
+                first_word = first_word.min(index / 64);
+                given += 1;
+                object = next;
+                if given == len || (object as usize).wrapping_sub(start) >= bytes {
+                    break;
+                }
             }
-            *word |= bit;
             self.disturb(&mut *span);
-            (*span).first_word = (*span).first_word.min((index / 64) as u16);
-            (*span).free += 1;
+            (*span).first_word = first_word as u16;
+            (*span).free += given as u16;
+            if (*span).free >= (*span).notice {
+                self.noticed(heap, span);
+            }
+            (object, given)
+        }
+    }
+
+    /// A span has so many free objects that it belongs elsewhere.
+    ///
+    /// # Safety
+    /// The span belongs to this class.
+    #[cold]
+    #[inline(never)]
+    unsafe fn noticed<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span) {
+        // SAFETY: the caller's duty.
+        unsafe {
             if (*span).free == (*span).fresh {
                 self.emptied(heap, span);
             } else {
@@ -282,7 +362,6 @@ impl Inner {
     ///
     /// # Safety
     /// The span belongs to this class and all its objects are here.
-    #[cold]
     unsafe fn emptied<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span) {
         // SAFETY: the caller's duty.
         unsafe {
@@ -323,7 +402,6 @@ impl Inner {
 ///
 /// # Safety
 /// The caller holds the lock of the class, or an object of the span, so that it stays.
-#[inline]
 pub(crate) unsafe fn locate<O: Os>(
     heap: &PageHeap<O>,
     class: usize,
@@ -369,15 +447,14 @@ unsafe fn take_from<O: Os>(
         if (*span).free > 0 {
             let words = (*span).words();
             let mut index = (*span).first_word as usize;
-            let mut taken = 0_u16;
+            let mut word = 0;
             while index < words {
-                let mut word = *(*span).bits.add(index);
+                word = *(*span).bits.add(index);
+                let origin = base.add(index * 64 * size);
                 while word != 0 && left > 0 {
-                    let object = index * 64 + word.trailing_zeros() as usize;
+                    chain.push(origin.add(word.trailing_zeros() as usize * size));
                     word &= word - 1;
-                    chain.push(base.add(object * size));
                     left -= 1;
-                    taken += 1;
                 }
                 *(*span).bits.add(index) = word;
                 if left == 0 {
@@ -385,8 +462,8 @@ unsafe fn take_from<O: Os>(
                 }
                 index += 1;
             }
-            (*span).free -= taken;
-            (*span).first_word = index as u16;
+            (*span).free -= (want - left) as u16;
+            (*span).first_word = (index + usize::from(word == 0 && index < words)) as u16;
         }
         while left > 0 && (*span).fresh < (*span).objects {
             chain.push(base.add((*span).fresh as usize * size));

@@ -6,7 +6,7 @@ use crate::chain::Chain;
 use crate::fault::{Fault, die};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
-use crate::size_class::{MAX_SMALL, NUM_CLASSES, batch_of, size_of_class};
+use crate::size_class::{MAX_SMALL, NUM_CLASSES, size_of_class, span_pages};
 use crate::span::{Span, State};
 use crate::sync::Padded;
 use crate::transfer_cache::TransferCache;
@@ -16,8 +16,12 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes that the transfer cache may hold of one class, but no more than ...
 const TRANSFER_BYTES: usize = 1 << 20;
-/// ... this part of the class's spans.
+/// ... this part of the class's spans. (Batches whose objects lie close together may be all of them:
+/// they keep few other objects' pages, and are called back when memory is wanted elsewhere.)
 const TRANSFER_SHARE: usize = 8;
+/// From so many bytes in transfer caches on they are emptied before the heap takes pages that are not
+/// resident: sorting them into their spans costs less than the faults.
+const RECALL_BYTES: usize = 64 << 10;
 
 /// Middle tier and back end.
 #[derive(Debug)]
@@ -58,7 +62,34 @@ impl<O: Os> Heap<O> {
         if let Some(chain) = self.transfers[class].0.fetch(thread) {
             return chain;
         }
+        if self.centrals[class].0.is_dry() {
+            self.recall(span_pages(class, u32::MAX));
+        }
         self.centrals[class].0.take(&self.pages, class, want)
+    }
+
+    /// Empties the transfer caches of all classes if they hold much and `pages` would have to be made
+    /// resident.
+    fn recall(&self, pages: usize) {
+        let held: usize = (1..NUM_CLASSES)
+            .map(|class| self.transfers[class].0.held() * size_of_class(class))
+            .sum();
+        if held < RECALL_BYTES || self.pages.has_dirty_run(pages) {
+            return;
+        }
+        for class in 1..NUM_CLASSES {
+            if self.transfers[class].0.held() > 0 {
+                self.empty_transfer(class);
+            }
+        }
+    }
+
+    /// Sorts what the transfer cache of a class holds into the spans.
+    pub(crate) fn empty_transfer(&self, class: usize) {
+        while let Some(chain) = self.transfers[class].0.drain() {
+            // SAFETY: the chain was the transfer cache's and is ours now.
+            unsafe { self.centrals[class].0.give(&self.pages, class, chain) };
+        }
     }
 
     /// One object for a thread without cache, or for calloc; true: it is zero.
@@ -67,23 +98,18 @@ impl<O: Os> Heap<O> {
         self.centrals[class].0.take_one(&self.pages, class)
     }
 
-    /// Takes objects back from a thread cache.
+    /// Takes objects back from a thread cache; `compact`: they lie close together.
     ///
     /// # Safety
     /// The objects of `chain` are free and nobody else's.
-    pub unsafe fn flush(&self, class: usize, thread: u32, chain: Chain) {
-        let bytes = (self.centrals[class].0.bytes() / TRANSFER_SHARE).min(TRANSFER_BYTES);
-        // What a thread's end leaves over may be longer than a batch; it would be too much at
-        // once for the next thread's bin.
-        if chain.len <= batch_of(class)
-            && self.transfers[class]
-                .0
-                .store(thread, chain, bytes / size_of_class(class))
-        {
-            return;
+    pub unsafe fn flush(&self, class: usize, thread: u32, chain: Chain, compact: bool) {
+        let share = if compact { 1 } else { TRANSFER_SHARE };
+        let bytes = (self.centrals[class].0.bytes() / share).min(TRANSFER_BYTES);
+        let limit = bytes / size_of_class(class);
+        if !self.transfers[class].0.store(thread, chain, compact, limit) {
+            // SAFETY: the caller's duty.
+            unsafe { self.centrals[class].0.give(&self.pages, class, chain) };
         }
-        // SAFETY: the caller's duty.
-        unsafe { self.centrals[class].0.give(&self.pages, class, chain) };
     }
 
     /// A block of at least `size` bytes in a span of its own, aligned to `align` (a power of
@@ -94,6 +120,7 @@ impl<O: Os> Heap<O> {
             return (null_mut(), false);
         }
         let align_pages = (align / PAGE_SIZE).max(1);
+        self.recall(pages_for(size));
         self.started(
             self.pages
                 .allocate(pages_for(size).max(1), align_pages, Use::Large),

@@ -204,6 +204,13 @@ impl<O: Os> PageHeap<O> {
         self.helper_wanted.store(false, Relaxed);
     }
 
+    /// Whether a free run of at least `pages` is resident.
+    #[must_use]
+    pub fn has_dirty_run(&self, pages: usize) -> bool {
+        let inner = self.inner.lock();
+        inner.dirty.best_fit(self.map.table(), pages) != 0
+    }
+
     /// Bytes in spans that are in use, as of a moment ago.
     #[must_use]
     pub fn in_use_bytes(&self) -> usize {

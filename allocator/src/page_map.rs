@@ -82,7 +82,60 @@ pub struct PageMap {
     spans: AtomicPtr<Span>,
 }
 
+/// The map's fields as they were at some moment, for loops: the compiler reads atomics anew each time.
+/// Right for every block that had been handed out by then.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    base: usize,
+    words: usize,
+    classes: *const AtomicU8,
+    numbers: *const AtomicU32,
+    table: SpanTable,
+}
+
+impl View {
+    /// The span of `class` that `addr` lies in, `None` if the page there is of no or of another class.
+    #[inline(always)]
+    #[must_use]
+    pub fn span_of_class(&self, class: usize, addr: usize) -> Option<*mut Span> {
+        let words = addr.wrapping_sub(self.base).rotate_right(3);
+        if words >= self.words {
+            return None;
+        }
+        let page = words >> (PAGE_SHIFT - 3);
+        // SAFETY: the page is in the heap; P1: pages of a class have a span.
+        unsafe {
+            if (*self.classes.add(page)).load(Ordering::Relaxed) as usize != class {
+                return None;
+            }
+            Some(
+                self.table
+                    .get((*self.numbers.add(page)).load(Ordering::Relaxed)),
+            )
+        }
+    }
+
+    /// Address of a page.
+    #[inline(always)]
+    #[must_use]
+    pub fn address(&self, page: u32) -> usize {
+        self.base + page_bytes(page as usize)
+    }
+}
+
 impl PageMap {
+    /// The map as it is now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View {
+            words: self.words.load(Ordering::Acquire),
+            base: self.base(),
+            classes: self.classes.load(Ordering::Relaxed),
+            numbers: self.numbers.load(Ordering::Relaxed),
+            table: self.table(),
+        }
+    }
+
     /// A map that knows no page.
     #[must_use]
     pub const fn new() -> Self {

@@ -205,18 +205,12 @@ pub fn objects_in(class: usize, pages: usize) -> usize {
     (pages << PAGE_SHIFT) / SIZES[class] as usize
 }
 
-/// Blocks that move between a thread cache and the middle tier at once: 16 KiB worth, at most 128.
+/// Blocks that a thread cache's list has room for at most, and that move between it and the middle
+/// tier at once: 32 KiB worth, at least 1, at most 128.
 #[inline]
 #[must_use]
 pub fn batch_of(class: usize) -> usize {
-    (16384 / size_of_class(class).max(8)).clamp(1, 128)
-}
-
-/// Blocks that a thread cache may hold of one class: 64 KiB worth, at least 1, at most 1,024.
-#[inline]
-#[must_use]
-pub fn cache_limit_of(class: usize) -> usize {
-    (65536 / size_of_class(class).max(8)).clamp(1, 1024)
+    (32768 / size_of_class(class).max(8)).clamp(1, 128)
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ pub struct Span {
     /// Kernel pages inside the span that were given back since an object last came or went; every
     /// span that has been looked at counts one at least.
     pub purged: u16,
+    /// With so many objects in `bits` the span belongs into another list, or all are back.
+    pub notice: u16,
     /// Bytes of an object.
     pub size: u32,
     /// This record's number.
@@ -195,6 +197,7 @@ mod tests {
             fresh: 0,
             first_word: 0,
             purged: 0,
+            notice: 0,
             size: 0,
             id,
             bits: core::ptr::null_mut(),

@@ -1,21 +1,26 @@
-//! The front end (Go's mcache): per class a bounded last-in-first-out list that only its own
+//! The front end (Go's mcache): per class two bounded last-in-first-out lists that only their own
 //! thread touches, without lock or atomic read-modify-write.
+//!
+//! All operations are on the first list, the bin. A bin that is full becomes the spare and an empty
+//! one the bin, and the other way round, so that a program that allocates and frees around a limit
+//! finds room or objects; a spare that is in the way goes to the middle tier whole. So nothing ever
+//! walks along a list (magazines, Bonwick and Adams, USENIX 2001).
 //!
 //! A bin counts the room that is left rather than its length, so that push needs no second load
 //! for the bound, and the static empty cache (all room 0, all heads null) sends every operation of
 //! a new thread to the slow path without a test of its own. Invariants: F1 only the owner changes
-//! a bin; F2 the objects in a bin are `cap - room`; F3 `budget` = Σ cap × size ≤ the limit, the
-//! smallest capacities excepted.
+//! a bin; F2 the objects in a bin are `cap - room`; F3 `budget` = Σ 2 × cap × size ≤ the limit, the
+//! smallest capacities excepted; F4 a list ends with null, and a spare has its length.
 
 use crate::chain::{Chain, next_of, set_next};
 use crate::heap::Heap;
 use crate::os::Os;
-use crate::size_class::{NUM_CLASSES, batch_of, cache_limit_of, size_of_class};
+use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Bytes that a bin starts with room for, at least one object.
-const FIRST_BYTES: usize = 2 << 10;
+const FIRST_BYTES: usize = 1 << 10;
 /// Default of the setting `thread_cache_bytes`.
 pub const DEFAULT_BYTES: usize = 512 << 10;
 /// `thread_cache_bytes`: what the capacities of one thread's bins may add up to. In a small heap
@@ -23,8 +28,12 @@ pub const DEFAULT_BYTES: usize = 512 << 10;
 pub static LIMIT_BYTES: AtomicUsize = AtomicUsize::new(DEFAULT_BYTES);
 /// See [`LIMIT_BYTES`].
 const LEAST_BYTES: usize = 64 << 10;
-/// A bin may hold this part of its class's spans once it is past its first capacity.
+/// Bin and spare may hold this part of their class's spans once past their first capacity.
 const CLASS_SHARE: usize = 4;
+/// Bin and spare.
+const LISTS: usize = 2;
+/// In `spares`: the spare's objects lie close together.
+const COMPACT: u32 = 1 << 31;
 /// Bins that one miss looks at for room to take over. More would cost busy classes more than the
 /// room is worth.
 const STEAL_STEPS: usize = 4;
@@ -41,6 +50,12 @@ pub struct ThreadCache {
     rooms: [AtomicU32; NUM_CLASSES],
     /// Objects that fit into each bin in all.
     caps: [AtomicU32; NUM_CLASSES],
+    /// Where the last object of each bin's list lies, in words modulo 2³².
+    ends: [AtomicU32; NUM_CLASSES],
+    /// Objects in each spare, with [`COMPACT`].
+    spares: [AtomicU32; NUM_CLASSES],
+    /// First object of each spare, null if there is none.
+    spare_heads: [AtomicPtr<u8>; NUM_CLASSES],
     thread: AtomicU32,
     epoch: AtomicU32,
     budget: AtomicUsize,
@@ -64,6 +79,9 @@ impl ThreadCache {
             heads: [const { AtomicPtr::new(null_mut()) }; NUM_CLASSES],
             rooms: [const { AtomicU32::new(0) }; NUM_CLASSES],
             caps: [const { AtomicU32::new(0) }; NUM_CLASSES],
+            ends: [const { AtomicU32::new(0) }; NUM_CLASSES],
+            spares: [const { AtomicU32::new(0) }; NUM_CLASSES],
+            spare_heads: [const { AtomicPtr::new(null_mut()) }; NUM_CLASSES],
             thread: AtomicU32::new(0),
             epoch: AtomicU32::new(0),
             budget: AtomicUsize::new(0),
@@ -162,10 +180,16 @@ impl ThreadCache {
         self.cap(class).load(Relaxed).saturating_sub(room) as usize
     }
 
-    /// No bin holds anything.
+    /// Objects in a spare.
+    #[must_use]
+    pub fn spare_len(&self, class: usize) -> usize {
+        (self.spares[class].load(Relaxed) & !COMPACT) as usize
+    }
+
+    /// Neither bins nor spares hold anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        (1..NUM_CLASSES).all(|class| self.len(class) == 0)
+        (1..NUM_CLASSES).all(|class| self.len(class) + self.spare_len(class) == 0)
     }
 
     /// Capacity of a bin.
@@ -174,24 +198,24 @@ impl ThreadCache {
         self.cap(class).load(Relaxed) as usize
     }
 
-    /// Bytes in all bins.
+    /// Bytes in all bins and spares.
     #[must_use]
     pub fn bytes(&self) -> usize {
         (1..NUM_CLASSES)
-            .map(|class| self.len(class) * size_of_class(class))
+            .map(|class| (self.len(class) + self.spare_len(class)) * size_of_class(class))
             .sum()
     }
 
-    /// The first capacity of a class: 2 KiB worth, at least one object.
+    /// The first capacity of a class: 1 KiB worth, at least one object.
     fn first_capacity(class: usize) -> usize {
-        (FIRST_BYTES / size_of_class(class)).clamp(1, 32)
+        (FIRST_BYTES / size_of_class(class)).clamp(1, 16)
     }
 
     /// Changes a bin's capacity; its objects must fit.
     fn set_capacity(&self, class: usize, cap: usize) {
         let old = self.cap(class).load(Relaxed) as usize;
         let size = size_of_class(class);
-        let budget = self.budget.load(Relaxed) + cap * size - old * size;
+        let budget = self.budget.load(Relaxed) + LISTS * cap * size - LISTS * old * size;
         self.budget.store(budget, Relaxed);
         let len = old - self.room(class).load(Relaxed) as usize;
         debug_assert!(cap >= len);
@@ -209,22 +233,22 @@ impl ThreadCache {
         let target = if cap == 0 {
             let first = Self::first_capacity(class);
             // Small bins are worth having in any case.
-            if size <= FIRST_BYTES {
+            if size <= LISTS * FIRST_BYTES {
                 self.set_capacity(class, first);
                 return true;
             }
-            if size > limit / 2 {
+            if LISTS * size > limit / 2 {
                 return false;
             }
             first
         } else {
-            let share = heap.centrals[class].0.bytes() / CLASS_SHARE / size;
-            (cap * 2).min(cache_limit_of(class)).min(share)
+            let share = heap.centrals[class].0.bytes() / (CLASS_SHARE * LISTS * size);
+            (cap * 2).min(batch_of(class)).min(share)
         };
         if target <= cap {
             return false;
         }
-        let need = (target - cap) * size;
+        let need = LISTS * (target - cap) * size;
         if self.budget.load(Relaxed) + need > limit && !self.steal(need, limit) {
             return false;
         }
@@ -247,7 +271,9 @@ impl ThreadCache {
             let cap = self.capacity(class);
             let room = cap - self.len(class);
             if cap > Self::first_capacity(class) && room * 2 >= cap {
-                let shrunk = (cap - room / 2).max(Self::first_capacity(class));
+                let shrunk = (cap - room / 2)
+                    .max(Self::first_capacity(class))
+                    .max(self.spare_len(class));
                 self.set_capacity(class, shrunk);
             }
         }
@@ -255,96 +281,110 @@ impl ThreadCache {
         self.budget.load(Relaxed) + need <= limit
     }
 
-    /// An object of a class whose bin is empty: fills the bin from the middle tier. Null: no
-    /// memory.
+    /// An object of a class whose bin is empty: takes the spare or fills the bin from the middle
+    /// tier. Null: no memory.
     #[must_use]
     pub fn refill<O: Os>(&self, heap: &Heap<O>, class: usize) -> *mut u8 {
         self.follow_epoch(heap);
-        self.refills.store(self.refills.load(Relaxed) + 1, Relaxed);
-        // A miss says that the bin is too small for what the program does.
-        self.grow(heap, class);
-        let cap = self.capacity(class);
-        let want = cap.div_ceil(2).clamp(1, batch_of(class));
-        let chain = heap.refill(class, self.thread(), want);
+        let mut chain = self.take_spare(class);
         if chain.head.is_null() {
-            return null_mut();
+            self.refills.store(self.refills.load(Relaxed) + 1, Relaxed);
+            // A miss says that the bin is too small for what the program does.
+            self.grow(heap, class);
+            let cap = self.capacity(class);
+            let batch = batch_of(class);
+            let want = if cap < batch { cap.div_ceil(2) } else { batch };
+            chain = heap.refill(class, self.thread(), want.max(1));
+            if chain.head.is_null() {
+                return null_mut();
+            }
         }
         // SAFETY: the chain is ours.
         let rest = unsafe { next_of(chain.head) };
         let kept = chain.len - 1;
-        if kept > cap {
+        if kept > self.capacity(class) {
             // A batch from another thread, larger than this bin has grown so far.
             self.set_capacity(class, kept);
         }
         self.head(class).store(rest, Relaxed);
         self.room(class)
             .store(self.cap(class).load(Relaxed) - kept as u32, Relaxed);
+        self.ends[class].store(place_of(chain.head), Relaxed);
         chain.head
     }
 
-    /// Keeps an object whose bin is full: grows the bin or flushes a batch first.
+    /// Keeps an object whose bin is full: makes room first.
     ///
     /// # Safety
     /// As [`ThreadCache::push`].
     pub unsafe fn overflow<O: Os>(&self, heap: &Heap<O>, class: usize, object: *mut u8) {
         self.follow_epoch(heap);
-        if self.room(class).load(Relaxed) == 0 && !self.grow(heap, class) {
-            let cap = self.capacity(class);
-            if cap == 0 {
-                // SAFETY: the caller's duty.
-                unsafe {
-                    set_next(object, null_mut());
-                    heap.flush(
-                        class,
-                        self.thread(),
-                        Chain {
-                            head: object,
-                            len: 1,
-                        },
-                    );
+        if self.room(class).load(Relaxed) == 0 {
+            let spare = self.spare_len(class) > 0;
+            if (spare || self.capacity(class) == 0) && !self.grow(heap, class) {
+                if self.capacity(class) == 0 {
+                    // SAFETY: the caller's duty.
+                    unsafe {
+                        set_next(object, null_mut());
+                        let head = object;
+                        heap.flush(class, self.thread(), Chain { head, len: 1 }, false);
+                    }
+                    return;
                 }
-                return;
+                self.flush_spare(heap, class);
             }
-            self.flush(heap, class, cap.div_ceil(2).min(batch_of(class)));
+            if self.room(class).load(Relaxed) == 0 {
+                self.make_spare(class);
+                self.ends[class].store(place_of(object), Relaxed);
+            }
         }
         // SAFETY: the caller's duty; there is room now.
         let kept = unsafe { self.push(class, object) };
         debug_assert!(kept);
     }
 
-    /// Gives up to `count` objects of a bin to the middle tier.
-    fn flush<O: Os>(&self, heap: &Heap<O>, class: usize, count: usize) {
-        let head = self.head(class).load(Relaxed);
-        if head.is_null() || count == 0 {
-            return;
-        }
-        self.flushes.store(self.flushes.load(Relaxed) + 1, Relaxed);
-        let mut last = head;
-        let mut len = 1;
-        // SAFETY: objects in a bin form a chain that ends with null.
-        unsafe {
-            while len < count {
-                let next = next_of(last);
-                if next.is_null() {
-                    break;
-                }
-                last = next;
-                len += 1;
-            }
-            self.head(class).store(next_of(last), Relaxed);
-            set_next(last, null_mut());
-            self.room(class)
-                .store(self.room(class).load(Relaxed) + len as u32, Relaxed);
-            heap.flush(class, self.thread(), Chain { head, len });
+    /// Makes the bin's list the spare, of which there is none; the bin is empty then.
+    fn make_spare(&self, class: usize) {
+        let len = self.len(class) as u32;
+        let head = self.peek(class);
+        // Whether ends are no further apart than twice what is between them says little about any one
+        // list, but is right about those that were filled in the order of addresses, or nearly.
+        let apart = place_of(head).abs_diff(self.ends[class].load(Relaxed)) as usize * 8;
+        let compact = apart <= 2 * len as usize * size_of_class(class);
+        self.spares[class].store(len | if compact { COMPACT } else { 0 }, Relaxed);
+        self.spare_heads[class].store(head, Relaxed);
+        self.head(class).store(null_mut(), Relaxed);
+        self.room(class)
+            .store(self.cap(class).load(Relaxed), Relaxed);
+    }
+
+    /// Takes the spare's list, which may be empty.
+    fn take_spare(&self, class: usize) -> Chain {
+        let head = self.spare_heads[class].load(Relaxed);
+        let len = self.spare_len(class);
+        self.spare_heads[class].store(null_mut(), Relaxed);
+        self.spares[class].store(0, Relaxed);
+        Chain { head, len }
+    }
+
+    /// Gives the spare to the middle tier.
+    fn flush_spare<O: Os>(&self, heap: &Heap<O>, class: usize) {
+        let compact = self.spares[class].load(Relaxed) & COMPACT != 0;
+        let chain = self.take_spare(class);
+        if !chain.head.is_null() {
+            self.flushes.store(self.flushes.load(Relaxed) + 1, Relaxed);
+            // SAFETY: the objects were the spare's and are nobody's now.
+            unsafe { heap.flush(class, self.thread(), chain, compact) };
         }
     }
 
-    /// Empties all bins.
+    /// Empties all bins and spares.
     pub fn flush_all<O: Os>(&self, heap: &Heap<O>) {
         for class in 1..NUM_CLASSES {
-            while !self.peek(class).is_null() {
-                // Not without end: blocks that were freed twice may have closed the list to a ring.
-                self.flush(heap, class, self.len(class).max(1));
+            self.flush_spare(heap, class);
+            if !self.peek(class).is_null() {
+                self.make_spare(class);
+                self.flush_spare(heap, class);
             }
         }
     }
@@ -364,7 +404,7 @@ impl ThreadCache {
         }
     }
 
-    /// Panics if F2 or F3 does not hold. Only for the owner, in tests.
+    /// Panics if F2, F3 or F4 does not hold. Only for the owner, in tests.
     pub fn check_invariants(&self) {
         let mut budget = 0;
         for class in 1..NUM_CLASSES {
@@ -376,7 +416,19 @@ impl ThreadCache {
                 object = unsafe { next_of(object) };
             }
             assert_eq!(len, self.len(class), "class {class}: list and count differ");
-            budget += self.capacity(class) * size_of_class(class);
+            let mut spare = self.spare_heads[class].load(Relaxed);
+            let mut len = 0;
+            while !spare.is_null() {
+                len += 1;
+                // SAFETY: as above.
+                spare = unsafe { next_of(spare) };
+            }
+            assert_eq!(
+                len,
+                self.spare_len(class),
+                "class {class}: spare and its length differ"
+            );
+            budget += LISTS * self.capacity(class) * size_of_class(class);
         }
         assert_eq!(
             budget,
@@ -384,6 +436,11 @@ impl ThreadCache {
             "budget is not the sum of the capacities"
         );
     }
+}
+
+/// Where an object lies, in words modulo 2³².
+fn place_of(object: *mut u8) -> u32 {
+    (object as usize >> 3) as u32
 }
 
 impl Default for ThreadCache {

@@ -4,20 +4,25 @@
 //! producer's next refill takes them, two pointer moves instead of a walk over bitmaps. In a
 //! single thread that would only replay the program's order of frees, so slots open on evidence:
 //! a thread that refills after *another* thread flushed opens two, one that refills after its own
-//! flush closes one. What may be stored is also bounded in objects, by the caller, in proportion to
+//! flush closes one. Batches whose objects lie close together lose nothing by being replayed, and all
+//! slots are open to them. What may be stored is also bounded in objects, by the caller, in proportion to
 //! what the class has in use. Invariants: X1 `objects` is the sum of the stored chains' lengths;
 //! X2 all objects are of the class.
 
 use crate::chain::Chain;
 use crate::sync::Locked;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Batches that a class can hold here.
-pub const SLOTS: usize = 16;
+pub const SLOTS: usize = 32;
 
 /// The transfer cache of one class.
 #[derive(Debug)]
 pub struct TransferCache {
     pub(crate) inner: Locked<Inner>,
+    /// `inner.objects`, to be read without the lock by those who want memory back; of no interest to
+    /// loom.
+    held: AtomicUsize,
 }
 
 /// What the lock guards.
@@ -43,6 +48,7 @@ impl TransferCache {
     pub const fn new() -> Self {
         Self {
             inner: Locked::new(Inner::NEW),
+            held: AtomicUsize::new(0),
         }
     }
 
@@ -52,23 +58,27 @@ impl TransferCache {
     pub fn new() -> Self {
         Self {
             inner: Locked::new(Inner::NEW),
+            held: AtomicUsize::new(0),
         }
     }
 
     /// Stores a batch that thread `thread` flushes; false: no slot is open, the chain stays the
-    /// caller's. No more than `limit` objects are stored, but for a single batch.
+    /// caller's. `compact`: the objects lie close together. No more than `limit` objects are stored,
+    /// but for a single batch.
     #[must_use]
-    pub fn store(&self, thread: u32, chain: Chain, limit: usize) -> bool {
+    pub fn store(&self, thread: u32, chain: Chain, compact: bool, limit: usize) -> bool {
         let mut inner = self.inner.lock();
         inner.last_flush = thread;
         let used = inner.used;
-        if used >= inner.open || (used > 0 && inner.objects + chain.len > limit) {
+        let open = if compact { SLOTS } else { inner.open };
+        if used >= open || (used > 0 && inner.objects + chain.len > limit) {
             return false;
         }
         inner.slots[used] = chain;
         inner.objects += chain.len;
         inner.used += 1;
         inner.stores += 1;
+        self.held.store(inner.objects, Relaxed);
         true
     }
 
@@ -83,13 +93,24 @@ impl TransferCache {
                 (inner.open + 2).min(SLOTS)
             };
         }
-        inner.take()
+        let chain = inner.take();
+        self.held.store(inner.objects, Relaxed);
+        chain
+    }
+
+    /// Objects in all stored batches, as of a moment ago.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Relaxed)
     }
 
     /// Any stored batch, without counting as evidence: to empty the cache.
     #[must_use]
     pub fn drain(&self) -> Option<Chain> {
-        self.inner.lock().take()
+        let mut inner = self.inner.lock();
+        let chain = inner.take();
+        self.held.store(inner.objects, Relaxed);
+        chain
     }
 }
 
@@ -141,32 +162,44 @@ mod tests {
     fn slots_open_for_a_consumer_and_close_for_a_loner() {
         let cache = TransferCache::new();
         let all = usize::MAX;
-        assert!(!cache.store(1, batch(8), all), "nobody has asked yet");
+        assert!(
+            !cache.store(1, batch(8), false, all),
+            "nobody has asked yet"
+        );
         assert_eq!(cache.fetch(2), None);
         assert!(
-            cache.store(1, batch(8), all),
+            cache.store(1, batch(8), false, all),
             "thread 2 took after thread 1 flushed"
         );
         assert_eq!(cache.fetch(2), Some(batch(8)));
         for _ in 0..=SLOTS {
-            let _ = cache.store(1, batch(8), all);
+            let _ = cache.store(1, batch(8), false, all);
             let _ = cache.fetch(1);
         }
-        assert!(!cache.store(1, batch(8), all), "thread 1 works alone now");
+        assert!(
+            !cache.store(1, batch(8), false, all),
+            "thread 1 works alone now"
+        );
+        assert!(
+            cache.store(1, batch(8), true, all),
+            "but its objects lie together"
+        );
     }
 
     #[test]
     fn no_more_objects_than_the_limit_are_stored_but_one_batch_always_is() {
         let cache = TransferCache::new();
         for _ in 0..SLOTS {
-            let _ = cache.store(1, batch(8), 0);
+            let _ = cache.store(1, batch(8), false, 0);
             let _ = cache.fetch(2);
         }
-        let stored = (0..SLOTS).filter(|_| cache.store(1, batch(8), 30)).count();
+        let stored = (0..SLOTS)
+            .filter(|_| cache.store(1, batch(8), false, 30))
+            .count();
         assert_eq!(stored, 3);
         assert_eq!(cache.inner.lock().objects, 24);
         let drained: usize = core::iter::from_fn(|| cache.drain()).map(|c| c.len).sum();
         assert_eq!((drained, cache.inner.lock().objects), (24, 0));
-        assert!(cache.store(1, batch(8), 0));
+        assert!(cache.store(1, batch(8), false, 0));
     }
 }

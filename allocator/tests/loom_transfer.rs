@@ -29,7 +29,7 @@ impl World {
     /// A cache that has seen a consumer, so that two of its slots are open.
     fn new() -> Self {
         let cache = TransferCache::new();
-        assert!(!cache.store(1, batch(0), usize::MAX));
+        assert!(!cache.store(1, batch(0), false, usize::MAX));
         assert_eq!(cache.fetch(2), None);
         Self {
             cache,
@@ -41,7 +41,7 @@ impl World {
     /// again.
     fn produce(&self, number: usize) -> bool {
         self.write(number);
-        let stored = self.cache.store(1, batch(number), usize::MAX);
+        let stored = self.cache.store(1, batch(number), false, usize::MAX);
         if !stored {
             self.write(number);
         }
@@ -109,7 +109,7 @@ fn producers_together_stay_within_the_limit() {
     builder.preemption_bound = Some(3);
     builder.check(|| {
         let world = Arc::new(World::new());
-        let store = |world: &World, number| world.cache.store(1, batch(number), 4);
+        let store = |world: &World, number| world.cache.store(1, batch(number), false, 4);
         let other = {
             let world = Arc::clone(&world);
             thread::spawn(move || store(&world, 1))

@@ -83,6 +83,7 @@ impl Inner {
                 fresh: 0,
                 first_word: 0,
                 purged: 0,
+                notice: 0,
                 size: 0,
                 id,
                 bits: null_mut(),
