@@ -3,7 +3,8 @@
 #
 #   cargo build --release && harness/docs/validate.sh target/release/heaplab [PROGRAM…]
 #
-# With names of programs only those are run and printed. Needs the programs (Debian: apt-get install python3 sqlite3 g++
+# With names of programs only those are run and printed. KEEP=FOLDER keeps each program's figures there and takes those that
+# are there already instead of measuring again. Needs the programs (Debian: apt-get install python3 sqlite3 g++
 # redis-server redis-tools perl jq xz-utils git libxml2-utils ripgrep).
 set -euo pipefail
 heaplab=$(realpath "${1:?usage: validate.sh PATH-OF-HEAPLAB [PROGRAM…]}")
@@ -21,7 +22,12 @@ validate() {
     local name=$1 kind=$2 description=$3
     shift 3
     if [ -n "${only// /}" ] && [[ "$only" != *" $name "* ]]; then return; fi
-    (cd "$work" && "$heaplab" --quiet validate --runs "$runs" --format json "$@") >"$work/$name.json" || true
+    if [ -s "${KEEP:-}/$name.json" ]; then
+        cp "$KEEP/$name.json" "$work/$name.json"
+    else
+        (cd "$work" && "$heaplab" --quiet validate --runs "$runs" --format json "$@") >"$work/$name.json" || true
+        if [ -n "${KEEP:-}" ]; then cp "$work/$name.json" "$KEEP/$name.json"; fi
+    fi
     jq -r --arg name "$name" --arg kind "$kind" --arg what "$description" '
         def mib: if . == null then "-" else (. / 1048576 * 100 | round / 100 | tostring) + " MiB" end;
         def pct: if . == null then "-" else (. * 1000 | round / 10 | tostring) + " %" end;

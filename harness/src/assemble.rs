@@ -9,7 +9,7 @@ use crate::engine::NULL;
 use crate::plan::{Comparison, Kind};
 use heaplab_reports::schema::{
     Better, Calibration, Cell, Machine, Metric, ResultSet, RunLine, SCHEMA, Sample, Status,
-    Subject, Timeline, Tool,
+    Subject, Timeline, Tool, WorkloadFacts,
 };
 use heaplab_reports::stats;
 use heaplab_reports::{HistogramPart, fill_ratios, latency_by_op};
@@ -111,6 +111,7 @@ pub fn assemble(mut input: Input<'_>) -> ResultSet {
         started: input.started,
         finished: input.finished,
         subjects: input.subjects,
+        workloads: facts(input.comparisons),
         cells,
         calibration,
         notes,
@@ -119,6 +120,21 @@ pub fn assemble(mut input: Input<'_>) -> ResultSet {
     aa::take(&mut result);
     fill_ratios(&mut result);
     result
+}
+
+/// What is known of replayed workloads beside their figures.
+fn facts(comparisons: &[Comparison]) -> Vec<WorkloadFacts> {
+    let mut all: Vec<WorkloadFacts> = Vec::new();
+    for comparison in comparisons.iter().filter(|c| !c.program) {
+        if !all.iter().any(|f| f.workload_hash == comparison.hash) {
+            all.push(WorkloadFacts {
+                workload_hash: comparison.hash.clone(),
+                ops: comparison.calls,
+                recorded: comparison.recorded.clone(),
+            });
+        }
+    }
+    all
 }
 
 /// The figure by which a stream is judged narrow.
@@ -514,7 +530,7 @@ const PROGRAM_METRICS: [(&str, &str); 13] = [
     ("wall_s", "s"),
     ("user_s", "s"),
     ("sys_s", "s"),
-    ("allocator_cpu_share", "ratio"),
+    ("allocator_cpu_share", "share"),
     ("allocator_cpu_s", "s"),
     ("ready_s", "s"),
     ("load_s", "s"),

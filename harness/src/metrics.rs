@@ -206,7 +206,7 @@ pub const ALL: [Described; 37] = [
     ),
     lower(
         "allocator_cpu_share",
-        "ratio",
+        "share",
         "program",
         "share of the program's CPU time that the allocator has, sampled",
     ),

@@ -6,7 +6,7 @@
 //! Everything here is pure: the same seed gives the same plan.
 
 use crate::cli::value::Shard;
-use heaplab_reports::schema::RunLine;
+use heaplab_reports::schema::{Recorded, RunLine};
 use heaplab_worker::protocol::{Api, Machine, Measure, Mode, Touch};
 use std::path::PathBuf;
 
@@ -96,6 +96,8 @@ pub struct Comparison {
     pub machine: Machine,
     /// Factor on recorded times, where the replay is paced.
     pub pace: f64,
+    /// Where it was recorded.
+    pub recorded: Option<Recorded>,
     /// What a reader must know of it: parts of a trace that are missing.
     pub note: Option<String>,
 }
@@ -253,6 +255,7 @@ pub(crate) mod tests {
             kinds: kinds.to_vec(),
             machine: Machine::default(),
             pace: 1.0,
+            recorded: None,
             note: None,
         }
     }

@@ -9,7 +9,7 @@ pub mod cause;
 use crate::clock::Utc;
 use crate::embed::{self, Embedded};
 use crate::error::{Error, lower_first, reason_of};
-use crate::exec::RunFailure;
+use crate::exec::{Limits, RunFailure};
 use crate::out::Terminal;
 use crate::progress::Progress;
 use crate::service::{Server, Service};
@@ -92,6 +92,15 @@ impl Recorded {
     }
 }
 
+/// CPU time of all children that were waited for: fields 16 and 17 of `stat`, in ticks.
+fn children_cpu_ns() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(13);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some((user + system) * 1_000_000_000 / rustix::param::clock_ticks_per_second())
+}
+
 /// Failure of heaplab itself.
 fn ours(message: impl Into<String>) -> Error {
     Error::Launch {
@@ -164,6 +173,7 @@ impl Recording<'_> {
                 .stdout(Stdio::null())
                 .stderr(Stdio::null());
         }
+        let cpu_before = children_cpu_ns();
         let signals = Signals::install();
         let switch = session.switch();
         if options.paused && !self.silent {
@@ -227,9 +237,12 @@ impl Recording<'_> {
             None => signals.wait(&mut child)?,
         };
         signals.over();
+        let cpu_ns =
+            (children_cpu_ns().zip(cpu_before)).map(|(after, before)| after.saturating_sub(before));
         let served = attendant.map(Attendant::end);
         let drained = drained.map_err(|error| stopped(error, &part))?;
-        let mut recorded = self.finish(terminal, &inspected, status, &drained, raw, &part)?;
+        let mut recorded =
+            self.finish(terminal, &inspected, (status, cpu_ns), &drained, raw, &part)?;
         if let (Some(service), Some(served)) = (&self.service, served) {
             let orderly = service.stop.is_orderly(status.code(), status.signal());
             recorded.stopped = served.is_ok() && orderly;
@@ -260,6 +273,7 @@ impl Recording<'_> {
             },
             allocator: preloaded
                 .or_else(|| inspected.carried.map(str::to_string))
+                .or_else(|| crate::program::brought_allocator(self.command, &Limits::seconds(10)))
                 .unwrap_or_else(|| "system".into()),
             argv: self
                 .command
@@ -273,7 +287,7 @@ impl Recording<'_> {
         &self,
         terminal: &Terminal,
         inspected: &Inspected,
-        status: ExitStatus,
+        (status, cpu_ns): (ExitStatus, Option<u64>),
         drained: &DrainSummary,
         mut raw: RawWriter,
         part: &Path,
@@ -312,6 +326,7 @@ impl Recording<'_> {
             exit_status: status.code(),
             signal: status.signal(),
             duration_ns: drained.duration_ns,
+            cpu_ns,
         })
         .map_err(|e| stopped(e.into(), part))?;
         terminal.detail("the program has ended; its events are being brought into order");

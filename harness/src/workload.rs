@@ -5,6 +5,7 @@ use crate::cli::options::{ApiArg, MeasureArg, ModeArg, ThpArg, TouchArg, Workloa
 use crate::cli::value::Cpus;
 use crate::error::{Error, lower_first};
 use crate::plan::{Comparison, Kind};
+use heaplab_reports::schema::Recorded;
 use heaplab_worker::protocol::{Api, Machine, Mode, Thp, Touch};
 use heaplab_workloads::trace::TraceError;
 use heaplab_workloads::{Params, Workload, WorkloadError};
@@ -84,6 +85,7 @@ pub fn comparisons(
                     kinds: kinds.to_vec(),
                     machine: machine(args, &workload)?,
                     pace: args.pace,
+                    recorded: recorded(&workload),
                     note: note.clone(),
                 };
                 // The same workload named twice would be two rows with one name.
@@ -121,6 +123,26 @@ fn machine(args: &WorkloadArgs, workload: &Workload) -> Result<Machine, Error> {
         },
         memory_limit: args.memory_limit.unwrap_or(0),
         fixed_addresses: false,
+    })
+}
+
+/// The recording behind a trace.
+fn recorded(workload: &Workload) -> Option<Recorded> {
+    let Workload::Trace(recorded) = workload else {
+        return None;
+    };
+    let summary = recorded.trace().summary();
+    let header = recorded.trace().header();
+    let cpu_s = summary.finish.as_ref().and_then(|finish| {
+        let cost = finish.recorder_ns_per_event.unwrap_or(0.0) * summary.events as f64;
+        let own = finish.cpu_ns? as f64 - cost;
+        (own > 0.0).then_some(own / 1e9)
+    });
+    Some(Recorded {
+        cpus: header.machine.cpus,
+        allocator: header.allocator.clone(),
+        command: header.argv.clone(),
+        cpu_s,
     })
 }
 

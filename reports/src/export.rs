@@ -167,7 +167,7 @@ pub fn markdown(result: &ResultSet) -> String {
             };
             out.push_str(&format!(
                 "| {name}{} |",
-                if row.baseline { " (today)" } else { "" }
+                if row.today { " (today)" } else { "" }
             ));
             if let Some(reason) = &row.failed {
                 out.push_str(&format!(

@@ -26,6 +26,9 @@ pub struct ResultSet {
     pub finished: String,
     /// Allocators under test.
     pub subjects: Vec<Subject>,
+    /// What is known of the workloads beside their figures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workloads: Vec<WorkloadFacts>,
     /// Rows.
     pub cells: Vec<Cell>,
     /// The harness's own cost.
@@ -95,6 +98,32 @@ pub struct Subject {
     /// Modes that change results.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// A workload's own facts, the same for every subject.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadFacts {
+    /// Of what was run, as in the cells.
+    pub workload_hash: String,
+    /// Calls of one pass.
+    pub ops: u64,
+    /// Where it was recorded; absent for models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Recorded>,
+}
+
+/// The recording behind a trace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// CPUs that the program could use.
+    pub cpus: u32,
+    /// The allocator that it ran on: `system`, or what it brings.
+    pub allocator: String,
+    /// Program and arguments; empty in an anonymised trace.
+    pub command: Vec<String>,
+    /// CPU time of the program, seconds, the recorder's estimated cost left out; absent where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_s: Option<f64>,
 }
 
 /// State of a cell.

@@ -130,6 +130,11 @@ pub fn merge(shards: &[ResultSet]) -> Result<ResultSet, ReportError> {
                 Some(existing) => unite(existing, cell).map_err(fail)?,
             }
         }
+        for facts in &shard.workloads {
+            if !merged.workloads.contains(facts) {
+                merged.workloads.push(facts.clone());
+            }
+        }
         for note in &shard.notes {
             push_once(&mut merged.notes, note.clone());
         }
@@ -149,6 +154,9 @@ pub fn merge(shards: &[ResultSet]) -> Result<ResultSet, ReportError> {
         .subjects
         .sort_by_key(|s| s.name != crate::builder::BASELINE);
     merged.cells.sort_by_key(|c| (c.key(), c.subject.clone()));
+    merged
+        .workloads
+        .sort_by(|a, b| a.workload_hash.cmp(&b.workload_hash));
     merged.notes.sort();
     fill_ratios(&mut merged);
     Ok(merged)

@@ -94,6 +94,9 @@ pub(crate) fn align(rows: &[Vec<Field>], gaps: &[usize], style: Style) -> Vec<St
         .collect()
 }
 
+/// More groups than this fill a screen: the answer is said again at the end.
+const REPEATED: usize = 2;
+
 /// The comparison as `heaplab run` prints it: answer, tables, what the memory consists of, notes.
 /// `report` is the path of the HTML report to point at.
 pub fn render(result: &ResultSet, style: Style, report: Option<&str>) -> String {
@@ -124,11 +127,20 @@ pub fn render(result: &ResultSet, style: Style, report: Option<&str>) -> String 
     for warning in &view.warnings {
         out.push(format!("{} {warning}", style.paint(BAD, "!")));
     }
-    let report = report
-        .map(|r| format!("report: {r}   "))
-        .unwrap_or_default();
+    if view.groups.len() > REPEATED {
+        // What was said first has left the screen by now.
+        out.push(String::new());
+        push_answer(&mut out, &view.answer, style);
+    }
+    if let Some(report) = report {
+        out.push(format!("report: {report}"));
+    }
+    let took = match units::seconds_between(&result.started, &result.finished) {
+        Some(seconds) if view.summary.is_some() => format!("   {}", units::elapsed(seconds)),
+        _ => String::new(),
+    };
     out.push(format!(
-        "{report}again: {}   seed {}",
+        "again: {}   seed {}{took}",
         view.again, result.seed
     ));
     out.push(String::new());
@@ -147,7 +159,8 @@ fn push_answer(out: &mut Vec<String>, answer: &[String], style: Style) {
 }
 
 fn label(row: &Row) -> String {
-    let tail = match (row.baseline, row.ours) {
+    let tail = match (row.today, row.ours) {
+        (true, true) => " (ours, today)",
         (true, _) => " (today)",
         (_, true) => " (ours)",
         _ => "",

@@ -18,8 +18,42 @@ pub fn value(unit: &str, v: f64) -> String {
                 format!("{v:.0}")
             }
         ),
+        "share" => percent_of(v),
         "1/s" => format!("{}/s", count(v)),
         other => format!("{} {other}", significant(v)),
+    }
+}
+
+/// A share as percent: `6.2 %`.
+fn percent_of(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// Seconds between two instants as RFC 3339 writes them in UTC; absent for anything else.
+pub fn seconds_between(start: &str, end: &str) -> Option<u64> {
+    let read = |text: &str| {
+        let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
+        let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+        let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+        // Days since 1970 of a date in the proleptic Gregorian calendar, years beginning in March.
+        let (year, month) = if month > 2 {
+            (year, month - 3)
+        } else {
+            (year - 1, month + 9)
+        };
+        let days =
+            365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 719_469;
+        Some(days * 86_400 + hour * 3600 + minute * 60 + second)
+    };
+    u64::try_from(read(end)? - read(start)?).ok()
+}
+
+/// `7m41s`, `1h02m`, `9s`.
+pub fn elapsed(seconds: u64) -> String {
+    match seconds {
+        s if s >= 3600 => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
+        s if s >= 60 => format!("{}m{:02}s", s / 60, s % 60),
+        s => format!("{s}s"),
     }
 }
 
@@ -214,9 +248,21 @@ mod tests {
         assert_eq!(value("count", 12_004.0), "12,004");
         assert_eq!(value("count", 81_200_000.0), "81.2 M");
         assert_eq!(value("ratio", 3.12), "3.1x");
+        assert_eq!(value("share", 0.0624), "6.2 %");
         assert_eq!(value("s", 0.0123), "12.3 ms");
         assert_eq!(grouped(-1_204_331.0), "-1,204,331");
         assert_eq!(significant(99.97), "100");
+    }
+
+    #[test]
+    fn times_between_instants() {
+        let between = |a: &str, b: &str| seconds_between(a, b).map(elapsed);
+        let text = between("2024-02-28T23:59:50Z", "2024-03-01T00:07:31Z");
+        assert_eq!(text.as_deref(), Some("24h07m"));
+        let text = between("2026-12-31T23:59:50Z", "2027-01-01T00:07:31Z");
+        assert_eq!(text.as_deref(), Some("7m41s"));
+        assert_eq!(between("", "2026-01-01T00:00:00Z"), None);
+        assert_eq!(elapsed(9), "9s");
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub fn set(cells: Vec<Cell>) -> ResultSet {
     let names: std::collections::BTreeSet<String> =
         cells.iter().map(|c| c.subject.clone()).collect();
     ResultSet {
+        workloads: Vec::new(),
         schema: SCHEMA.into(),
         heaplab: Tool {
             version: "0.1.0".into(),

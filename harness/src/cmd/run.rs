@@ -304,6 +304,7 @@ pub fn program_comparison(command: &[OsString]) -> Comparison {
         kinds: vec![Kind::Program],
         machine: Machine::default(),
         pace: 1.0,
+        recorded: None,
         note: None,
     }
 }

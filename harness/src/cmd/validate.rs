@@ -184,6 +184,7 @@ fn compiled(trace: &Path, cache: &Path) -> Result<Comparison, Error> {
         kinds: vec![Kind::Memory, Kind::Speed],
         machine: Machine::default(),
         pace: 1.0,
+        recorded: None,
         note: None,
     })
 }

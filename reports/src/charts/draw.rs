@@ -1,5 +1,6 @@
 //! Drawing: titles, legends, axes, lines, points. The same code for every backend.
 
+use super::pieces::{below, dashes};
 use super::theme::{Look, Marker};
 use super::{Axis, Chart, Dots, Hover, Lines, Scatter, Spec};
 use plotters::coord::Shift;
@@ -123,39 +124,6 @@ fn stroke<DB: DrawingBackend>(
     }
 }
 
-/// Cuts a polyline into dashes; a dash runs around corners.
-fn dashes(points: &[(i32, i32)], dash: i32, gap: i32) -> Vec<Vec<(i32, i32)>> {
-    let (dash, gap) = (f64::from(dash.max(1)), f64::from(gap.max(1)));
-    let mut pieces = Vec::new();
-    let mut piece: Vec<(i32, i32)> = points.first().copied().into_iter().collect();
-    let (mut drawing, mut left) = (true, dash);
-    for pair in points.windows(2) {
-        let mut at = (f64::from(pair[0].0), f64::from(pair[0].1));
-        let end = (f64::from(pair[1].0), f64::from(pair[1].1));
-        loop {
-            let length = (end.0 - at.0).hypot(end.1 - at.1);
-            if length < left {
-                left -= length;
-                break;
-            }
-            at.0 += (end.0 - at.0) * left / length;
-            at.1 += (end.1 - at.1) * left / length;
-            piece.push((at.0.round() as i32, at.1.round() as i32));
-            if drawing {
-                pieces.push(std::mem::take(&mut piece));
-            }
-            drawing = !drawing;
-            left = if drawing { dash } else { gap };
-        }
-        if drawing {
-            piece.push(pair[1]);
-        }
-    }
-    pieces.push(piece);
-    pieces.retain(|p| p.len() > 1);
-    pieces
-}
-
 /// A marker centred at a pixel; hollow if not `filled`.
 fn marker<DB: DrawingBackend>(
     root: &Area<DB>,
@@ -265,12 +233,20 @@ where
         area.draw_text(name, &text, (ends[1].0, ends[1].1 - f.px(2.0)))?;
     }
     for s in &lines.series {
-        let pixels: Vec<(i32, i32)> = s.points.iter().map(to_pixel).collect();
-        stroke(area, &pixels, s.look, f)?;
         // Markers at a distance: enough to tell the lines apart, few enough not to hide them.
-        let every = (pixels.len() / 9).max(1);
-        for p in pixels.iter().skip(every / 2).step_by(every) {
-            marker(area, *p, s.look, f, true)?;
+        let every = (s.points.len() / 9).max(1);
+        let mut since = every / 2;
+        for piece in below(&s.points, lines.y.high) {
+            let pixels: Vec<(i32, i32)> = piece.iter().map(to_pixel).collect();
+            stroke(area, &pixels, s.look, f)?;
+            for (point, pixel) in piece.iter().zip(&pixels) {
+                since += 1;
+                // An end at the edge is where the line leaves the picture, no measured point.
+                if since >= every && point.1 < lines.y.high {
+                    marker(area, *pixel, s.look, f, true)?;
+                    since = 0;
+                }
+            }
         }
     }
     let (xs, ys) = plane.get_pixel_range();

@@ -84,19 +84,22 @@ pub(super) fn footprint(result: &ResultSet, group: &Group) -> Option<Chart> {
         .collect();
     values.sort_by(f64::total_cmp);
     let typical = *values.get(values.len().saturating_sub(1) * 95 / 100)?;
-    let top = values.last()?.min(typical * 2.0).max(1.2) * 1.05;
-    for s in &mut series {
-        for p in &mut s.points {
-            p.1 = p.1.min(top);
-        }
-    }
+    let highest = *values.last()?;
+    let top = highest.min(typical * 2.0).max(1.2) * 1.05;
+    let left = match highest > top {
+        true => format!(
+            " Lines that leave the picture at the top reach up to {}.",
+            units::value("ratio", highest)
+        ),
+        false => String::new(),
+    };
     Some(chart(
         group,
         "footprint",
         format!("{}: footprint", group.workload),
         format!(
             "Footprint (resident / live bytes) over the calls done; 1.0 would be perfect. Instants with less \
-             than {} alive are left out.",
+             than {} alive are left out.{left}",
             units::bytes(LIVE_FLOOR as f64)
         ),
         Lines {

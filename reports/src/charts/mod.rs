@@ -5,6 +5,7 @@
 mod draw;
 mod latency;
 mod memory;
+mod pieces;
 mod ratios;
 mod theme;
 

@@ -1,12 +1,13 @@
 //! The answer in words for one workload.
 //!
 //! Rule: the subject with the smallest product of its time and peak ratios is named first; a difference that
-//! is not shown counts as none. If that is our own allocator, the best of the others is named too, so that
-//! the ranking can be read without it.
+//! is not shown counts as none, and from fewer than six blocks none is shown. Of a program with metrics of the user's
+//! own, their geometric mean stands for the time. If the first is our own allocator, the best of the others is named too,
+//! so that the ranking can be read without it.
 
-use super::{memory_metric, time_metric};
+use super::{Today, columns, memory_metric, time_metric};
 use crate::builder::BASELINE;
-use crate::schema::{Cell, IntervalKind, Ratio, ResultSet, Status, Subject};
+use crate::schema::{Better, Cell, IntervalKind, Ratio, ResultSet, Status, Subject};
 use crate::{stats, units};
 
 struct Candidate<'a> {
@@ -14,16 +15,37 @@ struct Candidate<'a> {
     ours: bool,
     time: Option<Ratio>,
     peak: Option<Ratio>,
+    /// Metrics of the user's own: name, direction, ratio.
+    own: Vec<(&'a str, Better, Ratio)>,
 }
 
 impl Candidate<'_> {
     /// Product of the ratios that count; smaller is better.
     fn score(&self) -> f64 {
-        [&self.time, &self.peak]
+        let peak = self.peak.as_ref().map_or(1.0, counted);
+        if self.own.is_empty() {
+            return peak * self.time.as_ref().map_or(1.0, counted);
+        }
+        let logs: f64 = self
+            .own
+            .iter()
+            .map(|(_, better, ratio)| match better {
+                Better::Lower => counted(ratio).ln(),
+                Better::Higher => -counted(ratio).ln(),
+            })
+            .sum();
+        peak * (logs / self.own.len() as f64).exp()
+    }
+
+    /// Word and ratio of everything that is compared.
+    fn ratios(&self) -> Vec<(&str, &Ratio)> {
+        let fixed = [("time", &self.time), ("peak", &self.peak)];
+        let fixed = fixed
             .into_iter()
-            .flatten()
-            .map(counted)
-            .product()
+            .filter_map(|(word, r)| Some((word, r.as_ref()?)));
+        fixed
+            .chain(self.own.iter().map(|(name, _, ratio)| (*name, ratio)))
+            .collect()
     }
 
     fn name(&self) -> String {
@@ -35,18 +57,42 @@ impl Candidate<'_> {
     }
 
     fn measured(&self) -> bool {
-        self.time.is_some() || self.peak.is_some()
+        !self.ratios().is_empty()
+    }
+
+    /// Whether there are blocks enough for any claim.
+    fn has_interval(&self) -> bool {
+        self.ratios()
+            .iter()
+            .any(|(_, r)| stats::ratio_kind(r) == IntervalKind::Ci95)
     }
 }
 
-/// A ratio as far as it may be relied on: 1 if the interval includes 1.
+/// Whether a difference is claimed: there is an interval, and it excludes 1.
+fn claimed(r: &Ratio) -> bool {
+    stats::ratio_kind(r) == IntervalKind::Ci95 && stats::shown_different(r)
+}
+
+/// A ratio as far as it may be relied on: 1 where no difference is claimed.
 fn counted(r: &Ratio) -> f64 {
-    let shown = stats::ratio_kind(r) == IntervalKind::Range || stats::shown_different(r);
-    if shown { r.median } else { 1.0 }
+    if claimed(r) { r.median } else { 1.0 }
+}
+
+/// `time -9 % [-12,-6]`, `time not shown to differ (…)`; a range is given as one.
+fn part(word: &str, r: &Ratio) -> String {
+    let change = units::change_with_ends(r);
+    match claimed(r) || stats::ratio_kind(r) == IntervalKind::Range {
+        true => format!("{word} {change}"),
+        false => format!("{word} not shown to differ ({change})"),
+    }
 }
 
 /// Sentences, and the label of the subject named first.
-pub(super) fn of_group(result: &ResultSet, cells: &[&Cell]) -> (Vec<String>, Option<String>) {
+pub(super) fn of_group(
+    result: &ResultSet,
+    cells: &[&Cell],
+    today: &Today,
+) -> (Vec<String>, Option<String>) {
     let ok: Vec<&Cell> = cells
         .iter()
         .copied()
@@ -69,7 +115,7 @@ pub(super) fn of_group(result: &ResultSet, cells: &[&Cell]) -> (Vec<String>, Opt
         Some(_) => {
             let mut candidates = candidates(result, &ok);
             candidates.sort_by(|a, b| a.score().total_cmp(&b.score()));
-            best = compare(&candidates, &mut sentences);
+            best = compare(&candidates, today, &mut sentences);
         }
     }
     let failed: Vec<&str> = cells
@@ -116,24 +162,53 @@ fn candidates<'a>(result: &ResultSet, ok: &[&'a Cell]) -> Vec<Candidate<'a>> {
                 .any(|s| s.name == cell.subject && Subject::is_ours(s)),
             time: ratio(cell, time_metric(cell)),
             peak: ratio(cell, memory_metric(cell)),
+            own: columns::own_metrics(cell)
+                .filter_map(|name| {
+                    let metric = cell.metrics.get(name)?;
+                    Some((name.as_str(), metric.better, metric.ratio_to_system?))
+                })
+                .collect(),
         })
         .filter(Candidate::measured)
         .collect()
 }
 
-fn compare(candidates: &[Candidate<'_>], sentences: &mut Vec<String>) -> Option<String> {
+/// `system (the program's own)`.
+fn baseline(today: &Today) -> String {
+    match today {
+        Today::Default => BASELINE.to_owned(),
+        Today::Baseline => format!("{BASELINE} (the program's own)"),
+        Today::Other(name) => format!("{BASELINE} (the program itself ran on {name})"),
+    }
+}
+
+fn compare(
+    candidates: &[Candidate<'_>],
+    today: &Today,
+    sentences: &mut Vec<String>,
+) -> Option<String> {
+    let base = baseline(today);
     let Some(leader) = candidates.first() else {
         sentences.push(format!("no pair of blocks with \"{BASELINE}\": no ratios."));
         return None;
     };
+    if !candidates.iter().any(Candidate::has_interval) {
+        sentences.push(format!(
+            "no difference is claimed from fewer than 6 blocks (--blocks 8 gives intervals); as measured, against {base}:"
+        ));
+        for candidate in candidates.iter().take(4) {
+            sentences.push(format!("{}.", against_system(candidate)));
+        }
+        return None;
+    }
     if leader.score() >= 1.0 {
         sentences.push(format!(
-            "no subject is better than {BASELINE} in time and peak together; nearest: {}.",
+            "no subject was shown to be better than {base} in time and peak together; nearest: {}.",
             against_system(leader)
         ));
         return Some(BASELINE.to_owned());
     }
-    sentences.push(format!("{} against {BASELINE}.", against_system(leader)));
+    sentences.push(format!("{} against {base}.", against_system(leader)));
     let others = &candidates[1..];
     // Our own first place is never the only thing said.
     let first_of_others = if leader.ours {
@@ -154,17 +229,7 @@ fn compare(candidates: &[Candidate<'_>], sentences: &mut Vec<String>) -> Option<
 }
 
 fn against_system(c: &Candidate<'_>) -> String {
-    let mut parts = Vec::new();
-    for (word, ratio) in [("time", &c.time), ("peak", &c.peak)] {
-        let Some(r) = ratio else { continue };
-        let differs = stats::ratio_kind(r) == IntervalKind::Range || stats::shown_different(r);
-        let change = units::change_with_ends(r);
-        parts.push(if differs {
-            format!("{word} {change}")
-        } else {
-            format!("{word} not shown to differ ({change})")
-        });
-    }
+    let parts: Vec<String> = c.ratios().iter().map(|(word, r)| part(word, r)).collect();
     format!("{}: {}", c.name(), parts.join(", "))
 }
 
@@ -183,12 +248,15 @@ fn against_leader(second: &Candidate<'_>, leader: &Candidate<'_>) -> String {
     ];
     for (word, same, metric) in words {
         let Some(r) = pair(metric) else { continue };
-        let differs = stats::ratio_kind(&r) == IntervalKind::Range || stats::shown_different(&r);
-        parts.push(if differs {
-            format!("{word} {}", units::change_with_ends(&r))
-        } else {
-            format!("{same} (not shown to differ)")
+        parts.push(match stats::ratio_kind(&r) {
+            IntervalKind::Ci95 if !claimed(&r) => format!("{same} (not shown to differ)"),
+            _ => part(word, &r),
         });
+    }
+    for (name, ..) in leader.own.iter().take(3) {
+        if let Some(r) = pair(Some(name)) {
+            parts.push(part(name, &r));
+        }
     }
     format!(
         "{}: {}, over {}",

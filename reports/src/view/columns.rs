@@ -24,16 +24,23 @@ pub(crate) struct Column {
 }
 
 /// Metrics with a column of their own: name, head, explanation, ratio shown.
-const SHOWN: [(&str, &str, &str, bool); 12] = [
+const SHOWN: [(&str, &str, &str, bool); 15] = [
     (
         "ns_per_op",
         "ns/op",
         "wall nanoseconds per call, no clock inside",
         true,
     ),
+    ("load_s", "load", "time of the server's load", true),
     ("wall_s", "wall", "wall time of the program", true),
     ("user_s", "user", "CPU time in user mode", false),
-    ("sys_s", "system", "CPU time in the kernel", false),
+    ("sys_s", "kernel", "CPU time in the kernel", false),
+    (
+        "allocator_cpu_share",
+        "in malloc",
+        "share of the program's CPU time that the allocator has, sampled",
+        false,
+    ),
     (
         "",
         "p99.9/call",
@@ -50,6 +57,12 @@ const SHOWN: [(&str, &str, &str, bool); 12] = [
         "peak_rss_bytes",
         "peak RSS",
         "highest resident set of the program",
+        true,
+    ),
+    (
+        "peak_pss_bytes",
+        "all processes",
+        "peak memory of all processes together, shared pages counted once",
         true,
     ),
     (
@@ -85,7 +98,10 @@ const SHOWN: [(&str, &str, &str, bool); 12] = [
 ];
 
 /// Metrics of the contract that have no column in the first table.
-const DETAILS_ONLY: [&str; 17] = [
+const DETAILS_ONLY: [&str; 20] = [
+    "allocator_cpu_s",
+    "processes",
+    "ready_s",
     "cpu_ns_per_op",
     "wait_ns_per_op",
     "ops_per_s",
@@ -105,9 +121,20 @@ const DETAILS_ONLY: [&str; 17] = [
     "usable_at_peak_bytes",
 ];
 
+/// Metrics that the user defined.
+pub(crate) fn own_metrics(cell: &Cell) -> impl Iterator<Item = &String> {
+    cell.metrics.keys().filter(|name| {
+        !DETAILS_ONLY.contains(&name.as_str()) && !SHOWN.iter().any(|s| s.0 == name.as_str())
+    })
+}
+
 /// Columns that at least one of `cells` can fill; metrics that the user defined come last.
 pub(crate) fn of(cells: &[&Cell]) -> Vec<Column> {
-    let has = |name: &str| cells.iter().any(|c| c.metrics.contains_key(name));
+    let has = |name: &str| {
+        // Of one process the kernel's own figure is exact and enough.
+        let shown = name != "peak_pss_bytes" || cells.iter().any(|c| super::has_children(c));
+        shown && cells.iter().any(|c| c.metrics.contains_key(name))
+    };
     let mut columns = Vec::new();
     for (name, head, title, ratio) in SHOWN {
         let source = if name.is_empty() {
@@ -139,11 +166,7 @@ pub(crate) fn of(cells: &[&Cell]) -> Vec<Column> {
             });
         }
     }
-    let mut own: Vec<&String> = cells
-        .iter()
-        .flat_map(|c| c.metrics.keys())
-        .filter(|n| !DETAILS_ONLY.contains(&n.as_str()) && !SHOWN.iter().any(|s| s.0 == n.as_str()))
-        .collect();
+    let mut own: Vec<&String> = cells.iter().flat_map(|c| own_metrics(c)).collect();
     own.sort();
     own.dedup();
     for name in own {

@@ -9,7 +9,7 @@ mod summary;
 
 use crate::builder::{BASELINE, WorkloadKey};
 use crate::latency;
-use crate::schema::{Cell, Metric, Ratio, ResultSet, Status, Subject};
+use crate::schema::{Cell, Metric, Ratio, Recorded, ResultSet, Status, Subject, WorkloadFacts};
 use crate::{stats, units};
 use columns::{Column, Source};
 use serde::Serialize;
@@ -49,6 +49,8 @@ pub(crate) struct Group {
     pub memory: Vec<MemoryParts>,
     /// Smallest change that could have been shown.
     pub could: Option<String>,
+    /// How much the allocator can matter at all.
+    pub promise: Option<String>,
     /// Fewer than six pairs somewhere.
     pub ranges: bool,
 }
@@ -62,6 +64,8 @@ pub(crate) struct Row {
     pub id: String,
     pub ours: bool,
     pub baseline: bool,
+    /// What the program uses as it is.
+    pub today: bool,
     /// Named first in the answer.
     pub best: bool,
     /// Why there are no figures.
@@ -118,16 +122,27 @@ pub(crate) struct MemoryParts {
 
 /// Metric by which speed is judged.
 pub(crate) fn time_metric(cell: &Cell) -> Option<&'static str> {
-    ["ns_per_op", "wall_s", "instructions"]
+    ["ns_per_op", "load_s", "wall_s", "instructions"]
         .into_iter()
         .find(|m| cell.metrics.contains_key(*m))
 }
 
 /// Metric by which memory is judged.
 pub(crate) fn memory_metric(cell: &Cell) -> Option<&'static str> {
-    ["peak_resident_bytes", "peak_rss_bytes"]
+    let of_program = match has_children(cell) {
+        true => "peak_pss_bytes",
+        false => "peak_rss_bytes",
+    };
+    ["peak_resident_bytes", of_program, "peak_rss_bytes"]
         .into_iter()
         .find(|m| cell.metrics.contains_key(*m))
+}
+
+/// Whether a program had more than one process at a time.
+pub(crate) fn has_children(cell: &Cell) -> bool {
+    cell.metrics
+        .get("processes")
+        .is_some_and(|m| m.median > 1.0)
 }
 
 /// Keys of all groups in the order in which the result set names them.
@@ -178,6 +193,54 @@ pub(crate) fn group_name(result: &ResultSet, key: &WorkloadKey) -> String {
     name
 }
 
+/// The allocator that the program uses as it is.
+pub(crate) enum Today {
+    /// A model: what a program uses that says nothing else.
+    Default,
+    /// The one that the row of the baseline stands for.
+    Baseline,
+    /// Another, as the recording names it.
+    Other(String),
+}
+
+impl Today {
+    fn of(result: &ResultSet, key: &WorkloadKey) -> Self {
+        if key.api == "program" {
+            return Self::Baseline;
+        }
+        match recorded(result, key) {
+            None => Self::Default,
+            Some(recorded) if recorded.allocator == BASELINE => Self::Baseline,
+            Some(recorded) => Self::Other(file_name(&recorded.allocator).to_owned()),
+        }
+    }
+
+    fn is(&self, cell: &Cell, subject: Option<&Subject>) -> bool {
+        match self {
+            Self::Default | Self::Baseline => cell.subject == BASELINE,
+            Self::Other(name) => subject.is_some_and(|s| {
+                // `libjemalloc.so.2` is the row jemalloc, `jemalloc` as well.
+                !s.path.is_empty() && (name.contains(&s.name) || file_name(&s.path) == name)
+            }),
+        }
+    }
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The recording behind a group.
+pub(crate) fn recorded<'a>(result: &'a ResultSet, key: &WorkloadKey) -> Option<&'a Recorded> {
+    facts_of(result, key)?.recorded.as_ref()
+}
+
+/// What is known of a group's workload.
+pub(crate) fn facts_of<'a>(result: &'a ResultSet, key: &WorkloadKey) -> Option<&'a WorkloadFacts> {
+    let mut all = result.workloads.iter();
+    all.find(|facts| facts.workload_hash == key.workload_hash)
+}
+
 impl View {
     pub fn new(result: &ResultSet) -> Self {
         let groups: Vec<Group> = keys(result).iter().map(|k| group(result, k)).collect();
@@ -191,10 +254,21 @@ impl View {
         } else {
             answer
         };
+        let mut warnings: Vec<String> = groups
+            .iter()
+            .filter_map(|g| {
+                let promise = g.promise.as_ref()?;
+                Some(match summary {
+                    Some(_) => format!("{}: {promise}", g.workload),
+                    None => promise.clone(),
+                })
+            })
+            .collect();
+        warnings.extend(notes::warnings(result));
         Self {
             answer,
             summary,
-            warnings: notes::warnings(result),
+            warnings,
             again: units::shell_command(&result.command),
             groups,
         }
@@ -203,7 +277,8 @@ impl View {
 
 fn group(result: &ResultSet, key: &WorkloadKey) -> Group {
     let cells = cells(result, key);
-    let (answer, best) = answer::of_group(result, &cells);
+    let today = Today::of(result, key);
+    let (answer, best) = answer::of_group(result, &cells, &today);
     let columns = columns::of(&cells);
     let rows = cells
         .iter()
@@ -213,6 +288,7 @@ fn group(result: &ResultSet, key: &WorkloadKey) -> Group {
                 cell,
                 &columns,
                 best.as_deref() == Some(&cell.subject),
+                &today,
             )
         })
         .collect();
@@ -230,6 +306,7 @@ fn group(result: &ResultSet, key: &WorkloadKey) -> Group {
         rows,
         memory: cells.iter().filter_map(|c| memory_parts(c)).collect(),
         could: notes::could_have_been_shown(&cells),
+        promise: notes::promise(result, key, &cells, best.as_deref()),
         ranges: ratios
             .iter()
             .any(|r| (r.pairs as usize) < stats::MIN_BLOCKS),
@@ -237,7 +314,7 @@ fn group(result: &ResultSet, key: &WorkloadKey) -> Group {
     }
 }
 
-fn row(result: &ResultSet, cell: &Cell, columns: &[Column], best: bool) -> Row {
+fn row(result: &ResultSet, cell: &Cell, columns: &[Column], best: bool, today: &Today) -> Row {
     let subject = result.subjects.iter().find(|s| s.name == cell.subject);
     let failed = (cell.status != Status::Ok).then(|| {
         let word = if cell.status == Status::Failed {
@@ -261,6 +338,7 @@ fn row(result: &ResultSet, cell: &Cell, columns: &[Column], best: bool) -> Row {
         id: units::file_stem(&cell.id()),
         ours: subject.is_some_and(Subject::is_ours),
         baseline: cell.subject == BASELINE,
+        today: today.is(cell, subject),
         best,
         failed,
         values: columns.iter().map(|c| value(cell, c)).collect(),

@@ -1,7 +1,7 @@
 //! What must be said beside the figures: shape, modes, smallest visible change, warnings.
 
-use super::{cells, group_name, keys, memory_metric, time_metric};
-use crate::builder::WorkloadKey;
+use super::{cells, facts_of, group_name, keys, memory_metric, recorded, time_metric};
+use crate::builder::{BASELINE, WorkloadKey};
 use crate::schema::{Cell, ResultSet, Status, Subject};
 use crate::{stats, units};
 use std::collections::BTreeSet;
@@ -9,13 +9,35 @@ use std::collections::BTreeSet;
 /// Shape, blocks and modes of a group.
 pub(super) fn facts(result: &ResultSet, key: &WorkloadKey, cells: &[&Cell]) -> Vec<String> {
     let plural = |n: u32, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    let mut facts = vec![plural(key.threads, "thread")];
-    let here = if key.cpus == result.machine.cpus {
-        ""
-    } else {
-        " (emulated)"
-    };
-    facts.push(format!("{}{here}", plural(key.cpus, "CPU")));
+    let mut facts = Vec::new();
+    if let Some(known) = facts_of(result, key) {
+        facts.push(format!("{} ops", units::count(known.ops as f64)));
+    }
+    if key.api != "program" {
+        facts.push(plural(key.threads, "thread"));
+    }
+    let here = result.machine.cpus;
+    facts.push(match recorded(result, key).map(|r| r.cpus) {
+        Some(then) if then == key.cpus && key.cpus == here => {
+            format!("{}, as recorded", plural(here, "CPU"))
+        }
+        Some(then) if then == key.cpus => {
+            format!(
+                "recorded on {} (emulated; here {here})",
+                plural(then, "CPU")
+            )
+        }
+        Some(then) if key.cpus == here => {
+            format!("recorded on {} (here {here})", plural(then, "CPU"))
+        }
+        Some(then) => format!(
+            "recorded on {} (here {here}, told to be {})",
+            plural(then, "CPU"),
+            key.cpus
+        ),
+        None if key.cpus == here => plural(here, "CPU"),
+        None => format!("{} (emulated)", plural(key.cpus, "CPU")),
+    });
     facts.push(match key.thp.as_str() {
         "default" if result.machine.thp.is_empty() => "THP default".to_owned(),
         "default" => format!("THP {}", result.machine.thp),
@@ -56,7 +78,64 @@ pub(super) fn facts(result: &ResultSet, key: &WorkloadKey, cells: &[&Cell]) -> V
             facts.push(format!("{word}: {}, touch {}", m.mode, m.touch));
         }
     }
+    if keys(result).len() == 1
+        && let Some(seconds) = units::seconds_between(&result.started, &result.finished)
+    {
+        facts.push(units::elapsed(seconds));
+    }
     facts
+}
+
+/// How much of the program's CPU time the allocator has, and with it how much of that time the best subject can save. Of
+/// a program it was sampled; of a trace it is the calls times their replayed time over the program's recorded CPU time.
+pub(super) fn promise(
+    result: &ResultSet,
+    key: &WorkloadKey,
+    cells: &[&Cell],
+    best: Option<&str>,
+) -> Option<String> {
+    let base = cells
+        .iter()
+        .find(|c| c.subject == BASELINE && c.status == Status::Ok)?;
+    let median = |name: &str| base.metrics.get(name).map(|m| m.median);
+    let percent = |share: f64| match 100.0 * share {
+        p if p < 0.95 => format!("{p:.1} %"),
+        p => format!("{p:.0} %"),
+    };
+    if let Some(share) = median("allocator_cpu_share") {
+        return Some(format!(
+            "the allocator has {} of the program's CPU time (sampled under {BASELINE}): another can save no more than that in \
+             its own code",
+            percent(share)
+        ));
+    }
+    let recorded = recorded(result, key)?;
+    let cpu_ns = recorded.cpu_s? * 1e9;
+    let replayed = median("cpu_ns_per_op")? * facts_of(result, key)?.ops as f64;
+    // A replay without the program's work between the calls can take longer than they took.
+    let share = (replayed / cpu_ns).min(1.0);
+    let saved = best
+        .filter(|best| *best != BASELINE)
+        .and_then(|best| cells.iter().find(|c| c.subject == best))
+        .and_then(|c| c.metrics.get(time_metric(c)?)?.ratio_to_system)
+        .filter(stats::shown_different)
+        .map(|r| share * (1.0 - r.median))
+        .filter(|saved| *saved > 0.0);
+    let expect = match saved {
+        Some(saved) => format!("expect at most {} less", percent(saved)),
+        None => "no time to be saved was shown".to_owned(),
+    };
+    let confirm = match recorded.command.is_empty() {
+        true => String::new(),
+        false => format!(
+            "   Confirm: heaplab validate -- {}",
+            units::shell_command(&recorded.command)
+        ),
+    };
+    Some(format!(
+        "the allocator has about {} of the program's CPU time (calls x replayed time): {expect}.{confirm}",
+        percent(share)
+    ))
 }
 
 /// `Could have been shown: time 2.8 %, peak 1.9 %.`
@@ -81,6 +160,9 @@ pub(super) fn could_have_been_shown(cells: &[&Cell]) -> Option<String> {
 /// How a subject gives memory back, in the words of its own settings.
 pub(super) fn purge(subject: &Subject) -> String {
     let get = |key: &str| subject.settings.get(key);
+    if subject.name == BASELINE && subject.path.is_empty() {
+        return "trim".to_owned();
+    }
     let known = [
         ("purge", ""),
         ("opt.dirty_decay_ms", "decay"),

@@ -81,10 +81,10 @@ impl Summary {
         for (i, r) in named.iter().enumerate() {
             let Some(ratio) = &r.time else { continue };
             let word = if i == 0 { "fastest" } else { "without ours" };
-            let differs = if r.mark == "~" {
-                " (not shown to differ)"
-            } else {
-                ""
+            let differs = match r.mark.as_str() {
+                "~" => " (not shown to differ)",
+                "?" => " (no difference is claimed from fewer than 6 blocks)",
+                _ => "",
             };
             sentences.push(format!(
                 "{word}: {}, time {}{differs} against {BASELINE}, geometric mean over {} of {} workloads; \

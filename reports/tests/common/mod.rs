@@ -188,6 +188,7 @@ pub fn empty() -> ResultSet {
             version: "0.1.0".to_owned(),
             commit: Some("3f2c1a7".to_owned()),
         },
+        workloads: Vec::new(),
         machine: Machine {
             cpu: "Example CPU 3.0 GHz".to_owned(),
             cpus: 2,

@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         lost_events: summary.lost_events,
         exit_status: status.and_then(|status| status.code()),
         duration_ns: summary.duration_ns,
+        cpu_ns: None,
         ..FinishInfo::default()
     })?;
     println!("{} events of {} threads", summary.events, summary.threads);

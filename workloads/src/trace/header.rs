@@ -53,4 +53,7 @@ pub struct FinishInfo {
     pub signal: Option<i32>,
     /// Duration of the recording, nanoseconds.
     pub duration_ns: u64,
+    /// CPU time of the program and its waited-for children, the recorder's cost in it, nanoseconds; from the kernel's
+    /// accounts in steps of 10 ms.
+    pub cpu_ns: Option<u64>,
 }

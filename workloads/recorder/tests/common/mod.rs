@@ -436,6 +436,7 @@ pub fn round_trip(command: &mut Command) -> TraceStats {
         lost_events: end.summary.lost_events,
         exit_status: end.status.code(),
         duration_ns: end.summary.duration_ns,
+        cpu_ns: None,
         ..FinishInfo::default()
     };
     writer.finish(finish).expect("the raw file is finished");

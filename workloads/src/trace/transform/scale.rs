@@ -82,6 +82,7 @@ pub fn scale(
     let old = trace.summary();
     let finish = old.finish.clone().map(|finish| FinishInfo {
         duration_ns: first.ns(finish.duration_ns),
+        cpu_ns: finish.cpu_ns.map(|ns| first.ns(ns)),
         ..finish
     });
     to.finish(finish, |summary| {

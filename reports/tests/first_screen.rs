@@ -1,0 +1,130 @@
+//! What the first screen says: the answer and what it must not claim, the row of today, how much the allocator can matter.
+
+mod common;
+
+use common::{result_set, single};
+use heaplab_reports::schema::{Better, Metric, Recorded, ResultSet, Sample, Status, WorkloadFacts};
+use heaplab_reports::{Style, fill_ratios, table};
+
+fn screen(result: &ResultSet) -> String {
+    table::render(result, Style::Plain, Some("r/report.html"))
+}
+
+/// Keeps the first `blocks` blocks of every metric.
+fn shortened(mut result: ResultSet, blocks: u32) -> ResultSet {
+    for metric in result.cells.iter_mut().flat_map(|c| c.metrics.values_mut()) {
+        let kept = metric.samples.iter().copied().filter(|s| s.block < blocks);
+        let (unit, mode, touch) = (&metric.unit, &metric.mode, &metric.touch);
+        *metric = Metric::from_samples(unit, metric.better, mode, touch, kept.collect()).unwrap();
+    }
+    fill_ratios(&mut result);
+    result
+}
+
+fn recorded(result: &mut ResultSet, allocator: &str, cpu_s: Option<f64>) {
+    result.workloads = vec![WorkloadFacts {
+        workload_hash: result.cells[0].workload_hash.clone(),
+        ops: 81_200_000,
+        recorded: Some(Recorded {
+            cpus: 64,
+            allocator: allocator.to_owned(),
+            command: vec!["./server".into(), "--port".into(), "80".into()],
+            cpu_s,
+        }),
+    }];
+}
+
+#[test]
+fn few_blocks_name_no_winner() {
+    let whole = screen(&single());
+    assert!(
+        whole.contains("\n* ") && !whole.contains("no difference is claimed"),
+        "{whole}"
+    );
+    let few = screen(&shortened(single(), 3));
+    assert!(
+        few.contains("ANSWER  no difference is claimed from fewer than 6 blocks"),
+        "{few}"
+    );
+    assert!(!few.contains("\n* ") && few.contains("(range "), "{few}");
+    assert!(!few.contains("Could have been shown"), "{few}");
+}
+
+#[test]
+fn a_trace_says_where_it_comes_from_and_how_much_the_allocator_matters() {
+    let mut result = single();
+    recorded(&mut result, "system", Some(60.0));
+    result.started = "2026-01-01T10:00:00Z".into();
+    result.finished = "2026-01-01T10:07:41Z".into();
+    let cell = result
+        .cells
+        .iter_mut()
+        .find(|c| c.subject == "system")
+        .unwrap();
+    let mut time = cell.metrics["ns_per_op"].clone();
+    time.median = 40.0;
+    cell.metrics.insert("cpu_ns_per_op".into(), time);
+    let text = screen(&result);
+    for wanted in [
+        "81.2 M ops",
+        "recorded on 64 CPUs",
+        "7m41s",
+        "against system (the program's own)",
+        "(today)",
+        "trim",
+        "live ",
+        "resident but unused",
+        "Could have been shown",
+        // 81.2 M calls of 40 ns are 3.2 of 60 s.
+        "! the allocator has about 5 % of the program's CPU time",
+        "Confirm: heaplab validate -- ./server --port 80",
+        "report: r/report.html",
+        "again: heaplab",
+    ] {
+        assert!(text.contains(wanted), "'{wanted}' is missing in\n{text}");
+    }
+    // Recorded on another allocator: its row is today's.
+    recorded(&mut result, "/usr/lib/libjemalloc.so.2", None);
+    let text = screen(&result);
+    let today = text.lines().find(|line| line.contains("today")).unwrap();
+    assert!(today.contains("jemalloc"), "{text}");
+    assert!(
+        text.contains("the program itself ran on libjemalloc.so.2"),
+        "{text}"
+    );
+    assert!(!text.contains("has about"), "{text}");
+}
+
+#[test]
+fn metrics_of_the_users_own_decide_about_servers() {
+    let mut result = result_set();
+    result.cells.retain(|c| c.api == "program");
+    for cell in &mut result.cells {
+        let rate = match cell.subject.as_str() {
+            "jemalloc" => 150.0,
+            "mimalloc" => 90.0,
+            _ => 100.0,
+        };
+        let samples: Vec<Sample> = (0..8)
+            .map(|block| Sample {
+                block,
+                order: 0,
+                value: rate + f64::from(block),
+            })
+            .collect();
+        let own = Metric::from_samples("1/s", Better::Higher, "program", "program", samples);
+        if cell.status == Status::Ok {
+            cell.metrics.insert("rps".into(), own.unwrap());
+        }
+    }
+    fill_ratios(&mut result);
+    let text = screen(&result);
+    let answer = text
+        .lines()
+        .find(|line| line.starts_with("ANSWER"))
+        .unwrap();
+    assert!(
+        answer.contains("jemalloc") && answer.contains("rps +"),
+        "{text}"
+    );
+}
