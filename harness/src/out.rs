@@ -20,6 +20,20 @@ pub struct Terminal {
     pub progress: bool,
 }
 
+/// Columns of the terminal on standard output, or of `COLUMNS`; unlimited where it is neither, because files and pipes
+/// have no width.
+pub fn width() -> usize {
+    let asked = std::env::var("COLUMNS").ok().and_then(|n| n.parse().ok());
+    let found = || {
+        let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+        Some(usize::from(size.ws_col))
+    };
+    asked
+        .or_else(found)
+        .filter(|columns: &usize| *columns >= 40)
+        .unwrap_or(usize::MAX)
+}
+
 impl Terminal {
     /// Decides from the options, NO_COLOR, TERM and what the channels are.
     pub fn new(global: &GlobalArgs) -> Self {

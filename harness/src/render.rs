@@ -19,7 +19,12 @@ pub fn result(
 ) -> Result<(), Error> {
     let shown = report.map(|p| p.display().to_string());
     match format {
-        Format::Table => out::print(&table::render(result, style(terminal), shown.as_deref())),
+        Format::Table => out::print(&table::render_within(
+            result,
+            style(terminal),
+            shown.as_deref(),
+            out::width(),
+        )),
         Format::Markdown => out::print(&export::markdown(result)),
         Format::Json => out::print(&export::json(result)),
         Format::Csv => out::print(&export::csv(result)),

@@ -100,10 +100,21 @@ const REPEATED: usize = 2;
 /// The comparison as `heaplab run` prints it: answer, tables, what the memory consists of, notes.
 /// `report` is the path of the HTML report to point at.
 pub fn render(result: &ResultSet, style: Style, report: Option<&str>) -> String {
+    render_within(result, style, report, usize::MAX)
+}
+
+/// As [`render`], for a terminal of `width` columns: sentences are wrapped, and of tables that are too wide the least
+/// important columns are left out, which is said.
+pub fn render_within(
+    result: &ResultSet,
+    style: Style,
+    report: Option<&str>,
+    width: usize,
+) -> String {
     let view = View::new(result);
     let mut out: Vec<String> = Vec::new();
     if let Some(summary) = &view.summary {
-        push_answer(&mut out, &view.answer, style);
+        push_answer(&mut out, &view.answer, style, width);
         out.push(String::new());
         push_summary(&mut out, summary, style);
     }
@@ -111,26 +122,29 @@ pub fn render(result: &ResultSet, style: Style, report: Option<&str>) -> String 
         if i > 0 || view.summary.is_some() {
             out.push(String::new());
         }
-        out.push(format!(
-            "{}   {}",
-            style.paint(BOLD, &group.workload),
-            group.facts.join("   ")
-        ));
+        push_facts(&mut out, group, style, width);
         if view.summary.is_none() {
-            push_answer(&mut out, &view.answer, style);
+            push_answer(&mut out, &view.answer, style, width);
             out.push(String::new());
         }
-        push_group(&mut out, result, group, style);
+        push_group(&mut out, result, group, style, width);
     }
     out.push(String::new());
     push_legend(&mut out, &view);
     for warning in &view.warnings {
-        out.push(format!("{} {warning}", style.paint(BAD, "!")));
+        for (i, line) in wrapped(warning, width.saturating_sub(2)).iter().enumerate() {
+            let mark = if i == 0 {
+                style.paint(BAD, "!")
+            } else {
+                " ".to_owned()
+            };
+            out.push(format!("{mark} {line}"));
+        }
     }
     if view.groups.len() > REPEATED {
         // What was said first has left the screen by now.
         out.push(String::new());
-        push_answer(&mut out, &view.answer, style);
+        push_answer(&mut out, &view.answer, style, width);
     }
     if let Some(report) = report {
         out.push(format!("report: {report}"));
@@ -147,16 +161,71 @@ pub fn render(result: &ResultSet, style: Style, report: Option<&str>) -> String 
     out.join("\n")
 }
 
-fn push_answer(out: &mut Vec<String>, answer: &[String], style: Style) {
+/// Name of the workload, and what is known of it, broken between facts.
+fn push_facts(out: &mut Vec<String>, group: &Group, style: Style, width: usize) {
+    let mut used = group.workload.chars().count();
+    let mut line = style.paint(BOLD, &group.workload);
+    for fact in &group.facts {
+        let length = 3 + fact.chars().count();
+        if used.saturating_add(length) > width {
+            out.push(std::mem::take(&mut line));
+            used = 0;
+        }
+        line.push_str(&format!("   {fact}"));
+        used += length;
+    }
+    out.push(line);
+}
+
+fn push_answer(out: &mut Vec<String>, answer: &[String], style: Style, width: usize) {
     for (i, sentence) in answer.iter().enumerate() {
-        let head = if i == 0 {
-            style.paint(BOLD, "ANSWER")
-        } else {
-            "      ".to_owned()
-        };
-        out.push(format!("{head}  {sentence}"));
+        for (n, line) in wrapped(sentence, width.saturating_sub(8))
+            .iter()
+            .enumerate()
+        {
+            let head = match (i, n) {
+                (0, 0) => style.paint(BOLD, "ANSWER") + "  ",
+                (_, 0) => " ".repeat(8),
+                _ => " ".repeat(10),
+            };
+            out.push(format!("{head}{line}"));
+        }
     }
 }
+
+/// Lines of at most `width` characters, broken at spaces; those after the first leave room for two columns of indent.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let room = if lines.len() > 1 {
+            width.saturating_sub(2)
+        } else {
+            width
+        };
+        let line = lines.last_mut().expect("there is a first line");
+        let used = line.chars().count();
+        if used > 0 && used.saturating_add(1 + word.chars().count()) > room {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() || used > 0 {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+/// Heads of columns that a narrow terminal can do without, the first to go first.
+const DISPENSABLE: [&str; 7] = [
+    "purge",
+    "kernel",
+    "user",
+    "after 10 s idle",
+    "/live",
+    "p99.9/call",
+    "in malloc",
+];
 
 fn label(row: &Row) -> String {
     let tail = match (row.today, row.ours) {
@@ -170,56 +239,42 @@ fn label(row: &Row) -> String {
     format!("{star}{}{space}{}{tail}", row.subject, row.version)
 }
 
-fn push_group(out: &mut Vec<String>, result: &ResultSet, group: &Group, style: Style) {
-    let purge = group
-        .rows
-        .iter()
-        .any(|r| !r.purge.is_empty() && r.failed.is_none());
-    let mut head = vec![Field::left("")];
-    let mut gaps = vec![0];
-    for column in &group.columns {
-        head.push(Field::right(column.head.clone()));
-        gaps.push(3);
-        if column.ratio {
-            head.push(Field::left(""));
-            gaps.push(2);
+fn push_group(
+    out: &mut Vec<String>,
+    result: &ResultSet,
+    group: &Group,
+    style: Style,
+    width: usize,
+) {
+    let mut without: Vec<&str> = Vec::new();
+    let there = |head: &str| {
+        let column = group.columns.iter().any(|c| c.head == head);
+        column || (head == "purge" && group.rows.iter().any(|r| !r.purge.is_empty()))
+    };
+    let mut lines = rows_of(group, &without, style);
+    for head in DISPENSABLE.into_iter().filter(|head| there(head)) {
+        // Colour takes no room: the plain table is what is measured.
+        let plain = rows_of(group, &without, Style::Plain);
+        let failed = |line: &&String| line.contains("FAILED") || line.contains("not run");
+        let widest = plain
+            .iter()
+            .filter(|l| !failed(l))
+            .map(|l| l.chars().count())
+            .max();
+        if widest.unwrap_or(0) <= width {
+            break;
         }
-    }
-    if purge {
-        head.push(Field::left("purge"));
-        gaps.push(3);
-    }
-    let mut rows = vec![head];
-    for row in &group.rows {
-        let mut fields = vec![Field::left(label(row)).coloured(if row.best { BOLD } else { "" })];
-        if let Some(reason) = &row.failed {
-            fields.push(Field::left(reason.clone()).coloured(FAILED));
-            rows.push(fields);
-            continue;
-        }
-        for (column, value) in group.columns.iter().zip(&row.values) {
-            fields.push(Field::right(value.text.clone()));
-            if column.ratio {
-                let code = match value.class.as_str() {
-                    "better" => GOOD,
-                    "worse" => BAD,
-                    _ => "",
-                };
-                fields.push(Field::left(format!("{} {}", value.ratio, value.mark)).coloured(code));
-            }
-        }
-        if purge {
-            fields.push(Field::left(row.purge.clone()));
-        }
-        rows.push(fields);
-    }
-    // A failed row with the one other field is not full: its reason runs on past the columns.
-    let mut lines = align(&rows, &gaps, style);
-    if group.columns.is_empty() {
-        lines.remove(0);
+        without.push(head);
+        lines = rows_of(group, &without, style);
     }
     out.extend(lines);
     let mut tail: Vec<String> = group.could.iter().cloned().collect();
+    if !without.is_empty() {
+        tail.push(format!(
+            "left out in {width} columns: {} (--format markdown has all)",
+            without.join(", ")
+        ));
+    }
     if let Some(parts) = group.memory.iter().find(|p| {
         group
             .rows
@@ -244,7 +299,68 @@ fn push_group(out: &mut Vec<String>, result: &ResultSet, group: &Group, style: S
             parts.unused_text
         ));
     }
-    out.extend(tail.iter().map(|t| style.paint(DIM, &format!("  {t}"))));
+    for text in &tail {
+        let lines = wrapped(text, width.saturating_sub(2));
+        out.extend(lines.iter().enumerate().map(|(i, line)| {
+            let indent = if i == 0 { "  " } else { "    " };
+            style.paint(DIM, &format!("{indent}{line}"))
+        }));
+    }
+}
+
+/// The table of a group without some columns.
+fn rows_of(group: &Group, without: &[&str], style: Style) -> Vec<String> {
+    let kept = |head: &str| !without.contains(&head);
+    let purge = kept("purge")
+        && group
+            .rows
+            .iter()
+            .any(|r| !r.purge.is_empty() && r.failed.is_none());
+    let mut head = vec![Field::left("")];
+    let mut gaps = vec![0];
+    for column in group.columns.iter().filter(|c| kept(&c.head)) {
+        head.push(Field::right(column.head.clone()));
+        gaps.push(3);
+        if column.ratio {
+            head.push(Field::left(""));
+            gaps.push(2);
+        }
+    }
+    if purge {
+        head.push(Field::left("purge"));
+        gaps.push(3);
+    }
+    let mut rows = vec![head];
+    for row in &group.rows {
+        let mut fields = vec![Field::left(label(row)).coloured(if row.best { BOLD } else { "" })];
+        if let Some(reason) = &row.failed {
+            fields.push(Field::left(reason.clone()).coloured(FAILED));
+            rows.push(fields);
+            continue;
+        }
+        let columns = group.columns.iter().zip(&row.values);
+        for (column, value) in columns.filter(|(c, _)| kept(&c.head)) {
+            fields.push(Field::right(value.text.clone()));
+            if column.ratio {
+                let code = match value.class.as_str() {
+                    "better" => GOOD,
+                    "worse" => BAD,
+                    _ => "",
+                };
+                fields.push(Field::left(format!("{} {}", value.ratio, value.mark)).coloured(code));
+            }
+        }
+        if purge {
+            fields.push(Field::left(row.purge.clone()));
+        }
+        rows.push(fields);
+    }
+    // A failed row with the one other field is not full: its reason runs on past the columns.
+    let mut lines = align(&rows, &gaps, style);
+    if group.columns.is_empty() {
+        lines.remove(0);
+    }
+    lines
 }
 
 fn push_summary(out: &mut Vec<String>, summary: &Summary, style: Style) {

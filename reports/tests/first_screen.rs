@@ -128,3 +128,41 @@ fn metrics_of_the_users_own_decide_about_servers() {
         "{text}"
     );
 }
+
+#[test]
+fn a_narrow_terminal_gets_whole_lines() {
+    let mut result = single();
+    recorded(&mut result, "system", Some(60.0));
+    let wide = table::render_within(&result, Style::Plain, None, 140);
+    assert!(
+        wide.lines().all(|line| line.chars().count() <= 140),
+        "{wide}"
+    );
+    assert!(
+        wide.contains("purge") && !wide.contains("left out in"),
+        "{wide}"
+    );
+    let narrow = table::render_within(&result, Style::Plain, None, 80);
+    let free = |line: &&str| line.contains("again:") || line.contains("FAILED");
+    for line in narrow.lines().filter(|line| !free(line)) {
+        assert!(line.chars().count() <= 80, "{line}\n{narrow}");
+    }
+    for wanted in [
+        "ANSWER",
+        "ns/op",
+        "peak resident",
+        "(today)",
+        "FAILED",
+        "live ",
+        "left out in 80 columns: purge",
+    ] {
+        assert!(
+            narrow.contains(wanted),
+            "'{wanted}' is missing in\n{narrow}"
+        );
+    }
+    assert_eq!(
+        screen(&result),
+        table::render_within(&result, Style::Plain, Some("r/report.html"), usize::MAX)
+    );
+}

@@ -111,7 +111,17 @@ pub(super) fn promise(
     }
     let recorded = recorded(result, key)?;
     let cpu_ns = recorded.cpu_s? * 1e9;
-    let replayed = median("cpu_ns_per_op")? * facts_of(result, key)?.ops as f64;
+    let null = &result.calibration.null_by_workload;
+    let harness = [
+        key.workload.clone(),
+        format!("{} t{}", key.workload, key.threads),
+    ]
+    .iter()
+    .find_map(|title| null.get(title))
+    .copied()
+    .unwrap_or(0.0);
+    let per_op = (median("cpu_ns_per_op")? - harness).max(0.0);
+    let replayed = per_op * facts_of(result, key)?.ops as f64;
     // A replay without the program's work between the calls can take longer than they took.
     let share = (replayed / cpu_ns).min(1.0);
     let saved = best
