@@ -16,13 +16,38 @@ const char *spanalloc_version(void);
  * nothing is written. Does not allocate. Fields: docs/STATS.md. */
 size_t spanalloc_stats_json(char *buf, size_t len);
 
-/* Gives all free memory back to the system and asks other threads to empty their caches when they
- * next refill or overflow one. Returns the bytes given back now. */
+/* Gives all free memory back to the system and calls other threads to empty their caches before
+ * their next operation. Returns the bytes given back now; what threads that make no call hold is
+ * "unreached_bytes" in the statistics. */
 size_t spanalloc_release_memory(void);
 
 /* Writes a sampled heap profile to path. Returns 0 or an errno value; this version does not
  * sample and always returns ENOTSUP. */
 int spanalloc_heap_profile(const char *path);
+
+/* A run of pages of the heap. */
+struct spanalloc_region {
+    void *address;
+    size_t bytes;
+    size_t block_bytes;  /* bytes of a block; 0 for free pages */
+    size_t blocks;       /* blocks that the region has room for */
+    size_t used;         /* of these, with the program or in caches */
+    size_t purged_bytes; /* inside a region of blocks, given back to the system */
+    int kind;            /* 1 blocks of a size class, 2 a large block, 3 free pages, 4 free pages given back */
+};
+
+/* Calls visit with every region in order of address until it returns something other than 0, which
+ * is then the result; 0 at the end. No lock is held during the calls. */
+int spanalloc_walk(int (*visit)(const struct spanalloc_region *, void *context), void *context);
+
+/* Limits the bytes in use (spans: blocks, rounded up, and what caches hold); 0: no limit. Beyond hard,
+ * requests get null and ENOMEM. callback (or null) is called when the use grows beyond soft (which 1)
+ * and when hard has refused a request (which 2), in the thread whose request it was, with no lock held:
+ * it may free and release. Without callback, crossing soft gives all free memory back. */
+void spanalloc_set_limits(size_t soft, size_t hard, void (*callback)(unsigned which, size_t in_use_bytes));
+
+/* Prints the statistics as text on standard error. Does not allocate. */
+void spanalloc_dump(void);
 
 #ifdef __cplusplus
 }

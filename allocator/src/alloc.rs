@@ -8,6 +8,7 @@ use crate::chain::Chain;
 use crate::fault::{Fault, die};
 use crate::hardened;
 use crate::heap::{Block, Heap};
+use crate::limits;
 use crate::os::Linux;
 use crate::page_map::PageMap;
 use crate::size_class::{
@@ -17,6 +18,7 @@ use crate::thread::attach;
 use crate::tls;
 use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SHIFT, PAGE_SIZE, pages_for, round_up};
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 /// The heap of the process.
 pub(crate) static HEAP: Heap<Linux> = Heap::new(Linux);
@@ -69,6 +71,69 @@ fn no_memory() -> *mut u8 {
     null_mut()
 }
 
+/// The result of a slow path, when no lock is held any more: tells what the limits have to tell, and sets
+/// `errno` for null.
+fn answer(block: *mut u8) -> *mut u8 {
+    if HEAP.pages.limits.is_pending() {
+        tell_limits();
+    }
+    if block.is_null() { no_memory() } else { block }
+}
+
+/// What is called when a limit is reached: [`limits::SOFT`] or [`limits::HARD`], and the bytes in use.
+pub type OnLimit = extern "C" fn(which: u32, in_use_bytes: usize);
+
+static ON_LIMIT: AtomicPtr<()> = AtomicPtr::new(null_mut());
+
+/// Limits what the program may have in use, in bytes of spans (see [`limits`]); 0: no limit. Beyond
+/// `hard` requests get null. `callback` is called when the use grows beyond `soft` and when `hard` has
+/// refused a request, by the thread whose request it was and with no lock held, so that it may free
+/// and trim. Without a callback, crossing `soft` gives all free memory back.
+///
+/// ```
+/// # #[global_allocator]
+/// # static ALLOCATOR: spanalloc::SpanAlloc = spanalloc::SpanAlloc;
+/// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+/// static TOLD: AtomicU32 = AtomicU32::new(0);
+/// extern "C" fn told(which: u32, _in_use_bytes: usize) {
+///     TOLD.fetch_or(which, Relaxed);
+/// }
+/// spanalloc::set_limits(16 << 20, 64 << 20, Some(told));
+/// let large: Vec<u8> = Vec::with_capacity(20 << 20);
+/// assert_eq!(TOLD.load(Relaxed), spanalloc::limits::SOFT);
+/// let mut too_large: Vec<u8> = Vec::new();
+/// assert!(too_large.try_reserve(100 << 20).is_err());
+/// assert!(TOLD.load(Relaxed) & spanalloc::limits::HARD != 0);
+/// # drop(large);
+/// ```
+pub fn set_limits(soft: usize, hard: usize, callback: Option<OnLimit>) {
+    ON_LIMIT.store(
+        callback.map_or(null_mut(), |callback| callback as *mut ()),
+        Relaxed,
+    );
+    HEAP.pages.limits.set_soft(soft);
+    HEAP.pages.limits.set_hard(hard);
+}
+
+#[cold]
+#[inline(never)]
+fn tell_limits() {
+    let told = HEAP.pages.limits.take();
+    let callback = ON_LIMIT.load(Relaxed);
+    for which in [limits::SOFT, limits::HARD] {
+        if told & which == 0 {
+            continue;
+        }
+        if callback.is_null() {
+            HEAP.pages.release_free(0);
+            continue;
+        }
+        // SAFETY: only functions of this type are stored.
+        let callback = unsafe { core::mem::transmute::<*mut (), OnLimit>(callback) };
+        callback(which, HEAP.pages.in_use_bytes());
+    }
+}
+
 /// A block of at least `size` bytes, aligned to 16 (8 for up to 8 bytes). Null: no memory.
 #[inline(always)]
 #[must_use]
@@ -116,13 +181,13 @@ extern "C" fn allocate_middle(size: usize) -> *mut u8 {
 pub extern "C" fn allocate_slow(size: usize) -> *mut u8 {
     if hardened::on() {
         let block = hardened::allocate(size, 1);
-        return if block.is_null() { no_memory() } else { block };
+        return answer(block);
     }
     match class_of(size) {
         Some(class) => allocate_class_slow(class),
         None => {
             let (block, _) = HEAP.allocate_large(size, 1);
-            if block.is_null() { no_memory() } else { block }
+            answer(block)
         }
     }
 }
@@ -141,7 +206,7 @@ fn allocate_class_slow(class: usize) -> *mut u8 {
         }
         None => HEAP.take_one(class).0,
     };
-    if block.is_null() { no_memory() } else { block }
+    answer(block)
 }
 
 /// As [`allocate`], with all `size` bytes zero.
@@ -193,7 +258,7 @@ extern "C" fn allocate_zeroed_slow(size: usize) -> *mut u8 {
         None => HEAP.allocate_large(size, 1),
     };
     if block.is_null() {
-        return no_memory();
+        return answer(block);
     }
     if !zero {
         // SAFETY: the block has at least `size` bytes.
@@ -218,7 +283,7 @@ pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
 extern "C" fn allocate_aligned_slow(align: usize, size: usize) -> *mut u8 {
     if hardened::on() {
         let block = hardened::allocate(size, align);
-        return if block.is_null() { no_memory() } else { block };
+        return answer(block);
     }
     let class = if size <= FINE_LIMIT && align <= FINE_LIMIT {
         // Among the fine classes the one for a multiple of the alignment is itself a multiple.
@@ -229,7 +294,7 @@ extern "C" fn allocate_aligned_slow(align: usize, size: usize) -> *mut u8 {
     let Some(class) = class else {
         let (block, _) = HEAP.allocate_large(size, align);
         // A run that could not be cut at the alignment comes back as null.
-        return if block.is_null() { no_memory() } else { block };
+        return answer(block);
     };
     let block = tls::cache().pop(class);
     if block.is_null() {
@@ -424,7 +489,7 @@ unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
     if hardened::on() {
         // SAFETY: the caller's duty.
         let moved = unsafe { hardened::reallocate(block, size) };
-        return if moved.is_null() { no_memory() } else { moved };
+        return answer(moved);
     }
     match HEAP.block_of(block) {
         // SAFETY: the caller's duty.
@@ -480,7 +545,7 @@ unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
     let small_step = grows && size < old + old / 2;
     let moved = if small_step && size > GROWING && old >= PAGE_SIZE {
         let (moved, _) = HEAP.allocate_growing(size);
-        if moved.is_null() { no_memory() } else { moved }
+        answer(moved)
     } else {
         allocate(size)
     };

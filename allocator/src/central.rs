@@ -234,6 +234,20 @@ impl Inner {
         page_bytes(self.pages as usize).saturating_sub(outside * size_of_class(class))
     }
 
+    /// Spans in each list.
+    pub(crate) fn lengths(&self, table: SpanTable) -> [u32; LISTS] {
+        self.lists.map(|list| {
+            let mut count = 0;
+            let mut id = list.head;
+            while id != 0 {
+                count += 1;
+                // SAFETY: numbers in the lists have records.
+                id = unsafe { (*table.get(id)).next };
+            }
+            count
+        })
+    }
+
     /// The fullest span that still has an object, a new one if there is none, null if that fails.
     fn usable_span<O: Os>(&mut self, heap: &PageHeap<O>, class: usize) -> *mut Span {
         let table = heap.map.table();

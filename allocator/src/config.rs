@@ -2,15 +2,16 @@
 //! allocating. A key that does not exist or a value that cannot be read is a warning on standard
 //! error and is otherwise ignored.
 
+use crate::alloc::HEAP;
 use crate::fault::Line;
-use crate::{hardened, helper, scavenger, thread_cache};
+use crate::{dump, hardened, helper, scavenger, thread_cache};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The variable's name.
 pub const VARIABLE: &str = "SPANALLOC_CONF";
 /// Keys and what they mean, for warnings and documentation.
-pub const KEYS: [(&str, &str); 7] = [
+pub const KEYS: [(&str, &str); 11] = [
     (
         "decay_ms",
         "milliseconds that free pages stay before they are released; 0 at once, -1 never",
@@ -38,6 +39,22 @@ pub const KEYS: [(&str, &str); 7] = [
     (
         "guard_rate",
         "one allocation in so many gets guard pages, when hardened; 0 none",
+    ),
+    (
+        "limit_soft",
+        "bytes in use beyond which free memory is given back; 0 none",
+    ),
+    (
+        "limit_hard",
+        "bytes in use beyond which requests are refused; 0 none",
+    ),
+    (
+        "dump_at_exit",
+        "1: statistics on standard error when the process ends; 0: not",
+    ),
+    (
+        "dump_signal",
+        "number of a signal that prints statistics on standard error; 0 none",
     ),
 ];
 
@@ -116,9 +133,24 @@ fn apply_one(setting: &[u8]) -> Result<(), Problem> {
             let rate = u32::try_from(number()?).map_err(|_| Problem::BadValue)?;
             hardened::RATE.store(rate.min(1 << 30), Relaxed);
         }
+        b"limit_soft" => HEAP.pages.limits.set_soft(bytes(number()?)?),
+        b"limit_hard" => HEAP.pages.limits.set_hard(bytes(number()?)?),
+        b"dump_at_exit" => dump::AT_EXIT.store(switch(number()?)?, Relaxed),
+        b"dump_signal" => {
+            let signal = u32::try_from(number()?).map_err(|_| Problem::BadValue)?;
+            if signal > 64 {
+                return Err(Problem::BadValue);
+            }
+            dump::SIGNAL.store(signal, Relaxed);
+        }
         _ => return Err(Problem::UnknownKey),
     }
     Ok(())
+}
+
+/// Bytes, not negative.
+fn bytes(value: i64) -> Result<usize, Problem> {
+    usize::try_from(value).map_err(|_| Problem::BadValue)
 }
 
 /// 0 or 1.

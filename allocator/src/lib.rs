@@ -44,6 +44,9 @@ pub mod metadata;
 pub mod run_lists;
 
 #[cfg(not(loom))]
+pub mod limits;
+
+#[cfg(not(loom))]
 pub mod page_heap;
 
 #[cfg(not(loom))]
@@ -65,6 +68,9 @@ pub mod idle;
 
 #[cfg(all(test, not(loom)))]
 pub mod check;
+
+#[cfg(not(loom))]
+pub mod walk;
 
 #[cfg(not(loom))]
 pub mod thread_cache;
@@ -97,13 +103,19 @@ pub mod thread;
 pub mod stats;
 
 #[cfg(not(loom))]
+pub mod dump;
+
+#[cfg(not(loom))]
 mod global;
 
 #[cfg(not(loom))]
 pub use global::SpanAlloc;
 
 #[cfg(not(loom))]
-pub use alloc::{Trimmed, trim};
+pub use alloc::{Trimmed, set_limits, trim};
+
+#[cfg(not(loom))]
+pub use walk::walk;
 
 #[cfg(not(loom))]
 pub use stats::{Stats, stats};

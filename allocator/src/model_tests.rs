@@ -324,7 +324,18 @@ impl World {
     }
 
     fn check(&self) {
-        self.heap.check_invariants();
+        let walk = self.heap.check_invariants();
+        let mut pages = [0; 5];
+        let ended = self.heap.walk(|region| {
+            pages[region.kind as usize] += region.bytes / PAGE_SIZE;
+            true
+        });
+        assert!(ended);
+        let seen = [0, walk.small, walk.large, walk.dirty, walk.clean];
+        assert_eq!(
+            pages, seen,
+            "the heap walk and the invariant walker see the same"
+        );
         self.caches.iter().for_each(ThreadCache::check_invariants);
         self.account();
     }

@@ -9,6 +9,7 @@ mod growth;
 mod records;
 mod runs;
 
+use crate::limits::Limits;
 use crate::metadata::{Bump, FixedList, Section};
 use crate::os::Os;
 use crate::page_map::PageMap;
@@ -30,6 +31,8 @@ pub struct PageHeap<O> {
     in_use: AtomicUsize,
     /// There is much to give back and perhaps nobody who will: see [`crate::helper`].
     helper_wanted: AtomicBool,
+    /// What the program may have in use.
+    pub limits: Limits,
     pub(crate) inner: Locked<Inner>,
 }
 
@@ -102,6 +105,7 @@ impl<O: Os> PageHeap<O> {
             map: PageMap::new(),
             in_use: AtomicUsize::new(0),
             helper_wanted: AtomicBool::new(false),
+            limits: Limits::new(),
             inner: Locked::new(Inner {
                 ready: false,
                 reach_pages: 0,

@@ -8,7 +8,7 @@ use crate::alloc::HEAP;
 use crate::page_heap::Counters;
 use crate::size_class::{NUM_CLASSES, size_of_class};
 use crate::units::{OS_PAGE, page_bytes};
-use crate::{hardened, helper, scavenger, thread, thread_cache};
+use crate::{dump, hardened, helper, scavenger, thread, thread_cache};
 use core::fmt::{self, Write};
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -34,6 +34,14 @@ pub struct Stats {
     pub dirty_bytes: usize,
     /// Free pages that do not.
     pub clean_bytes: usize,
+    /// The longest of all free runs of pages.
+    pub longest_free_run_bytes: usize,
+    /// Bytes of spans of small blocks.
+    pub small_span_bytes: usize,
+    /// What the heap occupies, if every page that was ever used and not given back does.
+    pub resident_bytes: usize,
+    /// Requests that the hard limit refused.
+    pub refused_by_limit: u64,
     /// The allocator's own records.
     pub metadata_bytes: usize,
     /// Most bytes that spans in use have had.
@@ -84,6 +92,8 @@ pub struct ClassStats {
     pub in_transfer: usize,
     /// Bytes inside the spans that were given back to the system.
     pub purged_bytes: usize,
+    /// Spans by what is free in them: up to a quarter, up to half, and so on. Full ones are in none.
+    pub spans_by_free_quarter: [u32; 4],
 }
 
 /// Figures of one class.
@@ -100,6 +110,7 @@ pub fn class_stats(class: usize) -> ClassStats {
         taken_back: central.taken_back,
         in_transfer,
         purged_bytes: central.purged_pages as usize * OS_PAGE,
+        spans_by_free_quarter: central.lengths(HEAP.pages.map.table()),
     }
 }
 
@@ -142,6 +153,7 @@ pub fn stats() -> Stats {
     stats.heap_bytes = page_bytes(inner.grown - inner.holes);
     stats.dirty_bytes = page_bytes(inner.dirty.pages);
     stats.clean_bytes = page_bytes(inner.clean.pages);
+    stats.longest_free_run_bytes = inner.longest_free_bytes(HEAP.pages.map.table());
     stats.free_runs = inner.dirty.runs + inner.clean.runs;
     stats.span_peak_bytes = page_bytes(inner.highest_in_use());
     stats.metadata_bytes = inner.metadata_bytes();
@@ -149,6 +161,10 @@ pub fn stats() -> Stats {
     stats.spans = inner.counters.spans_allocated - inner.counters.spans_freed;
     let in_spans = page_bytes(inner.in_use);
     drop(inner);
+    stats.refused_by_limit = HEAP.pages.limits.refused();
+    stats.small_span_bytes = small_span_bytes;
+    stats.resident_bytes = (stats.heap_bytes + stats.metadata_bytes)
+        .saturating_sub(stats.clean_bytes + stats.purged_bytes);
     stats.large_bytes = in_spans.saturating_sub(small_span_bytes);
     stats.central_bytes = small_span_bytes.saturating_sub(small_live_bytes);
     stats.in_use_bytes = (small_live_bytes + stats.large_bytes)
@@ -189,7 +205,8 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
     write!(
         out,
         "{{\"allocator\":\"spanalloc\",\"version\":\"{VERSION}\",\"front_end\":\"thread\",\
-         \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{},\"helper\":{},\"check\":{},\"hardened\":{},\"quarantine_bytes\":{},\"guard_rate\":{}}}",
+         \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{},\"helper\":{},\"check\":{},\"hardened\":{},\"quarantine_bytes\":{},\"guard_rate\":{},\"limit_soft\":{},\"limit_hard\":{},\
+         \"dump_at_exit\":{},\"dump_signal\":{}}}",
         scavenger::DECAY_MS.load(Relaxed),
         thread_cache::LIMIT_BYTES.load(Relaxed),
         helper::ENABLED.load(Relaxed),
@@ -197,6 +214,10 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         hardened::HARDENED.load(Relaxed),
         hardened::LIMIT_BYTES.load(Relaxed),
         hardened::RATE.load(Relaxed),
+        HEAP.pages.limits.bytes().0,
+        HEAP.pages.limits.bytes().1,
+        dump::AT_EXIT.load(Relaxed),
+        dump::SIGNAL.load(Relaxed),
     )?;
     for (name, value) in [
         ("heap_bytes", s.heap_bytes as u64),
@@ -207,6 +228,10 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ("central_bytes", s.central_bytes as u64),
         ("dirty_bytes", s.dirty_bytes as u64),
         ("clean_bytes", s.clean_bytes as u64),
+        ("longest_free_run_bytes", s.longest_free_run_bytes as u64),
+        ("small_span_bytes", s.small_span_bytes as u64),
+        ("resident_bytes", s.resident_bytes as u64),
+        ("refused_by_limit", s.refused_by_limit),
         ("metadata_bytes", s.metadata_bytes as u64),
         ("span_peak_bytes", s.span_peak_bytes as u64),
         ("spans", s.spans),
@@ -248,7 +273,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         write!(
             out,
             "{}{{\"size\":{},\"spans\":{},\"span_bytes\":{},\"handed_out\":{},\"taken_back\":{},\
-             \"in_transfer\":{},\"purged_bytes\":{}}}",
+             \"in_transfer\":{},\"purged_bytes\":{},\"spans_by_free_quarter\":{:?}}}",
             if first { "" } else { "," },
             c.size,
             c.spans,
@@ -257,6 +282,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
             c.taken_back,
             c.in_transfer,
             c.purged_bytes,
+            c.spans_by_free_quarter,
         )?;
         first = false;
     }

@@ -93,6 +93,7 @@ pub fn start_process() {
     if hardened::on() {
         hardened::explain_faults();
     }
+    crate::dump::install();
 }
 
 fn install_fork_handlers() {
@@ -274,6 +275,7 @@ extern "C" fn after_fork_parent() {
 extern "C" fn after_fork_child() {
     for_each_lock(RawLock::reset);
     crate::helper::forget();
+    crate::dump::forget();
     let own = own_cache();
     let mut registry = REGISTRY.lock();
     let mut orphans = 0;

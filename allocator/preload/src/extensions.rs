@@ -1,6 +1,8 @@
 //! `spanalloc_*`: what `spanalloc.h` declares.
 
-use core::ffi::{CStr, c_char, c_int};
+use core::ffi::{CStr, c_char, c_int, c_void};
+use spanalloc::alloc::OnLimit;
+use spanalloc::walk::Region;
 
 /// The version with a null byte at its end, taken from the package.
 static VERSION: &CStr = {
@@ -49,4 +51,34 @@ pub extern "C" fn spanalloc_release_memory() -> usize {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spanalloc_heap_profile(_path: *const c_char) -> c_int {
     libc::ENOTSUP
+}
+
+/// Calls `visit` with every region of the heap until it returns something other than 0, which is
+/// then the result; 0 when the walk came to its end.
+///
+/// # Safety
+/// `visit` can be called with a region that is valid during the call, and with `context`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spanalloc_walk(
+    visit: extern "C" fn(*const Region, *mut c_void) -> c_int,
+    context: *mut c_void,
+) -> c_int {
+    let mut result = 0;
+    spanalloc::walk(|region| {
+        result = visit(region, context);
+        result == 0
+    });
+    result
+}
+
+/// Limits what the program may have in use, see [`spanalloc::set_limits`].
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_set_limits(soft: usize, hard: usize, callback: Option<OnLimit>) {
+    spanalloc::set_limits(soft, hard, callback);
+}
+
+/// Prints the statistics as text on standard error.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_dump() {
+    spanalloc::dump::print();
 }

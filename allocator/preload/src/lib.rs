@@ -21,6 +21,15 @@ extern "C" fn constructor() {
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = constructor;
 
+/// Called by the loader when the process ends by `exit`.
+extern "C" fn destructor() {
+    spanalloc::dump::at_exit();
+}
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static DESTRUCTOR: extern "C" fn() = destructor;
+
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     spanalloc::fault::die_bug()

@@ -12,7 +12,7 @@ mod thread;
 pub use linux::{
     Linux, abort_process, cpu_count, futex_wait, futex_wake_one, sleep_ms, write_stderr,
 };
-pub use signal::explain_faults;
+pub use signal::{explain_faults, handle_signal};
 pub use thread::BareThread;
 
 /// Answer of [`Os::map_at`].

@@ -37,3 +37,19 @@ extern "C" fn handler(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) 
         }
     }
 }
+
+/// Has `handler` called on a signal, unless the program has a handler of its own.
+pub fn handle_signal(signal: i32, handler: extern "C" fn(i32)) {
+    // SAFETY: an all-zero sigaction is the default action; a number that is no signal is refused.
+    unsafe {
+        let mut old: libc::sigaction = core::mem::zeroed();
+        if libc::sigaction(signal, core::ptr::null(), &raw mut old) == 0
+            && old.sa_sigaction == libc::SIG_DFL
+        {
+            let mut new: libc::sigaction = core::mem::zeroed();
+            new.sa_sigaction = handler as *const () as usize;
+            new.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+            libc::sigaction(signal, &raw const new, core::ptr::null_mut());
+        }
+    }
+}

@@ -38,6 +38,9 @@ impl Inner {
                 return true;
             }
             let need = pages - old;
+            if !heap.limits.allow(self.in_use, need) {
+                return false;
+            }
             if (*span).end() as usize >= self.grown {
                 if !self.grow(heap, need) {
                     return false;

@@ -67,7 +67,11 @@ impl Inner {
         pages: usize,
         align: usize,
     ) -> *mut Span {
-        if !self.prepare(heap) || pages == 0 || pages >= self.reach_pages {
+        if !self.prepare(heap)
+            || pages == 0
+            || pages >= self.reach_pages
+            || !heap.limits.allow(self.in_use, pages)
+        {
             return null_mut();
         }
         let wanted = if align > 1 { pages + align - 1 } else { pages };
@@ -144,7 +148,11 @@ impl Inner {
     }
 
     pub(crate) fn allocate_roomy<O: Os>(&mut self, heap: &PageHeap<O>, pages: usize) -> *mut Span {
-        if !self.prepare(heap) || pages == 0 || pages >= self.reach_pages {
+        if !self.prepare(heap)
+            || pages == 0
+            || pages >= self.reach_pages
+            || !heap.limits.allow(self.in_use, pages)
+        {
             return null_mut();
         }
         let table = self.table(heap);
@@ -272,6 +280,16 @@ impl Inner {
             heap.map.set_ends(span);
             self.lists_of(state).insert(table, span);
         }
+    }
+
+    /// Bytes of the longest free run, within the quarter that lengths are told apart by.
+    pub(crate) fn longest_free_bytes(&self, table: SpanTable) -> usize {
+        let length = |id: u32| match id {
+            0 => 0,
+            // SAFETY: numbers in the lists have records.
+            _ => unsafe { (*table.get(id)).bytes() },
+        };
+        length(self.dirty.longest()).max(length(self.clean.longest()))
     }
 
     /// Most pages that were in use at once, over the whole life.

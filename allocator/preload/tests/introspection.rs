@@ -1,0 +1,143 @@
+//! What a program can learn about its heap: the walk, limits, dumps.
+
+mod common;
+
+use common::{compile, passes, preloaded};
+use std::io::Read;
+use std::process::Stdio;
+
+const HEAD: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "spanalloc.h"
+#define CHECK(c) do { if (!(c)) { fprintf(stderr, "line %d: %s\n", __LINE__, #c); _exit(1); } } while (0)
+"#;
+
+#[test]
+fn the_walk_finds_every_block_and_adds_up() {
+    let program = compile(
+        "walk.c",
+        &format!(
+            "{HEAD}{}",
+            r#"
+static char *blocks[3000];
+struct sums { size_t bytes, small, large, found, used; };
+static int visit(const struct spanalloc_region *r, void *context) {
+    struct sums *s = context;
+    s->bytes += r->bytes;
+    CHECK(r->kind >= 1 && r->kind <= 4 && r->used <= r->blocks && r->blocks * r->block_bytes <= r->bytes);
+    CHECK((r->kind > 2) == (r->block_bytes == 0));
+    free(malloc(100)); /* the visitor may allocate */
+    if (r->kind == 1) s->small += r->used * r->block_bytes;
+    if (r->kind == 2) s->large += r->bytes;
+    for (int i = 0; i < 3000; i += 100)
+        if (blocks[i] >= (char *)r->address && blocks[i] < (char *)r->address + r->bytes) {
+            CHECK(r->kind <= 2 && (blocks[i] - (char *)r->address) % r->block_bytes == 0);
+            s->found++;
+        }
+    return 0;
+}
+static int stop(const struct spanalloc_region *r, void *context) { return ++*(int *)context == 3 ? 42 : 0; }
+int main(void) {
+    for (int i = 0; i < 3000; i++) blocks[i] = malloc(i % 60 == 0 ? 400000 : i * 3 + 1);
+    struct sums s = {0};
+    CHECK(spanalloc_walk(visit, &s) == 0);
+    CHECK(s.found == 30 && s.large >= 50u * 400000 && s.small > 3000u * 4000);
+    int calls = 0;
+    CHECK(spanalloc_walk(stop, &calls) == 42 && calls == 3);
+    return 0;
+}
+"#
+        ),
+    );
+    passes(&mut preloaded(program));
+}
+
+#[test]
+fn limits_are_told_and_kept() {
+    let program = compile(
+        "limits_told.c",
+        &format!(
+            "{HEAD}{}",
+            r#"
+static volatile int soft, hard; /* glibc promises the compiler that malloc calls nothing back */
+static void *reserve;
+static void told(unsigned which, size_t in_use) {
+    free(malloc(50)); /* no lock is held */
+    if (which == 1) { soft++; CHECK(in_use > 16 << 20); }
+    if (which == 2) { hard++; free(reserve); reserve = NULL; }
+}
+int main(void) {
+    static char *blocks[1000];
+    reserve = malloc(1 << 20);
+    spanalloc_set_limits(16 << 20, 32 << 20, told);
+    int n = 0;
+    for (; n < 1000; n++) { errno = 0; if (!(blocks[n] = malloc(100000))) break; memset(blocks[n], 1, 100000); }
+    CHECK(errno == ENOMEM && n > 250 && n < 330 && soft == 1 && hard == 1 && !reserve);
+    CHECK(malloc(100000)); /* the callback has made room */
+    CHECK(!calloc(1, 40 << 20) && !realloc(blocks[0], 40 << 20) && blocks[0][5] == 1 && hard == 3);
+    while (n--) free(blocks[n]);
+    spanalloc_set_limits(0, 0, NULL);
+    CHECK(malloc(64 << 20));
+    return 0;
+}
+"#
+        ),
+    );
+    passes(&mut preloaded(program));
+    let by_setting = compile(
+        "limit_by_setting.c",
+        &format!(
+            "{HEAD}int main(void) {{ CHECK(!malloc(20 << 20) && errno == ENOMEM); CHECK(malloc(1000)); return 0; }}"
+        ),
+    );
+    passes(preloaded(by_setting).env("SPANALLOC_CONF", "limit_hard=10m"));
+}
+
+#[test]
+fn a_dump_comes_at_exit_and_on_a_signal_to_a_process_that_rests() {
+    let program = compile(
+        "rests.c",
+        "#include <stdio.h>\n#include <stdlib.h>\n\
+         int main(void) { char *p = malloc(5000000); p[0] = 1; puts(\"ready\"); fflush(stdout); return getchar() - getchar(); }",
+    );
+    let mut child = preloaded(&program)
+        .env("SPANALLOC_CONF", "dump_signal=12,dump_at_exit=1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut ready = [0; 6];
+    let mut stdout = child.stdout.take().expect("piped");
+    stdout.read_exact(&mut ready).expect("the program says so");
+    let mut kill = std::process::Command::new("kill");
+    passes(kill.args(["-12", &child.id().to_string()]));
+    // The first dump ends with the line of the last class; then the program may end.
+    let mut stderr = child.stderr.take().expect("piped");
+    let mut text = String::new();
+    let mut piece = [0; 4096];
+    while !text.contains("handed out") {
+        let length = stderr.read(&mut piece).expect("a pipe");
+        assert!(length > 0, "no dump on the signal: {text}");
+        text += &String::from_utf8_lossy(&piece[..length]);
+    }
+    drop(child.stdin.take());
+    stderr.read_to_string(&mut text).expect("a pipe");
+    assert!(child.wait().expect("the child is ours").success());
+    assert_eq!(text.matches("spanalloc 0").count(), 2, "{text}");
+    let in_use = text
+        .lines()
+        .find(|line| line.ends_with("in use by the program"))
+        .and_then(|line| line.split_whitespace().next())
+        .and_then(|bytes| bytes.parse::<usize>().ok());
+    assert!(in_use.is_some_and(|bytes| bytes > 5_000_000), "{text}");
+    // Without the settings nothing is printed.
+    let quiet = passes(&mut preloaded(program));
+    assert!(quiet.stderr.is_empty());
+}

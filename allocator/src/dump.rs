@@ -1,0 +1,106 @@
+//! The statistics as text on standard error: at the end of the process (`dump_at_exit`) or on a signal
+//! (`dump_signal`). Nothing here allocates.
+
+use crate::fault::Line;
+use crate::os::{self, BareThread};
+use crate::size_class::NUM_CLASSES;
+use crate::stats::{VERSION, class_stats, stats};
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// The setting `dump_at_exit`.
+pub static AT_EXIT: AtomicU32 = AtomicU32::new(0);
+/// The setting `dump_signal`: the signal's number, 0 for none.
+pub static SIGNAL: AtomicU32 = AtomicU32::new(0);
+
+/// Prints whole lines as they come.
+#[derive(Debug, Default)]
+struct Printer {
+    line: Line,
+}
+
+impl Write for Printer {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for (index, part) in text.split('\n').enumerate() {
+            if index > 0 {
+                self.line.print();
+                self.line = Line::new();
+            }
+            self.line.text(part.as_bytes());
+        }
+        Ok(())
+    }
+}
+
+/// Prints totals of all tiers and one line for each class in use.
+pub fn print() {
+    // The printer never fails.
+    let _ = write_all(&mut Printer::default());
+}
+
+fn write_all(out: &mut impl Write) -> fmt::Result {
+    let s = stats();
+    writeln!(out, "spanalloc {VERSION}: bytes")?;
+    for (name, bytes) in [
+        ("grown to", s.heap_bytes),
+        ("in use by the program", s.in_use_bytes),
+        ("of it large blocks", s.large_bytes),
+        ("free in thread caches", s.thread_cache_bytes),
+        ("free in transfer caches", s.transfer_cache_bytes),
+        ("free in spans", s.central_bytes),
+        ("of it given back", s.purged_bytes),
+        ("free pages, resident", s.dirty_bytes),
+        ("free pages, given back", s.clean_bytes),
+        ("longest free run", s.longest_free_run_bytes),
+        ("own records", s.metadata_bytes),
+    ] {
+        writeln!(out, "{bytes:>16}  {name}")?;
+    }
+    writeln!(
+        out,
+        "{:>9}{:>9}{:>14}{:>14}{:>14}{:>12}",
+        "size", "spans", "span bytes", "handed out", "taken back", "given back"
+    )?;
+    for class in 1..NUM_CLASSES {
+        let c = class_stats(class);
+        if c.handed_out > 0 {
+            writeln!(
+                out,
+                "{:>9}{:>9}{:>14}{:>14}{:>14}{:>12}",
+                c.size, c.spans, c.span_bytes, c.handed_out, c.taken_back, c.purged_bytes
+            )?;
+        }
+    }
+    Ok(())
+}
+
+static THREAD: BareThread = BareThread::new();
+
+extern "C" fn body() {
+    print();
+}
+
+/// The interrupted thread may hold any lock, so another one, which can wait for it, does the printing.
+extern "C" fn on_signal(_: i32) {
+    THREAD.start(body);
+}
+
+/// Installs what the settings ask for. A signal that the program handles already is left alone.
+pub(crate) fn install() {
+    let signal = SIGNAL.load(Relaxed);
+    if signal != 0 {
+        os::handle_signal(signal as i32, on_signal);
+    }
+}
+
+/// Only in a fork child.
+pub(crate) fn forget() {
+    THREAD.forget();
+}
+
+/// To be called when the process ends.
+pub fn at_exit() {
+    if AT_EXIT.load(Relaxed) != 0 {
+        print();
+    }
+}
