@@ -81,6 +81,11 @@ struct World {
     steps: u64,
 }
 
+/// Objects of a class that a cache holds.
+fn held(cache: &ThreadCache, class: usize) -> usize {
+    cache.len(class) + cache.spare_len(class)
+}
+
 impl World {
     fn new() -> Self {
         let world = Self {
@@ -279,7 +284,7 @@ impl World {
             Op::Orphan { thread } => {
                 let cache = &self.caches[thread % 2];
                 for class in 1..NUM_CLASSES {
-                    self.lost[class] += cache.len(class);
+                    self.lost[class] += held(cache, class);
                 }
                 self.threads += 1;
                 self.caches[thread % 2] = ThreadCache::new();
@@ -306,7 +311,7 @@ impl World {
         }
         let mut small = 0;
         for (class, &live) in live.iter().enumerate().skip(1) {
-            let cached = self.caches[0].len(class) + self.caches[1].len(class);
+            let cached: usize = self.caches.iter().map(|cache| held(cache, class)).sum();
             let moving = self.heap.transfers[class].0.inner.lock().objects;
             let central = self.heap.centrals[class].0.inner.lock();
             small += central.pages as usize;
