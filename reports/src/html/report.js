@@ -25,7 +25,7 @@
           // Failed rows have one wide field: they stay last in both orders.
           var cell = row.cells[column];
           if (!cell || (row.cells[1] && row.cells[1].classList.contains('failed'))) { return null; }
-          return cell.dataset.sort !== undefined ? (cell.dataset.sort === '' ? null : +cell.dataset.sort) : cell.textContent.trim();
+          return cell.dataset.sort !== undefined ? (cell.dataset.sort === '' ? null : +cell.dataset.sort) : cell.textContent.replace('★', '').trim();
         };
         rows.sort(function (a, b) {
           var x = key(a), y = key(b);
