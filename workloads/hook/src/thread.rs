@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 
 use heaplab_ring::layout::{GATE_CLOCK, GATE_PAUSED};
 use heaplab_ring::pool::Owner;
-use heaplab_ring::record::TEXT_BYTES;
+use heaplab_ring::record::{AHEAD_BYTES, TEXT_BYTES, prefetch_for_writing};
 use heaplab_ring::{CHUNK_BYTES, Chunk, Kind, Pool, RECORDS_PER_CHUNK, Record, clock, layout, sys};
 
 use crate::session;
@@ -115,6 +115,7 @@ unsafe fn publish(
     align_log2: u8,
 ) {
     let (chunk, record) = place(cursor);
+    prefetch_for_writing(cursor + AHEAD_BYTES);
     record.publish(
         time,
         kind,

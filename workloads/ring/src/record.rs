@@ -114,6 +114,23 @@ pub const MAX_SIZE: u64 = (1 << 48) - 1;
 /// Bit in the size of a [`Kind::ProcessStart`].
 pub const CLONED: usize = 1 << 40;
 
+/// How far ahead of a record the hook asks for the memory that it will write: the drainer has read it last, so that it must
+/// come from another core's cache, which takes as long as some ten records.
+pub const AHEAD_BYTES: usize = 768;
+
+/// Asks for the cache line of an address, to write to it. Any address may be given.
+#[inline(always)]
+pub fn prefetch_for_writing(address: usize) {
+    // SAFETY: prefetches have no effect but on the cache and never fault; a processor without this one takes it for a no-op.
+    unsafe {
+        core::arch::asm!(
+            "prefetchw byte ptr [{address}]",
+            address = in(reg) address,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+}
+
 /// Bytes of text that a record holds.
 pub const TEXT_BYTES: usize = 20;
 /// Bit beside the length of a first piece of text.
