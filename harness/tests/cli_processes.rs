@@ -309,3 +309,27 @@ fn mappings_are_recorded_where_that_is_asked_for() {
         "{without}"
     );
 }
+
+/// An allocator inside the program reports by the header's calls.
+#[test]
+fn an_allocator_of_the_programs_own_can_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workloads/recorder/include");
+    let flags = format!("-I{}", header.display());
+    compile(
+        at,
+        "arena",
+        "#include \"heaplab.h\"\n\
+         static char pool[1 << 20]; static unsigned long used;\n\
+         static void *take(unsigned long n) { void *p = pool + used; used += (n + 15) & ~15ul; HEAPLAB_ALLOCATED(p, n, 0); return p; }\n\
+         static void give(void *p) { HEAPLAB_FREEING(p); }\n\
+         int main(void) { for (int i = 0; i < 400; i++) give(take(1237)); return 0; }",
+        &[&flags],
+    );
+    let (status, _, err) = run(heaplab(at).args(["record", "-o", "a.hltrace", "--", "./arena"]));
+    assert_eq!(status, 0, "{err}");
+    let (_, table, _) = run(heaplab(at).args(["trace", "export", "a.hltrace"]));
+    let own = table.lines().filter(|line| line.contains(",1237,"));
+    assert_eq!(own.count(), 800, "each allocation and its free");
+}

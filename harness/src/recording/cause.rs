@@ -5,6 +5,13 @@ use heaplab_workloads::record::DrainSummary;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// What to do about an allocator in the program itself.
+const REMEDY: &str = "for Rust wrap it, #[global_allocator] static A: heaplab_recorded::Recorded<ALLOCATOR>, for C call \
+                      HEAPLAB_ALLOCATED and HEAPLAB_FREEING of heaplab.h in it, or build with the system's allocator";
+
+/// What every program holds that has the recorder linked in.
+const LINKED_IN: &[u8] = b"heaplab_record_v1";
+
 /// The program as its file shows it; for a script that is its interpreter.
 #[derive(Debug)]
 pub struct Inspected {
@@ -37,7 +44,11 @@ pub fn inspect(program: &Path) -> Inspected {
         other_user || other_group
     });
     let elf = subject::inspect(&path);
-    let carried = elf.as_ref().ok().and_then(Elf::carried_allocator);
+    let carried = elf
+        .as_ref()
+        .ok()
+        .and_then(Elf::carried_allocator)
+        .filter(|_| !contains(&path, LINKED_IN));
     Inspected {
         interpreter: path != program,
         path,
@@ -45,6 +56,11 @@ pub fn inspect(program: &Path) -> Inspected {
         privileged,
         carried,
     }
+}
+
+/// Whether a file holds these bytes.
+fn contains(path: &Path, wanted: &[u8]) -> bool {
+    std::fs::read(path).is_ok_and(|bytes| bytes.windows(wanted.len()).any(|part| part == wanted))
 }
 
 /// The program of a script's first line; with `env` the one that `env` would find.
@@ -100,8 +116,8 @@ impl Inspected {
     pub fn warning(&self, name: &str) -> Option<String> {
         let allocator = self.carried?;
         Some(format!(
-            "'{name}' carries {allocator} in its executable: what it allocates there is not in the trace; \
-             build it without for a whole one"
+            "'{name}' carries {allocator} in its executable: what it allocates there is not in the trace; {}",
+            REMEDY
         ))
     }
 
@@ -110,7 +126,8 @@ impl Inspected {
         let file = self.file();
         match &self.elf {
             Ok(elf) if !elf.dynamic => format!(
-                "{file} is a static executable, into which no recorder can be loaded; link it dynamically (without -static)"
+                "{file} is a static executable, into which no recorder can be loaded; link it dynamically (without -static), or \
+                 link the recorder in (in Rust: the crate heaplab-recorded)"
             ),
             Ok(elf)
                 if elf
@@ -149,8 +166,7 @@ impl Inspected {
 
     fn own(&self, allocator: &str) -> String {
         format!(
-            "{} carries {allocator} in its executable and never calls the C library's malloc; build it with the system's \
-             allocator (in Rust: without #[global_allocator])",
+            "{} carries {allocator} in its executable and never calls the C library's malloc; {REMEDY}",
             self.file()
         )
     }

@@ -18,26 +18,21 @@ use std::sync::OnceLock;
 /// The preload library, built with this test's profile and target folder.
 pub fn recorder() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| built(&["--lib"], "libheaplab_recorder.so"))
+    LIBRARY.get_or_init(|| built("heaplab-recorder", &["--lib"], "libheaplab_recorder.so"))
 }
 
 /// An example of this package.
 pub fn example(name: &str) -> PathBuf {
-    built(&["--example", name], &format!("examples/{name}"))
+    let package = env!("CARGO_PKG_NAME");
+    built(package, &["--example", name], &format!("examples/{name}"))
 }
 
-fn built(arguments: &[&str], file: &str) -> PathBuf {
+fn built(package: &str, arguments: &[&str], file: &str) -> PathBuf {
     // target/<profile>/deps/<test>-<hash>
     let exe = std::env::current_exe().expect("own path");
     let profile = exe.ancestors().nth(2).expect("profile folder");
     let mut build = Command::new(env!("CARGO"));
-    build.args([
-        "build",
-        "--quiet",
-        "-p",
-        "heaplab-recorder",
-        "--manifest-path",
-    ]);
+    build.args(["build", "--quiet", "-p", package, "--manifest-path"]);
     build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
     build
         .args(arguments)
