@@ -4,8 +4,8 @@
 //! Results follow the C library: null with `errno` = `ENOMEM` when memory is short, `errno`
 //! untouched otherwise (free keeps it because nothing here calls libc on that path).
 
-use crate::chain::Chain;
-use crate::fault::{Fault, die};
+use crate::cpu_cache::{self, Undisturbed};
+use crate::front_end;
 use crate::hardened;
 use crate::heap::{Block, Heap};
 use crate::limits;
@@ -14,7 +14,6 @@ use crate::page_map::PageMap;
 use crate::size_class::{
     FINE_LIMIT, MAX_SMALL, NUM_CLASSES, class_of, class_of_aligned, fine_class_of, size_of_class,
 };
-use crate::thread::attach;
 use crate::tls;
 use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SHIFT, PAGE_SIZE, pages_for, round_up};
 use core::ptr::null_mut;
@@ -185,27 +184,19 @@ pub extern "C" fn allocate_slow(size: usize) -> *mut u8 {
     }
     match class_of(size) {
         Some(class) => allocate_class_slow(class),
-        None => {
-            let (block, _) = HEAP.allocate_large(size, 1);
-            answer(block)
-        }
+        None => answer(allocate_large(size, 1)),
     }
+}
+
+/// A block in a span of its own.
+fn allocate_large(size: usize, align: usize) -> *mut u8 {
+    let _undisturbed = Undisturbed::new();
+    HEAP.allocate_large(size, align).0
 }
 
 /// A block of a class whose bin is empty.
 fn allocate_class_slow(class: usize) -> *mut u8 {
-    let block = match attach() {
-        Some(cache) => {
-            // A new cache may have been filled by what attaching itself allocated.
-            let block = cache.pop(class);
-            if block.is_null() {
-                cache.refill(&HEAP, class)
-            } else {
-                block
-            }
-        }
-        None => HEAP.take_one(class).0,
-    };
+    let block = front_end::current(|front| front.allocate(class));
     answer(block)
 }
 
@@ -246,9 +237,10 @@ extern "C" fn allocate_zeroed_slow(size: usize) -> *mut u8 {
         return block;
     }
     // From a page upwards it pays to know that memory is zero already.
+    let undisturbed = Undisturbed::new();
     let (block, zero) = match class_of(size) {
         Some(class) => {
-            let cached = attach().map_or(null_mut(), |cache| cache.pop(class));
+            let cached = front_end::current(|front| front.cached(class));
             if cached.is_null() {
                 HEAP.take_one(class)
             } else {
@@ -257,6 +249,7 @@ extern "C" fn allocate_zeroed_slow(size: usize) -> *mut u8 {
         }
         None => HEAP.allocate_large(size, 1),
     };
+    drop(undisturbed);
     if block.is_null() {
         return answer(block);
     }
@@ -292,7 +285,7 @@ extern "C" fn allocate_aligned_slow(align: usize, size: usize) -> *mut u8 {
         class_of_aligned(size, align)
     };
     let Some(class) = class else {
-        let (block, _) = HEAP.allocate_large(size, align);
+        let block = allocate_large(size, align);
         // A run that could not be cut at the alignment comes back as null.
         return answer(block);
     };
@@ -361,7 +354,10 @@ unsafe extern "C" fn free_slow(block: *mut u8) {
         // SAFETY: the caller's duty.
         Block::Small(class) => unsafe { free_class_slow(block, class) },
         // SAFETY: the span is the block's.
-        Block::Large(span) => unsafe { HEAP.pages.free(span) },
+        Block::Large(span) => unsafe {
+            let _undisturbed = Undisturbed::new();
+            HEAP.pages.free(span);
+        },
     }
     crate::helper::start_if_wanted();
 }
@@ -375,33 +371,8 @@ unsafe extern "C" fn free_class_slow(block: *mut u8, class: usize) {
         // SAFETY: the caller's duty.
         return unsafe { hardened::free_class(block, class) };
     }
-    match attach() {
-        Some(cache) => {
-            if cache.peek(class) == block {
-                die(Fault::DoubleFree, block as usize);
-            }
-            // Here there is time to see whether it is a block at all.
-            // SAFETY: a live block keeps its span; if it is none, this is where the process ends.
-            unsafe { crate::central::locate(&HEAP.pages, class, block as usize) };
-            // SAFETY: the caller's duty.
-            unsafe { cache.overflow(&HEAP, class, block) };
-            crate::helper::start_if_wanted();
-        }
-        None => {
-            // SAFETY: the caller's duty.
-            unsafe {
-                crate::chain::set_next(block, null_mut());
-                HEAP.centrals[class].0.give(
-                    &HEAP.pages,
-                    class,
-                    Chain {
-                        head: block,
-                        len: 1,
-                    },
-                );
-            }
-        }
-    }
+    // SAFETY: the caller's duty.
+    front_end::current(|front| unsafe { front.free(class, block) });
 }
 
 /// Frees a block whose size and alignment at allocation are known: no page map is read.
@@ -496,6 +467,7 @@ unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
         Block::Small(class) => unsafe { move_to(block, size_of_class(class), size) },
         // SAFETY: the caller's duty.
         Block::Large(span) => unsafe {
+            let _undisturbed = Undisturbed::new();
             let old = (*span).bytes();
             // Shrinking to where classes are finer than pages is a move.
             if size > GROWING
@@ -544,7 +516,9 @@ unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
     // room and is better off with memory that is resident already.
     let small_step = grows && size < old + old / 2;
     let moved = if small_step && size > GROWING && old >= PAGE_SIZE {
+        let undisturbed = Undisturbed::new();
         let (moved, _) = HEAP.allocate_growing(size);
+        drop(undisturbed);
         answer(moved)
     } else {
         allocate(size)
@@ -605,12 +579,14 @@ pub struct Trimmed {
 /// cache, which it does before its next operation; what was not here at the end of this call is in
 /// the result.
 pub fn trim(keep_bytes: usize) -> Trimmed {
+    let _undisturbed = Undisturbed::new();
+    let of_cpus = cpu_cache::empty_all();
     HEAP.raise_epoch();
     crate::thread::call_all();
     let released_bytes = HEAP.trim(keep_bytes);
     Trimmed {
         released_bytes,
-        unreachable_bytes: crate::thread::unreached_bytes(),
+        unreachable_bytes: crate::thread::unreached_bytes() + of_cpus,
     }
 }
 

@@ -4,14 +4,14 @@
 
 use crate::alloc::HEAP;
 use crate::fault::Line;
-use crate::{dump, hardened, helper, scavenger, thread_cache};
+use crate::{dump, front_end, hardened, helper, scavenger, thread_cache};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The variable's name.
 pub const VARIABLE: &str = "SPANALLOC_CONF";
 /// Keys and what they mean, for warnings and documentation.
-pub const KEYS: [(&str, &str); 11] = [
+pub const KEYS: [(&str, &str); 12] = [
     (
         "decay_ms",
         "milliseconds that free pages stay before they are released; 0 at once, -1 never",
@@ -19,6 +19,10 @@ pub const KEYS: [(&str, &str); 11] = [
     (
         "thread_cache_bytes",
         "bytes that one thread's caches may hold; 0 turns them nearly off",
+    ),
+    (
+        "front_end",
+        "thread: a cache per thread; cpu: one per CPU, by restartable sequences; auto: thread",
     ),
     (
         "helper",
@@ -92,6 +96,12 @@ pub(crate) fn load_once() {
             entry = entry.add(1);
         }
     }
+    if !front_end::choose() {
+        let mut line = Line::new();
+        line.text(b"spanalloc: warning: front_end=cpu needs restartable sequences (glibc 2.35, not under ");
+        line.text(b"valgrind) and no checks; threads have caches")
+            .print();
+    }
 }
 
 fn apply(text: &[u8]) {
@@ -117,6 +127,15 @@ fn apply_one(setting: &[u8]) -> Result<(), Problem> {
         b"thread_cache_bytes" => {
             let bytes = usize::try_from(number()?).map_err(|_| Problem::BadValue)?;
             thread_cache::LIMIT_BYTES.store(bytes.min(1 << 30), Relaxed);
+        }
+        b"front_end" => {
+            let choice = match value {
+                b"auto" => front_end::AUTO,
+                b"thread" => front_end::THREAD,
+                b"cpu" => front_end::CPU,
+                _ => return Err(Problem::BadValue),
+            };
+            front_end::SETTING.store(choice, Relaxed);
         }
         b"helper" => helper::ENABLED.store(switch(number()?)?, Relaxed),
         b"check" => hardened::CHECKED.store(switch(number()?)?, Relaxed),

@@ -94,6 +94,15 @@ pub mod hardened;
 pub mod alloc;
 
 #[cfg(not(loom))]
+pub mod rseq;
+
+#[cfg(not(loom))]
+mod cpu_cache;
+
+#[cfg(not(loom))]
+pub mod front_end;
+
+#[cfg(not(loom))]
 pub mod helper;
 
 #[cfg(not(loom))]

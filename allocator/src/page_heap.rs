@@ -248,6 +248,15 @@ impl<O: Os> PageHeap<O> {
         inner.metadata.allocate(&self.os, bytes, 64)
     }
 
+    /// Zeroed memory for a record that is never given back. Null: no memory.
+    pub fn take_record(&self, bytes: usize, align: usize) -> *mut u8 {
+        let mut inner = self.inner.lock();
+        if !inner.prepare(self) {
+            return null_mut();
+        }
+        inner.metadata.allocate(&self.os, bytes, align)
+    }
+
     /// Recycles a record.
     ///
     /// # Safety

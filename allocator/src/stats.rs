@@ -8,7 +8,7 @@ use crate::alloc::HEAP;
 use crate::page_heap::Counters;
 use crate::size_class::{NUM_CLASSES, size_of_class};
 use crate::units::{OS_PAGE, page_bytes};
-use crate::{dump, hardened, helper, scavenger, thread, thread_cache};
+use crate::{cpu_cache, dump, front_end, hardened, helper, scavenger, thread, thread_cache};
 use core::fmt::{self, Write};
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -52,6 +52,8 @@ pub struct Stats {
     pub free_runs: usize,
     /// Thread caches.
     pub threads: u32,
+    /// Caches of CPUs.
+    pub cpu_caches: u32,
     /// Caches that a fork left behind.
     pub orphaned_caches: u64,
     /// Of the bytes in thread caches, what the last trim asked for and has not reached yet.
@@ -133,6 +135,11 @@ pub fn stats() -> Stats {
     stats.helper_running = helper::exists();
     stats.helper_starts = helper::STARTS.load(Relaxed);
     stats.helper_released_bytes = helper::RELEASED.load(Relaxed);
+    let (cpu_bytes, caches) = cpu_cache::held();
+    stats.thread_cache_bytes += cpu_bytes;
+    stats.cpu_caches = caches;
+    stats.refills += cpu_cache::REFILLS.load(Relaxed);
+    stats.flushes += cpu_cache::FLUSHES.load(Relaxed);
     stats.orphaned_caches = thread::ORPHANED.load(Relaxed);
     let mut small_span_bytes = 0;
     let mut small_live_bytes = 0;
@@ -204,9 +211,10 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
     let s = stats();
     write!(
         out,
-        "{{\"allocator\":\"spanalloc\",\"version\":\"{VERSION}\",\"front_end\":\"thread\",\
+        "{{\"allocator\":\"spanalloc\",\"version\":\"{VERSION}\",\"front_end\":\"{}\",\
          \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{},\"helper\":{},\"check\":{},\"hardened\":{},\"quarantine_bytes\":{},\"guard_rate\":{},\"limit_soft\":{},\"limit_hard\":{},\
          \"dump_at_exit\":{},\"dump_signal\":{}}}",
+        front_end::name(),
         scavenger::DECAY_MS.load(Relaxed),
         thread_cache::LIMIT_BYTES.load(Relaxed),
         helper::ENABLED.load(Relaxed),
@@ -237,6 +245,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ("spans", s.spans),
         ("free_runs", s.free_runs as u64),
         ("threads", u64::from(s.threads)),
+        ("cpu_caches", u64::from(s.cpu_caches)),
         ("orphaned_caches", s.orphaned_caches),
         ("unreached_bytes", s.unreached_bytes as u64),
         ("purged_bytes", s.purged_bytes as u64),

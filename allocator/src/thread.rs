@@ -133,6 +133,11 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
     if hardened::checked() {
         return None;
     }
+    // Before there is a cache, because the choice of the front end is about whether there will be.
+    crate::config::load_once();
+    if crate::cpu_cache::in_use().is_some() {
+        return None;
+    }
     let record = HEAP
         .pages
         .take_cache(size_of::<ThreadCache>())

@@ -22,7 +22,7 @@ const HEAP_REACH: usize = 1 << 40;
 /// # Safety
 /// The arguments must be valid for system call `number`.
 #[inline]
-pub(super) unsafe fn syscall6(number: libc::c_long, args: [usize; 6]) -> isize {
+pub(crate) unsafe fn syscall6(number: libc::c_long, args: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the kernel clobbers rax, rcx and r11 only; memory effects are the caller's duty.
     unsafe {
@@ -198,6 +198,27 @@ pub fn futex_wake_one(word: &AtomicU32) {
     unsafe {
         syscall6(libc::SYS_futex, [address, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0]);
     }
+}
+
+/// Blocks all signals of the thread; returns those that were blocked before.
+#[must_use]
+pub fn block_signals() -> u64 {
+    let mut before = 0;
+    set_signals(u64::MAX, &mut before);
+    before
+}
+
+/// Blocks the signals that [`block_signals`] found blocked, and no others.
+pub fn restore_signals(before: u64) {
+    set_signals(before, &mut 0);
+}
+
+fn set_signals(mask: u64, before: &mut u64) {
+    const SIG_SETMASK: usize = 2;
+    let new = core::ptr::from_ref(&mask) as usize;
+    let old = core::ptr::from_mut(before) as usize;
+    // SAFETY: both masks are 8 bytes.
+    unsafe { syscall6(libc::SYS_rt_sigprocmask, [SIG_SETMASK, new, old, 8, 0, 0]) };
 }
 
 /// Writes to standard error; what cannot be written is dropped.

@@ -9,9 +9,11 @@ mod linux;
 mod signal;
 mod thread;
 
+pub(crate) use linux::syscall6;
 pub use linux::{
     Linux, abort_process, cpu_count, futex_wait, futex_wake_one, sleep_ms, write_stderr,
 };
+pub use linux::{block_signals, restore_signals};
 pub use signal::{explain_faults, handle_signal};
 pub use thread::BareThread;
 

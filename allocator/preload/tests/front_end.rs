@@ -1,0 +1,152 @@
+//! The front end per CPU: named in the statistics, safe in signal handlers, reached by a trim, and
+//! replaced by the one per thread where the system has no restartable sequences.
+
+mod common;
+
+use common::{compile, passes, preloaded};
+
+/// Threads that allocate and hand blocks around while a timer interrupts them every 100 µs with a
+/// handler that does the same.
+const SIGNALS: &str = r#"
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+size_t spanalloc_stats_json(char *, size_t);
+size_t spanalloc_release_memory(void);
+static volatile int handled;
+static unsigned char *_Atomic shared[64];
+static unsigned next(unsigned *s) { *s ^= *s << 13; *s ^= *s >> 17; *s ^= *s << 5; return *s; }
+/* A block that starts with its stamp and size; both ends are checked when it goes. */
+static unsigned char *make(unsigned *s) {
+    unsigned size = 8 + next(s) % (next(s) % 16 ? 300 : 70000);
+    unsigned char *p = malloc(size);
+    if (!p) abort();
+    memcpy(p, &size, 4);
+    p[4] = p[size - 1] = (unsigned char)size;
+    return p;
+}
+static void drop(unsigned char *p) {
+    unsigned size;
+    if (!p) return;
+    memcpy(&size, p, 4);
+    if (p[4] != (unsigned char)size || p[size - 1] != (unsigned char)size) {
+        write(2, "contents changed\n", 17);
+        abort();
+    }
+    free(p);
+}
+static void handler(int n) {
+    static unsigned seed = 99;
+    unsigned char *mine[8];
+    (void)n;
+    for (int i = 0; i < 8; i++) mine[i] = make(&seed);
+    for (int i = 0; i < 8; i++) drop(mine[i]);
+    handled++;
+}
+static void *work(void *argument) {
+    unsigned seed = (unsigned)(size_t)argument * 7919 + 1;
+    unsigned char *mine[200] = {0};
+    for (int i = 0; i < 100000; i++) {
+        unsigned at = next(&seed) % 200;
+        if (next(&seed) % 8 == 0) {
+            drop(__atomic_exchange_n(&shared[at % 64], mine[at], __ATOMIC_ACQ_REL));
+            mine[at] = 0;
+        } else {
+            drop(mine[at]);
+            mine[at] = make(&seed);
+        }
+    }
+    for (int i = 0; i < 200; i++) drop(mine[i]);
+    return 0;
+}
+int main(void) {
+    pthread_t threads[6];
+    struct itimerval every = {{0, 100}, {0, 100}};
+    static char json[1 << 16];
+    signal(SIGALRM, handler);
+    setitimer(ITIMER_REAL, &every, 0);
+    for (size_t i = 0; i < 6; i++) pthread_create(&threads[i], 0, work, (void *)i);
+    for (int i = 0; i < 50; i++) { usleep(2000); malloc_trim(0); }
+    for (int i = 0; i < 6; i++) pthread_join(threads[i], 0);
+    memset(&every, 0, sizeof every);
+    setitimer(ITIMER_REAL, &every, 0);
+    for (int i = 0; i < 64; i++) drop(shared[i]);
+    if (handled < 100) { printf("only %d signals\n", handled); return 1; }
+    spanalloc_release_memory();
+    spanalloc_stats_json(json, sizeof json);
+    puts(json);
+    return 0;
+}
+"#;
+
+/// The last value of a key: settings have some names of figures, and come first.
+fn number(json: &str, key: &str) -> u64 {
+    let at = json
+        .rfind(&format!("\"{key}\":"))
+        .unwrap_or_else(|| panic!("no {key} in {json}"));
+    let digits = &json[at + key.len() + 3..];
+    let end = digits
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(digits.len());
+    digits[..end].parse().expect("a number")
+}
+
+#[test]
+fn handlers_may_allocate_and_a_trim_reaches_the_caches_of_all_cpus() {
+    let program = compile("front_end_signals.c", SIGNALS);
+    let output = passes(preloaded(program).env("SPANALLOC_CONF", "front_end=cpu"));
+    let json = String::from_utf8_lossy(&output.stdout);
+    if !json.contains("\"front_end\":\"cpu\"") {
+        // This system has no restartable sequences: it must have been said.
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.contains("front_end=cpu needs"), "{errors}");
+        return;
+    }
+    assert!(number(&json, "cpu_caches") > 0, "{json}");
+    assert_eq!(
+        number(&json, "threads"),
+        0,
+        "no thread has a cache of its own: {json}"
+    );
+    assert!(
+        number(&json, "thread_cache_bytes") < 64 << 10,
+        "emptied by the trim: {json}"
+    );
+}
+
+#[test]
+fn without_restartable_sequences_threads_have_caches_and_it_is_said() {
+    let program = compile(
+        "front_end_fallback.c",
+        "#include <stdio.h>\n#include <stdlib.h>\nsize_t spanalloc_stats_json(char *, size_t);\n\
+         int main(void) { static char json[1 << 16]; free(malloc(10)); spanalloc_stats_json(json, sizeof json); puts(json); return 0; }",
+    );
+    let output = passes(
+        preloaded(program)
+            .env("SPANALLOC_CONF", "front_end=cpu")
+            .env("GLIBC_TUNABLES", "glibc.pthread.rseq=0"),
+    );
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\"front_end\":\"thread\""));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("front_end=cpu needs"), "{errors}");
+}
+
+#[test]
+fn programs_run_the_same_with_a_cache_per_cpu() {
+    let script = "import json, threading\n\
+        def work(n):\n    d = {str(i): [i] * (i % 50) for i in range(3000)}\n    json.loads(json.dumps(d))\n\
+        ts = [threading.Thread(target=work, args=(n,)) for n in range(8)]\n\
+        [t.start() for t in ts]; [t.join() for t in ts]; print('done')";
+    let output = passes(
+        preloaded("python3")
+            .args(["-c", script])
+            .env("PYTHONMALLOC", "malloc")
+            .env("SPANALLOC_CONF", "front_end=cpu"),
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
+}

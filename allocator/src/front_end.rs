@@ -1,0 +1,159 @@
+//! The front ends behind one interface, and the choice between them.
+//!
+//! Fast paths try the thread's cache, which is the empty one where another front end is in use; what
+//! follows a miss goes through [`current`].
+
+use crate::alloc::HEAP;
+use crate::chain::{Chain, set_next};
+use crate::cpu_cache::{self, Undisturbed};
+use crate::fault::{Fault, die};
+use crate::rseq::Rseq;
+use crate::thread::attach;
+use crate::{hardened, tls};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// What a front end does when a fast path missed.
+pub trait FrontEnd {
+    /// Its name in the statistics.
+    fn name(&self) -> &'static str;
+
+    /// An object of `class`. Null: no memory.
+    fn allocate(&self, class: usize) -> *mut u8;
+
+    /// An object of `class` if the cache holds one, else null.
+    fn cached(&self, class: usize) -> *mut u8;
+
+    /// Keeps an object.
+    ///
+    /// # Safety
+    /// It is an object of `class` that nobody uses. (That it is one at all is checked, sooner or
+    /// later.)
+    unsafe fn free(&self, class: usize, object: *mut u8);
+}
+
+/// A cache per thread.
+#[derive(Debug)]
+pub struct Threads;
+
+impl FrontEnd for Threads {
+    fn name(&self) -> &'static str {
+        "thread"
+    }
+
+    fn allocate(&self, class: usize) -> *mut u8 {
+        let Some(cache) = attach() else {
+            return HEAP.take_one(class).0;
+        };
+        // A new cache may have been filled by what attaching itself allocated.
+        let object = cache.pop(class);
+        if object.is_null() {
+            cache.refill(&HEAP, class)
+        } else {
+            object
+        }
+    }
+
+    fn cached(&self, class: usize) -> *mut u8 {
+        attach().map_or(null_mut(), |cache| cache.pop(class))
+    }
+
+    unsafe fn free(&self, class: usize, object: *mut u8) {
+        let Some(cache) = attach() else {
+            // SAFETY: the caller's duty.
+            unsafe {
+                set_next(object, null_mut());
+                let chain = Chain {
+                    head: object,
+                    len: 1,
+                };
+                HEAP.centrals[class].0.give(&HEAP.pages, class, chain);
+            }
+            return;
+        };
+        if cache.peek(class) == object {
+            die(Fault::DoubleFree, object as usize);
+        }
+        // SAFETY: a live block keeps its span; if it is none, this is where the process ends. The rest
+        // is the caller's duty.
+        unsafe {
+            crate::central::locate(&HEAP.pages, class, object as usize);
+            cache.overflow(&HEAP, class, object);
+        }
+        crate::helper::start_if_wanted();
+    }
+}
+
+/// A cache per CPU.
+#[derive(Debug)]
+pub struct Cpus(Rseq);
+
+impl FrontEnd for Cpus {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn allocate(&self, class: usize) -> *mut u8 {
+        let object = cpu_cache::pop(self.0, class);
+        if !object.is_null() {
+            return object;
+        }
+        let _undisturbed = Undisturbed::new();
+        cpu_cache::refill(self.0, class)
+    }
+
+    fn cached(&self, class: usize) -> *mut u8 {
+        cpu_cache::pop(self.0, class)
+    }
+
+    unsafe fn free(&self, class: usize, object: *mut u8) {
+        // SAFETY: the caller's duty; a live block keeps its span.
+        unsafe {
+            if cpu_cache::push(self.0, class, object) {
+                return;
+            }
+            let _undisturbed = Undisturbed::new();
+            crate::central::locate(&HEAP.pages, class, object as usize);
+            cpu_cache::overflow(self.0, class, object);
+        }
+        crate::helper::start_if_wanted();
+    }
+}
+
+/// The setting `front_end`: [`AUTO`], [`THREAD`] or [`CPU`].
+pub static SETTING: AtomicU32 = AtomicU32::new(AUTO);
+/// A cache per thread, which is the faster one (`docs/DESIGN.md` has the figures).
+pub const AUTO: u32 = 0;
+/// A cache per thread.
+pub const THREAD: u32 = 1;
+/// A cache per CPU.
+pub const CPU: u32 = 2;
+
+/// Follows the setting. False: it could not be followed, and each thread has its cache.
+pub(crate) fn choose() -> bool {
+    match SETTING.load(Relaxed) {
+        // Without caches there is nothing to choose.
+        CPU if !hardened::checked() => cpu_cache::start(),
+        CPU => false,
+        _ => true,
+    }
+}
+
+/// Calls `work` with the front end of the calling thread.
+#[inline]
+pub(crate) fn current<R>(work: impl FnOnce(&dyn FrontEnd) -> R) -> R {
+    match cpu_cache::in_use() {
+        // Whoever allocated before the choice was made keeps what it has.
+        Some(rseq) if core::ptr::eq(tls::cache(), &raw const tls::EMPTY) => work(&Cpus(rseq)),
+        _ => work(&Threads),
+    }
+}
+
+/// Name of the front end in use.
+#[must_use]
+pub fn name() -> &'static str {
+    match cpu_cache::in_use() {
+        Some(rseq) => Cpus(rseq).name(),
+        None => Threads.name(),
+    }
+}
