@@ -173,6 +173,19 @@ fn null_cost(own: &[&RunLine], comparison: &Comparison) -> Option<f64> {
 
 /// Takes version and settings as the subject itself told them in its first good run.
 fn learn(subject: &mut Subject, lines: &[&RunLine]) {
+    // Of a memory run, where blocks are live as the workload leaves them; of any other where there is none. What a program's
+    // subject says comes from a worker of its own and is not about the program.
+    let of = |measure: &str| {
+        let mut good = lines
+            .iter()
+            .filter(|l| l.status == Status::Ok && l.measure == measure);
+        good.find_map(|l| Some(l.answer["subject"]["statistics"].clone()).filter(Value::is_object))
+    };
+    if subject.stats_at_end.is_none() {
+        subject.stats_at_end = ["memory", "speed", "latency", "counts"]
+            .iter()
+            .find_map(|m| of(m));
+    }
     for line in lines.iter().filter(|l| l.status == Status::Ok) {
         let proof = &line.answer["subject"];
         if let Some(version) = proof["version"].as_str().filter(|v| !v.is_empty()) {

@@ -66,6 +66,7 @@ impl<'a> Programs<'a> {
             exec::describe(&asked, &self.options.limits).unwrap_or_default()
         };
         proof.malloc_object = object.clone();
+        proof.statistics = None;
         if subject.library.is_none() && !of_libc {
             let version = proof.version.take().unwrap_or_default();
             proof.version = Some(format!("{name} {version}").trim_end().to_owned());

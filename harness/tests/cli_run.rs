@@ -322,3 +322,50 @@ fn a_full_disk_keeps_the_finished_runs_and_says_how_to_go_on() {
             .expect("every kept line is whole");
     }
 }
+
+#[test]
+fn each_subjects_own_statistics_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, out, err) = run(heaplab(folder.path()).args([
+        "run",
+        "churn",
+        "--scale",
+        "0.02",
+        "--seed",
+        "7",
+        "--blocks",
+        "1",
+        "--measure",
+        "memory",
+        "--no-report",
+        "--format",
+        "json",
+    ]));
+    assert_eq!(status, 0, "{err}");
+    let result: heaplab_reports::schema::ResultSet = serde_json::from_str(&out).unwrap();
+    for (subject, field) in [
+        ("system", "in_use_bytes"),
+        ("mimalloc", "current_commit_bytes"),
+    ] {
+        let known = result.subjects.iter().find(|s| s.name == subject).unwrap();
+        let statistics = known
+            .stats_at_end
+            .as_ref()
+            .unwrap_or_else(|| panic!("{known:?}"));
+        assert!(
+            statistics[field].as_u64().is_some_and(|n| n > 0),
+            "{statistics}"
+        );
+    }
+    let ours = result
+        .subjects
+        .iter()
+        .find(|s| s.name == "spanalloc")
+        .unwrap();
+    assert!(
+        ours.stats_at_end
+            .as_ref()
+            .is_some_and(|s| s["settings"].is_object()),
+        "{ours:?}"
+    );
+}

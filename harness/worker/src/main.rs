@@ -32,6 +32,7 @@ mod shadow;
 mod shape;
 mod shared;
 mod slots;
+mod statistics;
 mod statm;
 mod threads;
 mod touch;

@@ -2,6 +2,7 @@
 
 use crate::calls::{self, Calls};
 use crate::fail;
+use crate::statistics;
 use heaplab_worker::protocol::SubjectProof;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -40,6 +41,7 @@ pub fn describe(object: &str, calls: Calls) -> SubjectProof {
     if !known {
         libc_itself(object, &mut proof);
     }
+    proof.statistics = statistics::read(object);
     proof
 }
 

@@ -335,6 +335,9 @@ pub struct SubjectProof {
     pub settings: std::collections::BTreeMap<String, String>,
     /// The subject has an own sized free, used with `Api::Sized`.
     pub sized_free: Option<String>,
+    /// What the subject counts itself, at the end of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<serde_json::Value>,
 }
 
 /// What the kernel accounted to a program that `heaplab-worker --launch` ran.

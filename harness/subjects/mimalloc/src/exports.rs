@@ -96,6 +96,33 @@ pub unsafe extern "C" fn heaplab_subject_describe(buffer: *mut c_char, capacity:
     out.used
 }
 
+/// `mi_process_info` under a name of ours: what mimalloc has committed, now and at most.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heaplab_subject_process_info(
+    elapsed: *mut usize,
+    user: *mut usize,
+    system: *mut usize,
+    current_rss: *mut usize,
+    peak_rss: *mut usize,
+    current_commit: *mut usize,
+    peak_commit: *mut usize,
+    faults: *mut usize,
+) {
+    // SAFETY: see the head of the macro.
+    unsafe {
+        mi::mi_process_info(
+            elapsed,
+            user,
+            system,
+            current_rss,
+            peak_rss,
+            current_commit,
+            peak_commit,
+            faults,
+        )
+    }
+}
+
 /// A writer into a fixed buffer.
 struct Lines<'a> {
     bytes: &'a mut [u8],
