@@ -41,6 +41,7 @@ validate() {
         (.remarks[]? | "\n\(.)."), (if .own_mappings_bytes >= 1048576 then "\n\(.own_mappings_bytes | mib) that do not come from malloc are left out of the actual peaks." else empty end)
     ' "$work/$name.json" >"$work/$name.md"
     echo "$name" >>"$work/order"
+    echo "$kind" >"$work/$name.kind"
     if [ -t 2 ]; then echo "$name: done" >&2; fi
 }
 
@@ -65,6 +66,7 @@ validate ripgrep "set aside" "A search in all files with a pattern, two threads"
 import json, sys
 work = sys.argv[1]
 names = open(work + "/order").read().split()
+right, all_pairs = {"ranking": 0, "time_ranking": 0}, {"ranking": 0, "time_ranking": 0}
 print("| program | threads | system | jemalloc | mimalloc | spanalloc | order by peak | order by time |")
 print("|---|---:|---:|---:|---:|---:|---|---|")
 for name in names:
@@ -72,15 +74,22 @@ for name in names:
     if not text.strip():
         print(f"| {name} | failed |||||||")
         continue
+    kind = open(f"{work}/{name}.kind").read().strip()
     found = json.loads(text)
     cells = []
     for row in found["subjects"]:
         error = row["error"]
         cells.append("-" if error is None else f"{100 * error:+.1f} %" + ("" if row["within_goal"] else " **miss**"))
+    for which in right:
+        right[which] += found[which]["agree"]
+        all_pairs[which] += found[which]["agree"] + found[which]["disagree"]
     def order(pairs):
         decided = pairs["agree"] + pairs["disagree"]
         return f"{pairs['agree']} of {decided}" if decided else "not separated"
-    print(f"| {name} | {found['trace']['threads']} | " + " | ".join(cells) + f" | {order(found['ranking'])} | {order(found['time_ranking'])} |")
+    shown = name if kind == "open" else f"{name} ({kind})"
+    print(f"| {shown} | {found['trace']['threads']} | " + " | ".join(cells) + f" | {order(found['ranking'])} | {order(found['time_ranking'])} |")
+print(f"\nOver all programs {right['ranking']} of {all_pairs['ranking']} pairs are ordered by peak as the program orders them, "
+      f"and {right['time_ranking']} of {all_pairs['time_ranking']} by time.")
 PY
     while read -r name; do cat "$work/$name.md"; done <"$work/order"
 } >"$work/VALIDATION.md"
