@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::out::{self, Terminal};
 use heaplab_reports::schema::ResultSet;
 use heaplab_reports::{ReportError, ReportOptions, Style, export, table};
+use heaplab_workloads::Model;
 use std::path::{Path, PathBuf};
 
 /// Prints `result`; `report` is the HTML report where one was written.
@@ -43,12 +44,16 @@ pub fn result(
 /// If a file cannot be written.
 pub fn write_report(result: &ResultSet, folder: &Path) -> Result<PathBuf, Error> {
     let mut options = ReportOptions::default();
+    // Models of the user's own are files that the command names, if they are still there.
+    let own: Vec<Model> = (result.command.iter())
+        .filter(|word| word.ends_with(".toml"))
+        .filter_map(|word| Model::load(Path::new(word)).ok())
+        .collect();
     for cell in &result.cells {
-        let known = heaplab_workloads::Model::builtin(&cell.workload);
-        if let Some(analysis) = known
-            .map(|m| m.definition().analysis.clone())
-            .filter(|a| !a.is_empty())
-        {
+        let known = Model::builtin(&cell.workload)
+            .or_else(|| own.iter().find(|m| m.name() == cell.workload).cloned());
+        if let Some(model) = known {
+            let analysis = model.definition().analysis.clone();
             options.analysis.insert(cell.workload.clone(), analysis);
         }
     }

@@ -16,11 +16,27 @@ pub struct Suite {
     pub name: String,
     /// What it is for, one line.
     pub purpose: String,
-    /// Whether all embedded traces come before the listed workloads.
+    /// The recorded traces that come before the listed workloads.
     #[serde(default)]
-    traces: bool,
+    traces: Traces,
     /// Names of built-in workloads, in the order of tables.
     pub workloads: Vec<String>,
+}
+
+/// Recorded traces of a suite.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum Traces {
+    /// All embedded ones, or none.
+    All(bool),
+    /// These.
+    Some(Vec<String>),
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self::All(false)
+    }
 }
 
 /// All suites, sorted by name.
@@ -30,8 +46,14 @@ pub fn suites() -> Vec<Suite> {
     parsed
         .into_iter()
         .map(|(name, suite)| {
-            let traces = builtin::TRACES.iter().filter(|_| suite.traces);
-            let mut workloads: Vec<_> = traces.map(|(trace, _)| trace.to_string()).collect();
+            let mut workloads = match &suite.traces {
+                Traces::All(false) => Vec::new(),
+                Traces::All(true) => builtin::TRACES
+                    .iter()
+                    .map(|(trace, _)| trace.to_string())
+                    .collect(),
+                Traces::Some(names) => names.clone(),
+            };
             workloads.extend(suite.workloads);
             Suite {
                 name,
@@ -84,6 +106,14 @@ mod tests {
                     suite.name
                 );
             }
+        }
+        let full = suite("full").unwrap();
+        for model in crate::Model::list() {
+            assert!(
+                full.workloads.contains(&model.name),
+                "{} is missing in full",
+                model.name
+            );
         }
         assert!(suite("none").unwrap_err().to_string().contains("quick"));
     }

@@ -382,7 +382,8 @@ impl ScriptWriter {
             }
         };
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let hands = pieces.len().min(cpus).min(HANDS);
+        // A thread costs as much as writing some pieces.
+        let hands = (pieces.len() / 4).min(cpus).clamp(1, HANDS);
         std::thread::scope(|scope| {
             let others: Vec<_> = (1..hands).map(|_| scope.spawn(work)).collect();
             let mut result = work();

@@ -127,6 +127,7 @@ fn many_ops_go_through_the_scratch_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.hlscript");
     let mut writer = ScriptWriter::create(&path, 3).unwrap();
+    writer.set_memory_budget(1 << 20);
     let count = 200_000u32;
     for index in 0..count {
         let thread = index % 3;

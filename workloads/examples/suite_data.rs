@@ -1,0 +1,231 @@
+//! Which workloads belong into a suite, by data: `cargo run -p heaplab-workloads --example suite_data -- RESULT/result.json...`.
+//!
+//! Reads results of `heaplab run` with measures speed and memory and prints, as Markdown, for each workload: how far it
+//! sets the subjects apart, how well it repeats, and which other workload says nearly the same; then which ones a greedy
+//! choice takes. The definitions:
+//!
+//! - *apart*: largest over smallest median of the subjects, for ns per op and for peak resident bytes;
+//! - *noise*: median over the subjects of (third quartile - first quartile) / median of the samples;
+//! - *profile*: logarithms of each subject's ns per op, peak and mean resident bytes, minor faults, each against the
+//!   geometric mean of all subjects; *twin*: the workload whose profile lies nearest (root mean square distance), with
+//!   the correlation of the two profiles.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+/// Metrics of a profile.
+const METRICS: [&str; 4] = [
+    "ns_per_op",
+    "peak_resident_bytes",
+    "mean_resident_bytes",
+    "minor_faults",
+];
+/// A profile nearer than this to a chosen one is redundant: a factor of exp(0.12), 13 %, on average.
+const NEAR: f64 = 0.12;
+/// Quartile distance of ns per op above which a workload does not repeat well enough for a gate.
+const STEADY: f64 = 0.08;
+
+/// One workload's medians and spreads: by metric, by subject.
+#[derive(Default)]
+struct Row {
+    medians: BTreeMap<String, BTreeMap<String, f64>>,
+    noise: BTreeMap<String, Vec<f64>>,
+}
+
+fn main() -> ExitCode {
+    let paths: Vec<String> = std::env::args().skip(1).collect();
+    if paths.is_empty() {
+        eprintln!("usage: suite_data RESULT/result.json...");
+        return ExitCode::from(2);
+    }
+    let mut rows = BTreeMap::new();
+    for path in paths {
+        let read = std::fs::read_to_string(&path).map_err(|error| error.to_string());
+        let result = read.and_then(|text| {
+            serde_json::from_str::<Value>(&text).map_err(|error| error.to_string())
+        });
+        match result {
+            Ok(result) => add(&result, &mut rows),
+            Err(error) => {
+                eprintln!("cannot read '{path}': {error}");
+                return ExitCode::from(3);
+            }
+        }
+    }
+    print(&rows);
+    ExitCode::SUCCESS
+}
+
+/// Adds the cells of a result to the rows.
+fn add(result: &Value, rows: &mut BTreeMap<String, Row>) {
+    for cell in result["cells"].as_array().into_iter().flatten() {
+        let (Some(workload), Some(subject)) = (cell["workload"].as_str(), cell["subject"].as_str())
+        else {
+            continue;
+        };
+        for metric in METRICS {
+            let samples = cell["metrics"][metric]["samples"].as_array();
+            let mut values: Vec<f64> = samples
+                .into_iter()
+                .flatten()
+                .filter_map(|sample| sample["value"].as_f64())
+                .collect();
+            if values.is_empty() {
+                continue;
+            }
+            values.sort_by(f64::total_cmp);
+            let median = quantile(&values, 0.5);
+            let row = rows.entry(workload.to_owned()).or_default();
+            let spread = (quantile(&values, 0.75) - quantile(&values, 0.25)) / median.max(1e-9);
+            row.noise.entry(metric.to_owned()).or_default().push(spread);
+            row.medians
+                .entry(metric.to_owned())
+                .or_default()
+                .insert(subject.to_owned(), median.max(1.0));
+        }
+    }
+}
+
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let at = share * (sorted.len() - 1) as f64;
+    let low = sorted[at as usize];
+    let high = sorted[(at as usize + 1).min(sorted.len() - 1)];
+    low + (high - low) * at.fract()
+}
+
+impl Row {
+    fn apart(&self, metric: &str) -> f64 {
+        let values = self
+            .medians
+            .get(metric)
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        let (min, max) = values.fold((f64::INFINITY, 0.0f64), |(min, max), &value| {
+            (min.min(value), max.max(value))
+        });
+        max / min
+    }
+
+    fn noise(&self, metric: &str) -> f64 {
+        let mut values = self.noise.get(metric).cloned().unwrap_or_default();
+        values.sort_by(f64::total_cmp);
+        if values.is_empty() {
+            0.0
+        } else {
+            quantile(&values, 0.5)
+        }
+    }
+
+    /// See the head of the file.
+    fn profile(&self) -> Vec<f64> {
+        let mut profile = Vec::new();
+        for metric in METRICS {
+            let logs: Vec<f64> = self
+                .medians
+                .get(metric)
+                .into_iter()
+                .flat_map(BTreeMap::values)
+                .map(|value| value.ln())
+                .collect();
+            let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
+            // Faults differ by factors of hundreds: they count as tens of percents do elsewhere.
+            let weight = if metric == "minor_faults" { 0.1 } else { 1.0 };
+            profile.extend(logs.iter().map(|log| (log - mean) * weight));
+        }
+        profile
+    }
+
+    /// Subjects from the fastest to the slowest.
+    fn ranking(&self) -> String {
+        let mut subjects: Vec<(&String, &f64)> = self
+            .medians
+            .get("ns_per_op")
+            .into_iter()
+            .flatten()
+            .collect();
+        subjects.sort_by(|left, right| left.1.total_cmp(right.1));
+        let shown: Vec<String> = subjects
+            .iter()
+            .map(|(name, ns)| format!("{name} {ns:.1}"))
+            .collect();
+        shown.join(", ")
+    }
+}
+
+fn distance(left: &[f64], right: &[f64]) -> f64 {
+    let sum: f64 = left
+        .iter()
+        .zip(right)
+        .map(|(left, right)| (left - right).powi(2))
+        .sum();
+    (sum / left.len().max(1) as f64).sqrt()
+}
+
+fn correlation(left: &[f64], right: &[f64]) -> f64 {
+    let product = |one: &[f64], other: &[f64]| {
+        one.iter()
+            .zip(other)
+            .map(|(one, other)| one * other)
+            .sum::<f64>()
+    };
+    product(left, right)
+        / (product(left, left) * product(right, right))
+            .sqrt()
+            .max(1e-12)
+}
+
+fn print(rows: &BTreeMap<String, Row>) {
+    let profiles: BTreeMap<&String, Vec<f64>> = rows
+        .iter()
+        .map(|(name, row)| (name, row.profile()))
+        .collect();
+    println!(
+        "| workload | apart: ns/op | peak | noise: ns/op | peak | nearest twin | distance | correlation | ns/op, fastest first |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for (name, row) in rows {
+        let twin = profiles
+            .iter()
+            .filter(|(other, _)| **other != name)
+            .map(|(other, profile)| (distance(&profiles[name], profile), *other))
+            .min_by(|left, right| left.0.total_cmp(&right.0));
+        let Some((near, twin)) = twin else { continue };
+        println!(
+            "| {name} | {:.2} | {:.2} | {:.1} % | {:.1} % | {twin} | {near:.2} | {:.2} | {} |",
+            row.apart("ns_per_op"),
+            row.apart("peak_resident_bytes"),
+            100.0 * row.noise("ns_per_op"),
+            100.0 * row.noise("peak_resident_bytes"),
+            correlation(&profiles[name], &profiles[twin]),
+            row.ranking(),
+        );
+    }
+    println!(
+        "\nChosen greedily, the strongest separation over noise first, none with a profile nearer than {NEAR} to one before it:\n"
+    );
+    let score = |row: &Row| {
+        let apart = row.apart("ns_per_op").ln() + row.apart("peak_resident_bytes").ln();
+        apart / (0.01 + row.noise("ns_per_op"))
+    };
+    let mut order: Vec<(&String, &Row)> = rows.iter().collect();
+    order.sort_by(|left, right| score(right.1).total_cmp(&score(left.1)));
+    let mut chosen: Vec<&String> = Vec::new();
+    for (name, row) in order {
+        let near = chosen
+            .iter()
+            .find(|other| distance(&profiles[**other], &profiles[name]) < NEAR);
+        let noise = row.noise("ns_per_op");
+        let verdict = match near {
+            _ if noise > STEADY => {
+                format!("left out: does not repeat well ({:.1} %)", 100.0 * noise)
+            }
+            Some(near) => format!("left out: says what {near} says"),
+            None => {
+                chosen.push(name);
+                format!("in (score {:.0})", score(row))
+            }
+        };
+        println!("- {name}: {verdict}");
+    }
+}
