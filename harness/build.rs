@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Name inside the binary, and name of the built file.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("heaplab-worker", "heaplab-worker"),
     ("libheaplab_recorder.so", "libheaplab_recorder.so"),
     ("libspanalloc.so", "libspanalloc_preload.so"),
@@ -20,13 +20,17 @@ const FILES: [(&str, &str); 7] = [
     ("libheaplab_mimalloc.so", "libheaplab_mimalloc.so"),
     ("libheaplab_null.so", "libheaplab_null.so"),
     ("libheaplab_mimalloc_v3.so", "libheaplab_mimalloc_v3.so"),
+    (
+        "libheaplab_recorder_stacks.so",
+        "libheaplab_recorder_stacks.so",
+    ),
 ];
 
 /// Subjects of a cargo feature each, in a workspace each: `harness/subjects/optional/<name>`.
 const OPTIONAL: [&str; 3] = ["snmalloc", "rpmalloc", "tcmalloc"];
 
 /// What the embedded files are made of, from the workspace root.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "Cargo.toml",
     "Cargo.lock",
     "allocator/Cargo.toml",
@@ -35,6 +39,7 @@ const SOURCES: [&str; 10] = [
     "workloads/ring",
     "workloads/hook",
     "workloads/script",
+    "workloads/unwind",
     "workloads/recorder",
     "harness/subjects",
 ];
@@ -84,7 +89,12 @@ fn build() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", harness.join(source).display());
     }
     let target = target_folder(&out).join("embedded");
-    let own = ["spanalloc-preload", "heaplab-recorder", "heaplab-worker"];
+    let own = [
+        "spanalloc-preload",
+        "heaplab-recorder",
+        "heaplab-recorder-stacks",
+        "heaplab-worker",
+    ];
     cargo(root, &target, &own)?;
     cargo(&harness.join("subjects"), &target, &[])?;
     cargo(&harness.join("subjects/mimalloc-v3"), &target, &[])?;

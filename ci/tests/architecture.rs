@@ -117,6 +117,7 @@ const RULES: &[Rule] = &[
             "heaplab-reports",
             "heaplab-ring",
             "heaplab-script",
+            "heaplab-symbols",
             "heaplab-worker",
             "heaplab-workloads",
         ],

@@ -42,6 +42,8 @@ pub enum Embedded {
     Rpmalloc,
     /// Competitor (Google's), in builds with the feature of this name.
     Tcmalloc,
+    /// The preload library that records and captures stacks.
+    RecorderStacks,
 }
 
 impl Embedded {
@@ -57,6 +59,7 @@ impl Embedded {
             Self::Snmalloc => "libheaplab_snmalloc.so",
             Self::Rpmalloc => "libheaplab_rpmalloc.so",
             Self::Tcmalloc => "libheaplab_tcmalloc.so",
+            Self::RecorderStacks => "libheaplab_recorder_stacks.so",
         }
     }
 

@@ -15,7 +15,9 @@ use crate::progress::Progress;
 use crate::service::{Server, Service};
 use crate::{fingerprint, tools, workload};
 use cause::Inspected;
-use heaplab_workloads::record::{self, DrainSummary, RecordError, Session, SessionOptions, Switch};
+use heaplab_workloads::record::{
+    self, DrainSummary, RecordError, Session, SessionOptions, StackMode, Switch,
+};
 use heaplab_workloads::trace::raw::RawWriter;
 use heaplab_workloads::trace::{
     FinishInfo, MachineShape, ResolveOptions, TraceError, TraceHeader, TraceSummary, resolve_file,
@@ -151,7 +153,7 @@ impl Recording<'_> {
         if let Some(service) = &self.service {
             service.before_start().map_err(|e| ours(e.reason))?;
         }
-        let recorder = recorder()?;
+        let recorder = recorder(self.session.stacks)?;
         let options = SessionOptions {
             fallback_dir: self.out.parent().map(|folder| match folder {
                 empty if empty.as_os_str().is_empty() => PathBuf::from("."),
@@ -162,6 +164,9 @@ impl Recording<'_> {
         let mut session = Session::create(&options).map_err(failed)?;
         let part = part_of(&self.out);
         let mut raw = RawWriter::create(&part, &self.header(&inspected)).map_err(unwritable)?;
+        if self.session.stacks != StackMode::Off {
+            raw.stack_mode(self.session.stacks).map_err(unwritable)?;
+        }
         let mut command = Command::new(&program);
         command
             .arg0(&self.command[0])
@@ -377,17 +382,19 @@ impl Attendant {
 }
 
 /// The preload library, at a path that the dynamic loader can read: it takes spaces and colons for separators.
-fn recorder() -> Result<PathBuf, Error> {
+fn recorder(stacks: StackMode) -> Result<PathBuf, Error> {
+    let which = match stacks {
+        StackMode::Off => Embedded::Recorder,
+        _ => Embedded::RecorderStacks,
+    };
     let readable = |path: &Path| !path.to_string_lossy().contains([' ', ':']);
-    let path = embed::path(Embedded::Recorder).map_err(|e| ours(e.to_string()))?;
+    let path = embed::path(which).map_err(|e| ours(e.to_string()))?;
     if readable(&path) {
         return Ok(path);
     }
     let user = rustix::process::geteuid().as_raw();
     let folder = std::env::temp_dir().join(format!("heaplab-recorder-{user}"));
-    let other = embed::path_in(&folder, Embedded::Recorder)
-        .ok()
-        .filter(|p| readable(p));
+    let other = embed::path_in(&folder, which).ok().filter(|p| readable(p));
     other.ok_or_else(|| {
         ours(format!(
             "'{}' has a space or a colon, which LD_PRELOAD cannot carry; set XDG_CACHE_HOME to a folder without",
@@ -437,7 +444,7 @@ fn remarks(drained: &DrainSummary) -> Vec<String> {
 
 /// Nanoseconds that the recorder adds to an event on this machine: measured once for a boot and a build, then remembered.
 fn cost() -> Result<f64, Error> {
-    let recorder = recorder()?;
+    let recorder = recorder(StackMode::Off)?;
     let remembered = recorder.parent().map(|folder| {
         let host = fingerprint::read().host_id;
         folder.join(format!("recorder-cost-{host}"))

@@ -12,6 +12,7 @@ mod error;
 pub mod export;
 mod html;
 mod latency;
+pub mod profile;
 mod report;
 pub mod schema;
 pub mod stats;

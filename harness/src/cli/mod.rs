@@ -1,6 +1,7 @@
 //! The command line as types: what can be asked, with help and examples. No work is done here.
 
 pub mod options;
+pub mod profile;
 pub mod trace;
 pub mod usage;
 pub mod value;
@@ -10,6 +11,7 @@ use options::{
     Format, GlobalArgs, MetricArgs, OutputArgs, RepeatArgs, ServiceArgs, SessionArgs, SubjectArgs,
     WorkloadArgs,
 };
+use profile::{ProfileArgs, StackArgs};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use trace::TraceCommand;
@@ -30,6 +32,7 @@ const EXAMPLES: &str = "Examples:
   heaplab run                                  compare the default allocators on the quick suite
   heaplab record -o svc.hltrace -- ./server    record every allocation of a program
   heaplab run svc.hltrace                      which allocator is best for that program?
+  heaplab profile -- ./server                  where do its bytes come from?
   heaplab run -- python3 job.py                run a program under each of them
   heaplab gate run --base ./old.so --head ./new.so";
 
@@ -52,11 +55,15 @@ pub enum Command {
   heaplab record -o job.hltrace -- ./job
   heaplab record -o build.hltrace -- make -j2   every process of the tree, in one file
   heaplab record --paused -- ./server           then: kill -USR1 PID-OF-HEAPLAB … kill -USR2 PID-OF-HEAPLAB
+  heaplab record --stacks full --embed-symbols -o job.hltrace -- ./job
   heaplab record --until-ready tcp:8080 --load 'curl -s localhost:8080/big' -- ./server --port 8080
 
 Exit status: the program's own, 128 + n if signal n ended it, 0 for a server that was stopped as asked; 125 heaplab itself failed or nothing
 could be recorded, 126 the program is not executable, 127 it was not found.")]
     Record(RecordArgs),
+    /// Heap profile: where bytes come from, what holds the peak, what is never freed
+    #[command(after_help = profile::EXAMPLES)]
+    Profile(Box<ProfileArgs>),
     /// Look at and transform traces
     #[command(
         subcommand,
@@ -179,6 +186,9 @@ pub struct RecordArgs {
     /// The trace to write [default: <program>.hltrace]
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Stacks.
+    #[command(flatten)]
+    pub stacks: StackArgs,
     /// Keep addresses in the trace (they tell about the program's address space)
     #[arg(long)]
     pub keep_addresses: bool,

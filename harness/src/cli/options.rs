@@ -4,6 +4,7 @@ use super::value;
 use crate::error::Error;
 use crate::service::{OwnMetric, Ready, Service, StopSignal};
 use clap::{Args, ValueEnum};
+use heaplab_workloads::record::{SessionOptions, StackMode};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -154,6 +155,21 @@ pub struct SessionArgs {
     /// Shared memory between the program and heaplab
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = value::bytes)]
     pub pool: u64,
+}
+
+impl SessionArgs {
+    /// What the session takes, where allocations bring their stacks as `stacks` says.
+    pub fn options(&self, stacks: StackMode) -> SessionOptions {
+        SessionOptions {
+            pool_bytes: self.pool,
+            lossy: self.lossy,
+            first_only: self.first_only,
+            mappings: self.mappings,
+            paused: self.paused,
+            stacks,
+            ..SessionOptions::default()
+        }
+    }
 }
 
 /// How often.

@@ -56,6 +56,16 @@ Example:
   heaplab trace merge worker.hltrace frontend.hltrace -o node.hltrace"
     )]
     Merge(TraceMerge),
+    /// Store the names of functions, files and lines with a trace, so that it can be read on another machine
+    #[command(
+        after_help = "Names are resolved from the files that the program ran from, where their build ids are still \
+those of the recording. `trace anonymise` drops names and stacks again.
+
+Examples:
+  heaplab trace symbolise job.hltrace
+  heaplab trace symbolise job.hltrace -o job-named.hltrace"
+    )]
+    Symbolise(TraceSymbolise),
     /// Write a copy that holds sizes, times and threads, and nothing else of the program
     #[command(
         after_help = "Dropped are the command line, names of programs and threads, marks, remarks, addresses, dates, \
@@ -269,4 +279,15 @@ pub struct TraceExport {
     /// Points of each counter at most (chrome)
     #[arg(long, value_name = "N", value_parser = value::positive, default_value = "4000")]
     pub points: u32,
+}
+
+/// `heaplab trace symbolise`
+#[derive(Args, Debug, Clone)]
+pub struct TraceSymbolise {
+    /// A trace that was recorded with stacks
+    #[arg(value_name = "TRACE")]
+    pub trace: PathBuf,
+    /// The trace to write [default: the same file]
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }

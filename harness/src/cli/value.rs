@@ -30,6 +30,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
+/// Bytes with an optional unit, for the mean distance of sampled stacks: 1 byte to 1 GiB.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn stack_period(text: &str) -> Result<u32, String> {
+    match bytes(text) {
+        Ok(bytes @ 1..=0x4000_0000) => Ok(bytes as u32),
+        _ => Err("write a size of 1 byte to 1 GiB, such as 64KiB or 512KiB".into()),
+    }
+}
+
 /// A number of threads, 1 to 1024.
 pub fn threads(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {

@@ -4,7 +4,7 @@ use crate::error::{Error, Outcome};
 use crate::out;
 
 /// What travels inside, under which licence, and the text.
-const PARTS: [(&str, &str, &str); 7] = [
+const PARTS: [(&str, &str, &str); 8] = [
     (
         "heaplab and spanalloc",
         "MIT OR Apache-2.0",
@@ -34,6 +34,11 @@ const PARTS: [(&str, &str, &str); 7] = [
         "libc and other Rust crates",
         "MIT OR Apache-2.0",
         include_str!("../../licenses/libc-crate.txt"),
+    ),
+    (
+        "inferno (flame graphs)",
+        "CDDL-1.0",
+        include_str!("../../licenses/inferno.txt"),
     ),
     (
         "DejaVu fonts (charts)",

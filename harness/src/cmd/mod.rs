@@ -8,6 +8,7 @@ mod licenses;
 mod list;
 mod man;
 mod merge;
+mod profile;
 mod record;
 mod report;
 mod run;
@@ -27,6 +28,7 @@ pub fn dispatch(cli: Cli) -> Result<Outcome, Error> {
     match cli.command {
         Command::Run(args) => run::run(&args, &terminal),
         Command::Record(args) => record::run(&args, &terminal),
+        Command::Profile(args) => profile::run(&args, &terminal),
         Command::Trace(command) => trace::run(&command, &terminal),
         Command::Validate(args) => validate::run(&args, &terminal),
         Command::Diff(args) => diff::run(&args, &terminal),

@@ -2,9 +2,9 @@
 
 use crate::cli::RecordArgs;
 use crate::error::{Error, Outcome};
+use crate::naming;
 use crate::out::{self, Terminal};
 use crate::recording::{self, Recorded, Recording};
-use heaplab_workloads::record::SessionOptions;
 use heaplab_workloads::trace::TraceSummary;
 use std::path::Path;
 
@@ -21,14 +21,7 @@ pub fn run(args: &RecordArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         command: &args.command,
         out: out.clone(),
         keep_addresses: args.keep_addresses,
-        session: SessionOptions {
-            pool_bytes: args.session.pool,
-            lossy: args.session.lossy,
-            first_only: args.session.first_only,
-            mappings: args.session.mappings,
-            paused: args.session.paused,
-            ..SessionOptions::default()
-        },
+        session: args.session.options(args.stacks.mode()),
         silent: false,
         service: args.service.service(&args.command)?,
     }
@@ -48,6 +41,9 @@ pub fn run(args: &RecordArgs, terminal: &Terminal) -> Result<Outcome, Error> {
             }
         };
     };
+    if args.stacks.embed_symbols {
+        naming::embed(&out, &out)?;
+    }
     for line in summary(&recorded, trace, &out) {
         terminal.say(&line);
     }

@@ -50,7 +50,7 @@ pub struct Totals {
     pub temporary_blocks: u64,
     /// Their bytes.
     pub temporary_bytes: u64,
-    /// From the first to the last event, nanoseconds.
+    /// From the begin of the recording to the last event, nanoseconds.
     pub duration_ns: u64,
 }
 
@@ -136,14 +136,13 @@ pub fn profile(
         .iter()
         .map(|thread| thread.process)
         .collect();
-    let (mut first, mut last) = (None, 0);
+    let mut last = 0;
     trace.events_with_stacks(
         |event, _, _, stack| {
             let process = owners.get(event.thread as usize).copied().unwrap_or(0);
             if options.process.is_some_and(|wanted| wanted != process) {
                 return;
             }
-            first.get_or_insert(event.tick);
             last = event.tick.max(last);
             pass.event += 1;
             let (thread, size, block) = (event.thread, event.size, event.block as usize);
@@ -166,7 +165,7 @@ pub fn profile(
         },
         progress,
     )?;
-    pass.totals.duration_ns = (last - first.unwrap_or(last)).saturating_mul(TICK_NS);
+    pass.totals.duration_ns = last.saturating_mul(TICK_NS);
     Ok(pass.finish())
 }
 

@@ -103,6 +103,25 @@ impl ChunkWriter {
         })
     }
 
+    /// Goes on writing a file of chunks at `offset`; what was behind it is gone.
+    pub fn resume(path: &Path, offset: u64, level: i32) -> Result<Self, TraceError> {
+        use std::io::Seek;
+        let open = || {
+            let mut file = File::options().write(true).open(path)?;
+            file.set_len(offset)?;
+            file.seek(std::io::SeekFrom::Start(offset))?;
+            Ok(file)
+        };
+        Ok(Self {
+            path: path.to_path_buf(),
+            file: open().map_err(|error| TraceError::io("write", path, error))?,
+            offset,
+            level,
+            compressor: None,
+            buffer: Vec::new(),
+        })
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

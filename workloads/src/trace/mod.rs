@@ -40,7 +40,7 @@ pub use process::{ProcessCounts, ProcessInfo, Start};
 pub use reader::{Events, Trace};
 pub use resolve::{ResolveOptions, resolve_file};
 pub use source::TraceSource;
-pub use stacks::{StackTable, sample_probability};
+pub use stacks::{StackTable, embed_symbols, sample_probability};
 pub use stats::{Bucket, LivePoint, TraceStats};
 pub use summary::{ThreadInfo, TraceSummary};
 pub use transform::{

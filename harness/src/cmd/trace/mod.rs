@@ -11,8 +11,9 @@ mod repack;
 mod rows;
 mod scale;
 mod stats;
+mod symbolise;
 mod verify;
-mod watch;
+pub(super) mod watch;
 
 use crate::cli::trace::TraceCommand;
 use crate::error::{Error, Outcome};
@@ -36,6 +37,7 @@ pub fn run(command: &TraceCommand, terminal: &Terminal) -> Result<Outcome, Error
         TraceCommand::Merge(args) => merge::run(args, terminal),
         TraceCommand::Anonymise(args) => anonymise::run(args, terminal),
         TraceCommand::Repack(args) => repack::run(args, terminal),
+        TraceCommand::Symbolise(args) => symbolise::run(args, terminal),
         TraceCommand::Import(args) => import::run(args, terminal),
         TraceCommand::Export(args) => export::run(args, terminal),
     }

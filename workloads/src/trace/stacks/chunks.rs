@@ -5,13 +5,13 @@ use super::super::error::TraceError;
 use super::super::varint::{self, Cursor};
 use super::super::writer::TraceWriter;
 use super::raw::MOST_STACKS;
-use super::table::{Frame, Module, StackTable, Symbol};
+use super::table::{Frame, Module, StackTable, Symbol, Symbols};
 use heaplab_ring::stack::StackMode;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// Entries of a STACKS or SYMBOLS chunk at most.
-const PART: usize = 1 << 18;
+const PART: usize = 1 << 16;
 
 /// Body of MODULES.
 #[derive(Serialize, Deserialize)]
@@ -125,8 +125,9 @@ impl TraceWriter {
         let Some(symbols) = &table.symbols else {
             return Ok(());
         };
-        for (index, part) in symbols.chunks(PART).enumerate() {
-            self.about_json(ChunkKind::SYMBOLS, &symbol_part(index * PART, part))?;
+        for body in symbol_chunks(symbols) {
+            let body = body.map_err(|error| TraceError::io("write", self.path(), error.into()))?;
+            self.about(ChunkKind::SYMBOLS, &[], &body)?;
         }
         Ok(())
     }
@@ -136,6 +137,12 @@ impl TraceWriter {
             .map_err(|error| TraceError::io("write", self.path(), error.into()))?;
         self.about(kind, &[], &body)
     }
+}
+
+/// Bodies of the SYMBOLS chunks.
+pub fn symbol_chunks(symbols: &Symbols) -> impl Iterator<Item = serde_json::Result<Vec<u8>>> + '_ {
+    let parts = symbols.chunks(PART).enumerate();
+    parts.map(|(index, part)| serde_json::to_vec(&symbol_part(index * PART, part)))
 }
 
 fn symbol_part(first: usize, part: &[Vec<Symbol>]) -> SymbolPart {

@@ -5,12 +5,14 @@
 
 mod build;
 mod chunks;
+mod embed;
 pub mod raw;
 mod read;
 mod table;
 
 pub(super) use build::{RawStacks, Refs};
 pub(super) use chunks::encode_event_stacks;
+pub use embed::embed_symbols;
 pub use table::{
     Frame, Module, StackTable, StackTableBuilder, Symbol, Symbols, sample_probability,
 };

@@ -1,0 +1,159 @@
+//! `heaplab profile`: where a program's bytes come from.
+
+use super::trace::watch::Watch;
+use crate::cli::profile::{ProfileArgs, ProfileFormat};
+use crate::clock::Utc;
+use crate::error::{Error, Outcome};
+use crate::out::{self, Terminal};
+use crate::recording::Recording;
+use crate::workload::trace_error;
+use crate::{naming, profiling, render, tools};
+use heaplab_reports::profile::{self, Profile};
+use heaplab_workloads::profile::ProfileOptions;
+use heaplab_workloads::trace::{StackMode, Trace};
+use std::ffi::OsStr;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+/// Name of the trace in the profile's folder.
+const TRACE: &str = "trace.hltrace";
+
+/// Records a program, or takes a trace, and writes its profile.
+///
+/// # Errors
+/// With a program [`Error::Launch`] with the statuses of a shell; else as for any trace.
+pub fn run(args: &ProfileArgs, terminal: &Terminal) -> Result<Outcome, Error> {
+    match &args.trace {
+        Some(path) => {
+            let folder = folder(args, path.file_stem().unwrap_or(path.as_os_str()));
+            report(args, path, &folder, terminal, false)?;
+            Ok(Outcome::Done)
+        }
+        None => record(args, terminal),
+    }
+}
+
+fn folder(args: &ProfileArgs, name: &OsStr) -> PathBuf {
+    args.out.clone().unwrap_or_else(|| {
+        let name = Path::new(name).file_name().unwrap_or(name);
+        let name = name.to_string_lossy();
+        let stem = format!("{}-profile-{name}", Utc::now().compact());
+        Path::new("heaplab-results").join(stem)
+    })
+}
+
+fn record(args: &ProfileArgs, terminal: &Terminal) -> Result<Outcome, Error> {
+    if args.mode() == StackMode::Off {
+        return Err(Error::usage(
+            "a profile needs stacks; leave out '--stacks off', or use `heaplab record`",
+        ));
+    }
+    let service = args.service.service(&args.command)?;
+    let ours = |error: Error| Error::Launch {
+        code: 125,
+        message: error.to_string(),
+    };
+    let folder = folder(args, &args.command[0]);
+    // Before a folder is made: a program that is not there leaves none behind.
+    tools::find_program(&args.command[0])?;
+    std::fs::create_dir_all(&folder).map_err(|error| ours(Error::io("create", &folder, &error)))?;
+    let recorded = Recording {
+        command: &args.command,
+        out: folder.join(TRACE),
+        session: args.session.options(args.mode()),
+        keep_addresses: false,
+        silent: false,
+        service,
+    }
+    .run(terminal);
+    let recorded = match recorded {
+        Ok(recorded) if recorded.trace.is_some() => recorded,
+        nothing => {
+            // Only an empty folder goes.
+            let _ = std::fs::remove_dir(&folder);
+            let recorded = nothing?;
+            let message = recorded.remarks.join("; ");
+            return match recorded.code() {
+                0 => Err(Error::Launch { code: 125, message }),
+                code => {
+                    out::remark(&format!("heaplab: {message}"));
+                    Ok(Outcome::Command(code))
+                }
+            };
+        }
+    };
+    report(args, &folder.join(TRACE), &folder, terminal, true).map_err(ours)?;
+    for what in &recorded.remarks {
+        terminal.say(&format!("! {what}"));
+    }
+    if let Some(trouble) = &recorded.trouble {
+        return Err(Error::Launch {
+            code: 125,
+            message: format!("{trouble}; the profile shows what was recorded until then"),
+        });
+    }
+    Ok(Outcome::Command(recorded.code()))
+}
+
+/// Makes the profile of a trace, writes it, and shows it. Beside a program's own output the tables go to standard error.
+fn report(
+    args: &ProfileArgs,
+    path: &Path,
+    folder: &Path,
+    terminal: &Terminal,
+    beside: bool,
+) -> Result<(), Error> {
+    let trace = Trace::open(path).map_err(trace_error)?;
+    if trace.stacks().is_none() {
+        return Err(naming::no_stacks(path));
+    }
+    let shown = path.display();
+    if let Some(process) = args.process
+        && process >= trace.summary().processes.max(1)
+    {
+        return Err(Error::usage(format!(
+            "'{shown}' has no process {process}; `heaplab trace info {shown}` lists them"
+        )));
+    }
+    let options = ProfileOptions {
+        temporary: u64::from(args.short_lived),
+        process: args.process,
+    };
+    let mut watch = Watch::new(terminal, "reading");
+    let made = profiling::make(&trace, &options, &mut watch.events());
+    watch.clear();
+    let made = made.map_err(trace_error)?;
+    let files = profile::write(&made, folder).map_err(render::error)?;
+    show(args, &made, terminal, beside)?;
+    let picture = |file: &&PathBuf| file.extension().is_some_and(|end| end == "svg");
+    terminal.say(&format!(
+        "profile: {} ({} flame graphs, profile.json and profile.pb.gz for pprof beside it)",
+        folder.join("profile.html").display(),
+        files.iter().filter(picture).count()
+    ));
+    Ok(())
+}
+
+fn show(
+    args: &ProfileArgs,
+    made: &Profile,
+    terminal: &Terminal,
+    beside: bool,
+) -> Result<(), Error> {
+    let top = args.top as usize;
+    match args.format {
+        ProfileFormat::Json => out::print_json(made),
+        ProfileFormat::Table if !beside => {
+            out::print(&profile::render(made, render::style(terminal), top))
+        }
+        ProfileFormat::Table => {
+            let style = render::style(&Terminal {
+                color: terminal.color && std::io::stderr().is_terminal(),
+                ..*terminal
+            });
+            let text = profile::render(made, style, top);
+            text.lines().for_each(|line| terminal.say(line));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What the terminal shows.
+
+use super::schema::{Metric, Profile, Site};
+use crate::table::{Field, Style, align};
+use crate::units;
+
+/// Columns of a function's name, and of a place.
+const FUNCTION: usize = 46;
+const PLACE: usize = 38;
+/// A site with fewer samples is no more than a hint: it is counted, not ranked.
+const FEWEST_SAMPLES: u64 = 4;
+/// Columns of a note.
+const NOTE: usize = 100;
+
+/// The tables, each with at most `top` rows.
+pub fn render(profile: &Profile, style: Style, top: usize) -> String {
+    let mut out = head(profile, style);
+    for metric in Metric::ALL {
+        out.push(String::new());
+        out.extend(section(profile, metric, style, top));
+    }
+    out.push(String::new());
+    out.extend(notes(profile).iter().flat_map(|note| wrapped(note)));
+    out.join("\n") + "\n"
+}
+
+fn head(profile: &Profile, style: Style) -> Vec<String> {
+    let totals = &profile.totals;
+    let program = match profile.program.is_empty() {
+        true => "a program".to_owned(),
+        false => shorten(&units::shell_command(&profile.program), 70, true),
+    };
+    let seconds = |ns: u64| units::seconds(ns as f64 / 1e9);
+    vec![
+        format!(
+            "{}   peak {} after {} of {}",
+            style.paint("1", &program),
+            units::bytes(totals.peak_bytes as f64),
+            seconds(totals.peak_ns),
+            seconds(totals.duration_ns)
+        ),
+        format!(
+            "{} allocations of {}, {} of them short-lived; {} in {} blocks never freed",
+            units::count(totals.allocations as f64),
+            units::bytes(totals.bytes as f64),
+            share(totals.short_lived_blocks as f64, totals.allocations as f64),
+            units::bytes(totals.leaked_bytes as f64),
+            units::count(totals.leaked_blocks as f64)
+        ),
+    ]
+}
+
+pub(super) fn title(profile: &Profile, metric: Metric) -> String {
+    let totals = &profile.totals;
+    let bytes = |value: u64| units::bytes(value as f64);
+    let count = |value: u64| units::count(value as f64);
+    match metric {
+        Metric::Peak => format!(
+            "LIVE AT THE PEAK   {} in {} blocks",
+            bytes(totals.peak_bytes),
+            count(totals.peak_blocks)
+        ),
+        Metric::Allocated => format!(
+            "ALLOCATED   {} in {} allocations",
+            bytes(totals.bytes),
+            count(totals.allocations)
+        ),
+        Metric::ShortLived => format!(
+            "SHORT-LIVED   {} blocks, {}: freed before their thread's {} next allocations",
+            count(totals.short_lived_blocks),
+            bytes(totals.short_lived_bytes),
+            profile.short_lived_within
+        ),
+        Metric::Leaked => format!(
+            "NEVER FREED   {} in {} blocks",
+            bytes(totals.leaked_bytes),
+            count(totals.leaked_blocks)
+        ),
+    }
+}
+
+/// The sites of a metric, the largest first, and those that were sampled too rarely to be ranked.
+pub(super) fn ranked(profile: &Profile, metric: Metric) -> (Vec<&Site>, Vec<&Site>) {
+    let sampled = profile.sampling.period_bytes.is_some();
+    let (mut sites, rare): (Vec<&Site>, Vec<&Site>) = profile
+        .sites
+        .iter()
+        .filter(|site| metric.of(&site.costs).value >= 0.5)
+        .partition(|site| {
+            // As many samples as its error says: (value / standard error) squared, at least.
+            let amount = metric.of(&site.costs);
+            let known = amount.error95 <= 1.959_964 * amount.value / (FEWEST_SAMPLES as f64).sqrt();
+            !sampled || known
+        });
+    sites.sort_by(|a, b| {
+        metric
+            .of(&b.costs)
+            .value
+            .total_cmp(&metric.of(&a.costs).value)
+    });
+    (sites, rare)
+}
+
+/// What is said of sites that are not ranked.
+pub(super) fn unranked(profile: &Profile, metric: Metric, rare: &[&Site]) -> Option<String> {
+    if rare.is_empty() {
+        return None;
+    }
+    let sum: f64 = rare.iter().map(|site| metric.of(&site.costs).value).sum();
+    let share = share(sum, metric.total(&profile.totals) as f64);
+    Some(match rare.len() {
+        1 => format!("1 place with about {share} was sampled too rarely to be ranked"),
+        n => format!("{n} places with together about {share} were sampled too rarely to be ranked"),
+    })
+}
+
+/// A fraction of an amount in whole or tenths of percent.
+pub(super) fn share(part: f64, whole: f64) -> String {
+    if whole <= 0.0 {
+        return "-".into();
+    }
+    let percent = 100.0 * part / whole;
+    if percent >= 99.95 {
+        "100 %".into()
+    } else {
+        format!("{percent:.1} %")
+    }
+}
+
+/// Half the width of the interval, in percent of the amount; nothing for exact ones.
+pub(super) fn error(amount: super::schema::Amount) -> String {
+    if amount.error95 <= 0.0 || amount.value <= 0.0 {
+        return String::new();
+    }
+    let percent = 100.0 * amount.error95 / amount.value;
+    if percent < 9.95 {
+        format!("± {percent:.1} %")
+    } else {
+        format!("± {percent:.0} %")
+    }
+}
+
+fn section(profile: &Profile, metric: Metric, style: Style, top: usize) -> Vec<String> {
+    let (sites, rare) = ranked(profile, metric);
+    let mut lines = vec![style.paint("1", &title(profile, metric))];
+    let rarely = unranked(profile, metric, &rare).map(|text| format!("    {text}"));
+    if sites.is_empty() {
+        lines.push(
+            rarely.unwrap_or_else(|| match metric.total(&profile.totals) {
+                0 => "    nothing".into(),
+                _ => "    none of it was sampled".into(),
+            }),
+        );
+        return lines;
+    }
+    // The whole is known exactly; what estimates leave over or exceed it by is chance.
+    let whole = metric.total(&profile.totals) as f64;
+    let amounts = |bytes: bool, value: f64| {
+        if bytes {
+            units::bytes(value)
+        } else {
+            units::count(value)
+        }
+    };
+    let sampled = profile.sampling.period_bytes.is_some();
+    let (first, second) = match metric {
+        Metric::ShortLived => ("blocks", "bytes"),
+        Metric::Allocated => ("bytes", "allocations"),
+        _ => ("bytes", "blocks"),
+    };
+    let mut header = vec![Field::left(""), Field::right("share"), Field::right(first)];
+    if sampled {
+        header.push(Field::right("95 %"));
+    }
+    header.extend([
+        Field::right(second),
+        Field::left("function"),
+        Field::left("where"),
+    ]);
+    let mut rows = vec![header];
+    for site in sites.iter().take(top) {
+        let amount = metric.of(&site.costs);
+        let mut row = vec![
+            Field::left(""),
+            Field::right(share(amount.value, whole)),
+            Field::right(amounts(metric.is_bytes(), amount.value)),
+        ];
+        if sampled {
+            row.push(Field::right(error(amount)));
+        }
+        row.extend([
+            Field::right(amounts(
+                !metric.is_bytes(),
+                metric.beside(&site.costs).value,
+            )),
+            Field::left(shorten(&site.location.function, FUNCTION, false)),
+            Field::left(short_path(&site.location.place())),
+        ]);
+        rows.push(row);
+    }
+    let gaps = vec![2; rows[0].len()];
+    lines.extend(align(&rows, &gaps, style));
+    if let Some(rest) = sites.len().checked_sub(top).filter(|rest| *rest > 0) {
+        let sum: f64 = sites
+            .iter()
+            .skip(top)
+            .map(|site| metric.of(&site.costs).value)
+            .sum();
+        lines.push(format!(
+            "    and {rest} more with {}",
+            amounts(metric.is_bytes(), sum)
+        ));
+    }
+    lines.extend(rarely);
+    lines
+}
+
+/// Cuts a text to a width: the begin of a function, the end of a path.
+fn shorten(text: &str, width: usize, keep_end: bool) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    if keep_end {
+        let tail: String = text.chars().skip(length + 1 - width).collect();
+        format!("…{tail}")
+    } else {
+        let begin: String = text.chars().take(width - 1).collect();
+        format!("{begin}…")
+    }
+}
+
+/// The end of a path, whole components where they fit.
+fn short_path(path: &str) -> String {
+    if path.chars().count() <= PLACE {
+        return path.to_owned();
+    }
+    let mut kept = shorten(path, PLACE, true);
+    if let Some(at) = kept.find('/') {
+        kept = format!("…{}", kept.split_off(at));
+    }
+    kept
+}
+
+/// A text in lines of at most [`NOTE`] columns, the later ones indented.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= NOTE => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) => lines.push(format!("  {word}")),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// How sure it is, and what has no name.
+pub(super) fn notes(profile: &Profile) -> Vec<String> {
+    let mut notes = Vec::new();
+    match profile.sampling.period_bytes {
+        Some(period) => notes.push(format!(
+            "sampled: one stack for every {} allocated on average, {} in all. Rows are estimates, 95 % is their sampling error; \
+             sums over the program are exact. A smaller --stack-period errs less, --stacks full not at all",
+            units::bytes(f64::from(period)),
+            units::grouped(profile.sampling.samples as f64)
+        )),
+        None => notes.push(format!(
+            "exact: the stack of each of the {} allocations was recorded",
+            units::grouped(profile.sampling.samples as f64)
+        )),
+    }
+    for module in &profile.modules {
+        let name = module.path.rsplit('/').next().unwrap_or_default();
+        if let Some(why) = module.names.strip_prefix("nothing: ")
+            && !name.is_empty()
+            && !name.starts_with("linux-vdso")
+        {
+            notes.push(format!("! {name} has no names: {why}"));
+        }
+    }
+    notes.extend(
+        profile
+            .missing
+            .iter()
+            .map(|what| format!("! missing: {what}")),
+    );
+    notes
+}
