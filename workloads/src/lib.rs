@@ -11,6 +11,7 @@ pub mod compile;
 mod error;
 mod expected;
 pub mod figures;
+pub mod fit;
 pub mod model;
 mod nearest;
 pub mod profile;

@@ -32,13 +32,21 @@ fn old_versions_are_read() {
         // In the present version it is the same trace.
         let folder = tempfile::tempdir().unwrap();
         let again = folder.path().join("again.hltrace");
-        repack(&trace, &again, 19, &mut |_, _| {}).unwrap();
+        repack(
+            &trace,
+            &again,
+            19,
+            &["purpose: test".into()],
+            &mut |_, _| {},
+        )
+        .unwrap();
         let again = Trace::open(&again).unwrap();
         assert_eq!(again.verify(&mut |_, _| {}).unwrap(), summary);
         let events = |trace: &Trace| -> Vec<_> { trace.events().map(Result::unwrap).collect() };
         assert_eq!(events(&again), events(&trace));
         assert_eq!(again.header(), trace.header());
         assert_eq!(again.names(), trace.names());
+        assert_eq!(again.notes().last().unwrap(), "purpose: test");
     }
 }
 

@@ -3,7 +3,7 @@
 tree/      1,500 files of invented prose in a git repository with 60 commits (search tools, git)
 doc.xml    a catalogue of 24,000 items
 doc.json   60,000 records, a line each
-jobs.smt2  a job-shop problem for the solver
+factors.smt2  a product of two primes, for the solver
 project/   a C program of nine files with a Makefile
 site/      pages for the web server; nginx.conf
 """
@@ -14,7 +14,7 @@ import random
 import subprocess
 
 random.seed(22)
-WORDS = ["".join(random.choice("etaoinshrdlucm") for _ in range(random.randint(2, 11))) for _ in range(4000)]
+WORDS = ["".join(random.choice("etaoinshrdlucm") for _ in range(random.randint(2, 11))) for _ in range(12000)]
 
 
 def prose(lines):
@@ -73,22 +73,16 @@ def documents():
     write("doc.json", "".join(json.dumps(record) + "\n" for record in records))
 
 
-def jobs():
-    """Jobs on machines without overlap, within a time that is hard to keep."""
-    machines, count, horizon = 4, 36, 58
-    lengths = [random.randint(3, 9) for _ in range(count)]
-    lines = ["(set-logic QF_IDL)"]
-    for job in range(count):
-        lines.append(f"(declare-const s{job} Int)(assert (>= s{job} 0))(assert (<= s{job} {horizon - lengths[job]}))")
-    for machine in range(machines):
-        own = list(range(machine, count, machines))
-        for place, left in enumerate(own):
-            for right in own[place + 1 :]:
-                lines.append(f"(assert (or (<= (- s{left} s{right}) (- {lengths[left]})) (<= (- s{right} s{left}) (- {lengths[right]}))))")
-    for job in range(0, count - 5, 2):
-        lines.append(f"(assert (<= (- s{job} s{job + 5}) (- {lengths[job]})))")
-    lines.append("(check-sat)(get-model)")
-    write("jobs.smt2", "\n".join(lines) + "\n")
+def factors():
+    """Two factors of a product of primes, for bit vectors: much search, little luck."""
+    p, q, bits, most = 262_127, 262_111, 38, 270_000
+    write(
+        "factors.smt2",
+        f"(set-logic QF_BV)\n(declare-const x (_ BitVec {bits}))\n(declare-const y (_ BitVec {bits}))\n"
+        f"(assert (bvult x (_ bv{most} {bits})))\n(assert (bvult y (_ bv{most} {bits})))\n"
+        f"(assert (bvugt x (_ bv1 {bits})))\n(assert (bvule x y))\n(assert (= (bvmul x y) (_ bv{p * q} {bits})))\n"
+        "(check-sat)\n(get-model)\n",
+    )
 
 
 def project():
@@ -113,22 +107,21 @@ def project():
 def site():
     for page in range(200):
         write(f"site/page{page}.html", "<html><body><p>" + prose(random.randint(3, 200)) + "</p></body></html>\n")
-    here = os.getcwd()
     write(
         "nginx.conf",
         "daemon off; master_process off; error_log stderr crit; pid nginx.pid;\n"
         "events { worker_connections 256; }\n"
-        "http { access_log off; gzip on; gzip_types text/html; gzip_min_length 1; types { text/html html; }\n"
+        "http { access_log off; gzip on; gzip_types text/plain; ssi_types text/plain; gzip_min_length 1; types { text/plain html; }\n"
         "client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n"
-        f"server {{ listen 127.0.0.1:18080; root {here}/site; autoindex on; ssi on; }} }}\n",
+        "server { listen 127.0.0.1:18080; root site; autoindex on; ssi on; } }\n",
     )
-    urls = [f"http://127.0.0.1:18080/page{random.randrange(200)}.html" for _ in range(4000)]
+    urls = [f"http://127.0.0.1:18080/page{random.randrange(200)}.html" for _ in range(12000)]
     write("urls.txt", "".join(f'url = "{url}"\noutput = "/dev/null"\n' for url in urls))
 
 
 tree()
 repository()
 documents()
-jobs()
+factors()
 project()
 site()

@@ -1,5 +1,6 @@
 //! Arguments of `heaplab trace …`.
 
+use super::options::{Format, SubjectArgs};
 use super::{ListFormat, value};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -84,6 +85,18 @@ Example:
   heaplab trace repack prog.hltrace -o small.hltrace"
     )]
     Repack(TraceRepack),
+    /// Fit a model to a trace: a small text that behaves like it and holds nothing of the program
+    #[command(
+        after_help = "The trace is cut into phases; in each, blocks are sorted by role of thread and class of size into \
+groups with their sizes, ages, hand-over and share of the calls (docs/MODELS.md has the language). The model is then replayed \
+beside the trace under each allocator, and the table says how near it comes. --no-check leaves the replays out.
+
+Examples:
+  heaplab trace model prog.hltrace -o prog.toml
+  heaplab run prog.toml --scale 4 -t 8",
+        override_usage = "heaplab trace model [OPTIONS] --out <FILE> <FILE>"
+    )]
+    Model(TraceModel),
     /// Make a trace of another tool's recording: heaptrack, glibc's mtrace, a CSV table
     #[command(
         after_help = "Formats (told apart by their first bytes; compressed by zstd or gzip or not):
@@ -209,6 +222,29 @@ pub struct TraceAnonymise {
     pub out: PathBuf,
 }
 
+/// `heaplab trace model`
+#[derive(Args, Debug, Clone)]
+pub struct TraceModel {
+    /// The trace, or the name of a built-in one
+    #[arg(value_name = "FILE")]
+    pub file: String,
+    /// The model to write; replaced where it exists
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Allocators that both are replayed under.
+    #[command(flatten)]
+    pub subjects: SubjectArgs,
+    /// Replays of each
+    #[arg(long, value_name = "N", value_parser = value::positive, default_value = "6")]
+    pub blocks: u32,
+    /// Only write the model
+    #[arg(long)]
+    pub no_check: bool,
+    /// What is printed on standard output
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
 /// `heaplab trace repack`
 #[derive(Args, Debug, Clone)]
 pub struct TraceRepack {
@@ -218,6 +254,9 @@ pub struct TraceRepack {
     /// The trace to write; replaced where it exists
     #[arg(short, long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Add a remark; one that begins with 'purpose: ' is what lists show of the trace
+    #[arg(long = "note", value_name = "TEXT")]
+    pub notes: Vec<String>,
     /// Level of zstd: 1 is fast, 19 small
     #[arg(long, value_name = "N", default_value = "19", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub level: i32,

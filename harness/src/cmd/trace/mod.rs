@@ -6,6 +6,7 @@ mod export;
 mod import;
 mod info;
 mod merge;
+mod model;
 mod processes;
 mod repack;
 mod rows;
@@ -36,6 +37,7 @@ pub fn run(command: &TraceCommand, terminal: &Terminal) -> Result<Outcome, Error
         TraceCommand::Scale(args) => scale::run(args, terminal),
         TraceCommand::Merge(args) => merge::run(args, terminal),
         TraceCommand::Anonymise(args) => anonymise::run(args, terminal),
+        TraceCommand::Model(args) => model::run(args, terminal),
         TraceCommand::Repack(args) => repack::run(args, terminal),
         TraceCommand::Symbolise(args) => symbolise::run(args, terminal),
         TraceCommand::Import(args) => import::run(args, terminal),

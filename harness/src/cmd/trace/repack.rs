@@ -14,6 +14,6 @@ pub fn run(args: &TraceRepack, terminal: &Terminal) -> Result<Outcome, Error> {
     let source = open(&args.file)?;
     other_file(&args.file, &args.out)?;
     make(terminal, &args.out, |progress| {
-        trace::repack(&source, &args.out, args.level, progress)
+        trace::repack(&source, &args.out, args.level, &args.notes, progress)
     })
 }

@@ -66,9 +66,7 @@ impl Events<'_> {
 
     /// The next event with its block (for frees and resizes as it was before).
     #[inline]
-    pub(in crate::trace) fn next_with_block(
-        &mut self,
-    ) -> Option<Result<(TraceEvent, Block), TraceError>> {
+    pub(crate) fn next_with_block(&mut self) -> Option<Result<(TraceEvent, Block), TraceError>> {
         loop {
             if let Some(found) = self.buffer.get(self.at) {
                 self.at += 1;

@@ -9,11 +9,12 @@ use crate::trace::writer::TraceWriter;
 use std::path::Path;
 
 /// Writes the same trace in the present version of the format, with its index and checkpoints, at zstd's `level` (19: small,
-/// 3: fast). A trace whose end was cut off becomes a whole file; its summary still says what is missing.
+/// 3: fast), with more `notes`. A trace whose end was cut off becomes a whole file; its summary still says what is missing.
 pub fn repack(
     trace: &Trace,
     out: &Path,
     level: i32,
+    notes: &[String],
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<TraceSummary, TraceError> {
     let mut header = trace.header().clone();
@@ -37,6 +38,9 @@ pub fn repack(
             writer.about(kind, &chunk.meta, &chunk.body)
         }
     })?;
+    for note in notes {
+        writer.note(note)?;
+    }
     let mut events = trace.events();
     let mut count = 0u64;
     for (index, segment) in trace.segments().iter().enumerate() {

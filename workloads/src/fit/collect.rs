@@ -1,0 +1,217 @@
+//! One pass over a trace: what each role does in each phase, by class of size.
+
+use super::distribution::Counts;
+use super::roles::Roles;
+use crate::error::WorkloadError;
+use crate::trace::{Effect, EventKind, Trace};
+
+/// Upper bounds of the classes of sizes, bytes; the last one takes the rest. Small ones go through thread caches, medium ones
+/// through spans, large ones come from pages or the system.
+pub(super) const CLASSES: [u64; 6] = [64, 256, 1024, 8192, 131_072, u64::MAX];
+
+/// Blocks of a class that a role allocates in a phase.
+#[derive(Clone, Default)]
+pub(super) struct Cell {
+    pub sizes: Counts,
+    pub calloc: u64,
+    /// log2 of the alignments asked for.
+    pub aligned: Counts,
+    /// Resizes in its phase; later ones are not told.
+    pub resizes: u64,
+    /// Ages of those that died in the phase by a thread of their role.
+    pub ages: Counts,
+    /// Deaths by another thread of the role; by threads of other roles.
+    pub remote_same: u64,
+    pub remote_other: Vec<u64>,
+    /// Blocks between allocation and a death by another role, summed over those deaths.
+    pub remote_wait: u64,
+    /// Deaths in later phases: number of the phase at whose beginning they happen in the model.
+    pub dropped: Vec<u64>,
+}
+
+impl Cell {
+    fn new(roles: usize, phases: usize) -> Self {
+        Self {
+            remote_other: vec![0; roles],
+            dropped: vec![0; phases + 1],
+            ..Self::default()
+        }
+    }
+
+    /// Adds another class's blocks.
+    pub fn append(&mut self, other: &Self) {
+        self.sizes.append(&other.sizes);
+        self.aligned.append(&other.aligned);
+        self.ages.append(&other.ages);
+        self.calloc += other.calloc;
+        self.resizes += other.resizes;
+        self.remote_same += other.remote_same;
+        self.remote_wait += other.remote_wait;
+        let add = |mine: &mut Vec<u64>, theirs: &Vec<u64>| {
+            mine.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
+        };
+        add(&mut self.remote_other, &other.remote_other);
+        add(&mut self.dropped, &other.dropped);
+    }
+
+    /// Calls of the role in the phase that are this group's.
+    pub fn calls(&self) -> u64 {
+        self.sizes.count + self.ages.count + self.resizes
+    }
+}
+
+pub(super) struct Collected {
+    pub phases: usize,
+    /// By role, phase, class.
+    pub cells: Vec<Vec<Vec<Cell>>>,
+    /// Calls of each phase, drops included.
+    pub calls: Vec<u64>,
+    /// Mean number of calls that a thread makes in a row, by role.
+    pub burst: Vec<u64>,
+    /// Of the blocks that are told.
+    pub peak_bytes: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Born {
+    role: u32,
+    phase: u32,
+    class: u32,
+    count: u64,
+}
+
+const NOBODY: u32 = u32::MAX;
+
+pub(super) fn collect(
+    trace: &Trace,
+    roles: &Roles,
+    phases: usize,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Collected, WorkloadError> {
+    let total = trace.summary().events.max(1);
+    let count = roles.roles.len();
+    let mut cells = vec![vec![vec![Cell::new(count, phases); CLASSES.len()]; phases]; count];
+    let mut calls = vec![0u64; phases];
+    let mut births = vec![[0u64; CLASSES.len()]; roles.of.len()];
+    let mut born: Vec<Born> = Vec::new();
+    let (mut live, mut peak_bytes) = (0u64, 0u64);
+    let (mut runs, mut in_runs) = (vec![0u64; count], vec![0u64; count]);
+    let (mut phase, mut last_thread) = (0usize, u32::MAX);
+    let mut events = trace.events();
+    let mut number = 0u64;
+    while let Some(next) = events.next_with_block() {
+        let (event, block) = next?;
+        let place = number as f64 / total as f64 * phases as f64;
+        let now = (place as usize).min(phases - 1);
+        if now != phase {
+            phase = now;
+            births.fill([0; CLASSES.len()]);
+        }
+        number += 1;
+        if number.is_multiple_of(1 << 17) {
+            progress(number, total);
+        }
+        let index = event.block as usize;
+        let effect = event.kind.effect();
+        let role = roles.of[event.thread as usize];
+        if effect == Effect::Alloc {
+            if index >= born.len() {
+                born.resize(
+                    index + 1,
+                    Born {
+                        role: NOBODY,
+                        phase: 0,
+                        class: 0,
+                        count: 0,
+                    },
+                );
+            }
+            born[index].role = NOBODY;
+        }
+        let Some(role) = role else {
+            continue;
+        };
+        if effect != Effect::None {
+            if event.thread != last_thread {
+                runs[role] += 1;
+                last_thread = event.thread;
+            }
+            in_runs[role] += 1;
+        }
+        match effect {
+            Effect::None => {}
+            Effect::Alloc => {
+                let class = CLASSES
+                    .iter()
+                    .position(|&most| event.size <= most)
+                    .unwrap_or(0);
+                let births = &mut births[event.thread as usize][class];
+                *births += 1;
+                born[index] = Born {
+                    role: role as u32,
+                    phase: phase as u32,
+                    class: class as u32,
+                    count: *births,
+                };
+                let cell = &mut cells[role][phase][class];
+                cell.sizes.add(event.size);
+                cell.calloc += u64::from(event.kind == EventKind::Calloc);
+                if event.align_log2 > 4 {
+                    cell.aligned.add(u64::from(event.align_log2));
+                }
+                calls[phase] += 1;
+                live += event.size;
+                peak_bytes = peak_bytes.max(live);
+            }
+            Effect::Resize | Effect::Free => {
+                let from = born[index];
+                if from.role == NOBODY {
+                    continue;
+                }
+                let (owner, first) = (from.role as usize, from.phase as usize);
+                let cell = &mut cells[owner][first][from.class as usize];
+                if effect == Effect::Resize {
+                    live = live + event.size - block.size;
+                    peak_bytes = peak_bytes.max(live);
+                    if first == phase {
+                        cell.resizes += 1;
+                        calls[phase] += 1;
+                    }
+                    continue;
+                }
+                live -= event.size;
+                calls[phase] += 1;
+                let same = owner == role;
+                if same && event.thread != block.thread {
+                    cell.remote_same += 1;
+                }
+                let age = births[block.thread as usize][from.class as usize];
+                if !same {
+                    cell.remote_other[role] += 1;
+                    cell.remote_wait += age.saturating_sub(from.count);
+                } else if first == phase {
+                    cell.ages.add(age.saturating_sub(from.count).max(1));
+                } else {
+                    // Drops happen at beginnings of phases: at the nearest one.
+                    let nearest = if place.fract() < 0.5 {
+                        phase
+                    } else {
+                        phase + 1
+                    };
+                    cell.dropped[nearest] += 1;
+                }
+            }
+        }
+    }
+    let burst = runs
+        .iter()
+        .zip(in_runs)
+        .map(|(&runs, calls)| (calls / runs.max(1)).max(1));
+    Ok(Collected {
+        phases,
+        cells,
+        calls,
+        burst: burst.collect(),
+        peak_bytes,
+    })
+}
