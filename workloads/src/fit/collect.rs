@@ -16,7 +16,7 @@ pub(super) struct Cell {
     pub calloc: u64,
     /// log2 of the alignments asked for.
     pub aligned: Counts,
-    /// Resizes in its phase; later ones are not told.
+    /// Resizes in its phase, of its blocks and of older ones of the class.
     pub resizes: u64,
     /// Ages of those that died in the phase by a thread of their role.
     pub ages: Counts,
@@ -82,6 +82,10 @@ struct Born {
 
 const NOBODY: u32 = u32::MAX;
 
+fn class_of(size: u64) -> usize {
+    CLASSES.iter().position(|&most| size <= most).unwrap_or(0)
+}
+
 pub(super) fn collect(
     trace: &Trace,
     roles: &Roles,
@@ -141,10 +145,7 @@ pub(super) fn collect(
         match effect {
             Effect::None => {}
             Effect::Alloc => {
-                let class = CLASSES
-                    .iter()
-                    .position(|&most| event.size <= most)
-                    .unwrap_or(0);
+                let class = class_of(event.size);
                 let births = &mut births[event.thread as usize][class];
                 *births += 1;
                 born[index] = Born {
@@ -169,17 +170,31 @@ pub(super) fn collect(
                     continue;
                 }
                 let (owner, first) = (from.role as usize, from.phase as usize);
-                let cell = &mut cells[owner][first][from.class as usize];
+                let class = class_of(event.size);
                 if effect == Effect::Resize {
                     live = live + event.size - block.size;
                     peak_bytes = peak_bytes.max(live);
-                    if first == phase {
-                        cell.resizes += 1;
+                    if class == from.class as usize {
+                        // Of an older block too: the group of the present phase stands for it.
+                        cells[owner][phase][class].resizes += 1;
                         calls[phase] += 1;
+                        continue;
                     }
-                    continue;
+                    // A block that grows into another class is one of that class from now on, and the old one is gone.
+                    let births = &mut births[block.thread as usize][class];
+                    *births += 1;
+                    born[index] = Born {
+                        phase: phase as u32,
+                        class: class as u32,
+                        count: *births,
+                        ..from
+                    };
+                    cells[owner][phase][class].sizes.add(event.size);
+                    calls[phase] += 1;
+                } else {
+                    live -= event.size;
                 }
-                live -= event.size;
+                let cell = &mut cells[owner][first][from.class as usize];
                 calls[phase] += 1;
                 let same = owner == role;
                 if same && event.thread != block.thread {

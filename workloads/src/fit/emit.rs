@@ -17,6 +17,8 @@ struct Named {
     role: usize,
     phase: usize,
     name: String,
+    /// Of the first phase in which the role allocates.
+    first: bool,
     cell: Cell,
 }
 
@@ -44,24 +46,24 @@ pub(super) fn text(name: &str, trace: &Trace, roles: &Roles, counts: &Collected)
             role.threads.len(),
             counts.burst[number].min(MOST_BURST)
         );
-        let mut none = true;
+        // A role without a group only frees what others hand to it.
         for group in mine {
-            none = false;
             write_group(&mut out, group, roles);
-        }
-        if none {
-            // It only frees what others hand to it.
-            let _ = write!(out, "[[role.group]]\nname = \"r{number}-none\"\n");
         }
     }
     for phase in 0..counts.phases {
         let _ = write!(
             out,
-            "\n[[phase]]\nname = \"p{phase}\"\nshare = {}\nweight = 0\nchange = [\n",
+            "\n[[phase]]\nname = \"p{phase}\"\nshare = {}\nchange = [\n",
             counts.calls[phase].max(1)
         );
         for group in &groups {
-            let weight = (group.phase == phase).then(|| group.cell.calls());
+            // What a phase does not mention has its own weight again, which is 0 but for those of the role's first phase.
+            let weight = match group.phase == phase {
+                true => Some(group.cell.calls()),
+                false if group.first => Some(0),
+                false => None,
+            };
             let drop = drop_share(group, phase);
             if weight.is_none() && drop < LEAST_DROP {
                 continue;
@@ -103,6 +105,7 @@ fn plain(name: &str) -> String {
 fn groups(counts: &Collected) -> Vec<Named> {
     let mut groups = Vec::new();
     for (role, phases) in counts.cells.iter().enumerate() {
+        let mut begun = None;
         for (phase, classes) in phases.iter().enumerate() {
             let blocks: u64 = classes.iter().map(|cell| cell.sizes.count).sum();
             let bytes: u128 = classes.iter().map(|cell| cell.sizes.sum()).sum();
@@ -129,12 +132,17 @@ fn groups(counts: &Collected) -> Vec<Named> {
                 (Some(rest), None) => kept.push((0, rest)),
                 _ => {}
             }
+            if begun.is_none() && !kept.is_empty() {
+                begun = Some(phase);
+            }
+            let first = begun == Some(phase);
             groups.extend(kept.into_iter().map(|(class, cell)| {
                 let letter = char::from(b'a' + class as u8);
                 Named {
                     role,
                     phase,
                     name: format!("r{role}-p{phase}-{letter}"),
+                    first,
                     cell,
                 }
             }));
@@ -146,16 +154,22 @@ fn groups(counts: &Collected) -> Vec<Named> {
 /// Of the blocks of a group that are alive when a phase begins, the share that dies then.
 fn drop_share(group: &Named, phase: usize) -> f64 {
     let cell = &group.cell;
-    let dropped = cell.dropped[phase];
-    if phase <= group.phase || dropped == 0 {
+    if phase <= group.phase {
         return 0.0;
     }
+    // A group's clock stands still when its phase is over. Blocks of the model whose age had not come by then (as many as the
+    // mean age, since each allocation is a tick) are those that the trace counts as survivors already: they go at once.
+    let waiting = (cell.ages.sum() / u128::from(cell.sizes.count.max(1))) as u64;
+    let waiting = waiting.clamp(u64::from(cell.ages.count > 0), cell.ages.count.max(1));
+    let now = phase == group.phase + 1;
+    let dropped = cell.dropped[phase] + if now { waiting } else { 0 };
     let gone: u64 = cell.dropped[..phase].iter().sum();
     let away: u64 = cell.remote_other.iter().sum();
     let alive = cell
         .sizes
         .count
-        .saturating_sub(cell.ages.count + gone + away);
+        .saturating_sub(cell.ages.count + gone + away)
+        + if now { waiting } else { 0 };
     (dropped as f64 / alive.max(1) as f64).min(1.0)
 }
 
@@ -166,8 +180,9 @@ fn write_group(out: &mut String, group: &Named, roles: &Roles) {
     let survivors = blocks.saturating_sub(cell.ages.count + away);
     let _ = write!(
         out,
-        "[[role.group]]\nname = \"{}\"\nsize = {}\nlifetime = {{ kind = \"drawn\", allocations = {} }}\n",
+        "[[role.group]]\nname = \"{}\"\nweight = {}\nsize = {}\nlifetime = {{ kind = \"drawn\", allocations = {} }}\n",
         group.name,
+        if group.first { cell.calls() } else { 0 },
         cell.sizes.text("bytes"),
         if cell.ages.count + survivors == 0 {
             "{ kind = \"fixed\", bytes = 1 }".to_string()
