@@ -166,3 +166,15 @@ fn a_narrow_terminal_gets_whole_lines() {
         table::render_within(&result, Style::Plain, Some("r/report.html"), usize::MAX)
     );
 }
+
+#[test]
+fn a_figure_of_the_replay_that_has_no_column_is_not_taken_for_the_users() {
+    let mut result = single();
+    for cell in result.cells.iter_mut().filter(|c| c.status == Status::Ok) {
+        let mut further = cell.metrics["peak_resident_bytes"].clone();
+        further.unit = "bytes".into();
+        cell.metrics.insert("further_bytes".into(), further);
+    }
+    fill_ratios(&mut result);
+    assert_eq!(screen(&result), screen(&single()));
+}

@@ -121,10 +121,13 @@ const DETAILS_ONLY: [&str; 20] = [
     "usable_at_peak_bytes",
 ];
 
-/// Metrics that the user defined.
+/// Metrics that the user defined: only programs have such; what else a replay measured stands among the details.
 pub(crate) fn own_metrics(cell: &Cell) -> impl Iterator<Item = &String> {
-    cell.metrics.keys().filter(|name| {
-        !DETAILS_ONLY.contains(&name.as_str()) && !SHOWN.iter().any(|s| s.0 == name.as_str())
+    let program = cell.api == "program";
+    cell.metrics.keys().filter(move |name| {
+        program
+            && !DETAILS_ONLY.contains(&name.as_str())
+            && !SHOWN.iter().any(|s| s.0 == name.as_str())
     })
 }
 
