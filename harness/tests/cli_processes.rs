@@ -203,8 +203,10 @@ fn a_recording_can_be_paused_and_marked_by_the_program() {
         "{marks}"
     );
     assert!(
-        marks.contains("\"end\"") && marks.contains("recording paused"),
-        "{marks}"
+        marks.contains("\"end\"")
+            && marks.matches("recording paused").count() == 2
+            && marks.matches("recording resumed").count() == 2,
+        "from outside at the start, and each call of the program: {marks}"
     );
     let (status, table, _) = run(heaplab(at).args(["trace", "export", "p.hltrace"]));
     assert_eq!(status, 0);

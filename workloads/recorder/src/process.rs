@@ -10,7 +10,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use heaplab_hook::{session, thread};
-use heaplab_ring::{Kind, sys};
+use heaplab_ring::{Kind, Pool, sys};
 
 /// Longest name of a file or a mark that is kept.
 const NAME_BYTES: usize = 400;
@@ -209,30 +209,37 @@ pub unsafe extern "C" fn heaplab_mark(name: *const c_char) {
 /// Leaves events out from now on, in all processes of the recording.
 #[unsafe(no_mangle)]
 pub extern "C" fn heaplab_pause() {
-    set_paused(true);
+    if let Some(pool) = recording()
+        && !pool.is_paused()
+    {
+        // Before the door closes: a mark is an event.
+        thread::record_with_text(b"recording paused", Kind::Mark, 0, 0);
+        pool.set_paused(true);
+    }
 }
 
 /// Records events again, in all processes of the recording.
 #[unsafe(no_mangle)]
 pub extern "C" fn heaplab_resume() {
-    set_paused(false);
+    if let Some(pool) = recording()
+        && pool.set_paused(false)
+    {
+        thread::record_with_text(b"recording resumed", Kind::Mark, 0, 0);
+    }
 }
 
 /// 1 while events of this process are recorded, else 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn heaplab_is_recording() -> c_int {
-    session::attach();
-    let on = session::mode() == session::RECORDING
-        && session::pool().is_some_and(|pool| !pool.is_paused());
-    c_int::from(on)
+    c_int::from(recording().is_some_and(|pool| !pool.is_paused()))
 }
 
-fn set_paused(paused: bool) {
+/// The session that this process records into.
+fn recording() -> Option<Pool<'static>> {
     session::attach();
-    if session::mode() == session::RECORDING
-        && let Some(pool) = session::pool()
-    {
-        pool.set_paused(paused);
+    match session::mode() {
+        session::RECORDING => session::pool(),
+        _ => None,
     }
 }
 

@@ -71,7 +71,10 @@ pub struct Control {
     pub(crate) first_only: AtomicU32,
     /// 1: mmap, munmap, mremap and brk are recorded, too.
     pub(crate) mappings: AtomicU32,
-    pub(crate) fixed_padding: [AtomicU32; padding(19)],
+    /// How often whoever runs the recording had events left out, and let them in again.
+    pub(crate) pauses: AtomicU32,
+    pub(crate) resumes: AtomicU32,
+    pub(crate) fixed_padding: [AtomicU32; padding(17)],
 
     /// Head of the stack of free chunks: a tag that changes with every pop in the upper half
     /// (so that a popped and re-pushed head is not taken for the old one), index + 1 below.

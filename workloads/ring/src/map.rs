@@ -72,7 +72,7 @@ impl Mapping {
         if config.clock == Clock::Monotonic {
             control.gate.store(GATE_CLOCK, Ordering::Relaxed);
         }
-        pool.set_paused(config.paused);
+        pool.switch_paused(config.paused);
         pool.initialise();
         control.magic.store(MAGIC, Ordering::Release);
         Ok(mapping)

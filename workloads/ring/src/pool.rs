@@ -181,13 +181,36 @@ impl<'a> Pool<'a> {
         &self.control.gate
     }
 
-    /// Leaves events out from now on, or no more.
-    pub fn set_paused(&self, paused: bool) {
-        if paused {
-            self.control.gate.fetch_or(GATE_PAUSED, Ordering::Relaxed);
-        } else {
-            self.control.gate.fetch_and(!GATE_PAUSED, Ordering::Relaxed);
+    /// Leaves events out from now on, or no more; `true` when that is a change.
+    pub fn set_paused(&self, paused: bool) -> bool {
+        let gate = &self.control.gate;
+        let before = match paused {
+            true => gate.fetch_or(GATE_PAUSED, Ordering::Relaxed),
+            false => gate.fetch_and(!GATE_PAUSED, Ordering::Relaxed),
+        };
+        (before & GATE_PAUSED != 0) != paused
+    }
+
+    /// [`Pool::set_paused`] for whoever runs the recording: counts the change, so that the drainer can mark it however
+    /// soon the next one follows. The program's own calls leave marks themselves.
+    pub fn switch_paused(&self, paused: bool) -> bool {
+        let changed = self.set_paused(paused);
+        if changed {
+            let count = match paused {
+                true => &self.control.pauses,
+                false => &self.control.resumes,
+            };
+            count.fetch_add(1, Ordering::Relaxed);
         }
+        changed
+    }
+
+    /// How often [`Pool::switch_paused`] paused and resumed.
+    pub fn switches(&self) -> (u32, u32) {
+        (
+            self.control.pauses.load(Ordering::Relaxed),
+            self.control.resumes.load(Ordering::Relaxed),
+        )
     }
 
     /// Whether events are left out.

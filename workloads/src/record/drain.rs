@@ -41,8 +41,8 @@ pub struct Drainer<'a, S: Sink> {
     buffered: usize,
     stacks: StackNumbers,
     processes: Processes,
-    /// Events are left out now.
-    paused: bool,
+    /// Pauses and resumptions from outside the program that have been marked.
+    switches: (u32, u32),
     got: Got,
     summary: DrainSummary,
 }
@@ -61,7 +61,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
             buffered: 0,
             stacks: StackNumbers::default(),
             processes: Processes::new(nonce),
-            paused: false,
+            switches: (0, 0),
             got: Got::default(),
             summary: DrainSummary::default(),
         }
@@ -95,7 +95,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
                 };
             }
             self.pool.beat();
-            self.notice_pause()?;
+            self.mark_switches()?;
             let full = full_check.elapsed() >= FULL_CHECK;
             let progress = self.pass(!alive, full)?;
             if !alive && !progress {
@@ -121,14 +121,16 @@ impl<'a, S: Sink> Drainer<'a, S> {
         self.finish()
     }
 
-    /// Marks where events are left out from, and where no more.
-    fn notice_pause(&mut self) -> Result<(), TraceError> {
-        let paused = self.pool.is_paused();
-        if paused != self.paused {
-            self.paused = paused;
-            let what = match paused {
-                true => "recording paused",
-                false => "recording resumed",
+    /// Marks where whoever runs the recording had events left out, and where no more.
+    fn mark_switches(&mut self) -> Result<(), TraceError> {
+        let (pauses, resumes) = self.pool.switches();
+        while self.switches != (pauses, resumes) {
+            let what = if self.switches.0 != pauses {
+                self.switches.0 = self.switches.0.wrapping_add(1);
+                "recording paused"
+            } else {
+                self.switches.1 = self.switches.1.wrapping_add(1);
+                "recording resumed"
             };
             self.sink.mark(None, self.clock.now_ns(), what)?;
         }

@@ -169,10 +169,7 @@ pub struct Switch(Arc<Mapping>, Calibration);
 impl Switch {
     /// Leaves events out from now on, or no more; `true` when that is a change.
     pub fn set_paused(&self, paused: bool) -> bool {
-        let pool = self.0.pool();
-        let changed = pool.is_paused() != paused;
-        pool.set_paused(paused);
-        changed
+        self.0.pool().switch_paused(paused)
     }
 
     /// Nanoseconds since the session's start.
