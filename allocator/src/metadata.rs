@@ -88,7 +88,11 @@ impl Bump {
     /// On top of a section.
     #[must_use]
     pub const fn new(section: Section) -> Self {
-        Self { section, used: 0 }
+        // Not at the start of a page, see `CLASSES_SKIP` of the page map.
+        Self {
+            section,
+            used: 8 * 64,
+        }
     }
 
     /// `bytes` of zeros aligned to `align`, or null.

@@ -3,7 +3,7 @@
 //!
 //! callgrind counts how often each instruction of the shipped library ran; those that ran in every
 //! iteration of a loop are its fast path, and the disassembly says what they are. The counts are in
-//! `fast_path.txt`; when they change on purpose:
+//! `fast_path.txt`: those of fast paths must be equal, those of loops within 5 %. When they change on purpose:
 //!
 //! ```sh
 //! UPDATE_FAST_PATH=1 cargo test -p spanalloc-preload --test fast_path
@@ -325,6 +325,10 @@ fn measured_table() -> (String, BTreeMap<&'static str, usize>) {
     (table, totals)
 }
 
+fn last_number(line: &str) -> Option<f64> {
+    line.split_whitespace().last()?.parse().ok()
+}
+
 fn compiler() -> String {
     let output = Command::new("rustc")
         .arg("-V")
@@ -346,10 +350,22 @@ fn fast_paths_execute_what_the_table_says() {
     }
     let stored = std::fs::read_to_string(&golden).expect("the table is checked in");
     if stored.lines().next() == now.lines().next() {
+        let hint = "differs from tests/fast_path.txt; on purpose? UPDATE_FAST_PATH=1";
         assert_eq!(
-            stored, now,
-            "the fast paths differ from tests/fast_path.txt; on purpose? UPDATE_FAST_PATH=1"
+            stored.lines().count(),
+            now.lines().count(),
+            "the table {hint}"
         );
+        for (stored, now) in stored.lines().zip(now.lines()) {
+            let close = match (last_number(stored), last_number(now)) {
+                // Loops run slow paths too, where an instruction more is no event.
+                (Some(old), Some(new)) if LOOPS.iter().any(|of| now.starts_with(of.0)) => {
+                    (old - new).abs() <= old * 0.05
+                }
+                _ => stored == now,
+            };
+            assert!(close, "{hint}:\nstored {stored}\nnow    {now}");
+        }
     } else {
         // Another compiler generates other code: only the bounds above hold for all of them.
         eprintln!("tests/fast_path.txt was made by another compiler:\n{stored}\nnow:\n{now}");

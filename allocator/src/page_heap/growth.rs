@@ -2,6 +2,7 @@
 
 use super::{Inner, PageHeap};
 use crate::os::{Mapped, Os};
+use crate::page_map::CLASSES_SKIP;
 use crate::span::{Span, State};
 use crate::units::{ARENA_PAGES, page_bytes, round_up};
 
@@ -112,7 +113,9 @@ impl Inner {
         if !self
             .numbers
             .ensure(&heap.os, mapped_to * size_of::<u32>(), 32 << 10)
-            || !self.classes.ensure(&heap.os, mapped_to + 1, 8 << 10)
+            || !self
+                .classes
+                .ensure(&heap.os, CLASSES_SKIP + mapped_to + 1, 8 << 10)
         {
             return Mapped::NoMemory;
         }

@@ -3,7 +3,7 @@
 use super::{Inner, PageHeap};
 use crate::metadata::{Bump, Section};
 use crate::os::Os;
-use crate::page_map::Plan;
+use crate::page_map::{CLASSES_SKIP, Plan};
 use crate::span::{NO_LIST, Span, State};
 use crate::units::pages_for;
 use core::ptr::null_mut;
@@ -29,7 +29,7 @@ impl Inner {
             // The record of number 0 is never used; mapping it shows whether the place is free.
             // The class map answers for addresses outside of the heap from now on (P3).
             if !self.spans.ensure(&heap.os, 64, 64 << 10)
-                || !self.classes.ensure(&heap.os, 1, 8 << 10)
+                || !self.classes.ensure(&heap.os, CLASSES_SKIP + 1, 8 << 10)
             {
                 continue;
             }
