@@ -25,6 +25,10 @@ pub const BASELINE_KEY: &str = "worker_baseline_bytes";
 pub const INSTRUCTIONS_KEY: &str = "instructions";
 /// Key in a program run's answer: the user's own metrics with unit and direction.
 pub const OWN_KEY: &str = "own";
+/// Key in a counts run's answer: those of them in the subject's own code.
+pub const IN_SUBJECT_KEY: &str = "instructions_in_subject";
+/// Key in a counts run's answer: system calls for memory; absent without strace.
+pub const SYSCALLS_KEY: &str = "syscalls";
 /// Key in a timed run's answer: what else went on ([`crate::disturbance::Disturbance`]).
 pub const DISTURBANCE_KEY: &str = "disturbance";
 /// Key in an idle run's answer: length of the tail, milliseconds.
@@ -91,13 +95,14 @@ pub fn assemble(mut input: Input<'_>) -> ResultSet {
         for at in 0..input.subjects.len() {
             let name = input.subjects[at].name.clone();
             let lines: Vec<&RunLine> = own.iter().copied().filter(|l| l.subject == name).collect();
-            learn(&mut input.subjects[at], &lines);
+            learn(&mut input.subjects[at], &lines, comparison);
             cells.push(cell(comparison, &name, &lines, &input, &mut calibration));
         }
     }
     calibration.null_ns_per_op = stats::median(&null_costs);
     let mut notes = std::mem::take(&mut input.notes);
     notes.extend(marks::marks(&cells, input.comparisons, &calibration));
+    notes.extend(marks::counts(&cells));
     notes.extend(marks::runs(input.lines));
     let mut result = ResultSet {
         schema: SCHEMA.into(),
@@ -172,7 +177,18 @@ fn null_cost(own: &[&RunLine], comparison: &Comparison) -> Option<f64> {
 }
 
 /// Takes version and settings as the subject itself told them in its first good run.
-fn learn(subject: &mut Subject, lines: &[&RunLine]) {
+fn learn(subject: &mut Subject, lines: &[&RunLine], comparison: &Comparison) {
+    if comparison.api == heaplab_worker::protocol::Api::Sized && !comparison.program {
+        let entry = (lines.iter().filter(|l| l.status == Status::Ok))
+            .find_map(|line| line.answer["subject"].get("sized_free"));
+        let note = match entry.and_then(Value::as_str) {
+            Some(entry) => format!("api sized frees with {entry}"),
+            None => "api sized frees with free: the library has no sized one".to_owned(),
+        };
+        if entry.is_some() && !subject.notes.contains(&note) {
+            subject.notes.push(note);
+        }
+    }
     // Of a memory run, where blocks are live as the workload leaves them; of any other where there is none. What a program's
     // subject says comes from a worker of its own and is not about the program.
     let of = |measure: &str| {
@@ -297,8 +313,10 @@ fn cell(
                 }
             }
             Kind::Counts => {
-                if let Some(n) = line.answer[INSTRUCTIONS_KEY].as_f64() {
-                    table.add("instructions", "count", Better::Lower, shape, line, n);
+                for name in [INSTRUCTIONS_KEY, IN_SUBJECT_KEY, SYSCALLS_KEY] {
+                    if let Some(n) = line.answer[name].as_f64() {
+                        table.add(name, "count", Better::Lower, shape, line, n);
+                    }
                 }
                 table.add(
                     "minor_faults",

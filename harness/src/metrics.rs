@@ -33,7 +33,7 @@ const fn lower(
 }
 
 /// Every metric, in the order of the documentation.
-pub const ALL: [Described; 37] = [
+pub const ALL: [Described; 39] = [
     lower(
         "ns_per_op",
         "ns",
@@ -178,6 +178,18 @@ pub const ALL: [Described; 37] = [
         "count",
         "counts",
         "instructions of the whole worker, counted by callgrind",
+    ),
+    lower(
+        "instructions_in_subject",
+        "count",
+        "counts",
+        "those of them in the subject's library (for the C library's malloc all of the C library)",
+    ),
+    lower(
+        "syscalls",
+        "count",
+        "counts",
+        "system calls for memory of the whole worker: mmap, munmap, mremap, madvise, mprotect, brk",
     ),
     lower(
         "latency",

@@ -22,9 +22,17 @@ pub const VALGRIND: Tool = Tool {
     purpose: "counting instructions (--measure counts, the gate)",
 };
 
+/// Counts system calls.
+pub const STRACE: Tool = Tool {
+    name: "strace",
+    package: "strace",
+    purpose: "counting system calls (--measure counts)",
+};
+
 /// Every optional tool.
-pub const ALL: [Tool; 2] = [
+pub const ALL: [Tool; 3] = [
     VALGRIND,
+    STRACE,
     Tool {
         name: "cc",
         package: "gcc",

@@ -3,6 +3,7 @@
 use super::DISTURBANCE_KEY;
 use crate::disturbance::Disturbance;
 use crate::plan::Comparison;
+use crate::tools::STRACE;
 use heaplab_reports::schema::{Calibration, Cell, RunLine};
 use heaplab_reports::units;
 
@@ -66,6 +67,56 @@ pub(super) fn marks(
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Remarks on counts: what was counted and how well it repeats.
+pub(super) fn counts(cells: &[Cell]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let spread = |name: &str| {
+        let spreads: Vec<f64> = (cells.iter().filter_map(|cell| cell.metrics.get(name)))
+            .filter(|metric| metric.samples.len() > 1)
+            .map(|metric| (metric.high - metric.low) / metric.median.max(1.0))
+            .collect();
+        let same = spreads.iter().filter(|spread| **spread == 0.0).count();
+        let largest = spreads.iter().copied().fold(0.0, f64::max);
+        (!spreads.is_empty()).then(|| {
+            format!(
+                "{name} repeated exactly in {same} of {} cells, in the others within {:.3} %",
+                spreads.len(),
+                100.0 * largest
+            )
+        })
+    };
+    if cells
+        .iter()
+        .any(|cell| cell.metrics.contains_key("instructions"))
+    {
+        notes.push(
+            "instructions were counted with threads one after the other and without restartable sequences: what an allocator \
+             does for each CPU counts as its fallback"
+                .to_owned(),
+        );
+        let names = [
+            "instructions",
+            "instructions_in_subject",
+            "syscalls",
+            "minor_faults",
+        ];
+        let spreads: Vec<String> = names.into_iter().filter_map(spread).collect();
+        if !spreads.is_empty() {
+            notes.push(spreads.join("; "));
+        }
+        if !cells
+            .iter()
+            .any(|cell| cell.metrics.contains_key("syscalls"))
+        {
+            notes.push(format!(
+                "system calls were not counted: {}",
+                STRACE.missing()
+            ));
+        }
+    }
+    notes
 }
 
 /// Remarks on single runs: what disturbed them, how exact memory was sampled, what limited it, how late paced ops were.

@@ -473,6 +473,10 @@ fn each_violation_is_caught_and_named() {
             "#define MALLOC(s) (n % 50 ? __libc_malloc(s) : 0)",
             "returned null",
         ),
+        (
+            "size_t malloc_usable_size(void *p) { return p ? 1 : 0; }",
+            "malloc_usable_size gives 1",
+        ),
     ];
     for (body, wanted) in cases {
         let folder = tempfile::tempdir().unwrap();
