@@ -10,6 +10,7 @@ fn main() {
         "get_nprocs_conf",
         "mmap",
         "mmap64",
+        "clock_gettime",
     ] {
         println!("cargo::rustc-link-arg-bins=-Wl,--export-dynamic-symbol={name}");
     }

@@ -141,12 +141,20 @@ pub fn merge(shards: &[ResultSet]) -> Result<ResultSet, ReportError> {
         merged.complete &= shard.complete;
         merged.started = merged.started.min(shard.started.clone());
         merged.finished = merged.finished.max(shard.finished.clone());
-        for (workload, cost) in &shard.calibration.null_by_workload {
-            merged
-                .calibration
-                .null_by_workload
-                .entry(workload.clone())
-                .or_insert(*cost);
+        let calibration = &mut merged.calibration;
+        for (into, from) in [
+            (
+                &mut calibration.null_by_workload,
+                &shard.calibration.null_by_workload,
+            ),
+            (
+                &mut calibration.touching_by_workload,
+                &shard.calibration.touching_by_workload,
+            ),
+        ] {
+            for (workload, cost) in from {
+                into.entry(workload.clone()).or_insert(*cost);
+            }
         }
     }
     merged.subjects.sort_by_key(|s| s.name.clone());

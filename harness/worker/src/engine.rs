@@ -513,6 +513,7 @@ impl<P: Probe> Player<P> {
             Some(OpKind::Idle) if P::SLEEPS => {
                 clock::sleep_ns(op.size());
                 self.idle_ns += op.size();
+                self.probe.slept(op.size());
             }
             Some(OpKind::ThreadStart) => self.world.start_thread(op.slot),
             // The stream of a thread that ends has no further op.

@@ -3,6 +3,7 @@
 
 use crate::clock;
 use crate::probe::Probe;
+use crate::shape;
 use crate::statm;
 use crate::world::World;
 use heaplab_worker::protocol::MemoryCurve;
@@ -13,6 +14,8 @@ const DENSE: u64 = 8;
 const LIVE_FLOOR: u64 = 64 << 10;
 /// Samples during the idle tail, and as many during the trickle.
 const TAIL_SAMPLES: u64 = 20;
+/// What a call takes on the clock that subjects read in lockstep, nanoseconds: about what it takes with all checks.
+const CALL_NS: u64 = 250;
 /// A walk of all page tables may take this share of the time that has passed: one part in so many.
 const WALK_SHARE: u64 = 20;
 
@@ -29,6 +32,11 @@ impl Probe for Memory {
         Self { world }
     }
 
+    fn slept(&mut self, ns: u64) {
+        // SAFETY: as below.
+        unsafe { (*self.world.recorder()).slept(ns) };
+    }
+
     #[inline(always)]
     fn moved(&mut self, live: i64, usable: i64) {
         // SAFETY: memory is measured in lockstep only, and the thread whose turn it is is the only one here.
@@ -43,6 +51,8 @@ pub struct Recorder {
     live: u64,
     usable: u64,
     start_ns: u64,
+    /// The clock that subjects read, at call 0; 0: they read the real one.
+    subject_ns: u64,
     /// Call number of the next sample, of the next point of the curve, and their distances.
     next_sample: u64,
     next_point: u64,
@@ -87,14 +97,21 @@ impl Recorder {
     }
 
     /// The first point, before the first op.
-    pub fn start(&mut self) {
+    pub fn start(&mut self, clock_of_ops: bool) {
         self.start_ns = clock::now_ns();
+        if clock_of_ops {
+            self.subject_ns = self.start_ns;
+            shape::set_subject_clock(self.subject_ns);
+        }
         self.sample();
     }
 
     #[inline(always)]
     fn moved(&mut self, live: i64, usable: i64) {
         self.calls += 1;
+        if self.subject_ns != 0 {
+            shape::set_subject_clock(self.subject_ns + self.calls * CALL_NS);
+        }
         self.live = self.live.wrapping_add_signed(live);
         self.usable = self.usable.wrapping_add_signed(usable);
         if self.live > self.curve.peak_live_bytes {
@@ -161,6 +178,14 @@ impl Recorder {
         self.walked_ns += clock::now_ns() - start;
     }
 
+    /// Time that was slept passes on the subjects' clock as well.
+    fn slept(&mut self, ns: u64) {
+        if self.subject_ns != 0 {
+            self.subject_ns += ns;
+            shape::set_subject_clock(self.subject_ns + self.calls * CALL_NS);
+        }
+    }
+
     /// The last point, and the idle tail: this thread sleeps, as all others do.
     pub fn end(&mut self, idle_tail_ms: u64) {
         self.next_point = self.calls;
@@ -168,7 +193,9 @@ impl Recorder {
         self.sample();
         if idle_tail_ms > 0 {
             for _ in 0..TAIL_SAMPLES {
-                clock::sleep_ns(idle_tail_ms * 1_000_000 / TAIL_SAMPLES);
+                let step = idle_tail_ms * 1_000_000 / TAIL_SAMPLES;
+                clock::sleep_ns(step);
+                self.slept(step);
                 self.point(statm::anonymous_bytes());
             }
             self.walk();
@@ -186,6 +213,7 @@ impl Recorder {
         for step in 1..=trickle_ms {
             round();
             clock::sleep_until_ns(start + step * 1_000_000);
+            self.slept(1_000_000);
             if step.is_multiple_of((trickle_ms / TAIL_SAMPLES).max(1)) {
                 self.point(statm::anonymous_bytes());
             }

@@ -43,6 +43,11 @@ pub trait Probe: Sized + 'static {
         let _ = ns;
     }
 
+    /// An idle op was slept.
+    fn slept(&mut self, ns: u64) {
+        let _ = ns;
+    }
+
     /// A call changed the requested and usable bytes alive.
     #[inline(always)]
     fn moved(&mut self, live: i64, usable: i64) {

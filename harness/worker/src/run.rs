@@ -197,7 +197,7 @@ fn repetition_of<P: Probe>(world: &'static World, report: &mut Report) {
     let play = engine::pick::<P>(&world.spec, world.calls.sized.is_some());
     if world.spec.measure == Measure::Memory {
         // SAFETY: the other threads wait at the gate.
-        unsafe { (*world.recorder()).start() };
+        unsafe { (*world.recorder()).start(world.spec.mode == Mode::Lockstep) };
     }
     let (usage, cpu, wall) = (
         clock::usage(false),

@@ -9,7 +9,7 @@
 
 use std::ffi::{c_int, c_long, c_void};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Variable by which the harness says how many CPUs the subject is told of.
 const VARIABLE: &std::ffi::CStr = c"HEAPLAB_CPUS";
@@ -190,6 +190,64 @@ pub unsafe extern "C" fn mmap64(
 ) -> *mut c_void {
     // SAFETY: the contract is the caller's.
     unsafe { mmap(address, length, protection, flags, file, offset) }
+}
+
+/// The time that subjects are told, monotonic nanoseconds; 0 = the real one.
+static SUBJECT_CLOCK: AtomicU64 = AtomicU64::new(0);
+/// libc's own `clock_gettime`, once looked up.
+static LIBC_CLOCK: AtomicUsize = AtomicUsize::new(0);
+
+type ClockGettime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> c_int;
+
+/// Sets the time that subjects are told from now on.
+#[inline(always)]
+pub fn set_subject_clock(ns: u64) {
+    SUBJECT_CLOCK.store(ns, Ordering::Relaxed);
+}
+
+/// Looks up libc's clock, so that the worker's own stamps need no system call.
+pub fn find_libc_clock() {
+    // SAFETY: a valid C string; a lookup changes nothing.
+    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, c"clock_gettime".as_ptr()) };
+    LIBC_CLOCK.store(found as usize, Ordering::Release);
+}
+
+/// The system's clock, whatever subjects are told.
+pub fn real_clock(clock: libc::clockid_t, time: &mut libc::timespec) -> c_int {
+    match LIBC_CLOCK.load(Ordering::Acquire) {
+        // SAFETY: `time` is a place for the result.
+        0 => unsafe { libc::syscall(libc::SYS_clock_gettime, clock, &raw mut *time) as c_int },
+        // SAFETY: libc's function of this name, which has this signature; `time` is a place for the result.
+        found => unsafe {
+            std::mem::transmute::<usize, ClockGettime>(found)(clock, &raw mut *time)
+        },
+    }
+}
+
+/// libc's `clock_gettime`.
+///
+/// # Safety
+/// `time` is null or a place for the result.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
+    let told = SUBJECT_CLOCK.load(Ordering::Relaxed);
+    let of_time = matches!(
+        clock,
+        libc::CLOCK_MONOTONIC
+            | libc::CLOCK_MONOTONIC_COARSE
+            | libc::CLOCK_MONOTONIC_RAW
+            | libc::CLOCK_BOOTTIME
+    );
+    // SAFETY: null or a place for the result, by contract.
+    let Some(time) = (unsafe { time.as_mut() }) else {
+        return -1;
+    };
+    if told == 0 || !of_time {
+        return real_clock(clock, time);
+    }
+    time.tv_sec = (told / 1_000_000_000) as i64;
+    time.tv_nsec = (told % 1_000_000_000) as i64;
+    0
 }
 
 /// Memory that could be used, bytes, by /proc/meminfo; large when it is not known.
