@@ -70,7 +70,7 @@ pub fn spec(
         // A quarter of a limit for what is mapped of the script: the rest is the subject's.
         whole_script_bytes: comparison.machine.memory_limit / 4,
         machine: Machine {
-            fixed_addresses: kind == Kind::Counts,
+            fixed_addresses: matches!(kind, Kind::Memory | Kind::Idle | Kind::Counts),
             ..comparison.machine
         },
         ..RunSpec::new(comparison.script.clone(), measure)
