@@ -12,7 +12,7 @@ cd "$work"
 head=2
 for trace in "$traces"/*.hltrace; do
     name=$(basename "$trace" .hltrace)
-    "$heaplab" trace model "$name" -o "$name.toml" --blocks "$blocks" --format markdown >"$name.md" 2>"$name.log" || {
+    "$heaplab" trace model "$name" -o "$name-fitted.toml" --blocks "$blocks" --format markdown >"$name.md" 2>"$name.log" || {
         echo "fitted.sh: $name: $(tail -1 "$name.log")" >&2
         continue
     }

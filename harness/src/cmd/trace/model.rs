@@ -27,12 +27,7 @@ pub fn run(args: &TraceModel, terminal: &Terminal) -> Result<Outcome, Error> {
             args.file
         )));
     };
-    let name = args
-        .out
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = model_name(&args.out, workload.name());
     let mut watch = Watch::new(terminal, "fitting");
     let fitted = fit::fit(recorded.trace(), &name, &mut watch.events()).map_err(workload::error)?;
     watch.clear();
@@ -70,6 +65,16 @@ pub fn run(args: &TraceModel, terminal: &Terminal) -> Result<Outcome, Error> {
     }
     print(args.format, workload.name(), &rows)?;
     Ok(Outcome::Done)
+}
+
+/// The name of the model: that of its file, but never that of the trace, or the two could not be told apart in results.
+fn model_name(out: &Path, trace: &str) -> String {
+    let stem = out.file_stem().unwrap_or_default().to_string_lossy();
+    if stem.eq_ignore_ascii_case(trace) {
+        format!("{trace}-fitted")
+    } else {
+        stem.into_owned()
+    }
 }
 
 /// Both replayed by a `heaplab run` of its own, whose result set is thrown away.
@@ -200,4 +205,15 @@ fn print(format: Format, trace: &str, rows: &[Row]) -> Result<(), Error> {
         return out::print(&text);
     }
     out::print(&out::columns(&header, &cells))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_never_called_like_its_trace() {
+        assert_eq!(model_name(Path::new("x/a.toml"), "a"), "a-fitted");
+        assert_eq!(model_name(Path::new("b.toml"), "a"), "b");
+    }
 }
