@@ -1,12 +1,16 @@
 //! What the recorder's hooks cost: nanoseconds an event over the bare program, for one and two
 //! threads, beside heaptrack where it is installed. Rounds of all variants are interleaved, so
-//! that a change of the machine's pace meets them all.
+//! that a change of the machine's pace meets them all. Wall time contains what the drainer takes from the
+//! program where they share cores; the program's own CPU time is the hook's cost and its cache misses.
 //!
-//! `cargo bench -p heaplab-recorder -- [--rounds N] [--pairs N] [--instructions] [--recorder FILE]`
+//! `cargo bench -p heaplab-recorder -- [--rounds N] [--pairs N] [--instructions | --whole] [--recorder FILE]`
+//! `--whole` records to a file: an endless loop of allocations, Python loading JSON, the drainer's pace, memory.
 //! `--instructions` counts instructions instead (callgrind): exact on a loaded machine.
 //! `--recorder` takes another build of the library, to compare two.
 
 use heaplab_workloads::record::{Discard, Session, SessionOptions};
+use heaplab_workloads::trace::TraceHeader;
+use heaplab_workloads::trace::raw::RawWriter;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,6 +36,47 @@ const LOADS: [(&str, &str, u32); 4] = [
     ("tight pair of 64 B, 1 thread", "pair", 1),
     ("tight pair of 64 B, 2 threads", "pair", 2),
 ];
+
+/// What the program prints.
+struct Figures {
+    wall: f64,
+    cpu: f64,
+    anonymous_kib: f64,
+}
+
+impl Figures {
+    /// heaptrack prints lines of its own around the program's.
+    fn read(output: &[u8]) -> Result<Self> {
+        let text = String::from_utf8_lossy(output);
+        let numbers = |line: &str| {
+            let words: Option<Vec<f64>> = line.split_whitespace().map(|w| w.parse().ok()).collect();
+            words.filter(|words| words.len() == 3)
+        };
+        let found = text.lines().find_map(numbers);
+        let words = found.ok_or_else(|| format!("no figures in '{text}'"))?;
+        Ok(Self {
+            wall: words[0],
+            cpu: words[1],
+            anonymous_kib: words[2],
+        })
+    }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+/// CPU time of this thread, which drains.
+fn thread_cpu_ns() -> f64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes the timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut now) };
+    now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
+}
 
 struct Bench {
     program: PathBuf,
@@ -59,6 +104,9 @@ fn main() -> Result<()> {
         .any(|argument| argument == "--instructions")
     {
         return bench.instructions(number("--pairs", 20_000));
+    }
+    if arguments.iter().any(|argument| argument == "--whole") {
+        return bench.whole(number("--rounds", 3), number("--pairs", 15_000_000));
     }
     bench.times(number("--rounds", 7), number("--pairs", 2_000_000))
 }
@@ -102,7 +150,9 @@ impl Bench {
     }
 
     fn times(&self, rounds: u64, pairs: u64) -> Result<()> {
-        println!("nanoseconds an event; median (least) of {rounds} interleaved rounds");
+        println!(
+            "nanoseconds an event, wall and (CPU time of the program's threads); medians of {rounds} interleaved rounds"
+        );
         println!(
             "{:<34}{:>16}{:>16}{:>16}",
             "", "bare", "recorded", "heaptrack"
@@ -122,15 +172,13 @@ impl Bench {
                     }
                 }
             }
-            let [bare, recorded, heaptrack] = results.map(|mut values| {
-                values.sort_unstable_by(f64::total_cmp);
-                values
-                    .first()
-                    .map(|least| (values[values.len() / 2], *least))
+            let [bare, recorded, heaptrack] = results.map(|values: Vec<Figures>| {
+                let of = |get: fn(&Figures) -> f64| median(values.iter().map(get).collect());
+                of(|one| one.wall).zip(of(|one| one.cpu))
             });
             let cell = |value: Option<(f64, f64)>| {
-                value.map_or("-".to_owned(), |(median, least)| {
-                    format!("{median:.1} ({least:.1})")
+                value.map_or("-".to_owned(), |(wall, cpu)| {
+                    format!("{wall:.1} ({cpu:.1})")
                 })
             };
             println!(
@@ -139,9 +187,9 @@ impl Bench {
                 cell(recorded),
                 cell(heaptrack)
             );
-            if let Some((median, least)) = bare {
+            if let Some((wall, cpu)) = bare {
                 let over = |value: Option<(f64, f64)>| {
-                    cell(value.map(|value| (value.0 - median, value.1 - least)))
+                    cell(value.map(|value| (value.0 - wall, value.1 - cpu)))
                 };
                 println!(
                     "{:<34}{:>16}{:>16}{:>16}",
@@ -155,8 +203,14 @@ impl Bench {
         Ok(())
     }
 
-    /// Nanoseconds an event of one run; `None` where heaptrack is not installed.
-    fn time(&self, variant: Variant, mode: &str, threads: u32, pairs: u64) -> Result<Option<f64>> {
+    /// One run; `None` where heaptrack is not installed.
+    fn time(
+        &self,
+        variant: Variant,
+        mode: &str,
+        threads: u32,
+        pairs: u64,
+    ) -> Result<Option<Figures>> {
         let arguments = [mode.to_owned(), threads.to_string(), pairs.to_string()];
         let output = match variant {
             Variant::Bare => Command::new(&self.program).args(&arguments).output()?,
@@ -176,12 +230,84 @@ impl Bench {
                 self.recorded(command.args(&arguments), pairs * 2 * u64::from(threads))?
             }
         };
-        // heaptrack prints lines of its own around the program's.
-        let text = String::from_utf8(output.stdout)?;
-        let number = text.lines().find_map(|line| line.trim().parse().ok());
-        Ok(Some(
-            number.ok_or_else(|| format!("no number in '{text}'"))?,
-        ))
+        Figures::read(&output.stdout).map(Some)
+    }
+
+    /// What a recording costs that is written to a file.
+    fn whole(&self, rounds: u64, pairs: u64) -> Result<()> {
+        let (mut bare, mut recorded, mut drained) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut anonymous, mut bytes) = (Vec::new(), 0.0);
+        let raw = self.dir.path().join("raw");
+        for _ in 0..rounds {
+            let arguments = ["pair".to_owned(), "1".to_owned(), pairs.to_string()];
+            let output = Command::new(&self.program).args(&arguments).output()?;
+            let alone = Figures::read(&output.stdout)?;
+            let mut command = Command::new(&self.program);
+            let begun = thread_cpu_ns();
+            let (output, events) = self.to_file(command.args(&arguments), &raw)?;
+            drained.push(events as f64 / (thread_cpu_ns() - begun) * 1e3);
+            bytes = std::fs::metadata(&raw)?.len() as f64 / events as f64;
+            let with = Figures::read(&output.stdout)?;
+            anonymous.push(with.anonymous_kib - alone.anonymous_kib);
+            bare.push(alone.wall);
+            recorded.push(with.wall);
+        }
+        let of = |values| median(values).unwrap_or(f64::NAN);
+        let (bare, recorded) = (of(bare), of(recorded));
+        println!("endless pairs of 64 B, one thread, recorded to a file, lossless:");
+        println!(
+            "  {:.1} M events/s ({recorded:.1} ns an event, bare {bare:.1}: {:.1} times slower)",
+            1e3 / recorded,
+            recorded / bare
+        );
+        println!("  raw file {bytes:.2} bytes an event");
+        println!(
+            "drainer: {:.1} M events a second of its CPU time",
+            of(drained)
+        );
+        println!(
+            "anonymous memory added to the program: {:.0} KiB",
+            of(anonymous)
+        );
+
+        let script = "import json, time\nd = [{'k%d' % i: [i] * 5, 's': 'x' * (i % 90)} for i in range(60000)]\n\
+                      s = json.dumps(d)\nt = time.perf_counter()\nfor _ in range(4): json.loads(s)\n\
+                      print(time.perf_counter() - t)";
+        let python = || {
+            let mut command = Command::new("/usr/bin/python3");
+            command.env("PYTHONMALLOC", "malloc").args(["-c", script]);
+            command
+        };
+        let seconds =
+            |output: &[u8]| -> Result<f64> { Ok(std::str::from_utf8(output)?.trim().parse()?) };
+        let (mut bare, mut recorded) = (Vec::new(), Vec::new());
+        for _ in 0..rounds.max(5) {
+            bare.push(seconds(&python().output()?.stdout)?);
+            recorded.push(seconds(&self.to_file(&mut python(), &raw)?.0.stdout)?);
+        }
+        let (bare, recorded) = (of(bare), of(recorded));
+        println!(
+            "python3 loading JSON, PYTHONMALLOC=malloc: {:.1} % slower ({recorded:.3} s, bare {bare:.3} s)",
+            (recorded / bare - 1.0) * 100.0
+        );
+        Ok(())
+    }
+
+    /// Runs a command, recorded to a file; its output and the number of events.
+    fn to_file(&self, command: &mut Command, raw: &Path) -> Result<(std::process::Output, u64)> {
+        let mut session = Session::create(&SessionOptions::default())?;
+        let mut writer = RawWriter::create(raw, &TraceHeader::default())?;
+        let mut child = command
+            .envs(session.environment_before(&self.recorder, "".as_ref()))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let alive = || matches!(child.try_wait(), Ok(None));
+        let summary = session.drain(alive, &mut writer)?;
+        if summary.lost_events > 0 {
+            return Err(format!("not everything was recorded: {summary:?}").into());
+        }
+        Ok((child.wait_with_output()?, summary.events))
     }
 
     /// Runs a command under the recorder, its events drained and dropped.

@@ -156,6 +156,99 @@ fn kill_abort_and_exit_lose_nothing_that_was_committed() {
 }
 
 #[test]
+fn a_crash_in_the_caller_loses_nothing_that_was_committed() {
+    let run = case("crash", 5000);
+    assert_eq!(run.status.signal(), Some(libc::SIGSEGV));
+    assert!(run.recorded.allocations() >= 5000);
+    run.recorded.check();
+    run.assert_counts_equal();
+}
+
+#[test]
+fn two_hundred_threads_at_a_time_are_all_there() {
+    let run = case("many", 200);
+    assert!(run.status.success());
+    assert_eq!(run.summary.threads, 201);
+    run.recorded.check();
+    run.assert_counts_equal();
+}
+
+/// More threads at a time than the pool has chunks: what does not fit is counted, and nobody waits for ever.
+#[test]
+fn more_threads_than_chunks_are_counted_as_lost() {
+    let options = SessionOptions {
+        pool_bytes: 256 << 10,
+        ..SessionOptions::default()
+    };
+    let run = case_with("many", 30, &options, Recorded::default());
+    assert_eq!(run.status.code(), Some(30));
+    let counted = run.counted;
+    let all = counted.allocations + counted.frees + 2 * counted.reallocs;
+    assert_eq!(run.summary.events + run.summary.lost_events, all);
+}
+
+#[test]
+fn libraries_opened_at_run_time_are_recorded() {
+    let dir = scratch();
+    let program = compile(dir.path(), "cases", false);
+    let plugin = compile(dir.path(), "plugin", true);
+    let mut command = Command::new(&program);
+    let run = record(command.args(["plugin", "0"]).arg(&plugin));
+    assert_eq!(run.status.code(), Some(0));
+    run.recorded.check();
+    run.assert_counts_equal();
+    let sized = |size: u64| {
+        run.recorded
+            .events()
+            .filter(|event| event.size == size)
+            .count()
+    };
+    for size in 4001..=4005 {
+        assert_eq!(sized(size), 3, "{size}");
+    }
+    // Bound past every preloaded library: the program goes on as it would, the calls that we see are in the trace.
+    let mut command = Command::new(&program);
+    let run = record(command.args(["plugin", "1"]).arg(&plugin));
+    assert_eq!(run.status.code(), Some(0));
+    let sized = |size: u64| {
+        run.recorded
+            .events()
+            .filter(|event| event.size == size)
+            .count()
+    };
+    assert_eq!((sized(4005), sized(4003)), (3, 0));
+    assert_eq!((run.summary.lost_events, run.summary.torn_records), (0, 0));
+}
+
+#[test]
+fn images_that_follow_by_exec_are_all_there() {
+    let run = case("exec", 3);
+    assert_eq!(run.status.code(), Some(9));
+    let images: Vec<(Start, Option<u32>)> = run
+        .recorded
+        .processes
+        .iter()
+        .map(|process| (process.start, process.parent))
+        .collect();
+    assert_eq!(images[0], (Start::First, None));
+    assert_eq!(images.len(), 4);
+    for (at, image) in images.iter().enumerate().skip(1) {
+        let before = run.recorded.processes[at - 1].process;
+        assert_eq!(*image, (Start::Exec, Some(before)));
+    }
+    assert_eq!((run.summary.processes, run.summary.execs), (4, 3));
+    for process in &run.recorded.processes {
+        let own = run.recorded.of_process(process.process);
+        assert!(own.allocations() >= 100, "{}", own.allocations());
+    }
+    assert!(
+        run.summary.not_recorded.is_empty(),
+        "{:?}",
+        run.summary.not_recorded
+    );
+}
+
+#[test]
 fn a_fork_in_a_threaded_program_changes_nothing() {
     let run = case("fork", 0);
     assert!(run.status.success());

@@ -1,4 +1,5 @@
 // One program with a case for each way in which a recording could lose something.
+#include <dlfcn.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -100,6 +101,28 @@ static void *churn_thread(void *stop) {
     return NULL;
 }
 
+// All threads are there at the same time, each with events before and after.
+static pthread_barrier_t all;
+static void *at_once(void *number) {
+    void *block = malloc(600 + (size_t)number);
+    pthread_barrier_wait(&all);
+    for (int i = 0; i < 50; i++) free(malloc(16 + i));
+    free(block);
+    return NULL;
+}
+
+// Opens a library, uses it and closes it; with RTLD_DEEPBIND its calls go past every preloaded library.
+static int use_plugin(const char *file, int flags) {
+    void *plugin = dlopen(file, RTLD_NOW | flags);
+    if (!plugin) return 90;
+    void *(*take)(size_t) = (void *(*)(size_t))dlsym(plugin, "plugin_take");
+    void (*give)(void *) = (void (*)(void *))dlsym(plugin, "plugin_give");
+    give(take(4003));
+    free(take(4004));
+    give(malloc(4005));
+    return dlclose(plugin) ? 91 : 0;
+}
+
 int main(int argc, char **argv) {
     const char *mode = argc > 1 ? argv[1] : "";
     int count = argc > 2 ? atoi(argv[2]) : 0;
@@ -158,6 +181,33 @@ int main(int argc, char **argv) {
         stop = 1;
         for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
         printf("%d\n", sum);
+    } else if (!strcmp(mode, "many")) {
+        static pthread_t threads[1000];
+        pthread_barrier_init(&all, NULL, count);
+        for (int i = 0; i < count; i++) pthread_create(&threads[i], NULL, at_once, (void *)(size_t)i);
+        for (int i = 0; i < count; i++) pthread_join(threads[i], NULL);
+    } else if (!strcmp(mode, "plugin")) {
+        for (int i = 0; i < 3; i++) {
+            int wrong = use_plugin(argv[3], count ? RTLD_DEEPBIND : 0);
+            if (wrong) return wrong;
+        }
+        return 0;
+    } else if (!strcmp(mode, "crash")) {
+        churn(count);
+        *(volatile int *)malloc_usable_size(NULL) = 1;  // a null pointer that the compiler does not see
+    } else if (!strcmp(mode, "exec")) {
+        // The same program again, with one less to go; a thread dies of it.
+        atomic_int never = 0;
+        pthread_t thread;
+        churn(100);
+        if (count > 0) {
+            char next[16];
+            pthread_create(&thread, NULL, churn_thread, &never);
+            snprintf(next, sizeof next, "%d", count - 1);
+            execl(argv[0], argv[0], mode, next, (char *)NULL);
+            return 92;
+        }
+        return 9;
     } else if (!strcmp(mode, "churn")) {
         churn(count);
     } else if (!strcmp(mode, "kill") || !strcmp(mode, "abort") || !strcmp(mode, "_exit")) {
