@@ -78,6 +78,8 @@ fn control() -> Control {
         stack_period: word(),
         first_only: word(),
         mappings: word(),
+        pauses: word(),
+        resumes: word(),
         fixed_padding: core::array::from_fn(|_| word()),
         free_head: long(),
         first_pid: word(),
