@@ -53,7 +53,7 @@ fn slot() -> Slot {
         process: word(),
         length: word(),
         pid: word(),
-        name: [long(), long()],
+        name: core::array::from_fn(|_| long()),
     }
 }
 

@@ -298,8 +298,9 @@ impl<'a> Pool<'a> {
             _ => SlotState::Free,
         };
         let mut name = [0; 16];
-        name[..8].copy_from_slice(&slot.name[0].load(Ordering::Relaxed).to_le_bytes());
-        name[8..].copy_from_slice(&slot.name[1].load(Ordering::Relaxed).to_le_bytes());
+        for (part, word) in name.chunks_exact_mut(8).zip(&slot.name) {
+            part.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+        }
         SlotInfo {
             state,
             thread: slot.thread.load(Ordering::Relaxed),
@@ -386,15 +387,13 @@ impl<'a> Pool<'a> {
 }
 
 fn set_name(slot: &Slot, name: [u8; 16]) {
-    let (low, high) = name.split_at(8);
-    let word = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u64::from(byte))
-    };
-    slot.name[0].store(word(low), Ordering::Relaxed);
-    slot.name[1].store(word(high), Ordering::Relaxed);
+    for (part, word) in name.chunks_exact(8).zip(&slot.name) {
+        let bytes = part.iter().rev();
+        word.store(
+            bytes.fold(0, |word, &byte| word << 8 | u64::from(byte)),
+            Ordering::Relaxed,
+        );
+    }
 }
 
 #[cfg(not(loom))]
