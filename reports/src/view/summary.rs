@@ -5,7 +5,7 @@
 
 use super::{cells, group_name, keys, memory_metric, time_metric};
 use crate::builder::BASELINE;
-use crate::schema::{Ratio, ResultSet, Status, Subject};
+use crate::schema::{IntervalKind, Ratio, ResultSet, Status, Subject};
 use crate::{stats, units};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ pub(crate) struct Summary {
 }
 
 /// One subject over all workloads, against the baseline.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct SummaryRow {
     pub subject: String,
     pub version: String,
@@ -95,6 +95,20 @@ impl Summary {
                 self.workloads,
                 if r.memory_text.is_empty() { "not measured" } else { &r.memory_text },
             ));
+        }
+        if let Some((leader, rest)) = timed.split_first() {
+            let level: Vec<String> = rest
+                .iter()
+                .filter(|r| overlap(leader, r))
+                .map(|r| r.label())
+                .collect();
+            if !level.is_empty() {
+                sentences.push(format!(
+                    "not told apart from {} by time, as the intervals overlap: {}.",
+                    leader.label(),
+                    level.join(" and ")
+                ));
+            }
         }
         if let Some(most) = self
             .rows
@@ -223,4 +237,55 @@ fn row(result: &ResultSet, subject: &Subject) -> Option<SummaryRow> {
         weighed,
         failed,
     })
+}
+
+/// Whether both times have intervals that meet: who is faster is then not shown.
+fn overlap(a: &SummaryRow, b: &SummaryRow) -> bool {
+    let interval = |row: &SummaryRow| {
+        row.time
+            .filter(|r| stats::ratio_kind(r) == IntervalKind::Ci95)
+    };
+    match (interval(a), interval(b)) {
+        (Some(a), Some(b)) => a.low <= b.high && b.low <= a.high,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The answer on subjects with these means, intervals and blocks.
+    fn answer(times: &[(&str, f64, f64, f64, u32)]) -> String {
+        let row = |&(subject, median, low, high, pairs): &(&str, f64, f64, f64, u32)| SummaryRow {
+            subject: subject.to_owned(),
+            time: Some(Ratio {
+                median,
+                low,
+                high,
+                pairs,
+            }),
+            time_sort: Some(median),
+            ..SummaryRow::default()
+        };
+        let rows = times.iter().map(row).collect();
+        Summary { workloads: 7, rows }.answer().join("\n")
+    }
+
+    #[test]
+    fn a_first_place_that_is_not_shown_is_said_to_be_none() {
+        let second = ("b", 0.43, 0.40, 0.47, 7);
+        let third = ("c", 0.50, 0.48, 0.52, 7);
+        let said = "not told apart from a by time, as the intervals overlap: b.";
+        let close = answer(&[third, ("a", 0.41, 0.37, 0.47, 7), second]);
+        assert!(
+            close.contains("fastest: a") && close.contains(said),
+            "{close}"
+        );
+        let clear = answer(&[("a", 0.30, 0.29, 0.31, 7), second, third]);
+        assert!(!clear.contains("told apart"), "{clear}");
+        // Ranges are no intervals: what is said of them stands in their own sentence.
+        let few = answer(&[("a", 0.41, 0.37, 0.47, 2), ("b", 0.43, 0.40, 0.47, 2)]);
+        assert!(!few.contains("told apart"), "{few}");
+    }
 }
