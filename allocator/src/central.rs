@@ -1,13 +1,12 @@
 //! The middle tier's lower half: the central free list of one class (Go's mcentral).
 //!
-//! It owns spans, whose bitmaps say which objects are free, and deals in chains: a refill walks a
-//! span's bitmap in address order, which undoes whatever order the program freed in; a flush sets
+//! It owns spans, whose bitmaps say which objects are free, so that it never touches the objects: a refill
+//! walks a span's bitmap in address order, which undoes whatever order the program freed in; a flush sets
 //! bits, and a bit that is set already is a double free. Spans with free objects are in four
 //! lists by how empty they are, and the fullest is used first, so that sparse spans can drain and
 //! go back to the page heap. Invariants: M1 a span is in list ⌊4·available/(objects+1)⌋ while
 //! anything in it is available, else in none; M2 `spans` counts the class's spans.
 
-use crate::chain::{Chain, ChainBuilder, next_of};
 use crate::fault::{Fault, die};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
@@ -114,12 +113,17 @@ impl Central {
         page_bytes(self.pages.load(Relaxed) as usize)
     }
 
-    /// Up to `want` objects of `class` in address order per span; fewer when memory is short.
-    pub fn take<O: Os>(&self, heap: &PageHeap<O>, class: usize, want: usize) -> Chain {
-        let table = || heap.map.table();
-        let mut chain = ChainBuilder::new();
+    /// Fills `objects` with objects of `class`, in address order per span. Returns how many they are: fewer
+    /// when memory is short.
+    pub fn take<O: Os>(
+        &self,
+        heap: &PageHeap<O>,
+        class: usize,
+        objects: &mut [*mut u8],
+    ) -> usize {
+        let mut got = 0;
         let mut inner = self.inner.lock();
-        while chain.len() < want {
+        while got < objects.len() {
             let span = inner.usable_span(heap, class);
             if span.is_null() {
                 break;
@@ -127,14 +131,13 @@ impl Central {
             // SAFETY: the span belongs to this class, whose lock we hold.
             unsafe {
                 inner.disturb(&mut *span);
-                take_from(heap, span, want - chain.len(), &mut chain);
-                inner.relist(table(), span);
+                got += take_from(heap, span, &mut objects[got..]);
+                inner.relist(heap.map.table(), span);
             }
         }
-        inner.handed_out += chain.len() as u64;
+        inner.handed_out += got as u64;
         self.publish(&inner);
-        drop(inner);
-        chain.finish()
+        got
     }
 
     /// One object and whether it is known to be zero.
@@ -149,36 +152,28 @@ impl Central {
         // SAFETY: the span belongs to this class, whose lock we hold.
         unsafe {
             let zero = (*span).free == 0 && !(*span).needzero;
-            let mut chain = ChainBuilder::new();
+            let mut object = [core::ptr::null_mut()];
             inner.disturb(&mut *span);
-            take_from(heap, span, 1, &mut chain);
+            take_from(heap, span, &mut object);
             inner.relist(heap.map.table(), span);
-            // Not finished: that would write a link into memory that is known to be zero.
-            (chain.head(), zero)
+            (object[0], zero)
         }
     }
 
-    /// Takes `chain` back. A wrong pointer in it ends the process.
+    /// Takes `objects` back. A wrong pointer among them ends the process.
     ///
     /// # Safety
     /// The objects are free and nobody else's.
-    pub unsafe fn give<O: Os>(&self, heap: &PageHeap<O>, class: usize, chain: Chain) {
+    pub unsafe fn give<O: Os>(&self, heap: &PageHeap<O>, class: usize, objects: &[*mut u8]) {
         let mut inner = self.inner.lock();
         let view = heap.map.view();
-        let (mut object, mut left) = (chain.head, chain.len);
-        let mut last = object;
-        while left > 0 {
-            if object.is_null() {
-                // Shorter than its count: it was a ring, closed by a block that was freed twice.
-                die(Fault::DoubleFree, last as usize);
-            }
-            last = object;
+        let mut left = objects;
+        while !left.is_empty() {
             // SAFETY: the caller's duty.
-            let (next, given) = unsafe { inner.put(heap, view, class, object, left) };
-            object = next;
-            left -= given;
+            let given = unsafe { inner.put(heap, view, class, left) };
+            left = &left[given..];
         }
-        inner.taken_back += chain.len as u64;
+        inner.taken_back += objects.len() as u64;
         self.publish(&inner);
         if inner.free_bytes(class) >= HELPER_BYTES {
             heap.ask_for_helper();
@@ -297,8 +292,8 @@ impl Inner {
         }
     }
 
-    /// Puts `object` back into its span, and the objects that follow it in its chain of `len` as long
-    /// as they belong to the same span. Returns the object after them, and how many they are.
+    /// Puts the first of `objects` back into its span, and those that follow it as long as they belong to
+    /// the same span. Returns how many they are.
     ///
     /// # Safety
     /// The objects are not used by anybody. (That they are objects of this class at all is checked.)
@@ -308,29 +303,31 @@ impl Inner {
         heap: &PageHeap<O>,
         view: View,
         class: usize,
-        mut object: *mut u8,
-        len: usize,
-    ) -> (*mut u8, usize) {
-        let Some(span) = view.span_of_class(class, object as usize) else {
+        objects: &[*mut u8],
+    ) -> usize {
+        let first = objects[0];
+        let Some(span) = view.span_of_class(class, first as usize) else {
             // SAFETY: we hold the class's lock.
-            unsafe { locate(heap, class, object as usize) };
+            unsafe { locate(heap, class, first as usize) };
             // It says what is wrong; if the map has changed in between, the block was freed twice.
-            die(Fault::DoubleFree, object as usize)
+            die(Fault::DoubleFree, first as usize)
         };
-        // SAFETY: the span is of this class. Links are read before the object is given away.
+        // SAFETY: the span is of this class.
         unsafe {
             let start = view.address((*span).start);
             let (bytes, fresh) = ((*span).bytes(), (*span).fresh as usize);
             let (bits, size) = ((*span).bits, size_of_class(class));
             let mut first_word = (*span).first_word as usize;
             let mut given = 0;
-            loop {
-                let offset = object as usize - start;
+            for &object in objects {
+                let offset = (object as usize).wrapping_sub(start);
+                if offset >= bytes {
+                    break;
+                }
                 let index = object_index(class, offset);
                 if index * size != offset || index >= fresh {
                     die(Fault::InteriorPointer, object as usize);
                 }
-                let next = next_of(object);
                 let word = bits.add(index / 64);
                 let bit = 1_u64 << (index % 64);
                 let old = *word;
@@ -340,10 +337,6 @@ impl Inner {
                 *word = old | bit;
                 first_word = first_word.min(index / 64);
                 given += 1;
-                object = next;
-                if given == len || (object as usize).wrapping_sub(start) >= bytes {
-                    break;
-                }
             }
             self.disturb(&mut *span);
             (*span).first_word = first_word as u16;
@@ -351,7 +344,7 @@ impl Inner {
             if (*span).free >= (*span).notice {
                 self.noticed(heap, span);
             }
-            (object, given)
+            given
         }
     }
 
@@ -442,22 +435,18 @@ pub(crate) unsafe fn locate<O: Os>(
     }
 }
 
-/// Moves up to `want` objects of a span to the chain: given-back ones in address order first,
-/// then never used ones.
+/// Moves objects of a span to `objects`, as many as there are and fit: given-back ones in address order
+/// first, then never used ones. Returns how many they are.
 ///
 /// # Safety
 /// The caller holds the lock of the span's class.
-unsafe fn take_from<O: Os>(
-    heap: &PageHeap<O>,
-    span: *mut Span,
-    want: usize,
-    chain: &mut ChainBuilder,
-) {
+unsafe fn take_from<O: Os>(heap: &PageHeap<O>, span: *mut Span, objects: &mut [*mut u8]) -> usize {
+    let want = objects.len();
+    let mut places = objects.iter_mut();
     // SAFETY: the caller's duty; set bits are below `fresh`, so the objects are in the span.
     unsafe {
         let base = heap.map.address((*span).start);
         let size = (*span).size as usize;
-        let mut left = want;
         if (*span).free > 0 {
             let words = (*span).words();
             let mut index = (*span).first_word as usize;
@@ -465,24 +454,26 @@ unsafe fn take_from<O: Os>(
             while index < words {
                 word = *(*span).bits.add(index);
                 let origin = base.add(index * 64 * size);
-                while word != 0 && left > 0 {
-                    chain.push(origin.add(word.trailing_zeros() as usize * size));
+                while word != 0
+                    && let Some(place) = places.next()
+                {
+                    *place = origin.add(word.trailing_zeros() as usize * size);
                     word &= word - 1;
-                    left -= 1;
                 }
                 *(*span).bits.add(index) = word;
-                if left == 0 {
+                if places.len() == 0 {
                     break;
                 }
                 index += 1;
             }
-            (*span).free -= (want - left) as u16;
+            (*span).free -= (want - places.len()) as u16;
             (*span).first_word = (index + usize::from(word == 0 && index < words)) as u16;
         }
-        while left > 0 && (*span).fresh < (*span).objects {
-            chain.push(base.add((*span).fresh as usize * size));
+        let fresh = places.len().min(usize::from((*span).objects - (*span).fresh));
+        for place in places.by_ref().take(fresh) {
+            *place = base.add((*span).fresh as usize * size);
             (*span).fresh += 1;
-            left -= 1;
         }
     }
+    want - places.len()
 }

@@ -3,7 +3,6 @@
 //! For tests and debugging, on a heap that nobody else uses at the moment. Panics with the name
 //! of the invariant that does not hold.
 
-use crate::chain::next_of;
 use crate::heap::Heap;
 use crate::os::Os;
 use crate::size_class::{NUM_CLASSES, object_index, objects_in, size_of_class};
@@ -140,33 +139,28 @@ impl<O: Os> Heap<O> {
         let map = &self.pages.map;
         let transfer = self.transfers[class].0.inner.lock();
         let mut objects = std::collections::BTreeSet::new();
-        for chain in transfer.chains() {
-            let mut object = chain.head;
-            for _ in 0..chain.len {
-                assert!(
-                    objects.insert(object as usize),
-                    "X1: an object is stored twice"
+        for &object in transfer.stored() {
+            assert!(
+                objects.insert(object as usize),
+                "X1: an object is stored twice"
+            );
+            let page = map
+                .page_of(object as usize)
+                .expect("X2: an object of the heap");
+            // SAFETY: the page is in the heap; numbers in the map have records.
+            unsafe {
+                let span = &*map.span_of_page(page);
+                assert_eq!(map.class_of_page(page), class, "X2: class");
+                let offset = object as usize - map.address(span.start) as usize;
+                let index = object_index(class, offset);
+                assert_eq!(
+                    index * size_of_class(class),
+                    offset,
+                    "X2: an object's start"
                 );
-                let page = map
-                    .page_of(object as usize)
-                    .expect("X2: an object of the heap");
-                // SAFETY: the page is in the heap; the object is free and part of a chain.
-                unsafe {
-                    let span = &*map.span_of_page(page);
-                    assert_eq!(map.class_of_page(page), class, "X2: class");
-                    let offset = object as usize - map.address(span.start) as usize;
-                    let index = object_index(class, offset);
-                    assert_eq!(
-                        index * size_of_class(class),
-                        offset,
-                        "X2: an object's start"
-                    );
-                    let bit = *span.bits.add(index / 64) >> (index % 64) & 1;
-                    assert_eq!(bit, 0, "X1: an object is in a span and in a chain");
-                    object = next_of(object);
-                }
+                let bit = *span.bits.add(index / 64) >> (index % 64) & 1;
+                assert_eq!(bit, 0, "X1: an object is in a span and stored");
             }
-            assert!(object.is_null(), "X1: a chain ends after its length");
         }
         assert_eq!(
             objects.len(),

@@ -10,10 +10,9 @@
 //! holder of the registry's lock once every section on that CPU was restarted.
 
 use crate::alloc::HEAP;
-use crate::chain::{Chain, next_of, set_next};
 use crate::fault::{Fault, die};
 use crate::rseq::{self, List, MAX_CPUS, Rseq};
-use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
+use crate::size_class::{MAX_BATCH, NUM_CLASSES, batch_of, size_of_class};
 use crate::thread::REGISTRY;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -150,31 +149,25 @@ pub(crate) fn refill(rseq: Rseq, class: usize) -> *mut u8 {
         // SAFETY: caches are never unmapped.
         unsafe { (&(*slab).limits)[class].load(Relaxed) as usize }.div_ceil(2)
     };
-    let chain = HEAP.refill(class, rseq.cpu() as u32 + 1, want.max(1));
-    let first = chain.head;
-    if first.is_null() || chain.len == 1 {
+    let mut objects = [null_mut(); MAX_BATCH];
+    let got = HEAP.refill(class, cpu_number(rseq), &mut objects[..want.max(1)]);
+    let Some((&first, rest)) = objects[..got].split_first() else {
+        return null_mut();
+    };
+    if rest.is_empty() {
         return first;
     }
-    // SAFETY: the chain is ours.
+    let mut list = 0;
+    for (len, &object) in rest.iter().rev().enumerate() {
+        // SAFETY: the objects are ours.
+        unsafe { object.cast::<u64>().write(list) };
+        list = rseq::list_of(object, len + 1);
+    }
+    // SAFETY: the objects are nobody else's.
     unsafe {
-        let rest = Chain {
-            head: next_of(first),
-            len: chain.len - 1,
-        };
-        let mut object = rest.head;
-        for left in (1..rest.len).rev() {
-            let next = next_of(object);
-            set_next(
-                object,
-                core::ptr::with_exposed_provenance_mut(rseq::list_of(next, left) as usize),
-            );
-            object = next;
-        }
-        set_next(object, null_mut());
-        let list = rseq::list_of(rest.head, rest.len);
         // Another thread may have freed objects here meanwhile, or this one is elsewhere now.
         if !rseq.install(&SLABS, class, list) {
-            HEAP.flush(class, rseq.cpu() as u32 + 1, chain_of(list), false);
+            HEAP.flush(class, cpu_number(rseq), rest, false);
         }
     }
     first
@@ -201,39 +194,43 @@ pub(crate) unsafe fn overflow(rseq: Rseq, class: usize, object: *mut u8) {
         let list = rseq.take_all(&SLABS, class);
         if list != 0 {
             FLUSHES.fetch_add(1, Relaxed);
-            HEAP.flush(class, rseq.cpu() as u32 + 1, chain_of(list), false);
+            flush(class, cpu_number(rseq), list);
         }
         if !push(rseq, class, object) {
-            set_next(object, null_mut());
-            let head = object;
-            HEAP.flush(class, rseq.cpu() as u32 + 1, Chain { head, len: 1 }, false);
+            HEAP.flush(class, cpu_number(rseq), &[object], false);
         }
     }
 }
 
-/// A list as a chain: lengths are taken out of its links.
+/// What the middle tier knows the CPU by.
+fn cpu_number(rseq: Rseq) -> u32 {
+    rseq.cpu() as u32 + 1
+}
+
+/// Gives a list to the middle tier.
 ///
 /// # Safety
 /// The list is the caller's.
-unsafe fn chain_of(list: u64) -> Chain {
-    let chain = Chain {
-        head: rseq::first_of(list),
-        len: rseq::len_of(list),
-    };
-    let mut object = chain.head;
-    for _ in 0..chain.len {
-        if object.is_null() {
-            // The middle tier says what is wrong.
-            break;
+unsafe fn flush(class: usize, cpu: u32, mut list: u64) {
+    let mut left = rseq::len_of(list);
+    let mut last = null_mut();
+    while left > 0 {
+        let mut objects = [null_mut(); MAX_BATCH];
+        let batch = &mut objects[..left.min(batch_of(class))];
+        left -= batch.len();
+        for place in batch.iter_mut() {
+            *place = rseq::first_of(list);
+            if place.is_null() {
+                // Shorter than its count: it was a ring, closed by a block that was freed twice.
+                die(Fault::DoubleFree, last as usize);
+            }
+            last = *place;
+            // SAFETY: the caller's duty.
+            list = unsafe { last.cast::<u64>().read() };
         }
         // SAFETY: the caller's duty.
-        unsafe {
-            let next = rseq::first_of(next_of(object) as u64);
-            set_next(object, next);
-            object = next;
-        }
+        unsafe { HEAP.flush(class, cpu, batch, false) };
     }
-    chain
 }
 
 /// Empties the caches of all CPUs. What could not be reached is in the result, in bytes.
@@ -257,7 +254,7 @@ pub(crate) fn empty_all() -> usize {
             if ours {
                 list.store(0, Relaxed);
                 // SAFETY: nobody else can reach the objects.
-                unsafe { HEAP.flush(class, cpu as u32 + 1, chain_of(word), false) };
+                unsafe { flush(class, cpu as u32 + 1, word) };
             } else {
                 unreached += rseq::len_of(word) * size_of_class(class);
             }

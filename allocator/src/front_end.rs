@@ -4,7 +4,6 @@
 //! follows a miss goes through [`current`].
 
 use crate::alloc::HEAP;
-use crate::chain::{Chain, set_next};
 use crate::cpu_cache::{self, Undisturbed};
 use crate::fault::{Fault, die};
 use crate::rseq::Rseq;
@@ -62,16 +61,13 @@ impl FrontEnd for Threads {
         let Some(cache) = attach() else {
             // SAFETY: the caller's duty.
             unsafe {
-                set_next(object, null_mut());
-                let chain = Chain {
-                    head: object,
-                    len: 1,
-                };
-                HEAP.centrals[class].0.give(&HEAP.pages, class, chain);
+                HEAP.centrals[class]
+                    .0
+                    .give(&HEAP.pages, class, &[object]);
             }
             return;
         };
-        if cache.peek(class) == object {
+        if cache.first(class) == object {
             die(Fault::DoubleFree, object as usize);
         }
         // SAFETY: a live block keeps its span; if it is none, this is where the process ends. The rest

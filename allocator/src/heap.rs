@@ -2,14 +2,13 @@
 //! cache refills from and flushes to, and large blocks.
 
 use crate::central::Central;
-use crate::chain::Chain;
 use crate::fault::{Fault, die};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
-use crate::size_class::{MAX_SMALL, NUM_CLASSES, size_of_class, span_pages};
+use crate::size_class::{MAX_BATCH, MAX_SMALL, NUM_CLASSES, batch_of, size_of_class, span_pages};
 use crate::span::{Span, State};
 use crate::sync::Padded;
-use crate::transfer_cache::TransferCache;
+use crate::transfer_cache::{Limits, SLOTS, TransferCache};
 use crate::units::{MAX_REQUEST, PAGE_SIZE, pages_for};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -55,17 +54,18 @@ impl<O: Os> Heap<O> {
         }
     }
 
-    /// Objects for a thread cache: a whole batch that another thread flushed, or up to `want`
-    /// from the central free list. Empty: no memory.
+    /// Fills `objects`, at most a batch, for a thread cache: with what other threads flushed, or from the
+    /// central free list. Returns how many they are. 0: no memory.
     #[must_use]
-    pub fn refill(&self, class: usize, thread: u32, want: usize) -> Chain {
-        if let Some(chain) = self.transfers[class].0.fetch(thread) {
-            return chain;
+    pub fn refill(&self, class: usize, thread: u32, objects: &mut [*mut u8]) -> usize {
+        let got = self.transfers[class].0.fetch(thread, objects);
+        if got > 0 {
+            return got;
         }
         if self.centrals[class].0.is_dry() {
             self.recall(span_pages(class, u32::MAX));
         }
-        self.centrals[class].0.take(&self.pages, class, want)
+        self.centrals[class].0.take(&self.pages, class, objects)
     }
 
     /// Empties the transfer caches of all classes if they hold much and `pages` would have to be made
@@ -86,9 +86,14 @@ impl<O: Os> Heap<O> {
 
     /// Sorts what the transfer cache of a class holds into the spans.
     pub(crate) fn empty_transfer(&self, class: usize) {
-        while let Some(chain) = self.transfers[class].0.drain() {
-            // SAFETY: the chain was the transfer cache's and is ours now.
-            unsafe { self.centrals[class].0.give(&self.pages, class, chain) };
+        let mut batch = [null_mut(); MAX_BATCH];
+        loop {
+            let got = self.transfers[class].0.drain(&mut batch);
+            if got == 0 {
+                return;
+            }
+            // SAFETY: the objects were the transfer cache's and are ours now.
+            unsafe { self.centrals[class].0.give(&self.pages, class, &batch[..got]) };
         }
     }
 
@@ -98,17 +103,24 @@ impl<O: Os> Heap<O> {
         self.centrals[class].0.take_one(&self.pages, class)
     }
 
-    /// Takes objects back from a thread cache; `compact`: they lie close together.
+    /// Takes objects back from a thread cache, at most a batch; `compact`: they lie close together.
     ///
     /// # Safety
-    /// The objects of `chain` are free and nobody else's.
-    pub unsafe fn flush(&self, class: usize, thread: u32, chain: Chain, compact: bool) {
+    /// The objects are free and nobody else's.
+    pub unsafe fn flush(&self, class: usize, thread: u32, objects: &[*mut u8], compact: bool) {
         let share = if compact { 1 } else { TRANSFER_SHARE };
         let bytes = (self.centrals[class].0.bytes() / share).min(TRANSFER_BYTES);
-        let limit = bytes / size_of_class(class);
-        if !self.transfers[class].0.store(thread, chain, compact, limit) {
+        let limits = Limits {
+            batch: batch_of(class),
+            objects: bytes / size_of_class(class),
+        };
+        let places = || {
+            let bytes = SLOTS * limits.batch * size_of::<*mut u8>();
+            self.pages.take_record(bytes, align_of::<*mut u8>()).cast()
+        };
+        if !self.transfers[class].0.store(thread, objects, compact, limits, places) {
             // SAFETY: the caller's duty.
-            unsafe { self.centrals[class].0.give(&self.pages, class, chain) };
+            unsafe { self.centrals[class].0.give(&self.pages, class, objects) };
         }
     }
 

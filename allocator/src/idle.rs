@@ -158,8 +158,8 @@ mod tests {
             }
             // What was given back can be used again and is counted as resident then.
             let class = class_of(size).expect("small");
-            let chain = heap.refill(class, 1, 8);
-            assert_eq!(chain.len, 8);
+            let mut objects = [core::ptr::null_mut(); 8];
+            assert_eq!(heap.refill(class, 1, &mut objects), 8);
             heap.check_invariants();
         }
     }

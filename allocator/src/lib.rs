@@ -29,7 +29,6 @@ pub mod sync;
 #[cfg(not(loom))]
 pub mod fault;
 
-pub mod chain;
 
 #[cfg(not(loom))]
 pub mod span;

@@ -83,7 +83,7 @@ struct World {
 
 /// Objects of a class that a cache holds.
 fn held(cache: &ThreadCache, class: usize) -> usize {
-    cache.len(class) + cache.spare_len(class)
+    cache.len(class)
 }
 
 impl World {

@@ -15,11 +15,15 @@ use crate::os::Os;
 use crate::page_map::PageMap;
 use crate::run_lists::RunLists;
 use crate::scavenger::Decay;
+use crate::size_class::MAX_BATCH;
 use crate::span::{Span, State};
 use crate::sync::Locked;
 use crate::units::page_bytes;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+/// Widths of [`PageHeap::take_slots`]: places for two batches and the null behind them at most.
+const SLOT_WIDTHS: usize = (2 * MAX_BATCH).next_power_of_two().ilog2() as usize;
 
 /// The page heap with its page map and page source.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub struct Inner {
     free_records: u32,
     bitmaps: [FixedList; 4],
     caches: FixedList,
+    /// Arrays of 2, 4, 8 … words.
+    slots: [FixedList; SLOT_WIDTHS],
     pub(crate) dirty: RunLists,
     pub(crate) clean: RunLists,
     /// Pages the heap has grown to, holes included.
@@ -117,6 +123,7 @@ impl<O: Os> PageHeap<O> {
                 free_records: 0,
                 bitmaps: [const { FixedList::new() }; 4],
                 caches: FixedList::new(),
+                slots: [const { FixedList::new() }; SLOT_WIDTHS],
                 dirty: RunLists::new(),
                 clean: RunLists::new(),
                 grown: 0,
@@ -264,5 +271,28 @@ impl<O: Os> PageHeap<O> {
     pub unsafe fn give_cache(&self, record: *mut u8) {
         // SAFETY: the caller's duty.
         unsafe { self.inner.lock().caches.give(record) };
+    }
+
+    /// Memory for 2 to the power of `width` words, with old contents. Null: no memory.
+    pub fn take_slots(&self, width: u8) -> *mut u8 {
+        let mut inner = self.inner.lock();
+        if !inner.prepare(self) {
+            return null_mut();
+        }
+        let recycled = inner.slots[width as usize - 1].take();
+        if !recycled.is_null() {
+            return recycled;
+        }
+        let bytes = size_of::<usize>() << width;
+        inner.metadata.allocate(&self.os, bytes, bytes.min(64))
+    }
+
+    /// Recycles such memory.
+    ///
+    /// # Safety
+    /// It came from [`PageHeap::take_slots`] with this width and nobody uses it any more.
+    pub unsafe fn give_slots(&self, slots: *mut u8, width: u8) {
+        // SAFETY: the caller's duty.
+        unsafe { self.inner.lock().slots[width as usize - 1].give(slots) };
     }
 }

@@ -205,12 +205,15 @@ pub fn objects_in(class: usize, pages: usize) -> usize {
     (pages << PAGE_SHIFT) / SIZES[class] as usize
 }
 
+/// Most objects that travel between tiers at once.
+pub const MAX_BATCH: usize = 128;
+
 /// Blocks that a thread cache's list has room for at most, and that move between it and the middle
 /// tier at once: 32 KiB worth, at least 1, at most 128.
 #[inline]
 #[must_use]
 pub fn batch_of(class: usize) -> usize {
-    (32768 / size_of_class(class).max(8)).clamp(1, 128)
+    (32768 / size_of_class(class).max(8)).clamp(1, MAX_BATCH)
 }
 
 #[cfg(test)]

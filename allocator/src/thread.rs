@@ -256,7 +256,7 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
         registry.ended_refills += cache.refills.load(Ordering::Relaxed);
         registry.ended_flushes += cache.flushes.load(Ordering::Relaxed);
     }
-    cache.flush_all(&HEAP);
+    cache.close(&HEAP);
     // SAFETY: the slot no longer names the cache, nor does the registry.
     unsafe { HEAP.pages.give_cache(record.cast()) };
 }

@@ -1,23 +1,26 @@
-//! The front end (Go's mcache): per class two bounded last-in-first-out lists that only their own
-//! thread touches, without lock or atomic read-modify-write.
+//! The front end (Go's mcache): per class a bin, a bounded last-in-first-out array of addresses that
+//! only its own thread touches, without lock or atomic read-modify-write.
 //!
-//! All operations are on the first list, the bin. A bin that is full becomes the spare and an empty
-//! one the bin, and the other way round, so that a program that allocates and frees around a limit
-//! finds room or objects; a spare that is in the way goes to the middle tier whole. So nothing ever
-//! walks along a list (magazines, Bonwick and Adams, USENIX 2001).
+//! Free objects themselves are not touched, neither here nor in the middle tier: their memory may be far
+//! away by the time they are freed, and whoever allocates next may be on another CPU (per-CPU slabs of
+//! TCMalloc; magazines, Bonwick and Adams, USENIX 2001). A bin that is full gives its older half to the
+//! middle tier, one that is empty asks for half of what fits, so that a program that allocates and frees
+//! around a limit finds room or objects.
 //!
-//! A bin counts the room that is left rather than its length, so that push needs no second load
-//! for the bound, and the static empty cache (all room 0, all heads null) sends every operation of
-//! a new thread to the slow path without a test of its own. Invariants: F1 only the owner changes
-//! a bin; F2 the objects in a bin are `cap - room`; F3 `budget` = Σ 2 × cap × size ≤ the limit, the
-//! smallest capacities excepted; F4 a list ends with null, and a spare has its length.
+//! A bin is filled from its end downwards and counts the room that is left, which is the place of its
+//! first object too; the word behind its last place is null, so that neither push nor pop needs a bound.
+//! The static empty cache (all room 0, all first objects null) sends every operation of a new thread to
+//! the slow path without a test of its own. Invariants: F1 only the owner changes a bin; F2 the objects
+//! in a bin are `slots[room..cap]` and `slots[cap]` is null; F3 `budget` = Σ cap × size ≤ the limit, the
+//! smallest capacities excepted.
 
-use crate::chain::{Chain, next_of, set_next};
 use crate::heap::Heap;
 use crate::os::Os;
-use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
+use crate::size_class::{MAX_BATCH, NUM_CLASSES, batch_of, size_of_class};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+};
 
 /// Bytes that a bin starts with room for, at least one object.
 const FIRST_BYTES: usize = 1 << 10;
@@ -28,15 +31,16 @@ pub const DEFAULT_BYTES: usize = 512 << 10;
 pub static LIMIT_BYTES: AtomicUsize = AtomicUsize::new(DEFAULT_BYTES);
 /// See [`LIMIT_BYTES`].
 const LEAST_BYTES: usize = 64 << 10;
-/// Bin and spare may hold this part of their class's spans once past their first capacity.
+/// A bin may hold this part of its class's spans once past its first capacity.
 const CLASS_SHARE: usize = 4;
-/// Bin and spare.
-const LISTS: usize = 2;
-/// In `spares`: the spare's objects lie close together.
-const COMPACT: u32 = 1 << 31;
 /// Bins that one miss looks at for room to take over. More would cost busy classes more than the
 /// room is worth.
 const STEAL_STEPS: usize = 4;
+
+/// One bin's words before it has any: it is empty and full.
+static NO_SLOTS: Slot = AtomicPtr::new(null_mut());
+/// A place for an object. Only its owner reads or writes it.
+type Slot = AtomicPtr<u8>;
 
 /// The caches of one thread. What the fast paths need is in arrays by class, so that an index
 /// scales in the address and the least cache lines are touched. Fields are atomics only so that
@@ -44,18 +48,14 @@ const STEAL_STEPS: usize = 4;
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct ThreadCache {
-    /// First object of each bin, null when it is empty.
-    heads: [AtomicPtr<u8>; NUM_CLASSES],
+    /// Each bin's places.
+    slots: [AtomicPtr<Slot>; NUM_CLASSES],
     /// Objects that still fit into each bin.
     rooms: [AtomicU32; NUM_CLASSES],
     /// Objects that fit into each bin in all.
     caps: [AtomicU32; NUM_CLASSES],
-    /// Where the last object of each bin's list lies, in words modulo 2³².
-    ends: [AtomicU32; NUM_CLASSES],
-    /// Objects in each spare, with [`COMPACT`].
-    spares: [AtomicU32; NUM_CLASSES],
-    /// First object of each spare, null if there is none.
-    spare_heads: [AtomicPtr<u8>; NUM_CLASSES],
+    /// log₂ of the words that each bin's places take, 0 while it has none.
+    widths: [AtomicU8; NUM_CLASSES],
     thread: AtomicU32,
     epoch: AtomicU32,
     budget: AtomicUsize,
@@ -76,12 +76,10 @@ impl ThreadCache {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            heads: [const { AtomicPtr::new(null_mut()) }; NUM_CLASSES],
+            slots: [const { AtomicPtr::new((&raw const NO_SLOTS).cast_mut()) }; NUM_CLASSES],
             rooms: [const { AtomicU32::new(0) }; NUM_CLASSES],
             caps: [const { AtomicU32::new(0) }; NUM_CLASSES],
-            ends: [const { AtomicU32::new(0) }; NUM_CLASSES],
-            spares: [const { AtomicU32::new(0) }; NUM_CLASSES],
-            spare_heads: [const { AtomicPtr::new(null_mut()) }; NUM_CLASSES],
+            widths: [const { AtomicU8::new(0) }; NUM_CLASSES],
             thread: AtomicU32::new(0),
             epoch: AtomicU32::new(0),
             budget: AtomicUsize::new(0),
@@ -108,24 +106,29 @@ impl ThreadCache {
         self.thread.load(Relaxed)
     }
 
+    /// The place number `at` of a bin.
+    ///
+    /// # Safety
+    /// `at` is at most the bin's capacity.
     #[inline(always)]
-    fn head(&self, class: usize) -> &AtomicPtr<u8> {
-        debug_assert!(class < NUM_CLASSES);
-        // SAFETY: classes come from the class tables or the page map and are below NUM_CLASSES.
-        unsafe { self.heads.get_unchecked(class) }
+    unsafe fn slot(&self, class: usize, at: usize) -> &Slot {
+        debug_assert!(class < NUM_CLASSES && at <= self.capacity(class));
+        // SAFETY: classes come from the class tables or the page map and are below NUM_CLASSES; the
+        // rest is the caller's duty.
+        unsafe { &*self.slots.get_unchecked(class).load(Relaxed).add(at) }
     }
 
     #[inline(always)]
     fn room(&self, class: usize) -> &AtomicU32 {
         debug_assert!(class < NUM_CLASSES);
-        // SAFETY: as in `head`.
+        // SAFETY: as in `slot`.
         unsafe { self.rooms.get_unchecked(class) }
     }
 
     #[inline(always)]
     fn cap(&self, class: usize) -> &AtomicU32 {
         debug_assert!(class < NUM_CLASSES);
-        // SAFETY: as in `head`.
+        // SAFETY: as in `slot`.
         unsafe { self.caps.get_unchecked(class) }
     }
 
@@ -133,15 +136,14 @@ impl ThreadCache {
     #[inline(always)]
     #[must_use]
     pub fn pop(&self, class: usize) -> *mut u8 {
-        let place = self.head(class);
-        let head = place.load(Relaxed);
-        if !head.is_null() {
-            // SAFETY: objects in a bin are free and hold the link in their first word.
-            place.store(unsafe { next_of(head) }, Relaxed);
-            let room = self.room(class);
-            room.store(room.load(Relaxed).wrapping_add(1), Relaxed);
+        let room = self.room(class);
+        let first = room.load(Relaxed);
+        // SAFETY: F2.
+        let object = unsafe { self.slot(class, first as usize) }.load(Relaxed);
+        if !object.is_null() {
+            room.store(first.wrapping_add(1), Relaxed);
         }
-        head
+        object
     }
 
     /// Keeps an object; false if there is no room or the object is the last one that was freed.
@@ -151,26 +153,28 @@ impl ThreadCache {
     #[inline(always)]
     #[must_use]
     pub unsafe fn push(&self, class: usize, object: *mut u8) -> bool {
-        let (left, full) = self.room(class).load(Relaxed).overflowing_sub(1);
-        if full {
+        let first = self.room(class).load(Relaxed);
+        let (left, full) = first.overflowing_sub(1);
+        if full || self.peek(class, first) == object {
             return false;
         }
-        let place = self.head(class);
-        let head = place.load(Relaxed);
-        if head == object {
-            return false;
-        }
-        // SAFETY: the object is free; its first word is ours.
-        unsafe { set_next(object, head) };
-        place.store(object, Relaxed);
+        // SAFETY: there is room.
+        unsafe { self.slot(class, left as usize) }.store(object, Relaxed);
         self.room(class).store(left, Relaxed);
         true
     }
 
-    /// The object that would be taken next.
+    /// The object in place `first`, which is the bin's room.
+    #[inline(always)]
+    fn peek(&self, class: usize, first: u32) -> *mut u8 {
+        // SAFETY: F2.
+        unsafe { self.slot(class, first as usize) }.load(Relaxed)
+    }
+
+    /// The object that would be taken next, null if there is none.
     #[must_use]
-    pub fn peek(&self, class: usize) -> *mut u8 {
-        self.head(class).load(Relaxed)
+    pub fn first(&self, class: usize) -> *mut u8 {
+        self.peek(class, self.room(class).load(Relaxed))
     }
 
     /// Objects in a bin.
@@ -180,16 +184,10 @@ impl ThreadCache {
         self.cap(class).load(Relaxed).saturating_sub(room) as usize
     }
 
-    /// Objects in a spare.
-    #[must_use]
-    pub fn spare_len(&self, class: usize) -> usize {
-        (self.spares[class].load(Relaxed) & !COMPACT) as usize
-    }
-
-    /// Neither bins nor spares hold anything.
+    /// No bin holds anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        (1..NUM_CLASSES).all(|class| self.len(class) + self.spare_len(class) == 0)
+        (1..NUM_CLASSES).all(|class| self.len(class) == 0)
     }
 
     /// Capacity of a bin.
@@ -198,29 +196,53 @@ impl ThreadCache {
         self.cap(class).load(Relaxed) as usize
     }
 
-    /// Bytes in all bins and spares.
+    /// Bytes in all bins.
     #[must_use]
     pub fn bytes(&self) -> usize {
         (1..NUM_CLASSES)
-            .map(|class| (self.len(class) + self.spare_len(class)) * size_of_class(class))
+            .map(|class| self.len(class) * size_of_class(class))
             .sum()
     }
 
-    /// The first capacity of a class: 1 KiB worth, at least one object.
+    /// The first capacity of a class: 2 KiB worth, at least two objects.
     fn first_capacity(class: usize) -> usize {
-        (FIRST_BYTES / size_of_class(class)).clamp(1, 16)
+        (2 * (FIRST_BYTES / size_of_class(class)).clamp(1, 16) - 1).max(2)
     }
 
-    /// Changes a bin's capacity; its objects must fit.
-    fn set_capacity(&self, class: usize, cap: usize) {
-        let old = self.cap(class).load(Relaxed) as usize;
+    /// Makes a bin's places `cap`, which its objects must fit in. False: no memory, nothing has changed.
+    fn set_capacity<O: Os>(&self, heap: &Heap<O>, class: usize, cap: usize) -> bool {
+        let (old, room) = (self.capacity(class), self.room(class).load(Relaxed) as usize);
+        let len = old - room;
+        debug_assert!(0 < cap && len <= cap);
+        let from = self.slots[class].load(Relaxed);
+        let old_width = self.widths[class].load(Relaxed);
+        let width = old_width.max((cap + 1).next_power_of_two().ilog2() as u8);
+        let to = if width == old_width {
+            from
+        } else {
+            heap.pages.take_slots(width).cast()
+        };
+        if to.is_null() {
+            return false;
+        }
+        // SAFETY: both arrays are the bin's and as long as said; F2.
+        unsafe {
+            core::ptr::copy(from.add(room), to.add(cap - len), len);
+            (*to.add(cap)).store(null_mut(), Relaxed);
+            if to != from {
+                self.slots[class].store(to, Relaxed);
+                self.widths[class].store(width, Relaxed);
+                if old_width > 0 {
+                    heap.pages.give_slots(from.cast(), old_width);
+                }
+            }
+        }
         let size = size_of_class(class);
-        let budget = self.budget.load(Relaxed) + LISTS * cap * size - LISTS * old * size;
+        let budget = self.budget.load(Relaxed) + cap * size - old * size;
         self.budget.store(budget, Relaxed);
-        let len = old - self.room(class).load(Relaxed) as usize;
-        debug_assert!(cap >= len);
         self.cap(class).store(cap as u32, Relaxed);
         self.room(class).store((cap - len) as u32, Relaxed);
+        true
     }
 
     /// Doubles a bin's capacity within the class's and the thread's limits; false: not possible.
@@ -233,31 +255,29 @@ impl ThreadCache {
         let target = if cap == 0 {
             let first = Self::first_capacity(class);
             // Small bins are worth having in any case.
-            if size <= LISTS * FIRST_BYTES {
-                self.set_capacity(class, first);
-                return true;
+            if size <= 2 * FIRST_BYTES {
+                return self.set_capacity(heap, class, first);
             }
-            if LISTS * size > limit / 2 {
+            if 2 * size > limit / 2 {
                 return false;
             }
             first
         } else {
-            let share = heap.centrals[class].0.bytes() / (CLASS_SHARE * LISTS * size);
-            (cap * 2).min(batch_of(class)).min(share)
+            let share = heap.centrals[class].0.bytes() / (CLASS_SHARE * size);
+            (2 * cap + 1).min(2 * batch_of(class) - 1).min(share)
         };
         if target <= cap {
             return false;
         }
-        let need = LISTS * (target - cap) * size;
-        if self.budget.load(Relaxed) + need > limit && !self.steal(need, limit) {
+        let need = (target - cap) * size;
+        if self.budget.load(Relaxed) + need > limit && !self.steal(heap, need, limit) {
             return false;
         }
-        self.set_capacity(class, target);
-        true
+        self.set_capacity(heap, class, target)
     }
 
     /// Takes unused room from a few other bins; true: `need` bytes fit into the budget now.
-    fn steal(&self, need: usize, limit: usize) -> bool {
+    fn steal<O: Os>(&self, heap: &Heap<O>, need: usize, limit: usize) -> bool {
         let mut class = self.cursor.load(Relaxed) as usize;
         for _ in 0..STEAL_STEPS {
             if self.budget.load(Relaxed) + need <= limit {
@@ -271,46 +291,43 @@ impl ThreadCache {
             let cap = self.capacity(class);
             let room = cap - self.len(class);
             if cap > Self::first_capacity(class) && room * 2 >= cap {
-                let shrunk = (cap - room / 2)
-                    .max(Self::first_capacity(class))
-                    .max(self.spare_len(class));
-                self.set_capacity(class, shrunk);
+                let shrunk = (cap - room / 2).max(Self::first_capacity(class));
+                let done = self.set_capacity(heap, class, shrunk);
+                debug_assert!(done, "fewer places need no memory");
             }
         }
         self.cursor.store(class as u32, Relaxed);
         self.budget.load(Relaxed) + need <= limit
     }
 
-    /// An object of a class whose bin is empty: takes the spare or fills the bin from the middle
-    /// tier. Null: no memory.
+    /// An object of a class whose bin is empty: fills the bin from the middle tier. Null: no memory.
     #[must_use]
     pub fn refill<O: Os>(&self, heap: &Heap<O>, class: usize) -> *mut u8 {
         self.follow_epoch(heap);
-        let mut chain = self.take_spare(class);
-        if chain.head.is_null() {
-            self.refills.store(self.refills.load(Relaxed) + 1, Relaxed);
-            // A miss says that the bin is too small for what the program does.
-            self.grow(heap, class);
-            let cap = self.capacity(class);
-            let batch = batch_of(class);
-            let want = if cap < batch { cap.div_ceil(2) } else { batch };
-            chain = heap.refill(class, self.thread(), want.max(1));
-            if chain.head.is_null() {
-                return null_mut();
-            }
+        self.refills.store(self.refills.load(Relaxed) + 1, Relaxed);
+        // A miss says that the bin is too small for what the program does.
+        self.grow(heap, class);
+        let cap = self.capacity(class);
+        let batch = batch_of(class);
+        let want = if cap < 2 * batch - 1 {
+            (cap + 1) / 4
+        } else {
+            batch
+        };
+        let mut objects = [null_mut(); MAX_BATCH];
+        let objects = &mut objects[..want.max(1)];
+        let got = heap.refill(class, self.thread(), objects);
+        let Some((first, rest)) = objects[..got].split_first() else {
+            return null_mut();
+        };
+        debug_assert!(rest.len() <= cap, "one more than fits is returned");
+        let room = cap - rest.len();
+        for (at, &object) in rest.iter().enumerate() {
+            // SAFETY: the bin is empty, and there is room.
+            unsafe { self.slot(class, room + at) }.store(object, Relaxed);
         }
-        // SAFETY: the chain is ours.
-        let rest = unsafe { next_of(chain.head) };
-        let kept = chain.len - 1;
-        if kept > self.capacity(class) {
-            // A batch from another thread, larger than this bin has grown so far.
-            self.set_capacity(class, kept);
-        }
-        self.head(class).store(rest, Relaxed);
-        self.room(class)
-            .store(self.cap(class).load(Relaxed) - kept as u32, Relaxed);
-        self.ends[class].store(place_of(chain.head), Relaxed);
-        chain.head
+        self.room(class).store(room as u32, Relaxed);
+        *first
     }
 
     /// Keeps an object whose bin is full: makes room first.
@@ -319,74 +336,67 @@ impl ThreadCache {
     /// As [`ThreadCache::push`].
     pub unsafe fn overflow<O: Os>(&self, heap: &Heap<O>, class: usize, object: *mut u8) {
         self.follow_epoch(heap);
-        if self.room(class).load(Relaxed) == 0 {
-            let spare = self.spare_len(class) > 0;
-            if (spare || self.capacity(class) == 0) && !self.grow(heap, class) {
-                if self.capacity(class) == 0 {
-                    // SAFETY: the caller's duty.
-                    unsafe {
-                        set_next(object, null_mut());
-                        let head = object;
-                        heap.flush(class, self.thread(), Chain { head, len: 1 }, false);
-                    }
-                    return;
-                }
-                self.flush_spare(heap, class);
+        if self.room(class).load(Relaxed) == 0 && !self.grow(heap, class) {
+            let cap = self.capacity(class);
+            if cap == 0 {
+                // SAFETY: the caller's duty.
+                unsafe { heap.flush(class, self.thread(), &[object], false) };
+                return;
             }
-            if self.room(class).load(Relaxed) == 0 {
-                self.make_spare(class);
-                self.ends[class].store(place_of(object), Relaxed);
-            }
+            self.flush(heap, class, cap.div_ceil(2));
         }
         // SAFETY: the caller's duty; there is room now.
         let kept = unsafe { self.push(class, object) };
         debug_assert!(kept);
     }
 
-    /// Makes the bin's list the spare, of which there is none; the bin is empty then.
-    fn make_spare(&self, class: usize) {
-        let len = self.len(class) as u32;
-        let head = self.peek(class);
-        // Whether ends are no further apart than twice what is between them says little about any one
-        // list, but is right about those that were filled in the order of addresses, or nearly.
-        let apart = place_of(head).abs_diff(self.ends[class].load(Relaxed)) as usize * 8;
-        let compact = apart <= 2 * len as usize * size_of_class(class);
-        self.spares[class].store(len | if compact { COMPACT } else { 0 }, Relaxed);
-        self.spare_heads[class].store(head, Relaxed);
-        self.head(class).store(null_mut(), Relaxed);
-        self.room(class)
-            .store(self.cap(class).load(Relaxed), Relaxed);
-    }
-
-    /// Takes the spare's list, which may be empty.
-    fn take_spare(&self, class: usize) -> Chain {
-        let head = self.spare_heads[class].load(Relaxed);
-        let len = self.spare_len(class);
-        self.spare_heads[class].store(null_mut(), Relaxed);
-        self.spares[class].store(0, Relaxed);
-        Chain { head, len }
-    }
-
-    /// Gives the spare to the middle tier.
-    fn flush_spare<O: Os>(&self, heap: &Heap<O>, class: usize) {
-        let compact = self.spares[class].load(Relaxed) & COMPACT != 0;
-        let chain = self.take_spare(class);
-        if !chain.head.is_null() {
-            self.flushes.store(self.flushes.load(Relaxed) + 1, Relaxed);
-            // SAFETY: the objects were the spare's and are nobody's now.
-            unsafe { heap.flush(class, self.thread(), chain, compact) };
+    /// Gives the `count` oldest objects of a bin to the middle tier, at most a batch.
+    fn flush<O: Os>(&self, heap: &Heap<O>, class: usize, count: usize) {
+        let cap = self.capacity(class);
+        let room = self.room(class).load(Relaxed) as usize;
+        debug_assert!(0 < count && count <= cap - room);
+        self.flushes.store(self.flushes.load(Relaxed) + 1, Relaxed);
+        let slots = self.slots[class].load(Relaxed);
+        // SAFETY: F2; the objects are nobody's once they have left the bin, and a thread's own slots are
+        // not written meanwhile.
+        unsafe {
+            let oldest = core::slice::from_raw_parts(slots.add(cap - count).cast(), count);
+            // Whether ends are no further apart than twice what is between them says little about any one
+            // batch, but is right about those that were freed in the order of addresses, or nearly.
+            let apart = (oldest[0] as usize).abs_diff(oldest[count - 1] as usize);
+            let compact = apart <= 2 * count * size_of_class(class);
+            heap.flush(class, self.thread(), oldest, compact);
+            core::ptr::copy(slots.add(room), slots.add(room + count), cap - count - room);
         }
+        self.room(class).store((room + count) as u32, Relaxed);
     }
 
-    /// Empties all bins and spares.
+    /// Empties all bins.
     pub fn flush_all<O: Os>(&self, heap: &Heap<O>) {
         for class in 1..NUM_CLASSES {
-            self.flush_spare(heap, class);
-            if !self.peek(class).is_null() {
-                self.make_spare(class);
-                self.flush_spare(heap, class);
+            while self.len(class) > 0 {
+                self.flush(heap, class, self.len(class).min(batch_of(class)));
             }
         }
+    }
+
+    /// Empties all bins and gives their places back, for the thread's end.
+    pub fn close<O: Os>(&self, heap: &Heap<O>) {
+        self.flush_all(heap);
+        for class in 1..NUM_CLASSES {
+            let width = self.widths[class].load(Relaxed);
+            if width == 0 {
+                continue;
+            }
+            let slots = self.slots[class].load(Relaxed);
+            self.slots[class].store((&raw const NO_SLOTS).cast_mut(), Relaxed);
+            self.widths[class].store(0, Relaxed);
+            self.room(class).store(0, Relaxed);
+            self.cap(class).store(0, Relaxed);
+            // SAFETY: the places were the bin's, which has none any more.
+            unsafe { heap.pages.give_slots(slots.cast(), width) };
+        }
+        self.budget.store(0, Relaxed);
     }
 
     /// The last call to empty all bins that the owner followed.
@@ -404,43 +414,29 @@ impl ThreadCache {
         }
     }
 
-    /// Panics if F2, F3 or F4 does not hold. Only for the owner, in tests.
+    /// Panics if F2 or F3 does not hold. Only for the owner, in tests.
     pub fn check_invariants(&self) {
         let mut budget = 0;
         for class in 1..NUM_CLASSES {
-            let mut object = self.peek(class);
-            let mut len = 0;
-            while !object.is_null() {
-                len += 1;
-                // SAFETY: objects in a bin form a chain that ends with null.
-                object = unsafe { next_of(object) };
+            let cap = self.capacity(class);
+            let room = cap - self.len(class);
+            for at in room..=cap {
+                // SAFETY: the bin has places up to its capacity.
+                let object = unsafe { self.slot(class, at) }.load(Relaxed);
+                assert_eq!(
+                    object.is_null(),
+                    at == cap,
+                    "F2: class {class}, place {at} of {room}..{cap}"
+                );
             }
-            assert_eq!(len, self.len(class), "class {class}: list and count differ");
-            let mut spare = self.spare_heads[class].load(Relaxed);
-            let mut len = 0;
-            while !spare.is_null() {
-                len += 1;
-                // SAFETY: as above.
-                spare = unsafe { next_of(spare) };
-            }
-            assert_eq!(
-                len,
-                self.spare_len(class),
-                "class {class}: spare and its length differ"
-            );
-            budget += LISTS * self.capacity(class) * size_of_class(class);
+            budget += cap * size_of_class(class);
         }
         assert_eq!(
             budget,
             self.budget.load(Relaxed),
-            "budget is not the sum of the capacities"
+            "F3: budget is not the sum of the capacities"
         );
     }
-}
-
-/// Where an object lies, in words modulo 2³².
-fn place_of(object: *mut u8) -> u32 {
-    (object as usize >> 3) as u32
 }
 
 impl Default for ThreadCache {

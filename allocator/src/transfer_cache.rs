@@ -1,16 +1,16 @@
 //! The middle tier's upper half: whole batches of one class on their way from thread to thread.
 //!
 //! A producer's blocks end up in the consumer's cache; the consumer flushes batches here and the
-//! producer's next refill takes them, two pointer moves instead of a walk over bitmaps. In a
+//! producer's next refill takes them, a copy of addresses instead of a walk over bitmaps. In a
 //! single thread that would only replay the program's order of frees, so slots open on evidence:
 //! a thread that refills after *another* thread flushed opens two, one that refills after its own
 //! flush closes one. Batches whose objects lie close together lose nothing by being replayed, and all
 //! slots are open to them. What may be stored is also bounded in objects, by the caller, in proportion to
-//! what the class has in use. Invariants: X1 `objects` is the sum of the stored chains' lengths;
-//! X2 all objects are of the class.
+//! what the class has in use. Invariants: X1 the first `objects` places hold as many objects,
+//! each once; X2 all are of the class.
 
-use crate::chain::Chain;
 use crate::sync::Locked;
+use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Batches that a class can hold here.
@@ -28,9 +28,9 @@ pub struct TransferCache {
 /// What the lock guards.
 #[derive(Debug)]
 pub struct Inner {
-    slots: [Chain; SLOTS],
-    pub(crate) used: usize,
-    /// Objects in all stored chains.
+    /// Room for `SLOTS` batches of addresses, null before the first is stored.
+    places: *mut *mut u8,
+    /// Objects in it.
     pub(crate) objects: usize,
     pub(crate) open: usize,
     last_flush: u32,
@@ -38,7 +38,16 @@ pub struct Inner {
     pub(crate) stores: u64,
 }
 
-// SAFETY: the chains belong to the cache; its lock guards them.
+/// What a class stores here at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Objects in a batch.
+    pub batch: usize,
+    /// Objects in all, but for a single batch.
+    pub objects: usize,
+}
+
+// SAFETY: the places and what is in them belong to the cache; its lock guards them.
 unsafe impl Send for Inner {}
 
 impl TransferCache {
@@ -62,29 +71,46 @@ impl TransferCache {
         }
     }
 
-    /// Stores a batch that thread `thread` flushes; false: no slot is open, the chain stays the
-    /// caller's. `compact`: the objects lie close together. No more than `limit` objects are stored,
-    /// but for a single batch.
+    /// Stores a batch that thread `thread` flushes; false: no slot is open, the objects stay the
+    /// caller's. `compact`: they lie close together. `places` is asked once for room for [`SLOTS`] batches
+    /// and may answer null.
     #[must_use]
-    pub fn store(&self, thread: u32, chain: Chain, compact: bool, limit: usize) -> bool {
+    pub fn store(
+        &self,
+        thread: u32,
+        batch: &[*mut u8],
+        compact: bool,
+        limits: Limits,
+        places: impl FnOnce() -> *mut *mut u8,
+    ) -> bool {
+        debug_assert!(batch.len() <= limits.batch);
         let mut inner = self.inner.lock();
         inner.last_flush = thread;
-        let used = inner.used;
         let open = if compact { SLOTS } else { inner.open };
-        if used >= open || (used > 0 && inner.objects + chain.len > limit) {
+        let objects = inner.objects + batch.len();
+        if objects > open * limits.batch || (inner.objects > 0 && objects > limits.objects) {
             return false;
         }
-        inner.slots[used] = chain;
-        inner.objects += chain.len;
-        inner.used += 1;
+        if inner.places.is_null() {
+            inner.places = places();
+            if inner.places.is_null() {
+                return false;
+            }
+        }
+        // SAFETY: there is room for `SLOTS` batches, of which no more than `open` are in use afterwards.
+        unsafe {
+            let end = inner.places.add(inner.objects);
+            end.copy_from_nonoverlapping(batch.as_ptr(), batch.len());
+        }
+        inner.objects = objects;
         inner.stores += 1;
-        self.held.store(inner.objects, Relaxed);
+        self.held.store(objects, Relaxed);
         true
     }
 
-    /// A batch for thread `thread`, if there is one.
+    /// Up to `batch.len()` objects for thread `thread`; how many they are.
     #[must_use]
-    pub fn fetch(&self, thread: u32) -> Option<Chain> {
+    pub fn fetch(&self, thread: u32, batch: &mut [*mut u8]) -> usize {
         let mut inner = self.inner.lock();
         if inner.last_flush != 0 {
             inner.open = if inner.last_flush == thread {
@@ -93,9 +119,9 @@ impl TransferCache {
                 (inner.open + 2).min(SLOTS)
             };
         }
-        let chain = inner.take();
+        let got = inner.take(batch);
         self.held.store(inner.objects, Relaxed);
-        chain
+        got
     }
 
     /// Objects in all stored batches, as of a moment ago.
@@ -104,13 +130,13 @@ impl TransferCache {
         self.held.load(Relaxed)
     }
 
-    /// Any stored batch, without counting as evidence: to empty the cache.
+    /// As [`TransferCache::fetch`], without counting as evidence: to empty the cache.
     #[must_use]
-    pub fn drain(&self) -> Option<Chain> {
+    pub fn drain(&self, batch: &mut [*mut u8]) -> usize {
         let mut inner = self.inner.lock();
-        let chain = inner.take();
+        let got = inner.take(batch);
         self.held.store(inner.objects, Relaxed);
-        chain
+        got
     }
 }
 
@@ -122,8 +148,7 @@ impl Default for TransferCache {
 
 impl Inner {
     const NEW: Self = Self {
-        slots: [Chain::empty(); SLOTS],
-        used: 0,
+        places: null_mut(),
         objects: 0,
         open: 0,
         last_flush: 0,
@@ -131,18 +156,29 @@ impl Inner {
         stores: 0,
     };
 
-    /// The stored chains.
+    /// What is stored.
     #[cfg(all(test, not(loom)))]
-    pub(crate) fn chains(&self) -> &[Chain] {
-        &self.slots[..self.used]
+    pub(crate) fn stored(&self) -> &[*mut u8] {
+        if self.places.is_null() {
+            return &[];
+        }
+        // SAFETY: that many are there.
+        unsafe { core::slice::from_raw_parts(self.places, self.objects) }
     }
 
-    fn take(&mut self) -> Option<Chain> {
-        self.used = self.used.checked_sub(1)?;
-        self.hits += 1;
-        let chain = self.slots[self.used];
-        self.objects -= chain.len;
-        Some(chain)
+    /// Moves what was stored last to `batch`.
+    fn take(&mut self, batch: &mut [*mut u8]) -> usize {
+        let got = batch.len().min(self.objects);
+        if got > 0 {
+            self.objects -= got;
+            self.hits += 1;
+            // SAFETY: that many are there.
+            unsafe {
+                let from = self.places.add(self.objects);
+                batch.as_mut_ptr().copy_from_nonoverlapping(from, got);
+            }
+        }
+        got
     }
 }
 
@@ -151,55 +187,74 @@ mod tests {
     use super::*;
     use core::ptr::without_provenance_mut;
 
-    fn batch(len: usize) -> Chain {
-        Chain {
-            head: without_provenance_mut(0x1000),
-            len,
+    const BATCH: usize = 8;
+    const ALL: Limits = Limits {
+        batch: BATCH,
+        objects: usize::MAX,
+    };
+
+    fn places() -> *mut *mut u8 {
+        Box::leak(Box::new([null_mut(); SLOTS * BATCH])).as_mut_ptr()
+    }
+
+    fn batch(number: usize) -> [*mut u8; BATCH] {
+        core::array::from_fn(|at| without_provenance_mut((number * BATCH + at + 1) * 16))
+    }
+
+    fn fetch(cache: &TransferCache, thread: u32) -> Option<[*mut u8; BATCH]> {
+        let mut objects = [null_mut(); BATCH];
+        match cache.fetch(thread, &mut objects) {
+            0 => None,
+            got => {
+                assert_eq!(got, BATCH);
+                Some(objects)
+            }
         }
     }
 
     #[test]
     fn slots_open_for_a_consumer_and_close_for_a_loner() {
         let cache = TransferCache::new();
-        let all = usize::MAX;
-        assert!(
-            !cache.store(1, batch(8), false, all),
-            "nobody has asked yet"
-        );
-        assert_eq!(cache.fetch(2), None);
-        assert!(
-            cache.store(1, batch(8), false, all),
-            "thread 2 took after thread 1 flushed"
-        );
-        assert_eq!(cache.fetch(2), Some(batch(8)));
-        for _ in 0..=SLOTS {
-            let _ = cache.store(1, batch(8), false, all);
-            let _ = cache.fetch(1);
+        let store = |number, compact| cache.store(1, &batch(number), compact, ALL, places);
+        assert!(!store(0, false), "nobody has asked yet");
+        assert_eq!(fetch(&cache, 2), None);
+        assert!(store(1, false), "thread 2 took after thread 1 flushed");
+        assert_eq!(fetch(&cache, 2), Some(batch(1)));
+        for number in 0..=SLOTS {
+            let _ = store(number, false);
+            let _ = fetch(&cache, 1);
         }
-        assert!(
-            !cache.store(1, batch(8), false, all),
-            "thread 1 works alone now"
-        );
-        assert!(
-            cache.store(1, batch(8), true, all),
-            "but its objects lie together"
-        );
+        assert!(!store(2, false), "thread 1 works alone now");
+        assert!(store(3, true), "but its objects lie together");
     }
 
     #[test]
     fn no_more_objects_than_the_limit_are_stored_but_one_batch_always_is() {
         let cache = TransferCache::new();
-        for _ in 0..SLOTS {
-            let _ = cache.store(1, batch(8), false, 0);
-            let _ = cache.fetch(2);
+        let store = |number, objects| {
+            let limits = Limits { objects, ..ALL };
+            cache.store(1, &batch(number), false, limits, places)
+        };
+        for number in 0..SLOTS {
+            let _ = store(number, 0);
+            let _ = fetch(&cache, 2);
         }
-        let stored = (0..SLOTS)
-            .filter(|_| cache.store(1, batch(8), false, 30))
-            .count();
-        assert_eq!(stored, 3);
+        assert_eq!((0..SLOTS).filter(|&number| store(number, 30)).count(), 3);
         assert_eq!(cache.inner.lock().objects, 24);
-        let drained: usize = core::iter::from_fn(|| cache.drain()).map(|c| c.len).sum();
-        assert_eq!((drained, cache.inner.lock().objects), (24, 0));
-        assert!(cache.store(1, batch(8), false, 0));
+        let mut drained = [null_mut(); 100];
+        assert_eq!(cache.drain(&mut drained), 24);
+        assert_eq!(drained[..BATCH], batch(0), "in the order of storing");
+        assert_eq!(cache.inner.lock().objects, 0);
+        assert!(store(4, 0));
+    }
+
+    #[test]
+    fn a_refused_place_leaves_the_batch_with_the_caller() {
+        let cache = TransferCache::new();
+        assert!(!cache.store(1, &batch(0), true, ALL, null_mut));
+        assert!(cache.store(1, &batch(0), true, ALL, places));
+        let mut few = [null_mut(); 3];
+        assert_eq!(cache.fetch(1, &mut few), 3);
+        assert_eq!(few, batch(0)[5..], "a part of a batch");
     }
 }

@@ -1,17 +1,16 @@
-//! The transfer cache under loom: a batch that one thread stores is fetched by exactly one other,
+//! The transfer cache under loom: a block that one thread stores is fetched by exactly one other,
 //! which sees what was written into the blocks before, and the count of objects stays exact.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p spanalloc --test 'loom*'`
 #![cfg(loom)]
 
-use core::ptr::without_provenance_mut;
+use core::ptr::{null_mut, without_provenance_mut};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
-use spanalloc::chain::Chain;
-use spanalloc::transfer_cache::TransferCache;
+use spanalloc::transfer_cache::{Limits, SLOTS, TransferCache};
 
-const BLOCKS: usize = 3;
+const BLOCKS: usize = 2;
 
 /// A cache, and the contents of the blocks that travel through it. A block's address is its number
 /// times 16; what is in it is in `contents`, where loom watches who touches it when.
@@ -28,20 +27,31 @@ unsafe impl Send for World {}
 impl World {
     /// A cache that has seen a consumer, so that two of its slots are open.
     fn new() -> Self {
-        let cache = TransferCache::new();
-        assert!(!cache.store(1, batch(0), false, usize::MAX));
-        assert_eq!(cache.fetch(2), None);
-        Self {
-            cache,
+        let world = Self {
+            cache: TransferCache::new(),
             contents: Default::default(),
-        }
+        };
+        assert!(!world.store(&[0], usize::MAX));
+        assert_eq!(world.cache.fetch(2, &mut [null_mut()]), 0);
+        world
+    }
+
+    /// Stores blocks in one batch.
+    fn store(&self, numbers: &[usize], objects: usize) -> bool {
+        let batch: Vec<*mut u8> = numbers
+            .iter()
+            .map(|&number| without_provenance_mut(number * 16))
+            .collect();
+        let limits = Limits { batch: 3, objects };
+        let places = || Box::leak(Box::new([null_mut(); SLOTS * 3])).as_mut_ptr();
+        self.cache.store(1, &batch, false, limits, places)
     }
 
     /// Writes to a block and stores it; what is not taken stays with the caller, who may write
     /// again.
     fn produce(&self, number: usize) -> bool {
         self.write(number);
-        let stored = self.cache.store(1, batch(number), false, usize::MAX);
+        let stored = self.store(&[number], usize::MAX);
         if !stored {
             self.write(number);
         }
@@ -53,31 +63,33 @@ impl World {
         self.contents[number].with_mut(|place| unsafe { *place = number as u32 });
     }
 
-    /// Fetches a block, checks and overwrites what is in it.
-    fn consume(&self, thread: u32) -> Option<usize> {
-        let chain = self.cache.fetch(thread)?;
-        let number = chain.head.addr() / 16;
-        assert_eq!(chain.len, number + 1, "a batch keeps its length");
-        self.contents[number].with_mut(|place| {
-            // SAFETY: the block is the caller's now.
-            unsafe {
-                assert_eq!(*place, number as u32, "what the producer wrote is seen");
-                *place = u32::MAX;
-            }
-        });
-        Some(number)
+    /// Fetches up to `most` blocks, checks and overwrites what is in them.
+    fn consume(&self, thread: u32, most: usize) -> Vec<usize> {
+        let mut batch = vec![null_mut(); most];
+        let got = self.cache.fetch(thread, &mut batch);
+        let numbers: Vec<usize> = batch[..got].iter().map(|block| block.addr() / 16).collect();
+        for &number in &numbers {
+            self.contents[number].with_mut(|place| {
+                // SAFETY: the block is the caller's now.
+                unsafe {
+                    assert_eq!(*place, number as u32, "what the producer wrote is seen");
+                    *place = u32::MAX;
+                }
+            });
+        }
+        numbers
     }
-}
 
-fn batch(number: usize) -> Chain {
-    Chain {
-        head: without_provenance_mut(number * 16),
-        len: number + 1,
+    /// What is left.
+    fn drain(&self) -> Vec<usize> {
+        let mut batch = [null_mut(); 8];
+        let got = self.cache.drain(&mut batch);
+        batch[..got].iter().map(|block| block.addr() / 16).collect()
     }
 }
 
 #[test]
-fn a_stored_batch_is_fetched_once_and_whole() {
+fn a_stored_block_is_fetched_once() {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(|| {
@@ -88,17 +100,20 @@ fn a_stored_batch_is_fetched_once_and_whole() {
         };
         let consumer = {
             let world = Arc::clone(&world);
-            thread::spawn(move || world.consume(2))
+            thread::spawn(move || world.consume(2, 2))
         };
-        let mut fetched: Vec<usize> = world.consume(3).into_iter().collect();
+        let mut fetched = world.consume(3, 1);
         let stored = producer.join().expect("the producer does not panic");
         fetched.extend(consumer.join().expect("the consumer does not panic"));
-        while let Some(chain) = world.cache.drain() {
-            fetched.push(chain.head.addr() / 16);
-        }
+        fetched.extend(world.drain());
+        let all = fetched.len();
         fetched.sort_unstable();
         fetched.dedup();
-        assert_eq!(fetched.len(), stored, "each stored batch came out once");
+        assert_eq!(
+            (all, fetched.len()),
+            (stored, stored),
+            "each stored block came out once"
+        );
     });
 }
 
@@ -109,19 +124,16 @@ fn producers_together_stay_within_the_limit() {
     builder.preemption_bound = Some(3);
     builder.check(|| {
         let world = Arc::new(World::new());
-        let store = |world: &World, number| world.cache.store(1, batch(number), false, 4);
         let other = {
             let world = Arc::clone(&world);
-            thread::spawn(move || store(&world, 1))
+            thread::spawn(move || world.store(&[1, 2], 4))
         };
-        let here = store(&world, 2);
+        let here = world.store(&[3, 4, 5], 4);
         let there = other.join().expect("the producer does not panic");
         assert!(
             here != there,
             "2 and 3 objects are more than 4: one is refused"
         );
-        let left = world.cache.drain().expect("one batch was stored");
-        assert_eq!(left.len, if here { 3 } else { 2 });
-        assert_eq!(world.cache.drain(), None);
+        assert_eq!(world.drain(), if here { vec![3, 4, 5] } else { vec![1, 2] });
     });
 }

@@ -2,7 +2,6 @@
 
 use super::{PATTERN, STATE};
 use crate::alloc::HEAP;
-use crate::chain::{Chain, set_next};
 use crate::fault::{Fault, die};
 use crate::size_class::size_of_class;
 use core::ptr::null_mut;
@@ -113,14 +112,6 @@ unsafe fn release(waiting: Waiting) {
         if !untouched(block, class) {
             die(Fault::WriteAfterFree, block as usize);
         }
-        set_next(block, null_mut());
-        HEAP.centrals[class].0.give(
-            &HEAP.pages,
-            class,
-            Chain {
-                head: block,
-                len: 1,
-            },
-        );
+        HEAP.centrals[class].0.give(&HEAP.pages, class, &[block]);
     }
 }
