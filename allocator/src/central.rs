@@ -10,9 +10,8 @@
 use crate::fault::{Fault, die};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
-use crate::page_map::View;
 use crate::scavenger::HELPER_BYTES;
-use crate::size_class::{object_index, size_of_class, span_pages};
+use crate::size_class::{INDEX_BITS, object_index, reciprocal_of, size_of_class, span_pages};
 use crate::span::{NO_LIST, Span, SpanList, SpanTable, State};
 use crate::sync::Locked;
 use crate::units::page_bytes;
@@ -115,12 +114,7 @@ impl Central {
 
     /// Fills `objects` with objects of `class`, in address order per span. Returns how many they are: fewer
     /// when memory is short.
-    pub fn take<O: Os>(
-        &self,
-        heap: &PageHeap<O>,
-        class: usize,
-        objects: &mut [*mut u8],
-    ) -> usize {
+    pub fn take<O: Os>(&self, heap: &PageHeap<O>, class: usize, objects: &mut [*mut u8]) -> usize {
         let mut got = 0;
         let mut inner = self.inner.lock();
         while got < objects.len() {
@@ -167,11 +161,59 @@ impl Central {
     pub unsafe fn give<O: Os>(&self, heap: &PageHeap<O>, class: usize, objects: &[*mut u8]) {
         let mut inner = self.inner.lock();
         let view = heap.map.view();
-        let mut left = objects;
-        while !left.is_empty() {
-            // SAFETY: the caller's duty.
-            let given = unsafe { inner.put(heap, view, class, left) };
-            left = &left[given..];
+        let (size, reciprocal) = (size_of_class(class), reciprocal_of(class));
+        let number =
+            |offset: usize| ((offset as u64).wrapping_mul(reciprocal) >> INDEX_BITS) as usize;
+        let mut left = objects.iter();
+        let mut next = left.next();
+        while let Some(&object) = next {
+            let Some(span) = view.span_at(object as usize) else {
+                wrong(heap, class, object)
+            };
+            // SAFETY: numbers in the map have records, also where they are old. What makes the record that
+            // of a span of this class, whose lock we hold, and the address that of an object in it that was
+            // handed out, is checked; an old number's record has another class or lies elsewhere.
+            unsafe {
+                let start = view.address((*span).start);
+                let offset = (object as usize).wrapping_sub(start);
+                let index = number(offset);
+                let fresh = (*span).fresh as usize;
+                if (*span).class as usize != class || index >= fresh || index * size != offset {
+                    wrong(heap, class, object);
+                }
+                let place = (*span).bits.add(index / 64);
+                let (before, mut word) = (*place, 1_u64 << (index % 64));
+                if before & word != 0 {
+                    die(Fault::DoubleFree, object as usize);
+                }
+                let mut given = 1;
+                // What is freed in the order of addresses, or nearly, changes one word many times.
+                let word_start = start + index / 64 * 64 * size;
+                loop {
+                    next = left.next();
+                    let Some(&object) = next else { break };
+                    let offset = (object as usize).wrapping_sub(word_start);
+                    if offset >= 64 * size {
+                        break;
+                    }
+                    let inside = number(offset);
+                    if inside * size != offset || index / 64 * 64 + inside >= fresh {
+                        // Of the next span, or wrong.
+                        break;
+                    }
+                    let bit = 1_u64 << inside;
+                    if (before | word) & bit != 0 {
+                        die(Fault::DoubleFree, object as usize);
+                    }
+                    word |= bit;
+                    given += 1;
+                }
+                *place = before | word;
+                (*span).free += given;
+                if (*span).free >= (*span).notice {
+                    inner.noticed(heap, span);
+                }
+            }
         }
         inner.taken_back += objects.len() as u64;
         self.publish(&inner);
@@ -292,63 +334,7 @@ impl Inner {
         }
     }
 
-    /// Puts the first of `objects` back into its span, and those that follow it as long as they belong to
-    /// the same span. Returns how many they are.
-    ///
-    /// # Safety
-    /// The objects are not used by anybody. (That they are objects of this class at all is checked.)
-    #[inline]
-    unsafe fn put<O: Os>(
-        &mut self,
-        heap: &PageHeap<O>,
-        view: View,
-        class: usize,
-        objects: &[*mut u8],
-    ) -> usize {
-        let first = objects[0];
-        let Some(span) = view.span_of_class(class, first as usize) else {
-            // SAFETY: we hold the class's lock.
-            unsafe { locate(heap, class, first as usize) };
-            // It says what is wrong; if the map has changed in between, the block was freed twice.
-            die(Fault::DoubleFree, first as usize)
-        };
-        // SAFETY: the span is of this class.
-        unsafe {
-            let start = view.address((*span).start);
-            let (bytes, fresh) = ((*span).bytes(), (*span).fresh as usize);
-            let (bits, size) = ((*span).bits, size_of_class(class));
-            let mut first_word = (*span).first_word as usize;
-            let mut given = 0;
-            for &object in objects {
-                let offset = (object as usize).wrapping_sub(start);
-                if offset >= bytes {
-                    break;
-                }
-                let index = object_index(class, offset);
-                if index * size != offset || index >= fresh {
-                    die(Fault::InteriorPointer, object as usize);
-                }
-                let word = bits.add(index / 64);
-                let bit = 1_u64 << (index % 64);
-                let old = *word;
-                if old & bit != 0 {
-                    die(Fault::DoubleFree, object as usize);
-                }
-                *word = old | bit;
-                first_word = first_word.min(index / 64);
-                given += 1;
-            }
-            self.disturb(&mut *span);
-            (*span).first_word = first_word as u16;
-            (*span).free += given as u16;
-            if (*span).free >= (*span).notice {
-                self.noticed(heap, span);
-            }
-            given
-        }
-    }
-
-    /// A span has so many free objects that it belongs elsewhere.
+    /// A span has so many free objects that it belongs elsewhere, or was purged.
     ///
     /// # Safety
     /// The span belongs to this class.
@@ -357,6 +343,7 @@ impl Inner {
     unsafe fn noticed<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span) {
         // SAFETY: the caller's duty.
         unsafe {
+            self.disturb(&mut *span);
             if (*span).free == (*span).fresh {
                 self.emptied(heap, span);
             } else {
@@ -404,6 +391,18 @@ impl Inner {
     }
 }
 
+/// Ends the process because of an object that cannot be taken back.
+///
+/// The caller holds the lock of the class.
+#[cold]
+#[inline(never)]
+fn wrong<O: Os>(heap: &PageHeap<O>, class: usize, object: *mut u8) -> ! {
+    // SAFETY: the caller holds the lock of the class.
+    unsafe { locate(heap, class, object as usize) };
+    // It says what is wrong; if the map has changed in between, the block was freed twice.
+    die(Fault::DoubleFree, object as usize)
+}
+
 /// Span and number of the object of `class` that starts at `addr` and has been handed out before.
 /// Any other address ends the process.
 ///
@@ -448,11 +447,11 @@ unsafe fn take_from<O: Os>(heap: &PageHeap<O>, span: *mut Span, objects: &mut [*
         let base = heap.map.address((*span).start);
         let size = (*span).size as usize;
         if (*span).free > 0 {
-            let words = (*span).words();
-            let mut index = (*span).first_word as usize;
-            let mut word = 0;
-            while index < words {
-                word = *(*span).bits.add(index);
+            for index in 0..(*span).words() {
+                let mut word = *(*span).bits.add(index);
+                if word == 0 {
+                    continue;
+                }
                 let origin = base.add(index * 64 * size);
                 while word != 0
                     && let Some(place) = places.next()
@@ -464,16 +463,18 @@ unsafe fn take_from<O: Os>(heap: &PageHeap<O>, span: *mut Span, objects: &mut [*
                 if places.len() == 0 {
                     break;
                 }
-                index += 1;
             }
             (*span).free -= (want - places.len()) as u16;
-            (*span).first_word = (index + usize::from(word == 0 && index < words)) as u16;
         }
-        let fresh = places.len().min(usize::from((*span).objects - (*span).fresh));
+        let fresh = places
+            .len()
+            .min(usize::from((*span).objects - (*span).fresh));
+        let mut object = base.add((*span).fresh as usize * size);
         for place in places.by_ref().take(fresh) {
-            *place = base.add((*span).fresh as usize * size);
-            (*span).fresh += 1;
+            *place = object;
+            object = object.wrapping_add(size);
         }
+        (*span).fresh += fresh as u16;
     }
     want - places.len()
 }

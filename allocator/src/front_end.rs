@@ -61,9 +61,7 @@ impl FrontEnd for Threads {
         let Some(cache) = attach() else {
             // SAFETY: the caller's duty.
             unsafe {
-                HEAP.centrals[class]
-                    .0
-                    .give(&HEAP.pages, class, &[object]);
+                HEAP.centrals[class].0.give(&HEAP.pages, class, &[object]);
             }
             return;
         };

@@ -93,7 +93,11 @@ impl<O: Os> Heap<O> {
                 return;
             }
             // SAFETY: the objects were the transfer cache's and are ours now.
-            unsafe { self.centrals[class].0.give(&self.pages, class, &batch[..got]) };
+            unsafe {
+                self.centrals[class]
+                    .0
+                    .give(&self.pages, class, &batch[..got])
+            };
         }
     }
 
@@ -118,7 +122,10 @@ impl<O: Os> Heap<O> {
             let bytes = SLOTS * limits.batch * size_of::<*mut u8>();
             self.pages.take_record(bytes, align_of::<*mut u8>()).cast()
         };
-        if !self.transfers[class].0.store(thread, objects, compact, limits, places) {
+        if !self.transfers[class]
+            .0
+            .store(thread, objects, compact, limits, places)
+        {
             // SAFETY: the caller's duty.
             unsafe { self.centrals[class].0.give(&self.pages, class, objects) };
         }

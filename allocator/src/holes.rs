@@ -49,6 +49,8 @@ impl Inner {
                 }
                 let (given, refused) = purge_span(heap, span);
                 span.purged = (given as u16).max(1);
+                // The next object that comes is noticed.
+                span.notice = 0;
                 self.purged_pages += u32::from(span.purged);
                 pages += given;
                 looked += usize::from(given > 0);

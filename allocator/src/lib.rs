@@ -29,7 +29,6 @@ pub mod sync;
 #[cfg(not(loom))]
 pub mod fault;
 
-
 #[cfg(not(loom))]
 pub mod span;
 

@@ -545,7 +545,6 @@ fn planted_damage_of_each_kind_is_noticed() {
                 // SAFETY: as above.
                 let class = unsafe {
                     *(*span).bits.add(index / 64) |= 1 << (index % 64);
-                    (*span).first_word = 0;
                     (*span).free += 1;
                     (*span).class as usize
                 };

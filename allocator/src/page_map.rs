@@ -96,30 +96,25 @@ pub struct PageMap {
 pub struct View {
     base: usize,
     words: usize,
-    classes: *const AtomicU8,
     numbers: *const AtomicU32,
     table: SpanTable,
 }
 
 impl View {
-    /// The span of `class` that `addr` lies in, `None` if the page there is of no or of another class.
+    /// The span whose number the page of `addr` carries, `None` for an address at which no block starts.
+    /// It may be an old number: compare with the record.
     #[inline(always)]
     #[must_use]
-    pub fn span_of_class(&self, class: usize, addr: usize) -> Option<*mut Span> {
+    pub fn span_at(&self, addr: usize) -> Option<*mut Span> {
         let words = addr.wrapping_sub(self.base).rotate_right(3);
         if words >= self.words {
             return None;
         }
         let page = words >> (PAGE_SHIFT - 3);
-        // SAFETY: the page is in the heap; P1: pages of a class have a span.
+        // SAFETY: the page is in the heap, for which the map is mapped; record 0 is, too.
         unsafe {
-            if (*self.classes.add(page)).load(Ordering::Relaxed) as usize != class {
-                return None;
-            }
-            Some(
-                self.table
-                    .get((*self.numbers.add(page)).load(Ordering::Relaxed)),
-            )
+            let number = (*self.numbers.add(page)).load(Ordering::Relaxed);
+            Some(self.table.get(number))
         }
     }
 
@@ -138,7 +133,6 @@ impl PageMap {
         View {
             words: self.words.load(Ordering::Acquire),
             base: self.base(),
-            classes: self.classes.load(Ordering::Relaxed),
             numbers: self.numbers.load(Ordering::Relaxed),
             table: self.table(),
         }

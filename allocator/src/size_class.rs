@@ -79,7 +79,7 @@ pub const RECIPROCALS: [u64; NUM_CLASSES] = {
     let mut class = 1;
     while class < NUM_CLASSES {
         let size = SIZES[class] as u64;
-        table[class] = (1_u64 << 40).div_ceil(size);
+        table[class] = (1_u64 << INDEX_BITS).div_ceil(size);
         class += 1;
     }
     table
@@ -174,10 +174,19 @@ pub fn size_of_class(class: usize) -> usize {
 #[inline(always)]
 #[must_use]
 pub fn object_index(class: usize, offset: usize) -> usize {
+    ((offset as u64 * reciprocal_of(class)) >> INDEX_BITS) as usize
+}
+
+/// Fraction bits of [`RECIPROCALS`].
+pub const INDEX_BITS: u32 = 40;
+
+/// The class's entry of [`RECIPROCALS`].
+#[inline(always)]
+#[must_use]
+pub fn reciprocal_of(class: usize) -> u64 {
     debug_assert!(class < NUM_CLASSES);
     // SAFETY: as in `size_of_class`.
-    let reciprocal = unsafe { *RECIPROCALS.get_unchecked(class) };
-    ((offset as u64 * reciprocal) >> 40) as usize
+    unsafe { *RECIPROCALS.get_unchecked(class) }
 }
 
 /// Pages of the next span of a class that has already taken `level` spans: the seeds' length

@@ -51,12 +51,11 @@ pub struct Span {
     pub free: u16,
     /// Objects from this number on were never handed out (Go's freeindex, as a watermark).
     pub fresh: u16,
-    /// No bit is set in the words before this one.
-    pub first_word: u16,
     /// Kernel pages inside the span that were given back since an object last came or went; every
     /// span that has been looked at counts one at least.
     pub purged: u16,
-    /// With so many objects in `bits` the span belongs into another list, or all are back.
+    /// With so many objects in `bits` the span belongs into another list, or all are back; 0 while it is
+    /// purged.
     pub notice: u16,
     /// Bytes of an object.
     pub size: u32,
@@ -195,7 +194,6 @@ mod tests {
             objects: 0,
             free: 0,
             fresh: 0,
-            first_word: 0,
             purged: 0,
             notice: 0,
             size: 0,

@@ -16,7 +16,8 @@
 
 use crate::heap::Heap;
 use crate::os::Os;
-use crate::size_class::{MAX_BATCH, NUM_CLASSES, batch_of, size_of_class};
+use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
+use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use core::ptr::null_mut;
 use core::sync::atomic::{
     AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
@@ -37,10 +38,12 @@ const CLASS_SHARE: usize = 4;
 /// room is worth.
 const STEAL_STEPS: usize = 4;
 
-/// One bin's words before it has any: it is empty and full.
-static NO_SLOTS: Slot = AtomicPtr::new(null_mut());
 /// A place for an object. Only its owner reads or writes it.
-type Slot = AtomicPtr<u8>;
+type Slot = *mut u8;
+
+/// A bin's places before it has any: it is empty and full.
+static NO_SLOTS: AtomicPtr<u8> = AtomicPtr::new(null_mut());
+const NO_SLOTS_AT: *mut Slot = NO_SLOTS.as_ptr();
 
 /// The caches of one thread. What the fast paths need is in arrays by class, so that an index
 /// scales in the address and the least cache lines are touched. Fields are atomics only so that
@@ -76,7 +79,7 @@ impl ThreadCache {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            slots: [const { AtomicPtr::new((&raw const NO_SLOTS).cast_mut()) }; NUM_CLASSES],
+            slots: [const { AtomicPtr::new(NO_SLOTS_AT) }; NUM_CLASSES],
             rooms: [const { AtomicU32::new(0) }; NUM_CLASSES],
             caps: [const { AtomicU32::new(0) }; NUM_CLASSES],
             widths: [const { AtomicU8::new(0) }; NUM_CLASSES],
@@ -111,11 +114,11 @@ impl ThreadCache {
     /// # Safety
     /// `at` is at most the bin's capacity.
     #[inline(always)]
-    unsafe fn slot(&self, class: usize, at: usize) -> &Slot {
+    unsafe fn slot(&self, class: usize, at: usize) -> *mut Slot {
         debug_assert!(class < NUM_CLASSES && at <= self.capacity(class));
         // SAFETY: classes come from the class tables or the page map and are below NUM_CLASSES; the
         // rest is the caller's duty.
-        unsafe { &*self.slots.get_unchecked(class).load(Relaxed).add(at) }
+        unsafe { self.slots.get_unchecked(class).load(Relaxed).add(at) }
     }
 
     #[inline(always)]
@@ -137,11 +140,11 @@ impl ThreadCache {
     #[must_use]
     pub fn pop(&self, class: usize) -> *mut u8 {
         let room = self.room(class);
-        let first = room.load(Relaxed);
         // SAFETY: F2.
-        let object = unsafe { self.slot(class, first as usize) }.load(Relaxed);
+        let object = unsafe { *self.slot(class, room.load(Relaxed) as usize) };
         if !object.is_null() {
-            room.store(first.wrapping_add(1), Relaxed);
+            // Read again: that makes one instruction of it.
+            room.store(room.load(Relaxed).wrapping_add(1), Relaxed);
         }
         object
     }
@@ -153,28 +156,28 @@ impl ThreadCache {
     #[inline(always)]
     #[must_use]
     pub unsafe fn push(&self, class: usize, object: *mut u8) -> bool {
-        let first = self.room(class).load(Relaxed);
-        let (left, full) = first.overflowing_sub(1);
-        if full || self.peek(class, first) == object {
+        let (left, full) = self.room(class).load(Relaxed).overflowing_sub(1);
+        if full {
             return false;
         }
-        // SAFETY: there is room.
-        unsafe { self.slot(class, left as usize) }.store(object, Relaxed);
+        // SAFETY: there is room, so this place is one of the bin's, and another one or the null follows.
+        unsafe {
+            let place = self.slot(class, left as usize);
+            if *place.add(1) == object {
+                return false;
+            }
+            *place = object;
+        }
         self.room(class).store(left, Relaxed);
         true
-    }
-
-    /// The object in place `first`, which is the bin's room.
-    #[inline(always)]
-    fn peek(&self, class: usize, first: u32) -> *mut u8 {
-        // SAFETY: F2.
-        unsafe { self.slot(class, first as usize) }.load(Relaxed)
     }
 
     /// The object that would be taken next, null if there is none.
     #[must_use]
     pub fn first(&self, class: usize) -> *mut u8 {
-        self.peek(class, self.room(class).load(Relaxed))
+        let room = self.room(class).load(Relaxed) as usize;
+        // SAFETY: F2.
+        unsafe { *self.slot(class, room) }
     }
 
     /// Objects in a bin.
@@ -211,7 +214,10 @@ impl ThreadCache {
 
     /// Makes a bin's places `cap`, which its objects must fit in. False: no memory, nothing has changed.
     fn set_capacity<O: Os>(&self, heap: &Heap<O>, class: usize, cap: usize) -> bool {
-        let (old, room) = (self.capacity(class), self.room(class).load(Relaxed) as usize);
+        let (old, room) = (
+            self.capacity(class),
+            self.room(class).load(Relaxed) as usize,
+        );
         let len = old - room;
         debug_assert!(0 < cap && len <= cap);
         let from = self.slots[class].load(Relaxed);
@@ -228,7 +234,7 @@ impl ThreadCache {
         // SAFETY: both arrays are the bin's and as long as said; F2.
         unsafe {
             core::ptr::copy(from.add(room), to.add(cap - len), len);
-            (*to.add(cap)).store(null_mut(), Relaxed);
+            *to.add(cap) = null_mut();
             if to != from {
                 self.slots[class].store(to, Relaxed);
                 self.widths[class].store(width, Relaxed);
@@ -314,20 +320,29 @@ impl ThreadCache {
         } else {
             batch
         };
-        let mut objects = [null_mut(); MAX_BATCH];
-        let objects = &mut objects[..want.max(1)];
-        let got = heap.refill(class, self.thread(), objects);
-        let Some((first, rest)) = objects[..got].split_first() else {
-            return null_mut();
-        };
-        debug_assert!(rest.len() <= cap, "one more than fits is returned");
-        let room = cap - rest.len();
-        for (at, &object) in rest.iter().enumerate() {
-            // SAFETY: the bin is empty, and there is room.
-            unsafe { self.slot(class, room + at) }.store(object, Relaxed);
+        let want = want.max(1);
+        let thread = self.thread();
+        let mut single = [null_mut()];
+        if cap == 0 {
+            let _ = heap.refill(class, thread, &mut single);
+            return single[0];
         }
-        self.room(class).store(room as u32, Relaxed);
-        *first
+        // SAFETY: the bin is empty, its last `want` places are there, and nobody else touches them.
+        unsafe {
+            let places = self.slots[class].load(Relaxed).add(cap - want);
+            let objects = core::slice::from_raw_parts_mut(places, want);
+            let got = heap.refill(class, thread, objects);
+            if got == 0 {
+                return null_mut();
+            }
+            for &object in &objects[1..got] {
+                // Whoever asks for blocks writes to them, and all at once is cheaper than one by one.
+                prefetch(object);
+            }
+            objects.copy_within(..got, want - got);
+            self.room(class).store((cap - got + 1) as u32, Relaxed);
+            objects[want - got]
+        }
     }
 
     /// Keeps an object whose bin is full: makes room first.
@@ -360,7 +375,7 @@ impl ThreadCache {
         // SAFETY: F2; the objects are nobody's once they have left the bin, and a thread's own slots are
         // not written meanwhile.
         unsafe {
-            let oldest = core::slice::from_raw_parts(slots.add(cap - count).cast(), count);
+            let oldest = core::slice::from_raw_parts(slots.add(cap - count), count);
             // Whether ends are no further apart than twice what is between them says little about any one
             // batch, but is right about those that were freed in the order of addresses, or nearly.
             let apart = (oldest[0] as usize).abs_diff(oldest[count - 1] as usize);
@@ -389,7 +404,7 @@ impl ThreadCache {
                 continue;
             }
             let slots = self.slots[class].load(Relaxed);
-            self.slots[class].store((&raw const NO_SLOTS).cast_mut(), Relaxed);
+            self.slots[class].store(NO_SLOTS_AT, Relaxed);
             self.widths[class].store(0, Relaxed);
             self.room(class).store(0, Relaxed);
             self.cap(class).store(0, Relaxed);
@@ -422,7 +437,7 @@ impl ThreadCache {
             let room = cap - self.len(class);
             for at in room..=cap {
                 // SAFETY: the bin has places up to its capacity.
-                let object = unsafe { self.slot(class, at) }.load(Relaxed);
+                let object = unsafe { *self.slot(class, at) };
                 assert_eq!(
                     object.is_null(),
                     at == cap,
@@ -437,6 +452,13 @@ impl ThreadCache {
             "F3: budget is not the sum of the capacities"
         );
     }
+}
+
+/// Asks for the cache line at `object`.
+#[inline(always)]
+fn prefetch(object: *mut u8) {
+    // SAFETY: a hint, which no address makes fail.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(object.cast()) };
 }
 
 impl Default for ThreadCache {

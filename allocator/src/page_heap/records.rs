@@ -81,7 +81,6 @@ impl Inner {
                 objects: 0,
                 free: 0,
                 fresh: 0,
-                first_word: 0,
                 purged: 0,
                 notice: 0,
                 size: 0,

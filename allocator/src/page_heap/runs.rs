@@ -207,7 +207,6 @@ impl Inner {
                     (*span).objects = objects_in(class as usize, (*span).pages as usize) as u16;
                     (*span).free = 0;
                     (*span).fresh = 0;
-                    (*span).first_word = 0;
                     (*span).purged = 0;
                     if !self.give_bitmap(heap, span) {
                         // One word serves up to 64 objects; the rest of the span stays unused.
