@@ -5,10 +5,10 @@ use crate::central::Central;
 use crate::fault::{Fault, die};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
-use crate::size_class::{MAX_BATCH, MAX_SMALL, NUM_CLASSES, batch_of, size_of_class, span_pages};
+use crate::size_class::{MAX_BATCH, MAX_SMALL, NUM_CLASSES, size_of_class, span_pages};
 use crate::span::{Span, State};
 use crate::sync::Padded;
-use crate::transfer_cache::{Limits, SLOTS, TransferCache};
+use crate::transfer_cache::TransferCache;
 use crate::units::{MAX_REQUEST, PAGE_SIZE, pages_for};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -114,17 +114,10 @@ impl<O: Os> Heap<O> {
     pub unsafe fn flush(&self, class: usize, thread: u32, objects: &[*mut u8], compact: bool) {
         let share = if compact { 1 } else { TRANSFER_SHARE };
         let bytes = (self.centrals[class].0.bytes() / share).min(TRANSFER_BYTES);
-        let limits = Limits {
-            batch: batch_of(class),
-            objects: bytes / size_of_class(class),
-        };
-        let places = || {
-            let bytes = SLOTS * limits.batch * size_of::<*mut u8>();
-            self.pages.take_record(bytes, align_of::<*mut u8>()).cast()
-        };
+        let limit = bytes / size_of_class(class);
         if !self.transfers[class]
             .0
-            .store(thread, objects, compact, limits, places)
+            .store(thread, objects, compact, limit, &self.pages)
         {
             // SAFETY: the caller's duty.
             unsafe { self.centrals[class].0.give(&self.pages, class, objects) };

@@ -18,12 +18,13 @@ use crate::scavenger::Decay;
 use crate::size_class::MAX_BATCH;
 use crate::span::{Span, State};
 use crate::sync::Locked;
+use crate::transfer_cache::{self, Places};
 use crate::units::page_bytes;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-/// Widths of [`PageHeap::take_slots`]: places for two batches and the null behind them at most.
-const SLOT_WIDTHS: usize = (2 * MAX_BATCH).next_power_of_two().ilog2() as usize;
+/// Widths of places: a full transfer cache has the widest.
+const PLACE_WIDTHS: usize = (transfer_cache::SLOTS * MAX_BATCH).ilog2() as usize;
 
 /// The page heap with its page map and page source.
 #[derive(Debug)]
@@ -53,8 +54,8 @@ pub struct Inner {
     free_records: u32,
     bitmaps: [FixedList; 4],
     caches: FixedList,
-    /// Arrays of 2, 4, 8 … words.
-    slots: [FixedList; SLOT_WIDTHS],
+    /// Places for 2, 4, 8 … addresses.
+    places: [FixedList; PLACE_WIDTHS],
     pub(crate) dirty: RunLists,
     pub(crate) clean: RunLists,
     /// Pages the heap has grown to, holes included.
@@ -123,7 +124,7 @@ impl<O: Os> PageHeap<O> {
                 free_records: 0,
                 bitmaps: [const { FixedList::new() }; 4],
                 caches: FixedList::new(),
-                slots: [const { FixedList::new() }; SLOT_WIDTHS],
+                places: [const { FixedList::new() }; PLACE_WIDTHS],
                 dirty: RunLists::new(),
                 clean: RunLists::new(),
                 grown: 0,
@@ -272,27 +273,24 @@ impl<O: Os> PageHeap<O> {
         // SAFETY: the caller's duty.
         unsafe { self.inner.lock().caches.give(record) };
     }
+}
 
-    /// Memory for 2 to the power of `width` words, with old contents. Null: no memory.
-    pub fn take_slots(&self, width: u8) -> *mut u8 {
+impl<O: Os> Places for PageHeap<O> {
+    fn take(&self, width: u8) -> *mut *mut u8 {
         let mut inner = self.inner.lock();
         if !inner.prepare(self) {
             return null_mut();
         }
-        let recycled = inner.slots[width as usize - 1].take();
-        if !recycled.is_null() {
-            return recycled;
+        let mut places = inner.places[width as usize - 1].take();
+        if places.is_null() {
+            let bytes = size_of::<*mut u8>() << width;
+            places = inner.metadata.allocate(&self.os, bytes, bytes.min(64));
         }
-        let bytes = size_of::<usize>() << width;
-        inner.metadata.allocate(&self.os, bytes, bytes.min(64))
+        places.cast()
     }
 
-    /// Recycles such memory.
-    ///
-    /// # Safety
-    /// It came from [`PageHeap::take_slots`] with this width and nobody uses it any more.
-    pub unsafe fn give_slots(&self, slots: *mut u8, width: u8) {
+    unsafe fn give(&self, places: *mut *mut u8, width: u8) {
         // SAFETY: the caller's duty.
-        unsafe { self.inner.lock().slots[width as usize - 1].give(slots) };
+        unsafe { self.inner.lock().places[width as usize - 1].give(places.cast()) };
     }
 }

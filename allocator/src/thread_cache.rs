@@ -17,6 +17,7 @@
 use crate::heap::Heap;
 use crate::os::Os;
 use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
+use crate::transfer_cache::Places;
 use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use core::ptr::null_mut;
 use core::sync::atomic::{
@@ -223,7 +224,7 @@ impl ThreadCache {
         let to = if width == old_width {
             from
         } else {
-            heap.pages.take_slots(width).cast()
+            heap.pages.take(width)
         };
         if to.is_null() {
             return false;
@@ -236,7 +237,7 @@ impl ThreadCache {
                 self.slots[class].store(to, Relaxed);
                 self.widths[class].store(width, Relaxed);
                 if old_width > 0 {
-                    heap.pages.give_slots(from.cast(), old_width);
+                    heap.pages.give(from, old_width);
                 }
             }
         }
@@ -406,7 +407,7 @@ impl ThreadCache {
             self.room(class).store(0, Relaxed);
             self.cap(class).store(0, Relaxed);
             // SAFETY: the places were the bin's, which has none any more.
-            unsafe { heap.pages.give_slots(slots.cast(), width) };
+            unsafe { heap.pages.give(slots, width) };
         }
         self.budget.store(0, Relaxed);
     }

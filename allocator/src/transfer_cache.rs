@@ -28,8 +28,9 @@ pub struct TransferCache {
 /// What the lock guards.
 #[derive(Debug)]
 pub struct Inner {
-    /// Room for `SLOTS` batches of addresses, null before the first is stored.
+    /// Room for 2 to the power of `width` addresses, null before the first batch is stored.
     places: *mut *mut u8,
+    width: u8,
     /// Objects in it.
     pub(crate) objects: usize,
     pub(crate) open: usize,
@@ -38,13 +39,16 @@ pub struct Inner {
     pub(crate) stores: u64,
 }
 
-/// What a class stores here at most.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Objects in a batch.
-    pub batch: usize,
-    /// Objects in all, but for a single batch.
-    pub objects: usize,
+/// Where the memory for addresses comes from.
+pub trait Places {
+    /// Room for 2 to the power of `width` addresses, with old contents. Null: no memory.
+    fn take(&self, width: u8) -> *mut *mut u8;
+
+    /// Takes such room back.
+    ///
+    /// # Safety
+    /// It was taken here with this width and nobody uses it any more.
+    unsafe fn give(&self, places: *mut *mut u8, width: u8);
 }
 
 // SAFETY: the places and what is in them belong to the cache; its lock guards them.
@@ -72,32 +76,28 @@ impl TransferCache {
     }
 
     /// Stores a batch that thread `thread` flushes; false: no slot is open, the objects stay the
-    /// caller's. `compact`: they lie close together. `places` is asked once for room for [`SLOTS`] batches
-    /// and may answer null.
+    /// caller's. `compact`: they lie close together. No more than `limit` objects are stored, but for a
+    /// single batch.
     #[must_use]
     pub fn store(
         &self,
         thread: u32,
         batch: &[*mut u8],
         compact: bool,
-        limits: Limits,
-        places: impl FnOnce() -> *mut *mut u8,
+        limit: usize,
+        memory: &impl Places,
     ) -> bool {
-        debug_assert!(batch.len() <= limits.batch);
         let mut inner = self.inner.lock();
         inner.last_flush = thread;
         let open = if compact { SLOTS } else { inner.open };
         let objects = inner.objects + batch.len();
-        if objects > open * limits.batch || (inner.objects > 0 && objects > limits.objects) {
+        if objects > open * batch.len()
+            || (inner.objects > 0 && objects > limit)
+            || !inner.make_room(objects, memory)
+        {
             return false;
         }
-        if inner.places.is_null() {
-            inner.places = places();
-            if inner.places.is_null() {
-                return false;
-            }
-        }
-        // SAFETY: there is room for `SLOTS` batches, of which no more than `open` are in use afterwards.
+        // SAFETY: there is room.
         unsafe {
             let end = inner.places.add(inner.objects);
             end.copy_from_nonoverlapping(batch.as_ptr(), batch.len());
@@ -149,6 +149,7 @@ impl Default for TransferCache {
 impl Inner {
     const NEW: Self = Self {
         places: null_mut(),
+        width: 0,
         objects: 0,
         open: 0,
         last_flush: 0,
@@ -164,6 +165,27 @@ impl Inner {
         }
         // SAFETY: that many are there.
         unsafe { core::slice::from_raw_parts(self.places, self.objects) }
+    }
+
+    /// Makes room for `objects` addresses. False: no memory, nothing has changed.
+    fn make_room(&mut self, objects: usize, memory: &impl Places) -> bool {
+        if !self.places.is_null() && objects <= 1 << self.width {
+            return true;
+        }
+        let width = objects.next_power_of_two().ilog2().max(3) as u8;
+        let places = memory.take(width);
+        if places.is_null() {
+            return false;
+        }
+        // SAFETY: the new places are longer than the old ones, which nobody uses afterwards.
+        unsafe {
+            if !self.places.is_null() {
+                places.copy_from_nonoverlapping(self.places, self.objects);
+                memory.give(self.places, self.width);
+            }
+        }
+        (self.places, self.width) = (places, width);
+        true
     }
 
     /// Moves what was stored last to `batch`.
@@ -188,13 +210,25 @@ mod tests {
     use core::ptr::without_provenance_mut;
 
     const BATCH: usize = 8;
-    const ALL: Limits = Limits {
-        batch: BATCH,
-        objects: usize::MAX,
-    };
+    const ALL: usize = usize::MAX;
 
-    fn places() -> *mut *mut u8 {
-        Box::leak(Box::new([null_mut(); SLOTS * BATCH])).as_mut_ptr()
+    /// Memory from the test's allocator, or none.
+    struct Heap(bool);
+
+    impl Places for Heap {
+        fn take(&self, width: u8) -> *mut *mut u8 {
+            if self.0 {
+                Vec::leak(vec![null_mut(); 1 << width]).as_mut_ptr()
+            } else {
+                null_mut()
+            }
+        }
+
+        unsafe fn give(&self, places: *mut *mut u8, width: u8) {
+            let len = 1 << width;
+            // SAFETY: the caller's duty.
+            drop(unsafe { Vec::from_raw_parts(places, len, len) });
+        }
     }
 
     fn batch(number: usize) -> [*mut u8; BATCH] {
@@ -215,7 +249,7 @@ mod tests {
     #[test]
     fn slots_open_for_a_consumer_and_close_for_a_loner() {
         let cache = TransferCache::new();
-        let store = |number, compact| cache.store(1, &batch(number), compact, ALL, places);
+        let store = |number, compact| cache.store(1, &batch(number), compact, ALL, &Heap(true));
         assert!(!store(0, false), "nobody has asked yet");
         assert_eq!(fetch(&cache, 2), None);
         assert!(store(1, false), "thread 2 took after thread 1 flushed");
@@ -231,10 +265,7 @@ mod tests {
     #[test]
     fn no_more_objects_than_the_limit_are_stored_but_one_batch_always_is() {
         let cache = TransferCache::new();
-        let store = |number, objects| {
-            let limits = Limits { objects, ..ALL };
-            cache.store(1, &batch(number), false, limits, places)
-        };
+        let store = |number, limit| cache.store(1, &batch(number), false, limit, &Heap(true));
         for number in 0..SLOTS {
             let _ = store(number, 0);
             let _ = fetch(&cache, 2);
@@ -251,8 +282,8 @@ mod tests {
     #[test]
     fn a_refused_place_leaves_the_batch_with_the_caller() {
         let cache = TransferCache::new();
-        assert!(!cache.store(1, &batch(0), true, ALL, null_mut));
-        assert!(cache.store(1, &batch(0), true, ALL, places));
+        assert!(!cache.store(1, &batch(0), true, ALL, &Heap(false)));
+        assert!(cache.store(1, &batch(0), true, ALL, &Heap(true)));
         let mut few = [null_mut(); 3];
         assert_eq!(cache.fetch(1, &mut few), 3);
         assert_eq!(few, batch(0)[5..], "a part of a batch");

@@ -8,7 +8,7 @@ use core::ptr::{null_mut, without_provenance_mut};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
-use spanalloc::transfer_cache::{Limits, SLOTS, TransferCache};
+use spanalloc::transfer_cache::{Places, TransferCache};
 
 const BLOCKS: usize = 2;
 
@@ -24,6 +24,17 @@ unsafe impl Sync for World {}
 // SAFETY: as above.
 unsafe impl Send for World {}
 
+/// Memory that is never used twice: whose it is is the lock's business, which other models check.
+struct Leaked;
+
+impl Places for Leaked {
+    fn take(&self, width: u8) -> *mut *mut u8 {
+        Vec::leak(vec![null_mut(); 1 << width]).as_mut_ptr()
+    }
+
+    unsafe fn give(&self, _: *mut *mut u8, _: u8) {}
+}
+
 impl World {
     /// A cache that has seen a consumer, so that two of its slots are open.
     fn new() -> Self {
@@ -37,14 +48,12 @@ impl World {
     }
 
     /// Stores blocks in one batch.
-    fn store(&self, numbers: &[usize], objects: usize) -> bool {
+    fn store(&self, numbers: &[usize], limit: usize) -> bool {
         let batch: Vec<*mut u8> = numbers
             .iter()
             .map(|&number| without_provenance_mut(number * 16))
             .collect();
-        let limits = Limits { batch: 3, objects };
-        let places = || Box::leak(Box::new([null_mut(); SLOTS * 3])).as_mut_ptr();
-        self.cache.store(1, &batch, false, limits, places)
+        self.cache.store(1, &batch, false, limit, &Leaked)
     }
 
     /// Writes to a block and stores it; what is not taken stays with the caller, who may write
