@@ -4,6 +4,7 @@
 
 use crate::alloc::HEAP;
 use crate::fault::Line;
+use crate::page_heap::huge;
 use crate::{dump, front_end, hardened, helper, scavenger, thread_cache};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -11,7 +12,7 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 /// The variable's name.
 pub const VARIABLE: &str = "SPANALLOC_CONF";
 /// Keys and what they mean, for warnings and documentation.
-pub const KEYS: [(&str, &str); 12] = [
+pub const KEYS: [(&str, &str); 13] = [
     (
         "decay_ms",
         "milliseconds that free pages stay before they are released; 0 at once, -1 never",
@@ -27,6 +28,10 @@ pub const KEYS: [(&str, &str); 12] = [
     (
         "helper",
         "1: a thread of the allocator's own gives memory back while the program is idle; 0: none",
+    ),
+    (
+        "huge_pages",
+        "1: ranges of 2 MiB that are resident anyway become huge pages in heaps above 8 MiB; 0: not",
     ),
     (
         "check",
@@ -138,6 +143,7 @@ fn apply_one(setting: &[u8]) -> Result<(), Problem> {
             front_end::SETTING.store(choice, Relaxed);
         }
         b"helper" => helper::ENABLED.store(switch(number()?)?, Relaxed),
+        b"huge_pages" => huge::ENABLED.store(switch(number()?)?, Relaxed),
         b"check" => hardened::CHECKED.store(switch(number()?)?, Relaxed),
         b"hardened" => {
             let on = switch(number()?)?;

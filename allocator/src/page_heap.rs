@@ -6,9 +6,11 @@
 //! clean + in use + unusable = pages that the heap has grown to.
 
 mod growth;
+pub(crate) mod huge;
 mod records;
 mod runs;
 
+use self::huge::Huge;
 use crate::limits::Limits;
 use crate::metadata::{Bump, FixedList, Section};
 use crate::os::Os;
@@ -69,6 +71,7 @@ pub struct Inner {
     pub(crate) highest: usize,
     pub(crate) counters: Counters,
     pub(crate) decay: Decay,
+    pub(crate) huge: Huge,
 }
 
 /// What the page heap counts.
@@ -92,6 +95,8 @@ pub struct Counters {
     pub grown_in_place: u64,
     /// Large blocks moved by the page tables instead of by copying.
     pub moved_by_remap: u64,
+    /// Ranges that were made huge pages.
+    pub huge_pages: u64,
 }
 
 /// What a span is wanted for.
@@ -142,8 +147,10 @@ impl<O: Os> PageHeap<O> {
                     releases: 0,
                     grown_in_place: 0,
                     moved_by_remap: 0,
+                    huge_pages: 0,
                 },
                 decay: Decay::new(),
+                huge: Huge::new(),
             }),
         }
     }
@@ -154,8 +161,15 @@ impl<O: Os> PageHeap<O> {
         let span = inner.allocate(self, pages, align);
         if !span.is_null() {
             // SAFETY: the run was taken out of the free lists; it is ours.
-            unsafe { inner.put_to_use(self, span, purpose) };
+            let range = unsafe {
+                inner.put_to_use(self, span, purpose);
+                inner.range_to_collapse(self, span)
+            };
             self.in_use.store(inner.in_use, Relaxed);
+            drop(inner);
+            if let Some(address) = range {
+                self.collapse(address);
+            }
         }
         span
     }

@@ -5,7 +5,7 @@
 //! they run and may be off by the operations in flight. `docs/STATS.md` explains every field.
 
 use crate::alloc::HEAP;
-use crate::page_heap::Counters;
+use crate::page_heap::{Counters, huge};
 use crate::size_class::{NUM_CLASSES, size_of_class};
 use crate::units::{OS_PAGE, page_bytes};
 use crate::{cpu_cache, dump, front_end, hardened, helper, scavenger, thread, thread_cache};
@@ -212,12 +212,13 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
     write!(
         out,
         "{{\"allocator\":\"spanalloc\",\"version\":\"{VERSION}\",\"front_end\":\"{}\",\
-         \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{},\"helper\":{},\"check\":{},\"hardened\":{},\"quarantine_bytes\":{},\"guard_rate\":{},\"limit_soft\":{},\"limit_hard\":{},\
+         \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{},\"helper\":{},\"huge_pages\":{},\"check\":{},\"hardened\":{},\"quarantine_bytes\":{},\"guard_rate\":{},\"limit_soft\":{},\"limit_hard\":{},\
          \"dump_at_exit\":{},\"dump_signal\":{}}}",
         front_end::name(),
         scavenger::DECAY_MS.load(Relaxed),
         thread_cache::LIMIT_BYTES.load(Relaxed),
         helper::ENABLED.load(Relaxed),
+        huge::ENABLED.load(Relaxed),
         hardened::CHECKED.load(Relaxed),
         hardened::HARDENED.load(Relaxed),
         hardened::LIMIT_BYTES.load(Relaxed),
@@ -269,6 +270,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ("releases", s.pages.releases),
         ("grown_in_place", s.pages.grown_in_place),
         ("moved_by_remap", s.pages.moved_by_remap),
+        ("huge_pages", s.pages.huge_pages),
     ] {
         write!(out, ",\"{name}\":{value}")?;
     }

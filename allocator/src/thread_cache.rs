@@ -27,7 +27,7 @@ use core::sync::atomic::{
 /// Bytes that a bin starts with room for, at least one object.
 const FIRST_BYTES: usize = 1 << 10;
 /// Default of the setting `thread_cache_bytes`.
-pub const DEFAULT_BYTES: usize = 512 << 10;
+pub const DEFAULT_BYTES: usize = 1 << 20;
 /// `thread_cache_bytes`: what the capacities of one thread's bins may add up to. In a small heap
 /// it is less: an eighth of what is in use, at least [`LEAST_BYTES`].
 pub static LIMIT_BYTES: AtomicUsize = AtomicUsize::new(DEFAULT_BYTES);
@@ -38,6 +38,8 @@ const CLASS_SHARE: usize = 4;
 /// Bins that one miss looks at for room to take over. More would cost busy classes more than the
 /// room is worth.
 const STEAL_STEPS: usize = 4;
+/// One miss in so many looks for room in other bins.
+const STEAL_EVERY: u64 = 16;
 
 /// A place for an object. Only its owner reads or writes it.
 type Slot = *mut u8;
@@ -274,8 +276,13 @@ impl ThreadCache {
             return false;
         }
         let need = (target - cap) * size;
-        if self.budget.load(Relaxed) + need > limit && !self.steal(heap, need, limit) {
-            return false;
+        if self.budget.load(Relaxed) + need > limit {
+            // A busy thread misses often for want of room; looking for some each time costs it more than
+            // the misses do.
+            let misses = self.refills.load(Relaxed) + self.flushes.load(Relaxed);
+            if !misses.is_multiple_of(STEAL_EVERY) || !self.steal(heap, need, limit) {
+                return false;
+            }
         }
         self.set_capacity(heap, class, target)
     }

@@ -1,7 +1,7 @@
 //! A page source for tests: a block of ordinary memory, with failures on demand.
 
 use super::{Mapped, Os};
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 const ALIGN: usize = 64 << 20;
 
@@ -25,6 +25,9 @@ pub struct FakeOs {
     pub purges: AtomicUsize,
     pub purges_allowed: AtomicUsize,
     pub moves_allowed: AtomicUsize,
+    /// What was to be collapsed, and whether that is refused.
+    pub collapses: std::sync::Mutex<Vec<(usize, usize)>>,
+    pub refuse_collapses: AtomicBool,
     /// Addresses in this range are reported as taken.
     pub taken: (usize, usize),
 }
@@ -64,6 +67,8 @@ impl FakeOs {
             purges: AtomicUsize::new(0),
             purges_allowed: AtomicUsize::new(usize::MAX),
             moves_allowed: AtomicUsize::new(usize::MAX),
+            collapses: std::sync::Mutex::default(),
+            refuse_collapses: AtomicBool::new(false),
             taken: (0, 0),
         }
     }
@@ -123,6 +128,12 @@ impl Os for FakeOs {
         // Not a memset: that would occupy pages that were never touched.
         // SAFETY: the page heap purges free runs inside the block only, which is anonymous memory.
         unsafe { libc::madvise(addr as *mut libc::c_void, len, libc::MADV_DONTNEED) == 0 }
+    }
+
+    fn collapse(&self, addr: usize, len: usize) -> bool {
+        let mut asked = self.collapses.lock().expect("no test panics in here");
+        asked.push((addr, len));
+        !self.refuse_collapses.load(Relaxed)
     }
 
     fn move_pages(&self, from: usize, to: usize, len: usize) -> bool {

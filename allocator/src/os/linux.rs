@@ -117,6 +117,12 @@ impl Os for Linux {
         }
     }
 
+    fn collapse(&self, addr: usize, len: usize) -> bool {
+        const MADV_COLLAPSE: usize = 25;
+        // SAFETY: changes page tables only.
+        unsafe { syscall6(libc::SYS_madvise, [addr, len, MADV_COLLAPSE, 0, 0, 0]) == 0 }
+    }
+
     fn move_pages(&self, from: usize, to: usize, len: usize) -> bool {
         const MREMAP_DONTUNMAP: usize = 4;
         let flags = libc::MREMAP_MAYMOVE as usize | libc::MREMAP_FIXED as usize | MREMAP_DONTUNMAP;

@@ -44,6 +44,10 @@ pub trait Os: Sync {
     /// contents are unchanged.
     fn purge(&self, addr: usize, len: usize) -> bool;
 
+    /// Puts the range, a huge page and its alignment, on one huge page. False: refused. The contents stay in
+    /// either case; what was not resident may be now.
+    fn collapse(&self, addr: usize, len: usize) -> bool;
+
     /// Moves the contents of `len` bytes from `from` to `to` without copying; both ranges stay
     /// mapped and `from` reads as zero afterwards. False: refused, nothing has changed.
     fn move_pages(&self, from: usize, to: usize, len: usize) -> bool;

@@ -1,0 +1,213 @@
+//! Huge pages for heaps that the translation caches do not cover with small ones.
+//!
+//! A heap of tens of megabytes on pages of 4 KiB spends much of a program's time on misses of the TLB.
+//! Asking for huge pages in advance would make up to 2 MiB resident that nobody uses; here a range is
+//! collapsed into a huge page (`MADV_COLLAPSE`, Linux 6.1) when the heap has grown past it and all of it is
+//! resident anyway, so that nothing but the page tables changes. It is asked for by the call alone, no range
+//! is marked, so that the kernel's own thread does not bring back what is released later.
+//!
+//! A range counts as resident when it is made of spans of objects and of dirty runs. Large blocks do not
+//! count: programs reserve them and use a part. Ranges are looked at once, in the order of addresses, when
+//! the heap grows into the second one behind, as what was put to use last may not have been touched yet.
+//! Invariant: G1 every range below `next` has been looked at, or was when the heap was small.
+
+use super::{Inner, PageHeap};
+use crate::os::Os;
+use crate::span::{Span, State};
+use crate::units::{page_bytes, pages_for};
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// `huge_pages`: 1 collapses, 0 does not.
+pub static ENABLED: AtomicU32 = AtomicU32::new(1);
+
+/// Bytes and pages of a range.
+const RANGE_BYTES: usize = 2 << 20;
+const RANGE_PAGES: usize = pages_for(RANGE_BYTES);
+/// Below this use the translation caches of today's CPUs do (1,500 to 3,000 entries).
+const LEAST_PAGES: usize = pages_for(8 << 20);
+/// Bytes of a range that may become resident by collapsing it.
+const MAX_UNUSED: usize = RANGE_BYTES / 8;
+/// Refusals in a row after which the system is not asked again.
+const MAX_REFUSALS: u32 = 3;
+
+/// How far the heap has been looked at.
+#[derive(Debug)]
+pub struct Huge {
+    /// The range to look at next.
+    next: usize,
+    /// Refusals since the last success.
+    refusals: u32,
+}
+
+impl Huge {
+    /// Nothing looked at yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            next: 0,
+            refusals: 0,
+        }
+    }
+}
+
+impl Default for Huge {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Inner {
+    /// The range that should be collapsed now that `span` was put to use, if there is one.
+    ///
+    /// # Safety
+    /// `span` is in use.
+    pub(super) unsafe fn range_to_collapse<O: Os>(
+        &mut self,
+        heap: &PageHeap<O>,
+        span: *const Span,
+    ) -> Option<usize> {
+        // SAFETY: the caller's duty.
+        let (end, fresh) = unsafe { ((*span).end() as usize, !(*span).needzero) };
+        if !fresh
+            || (self.huge.next + 2) * RANGE_PAGES > end
+            || self.in_use < LEAST_PAGES
+            || self.huge.refusals >= MAX_REFUSALS
+            || ENABLED.load(Relaxed) == 0
+        {
+            return None;
+        }
+        let range = self.huge.next;
+        self.huge.next += 1;
+        self.is_resident(heap, range * RANGE_PAGES)
+            .then(|| heap.map.base() + page_bytes(range * RANGE_PAGES))
+    }
+
+    /// All of the range of pages from `page` on is objects and dirty runs, and little of it was never
+    /// used.
+    fn is_resident<O: Os>(&self, heap: &PageHeap<O>, mut page: usize) -> bool {
+        let end = page + RANGE_PAGES;
+        let mut unused = 0;
+        while page < end {
+            // SAFETY: the heap has grown past the range; numbers in the map have records. An interior page
+            // of a free run or a large block may carry an old number, whose record does not cover it.
+            let span = unsafe {
+                let span = heap.map.span_of_page(page);
+                if span.is_null() {
+                    return false;
+                }
+                &*span
+            };
+            let covers = (span.start..span.end()).contains(&(page as u32));
+            if !covers || !matches!(span.state, State::Small | State::FreeDirty) {
+                return false;
+            }
+            if span.state == State::Small && !span.needzero {
+                unused += usize::from(span.objects - span.fresh) * span.size as usize;
+            }
+            page = span.end() as usize;
+        }
+        unused <= MAX_UNUSED
+    }
+}
+
+impl<O: Os> PageHeap<O> {
+    /// Collapses the range at `address`. The lock is not held: whatever happens to the range meanwhile, its
+    /// contents stay what they are.
+    #[cold]
+    pub(super) fn collapse(&self, address: usize) {
+        let done = self.os.collapse(address, RANGE_BYTES);
+        let mut inner = self.inner.lock();
+        if done {
+            inner.huge.refusals = 0;
+            inner.counters.huge_pages += 1;
+        } else {
+            inner.huge.refusals += 1;
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::os::fake::FakeOs;
+    use crate::page_heap::Use;
+    use crate::size_class::class_of;
+
+    const SPAN_PAGES: usize = 8;
+
+    fn heap() -> Box<PageHeap<FakeOs>> {
+        Box::new(PageHeap::new(FakeOs::new(64 << 20)))
+    }
+
+    /// Takes spans of objects, all of which were handed out, up to `bytes`.
+    fn fill(heap: &PageHeap<FakeOs>, bytes: usize) {
+        let class = class_of(64).expect("small") as u8;
+        for _ in 0..bytes / page_bytes(SPAN_PAGES) {
+            let span = heap.allocate(SPAN_PAGES, 1, Use::Small(class));
+            assert!(!span.is_null());
+            // SAFETY: the span is ours; no bit is set.
+            unsafe { (*span).fresh = (*span).objects };
+        }
+    }
+
+    fn asked(heap: &PageHeap<FakeOs>) -> Vec<(usize, usize)> {
+        heap.os
+            .collapses
+            .lock()
+            .expect("no test panics in there")
+            .clone()
+    }
+
+    #[test]
+    fn ranges_of_objects_are_collapsed_once_the_heap_is_large_and_past_them() {
+        let heap = heap();
+        fill(&heap, 6 << 20);
+        assert_eq!(asked(&heap), []);
+        fill(&heap, 26 << 20);
+        let ranges: Vec<_> = (0..15)
+            .map(|number| (heap.map.base() + number * RANGE_BYTES, RANGE_BYTES))
+            .collect();
+        assert_eq!(asked(&heap), ranges, "all but the last, each once");
+        assert_eq!(heap.inner.lock().counters.huge_pages, 15);
+    }
+
+    #[test]
+    fn ranges_with_large_blocks_holes_or_unused_objects_are_left_alone() {
+        let heap = heap();
+        let class = class_of(64).expect("small") as u8;
+        let large = heap.allocate(SPAN_PAGES, 1, Use::Large);
+        assert!(!large.is_null());
+        fill(&heap, RANGE_BYTES);
+        let hole = heap.allocate(SPAN_PAGES, 1, Use::Small(class));
+        fill(&heap, RANGE_BYTES);
+        for _ in 0..RANGE_BYTES / page_bytes(SPAN_PAGES) {
+            assert!(!heap.allocate(SPAN_PAGES, 1, Use::Small(class)).is_null());
+        }
+        // SAFETY: the span is in use and empty.
+        unsafe { heap.free(hole) };
+        heap.release_free(0);
+        // Longer spans, so that the hole stays.
+        for _ in 0..200 {
+            let span = heap.allocate(2 * SPAN_PAGES, 1, Use::Small(class));
+            // SAFETY: as in `fill`.
+            unsafe { (*span).fresh = (*span).objects };
+        }
+        let asked = asked(&heap);
+        assert!(asked.len() > 4, "{asked:x?}");
+        // The first range has the large block, the second the hole, the third what is unused.
+        let first = heap.map.base() + 3 * RANGE_BYTES;
+        assert!(
+            asked.iter().all(|&(address, _)| address >= first),
+            "{asked:x?}"
+        );
+    }
+
+    #[test]
+    fn a_system_that_refuses_is_not_asked_for_ever() {
+        let heap = heap();
+        heap.os.refuse_collapses.store(true, Relaxed);
+        fill(&heap, 32 << 20);
+        assert_eq!(asked(&heap).len(), MAX_REFUSALS as usize);
+        assert_eq!(heap.inner.lock().counters.huge_pages, 0);
+    }
+}
