@@ -8,7 +8,7 @@
 use crate::alloc::HEAP;
 use crate::hardened;
 use crate::sync::{Locked, RawLock};
-use crate::thread_cache::ThreadCache;
+use crate::thread_cache::{CACHES, ThreadCache};
 use crate::tls;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -161,6 +161,7 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
         }
         registry.head = record;
         registry.caches += 1;
+        CACHES.store(registry.caches as usize, Ordering::Relaxed);
     }
     // The slot first: the calls below may allocate, and must find the cache.
     tls::set_cache(cache);
@@ -253,6 +254,7 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
             }
         }
         registry.caches -= 1;
+        CACHES.store(registry.caches as usize, Ordering::Relaxed);
         registry.ended_refills += cache.refills.load(Ordering::Relaxed);
         registry.ended_flushes += cache.flushes.load(Ordering::Relaxed);
     }
@@ -295,4 +297,5 @@ extern "C" fn after_fork_child() {
         null_mut()
     };
     registry.caches = u32::from(attached);
+    CACHES.store(registry.caches as usize, Ordering::Relaxed);
 }

@@ -31,6 +31,10 @@ pub const DEFAULT_BYTES: usize = 1 << 20;
 /// `thread_cache_bytes`: what the capacities of one thread's bins may add up to. In a small heap
 /// it is less: an eighth of what is in use, at least [`LEAST_BYTES`].
 pub static LIMIT_BYTES: AtomicUsize = AtomicUsize::new(DEFAULT_BYTES);
+/// What the caches of all threads may add up to, unless that is less than the least for each.
+const TOTAL_BYTES: usize = 32 << 20;
+/// Caches of living threads.
+pub(crate) static CACHES: AtomicUsize = AtomicUsize::new(0);
 /// See [`LIMIT_BYTES`].
 const LEAST_BYTES: usize = 64 << 10;
 /// A bin may hold this part of its class's spans once past its first capacity.
@@ -256,6 +260,7 @@ impl ThreadCache {
         let cap = self.capacity(class);
         let size = size_of_class(class);
         let limit = (heap.pages.in_use_bytes() / 8)
+            .min(TOTAL_BYTES / CACHES.load(Relaxed).max(1))
             .max(LEAST_BYTES)
             .min(LIMIT_BYTES.load(Relaxed));
         let target = if cap == 0 {
