@@ -58,6 +58,9 @@ fn class_at(block: *const u8) -> usize {
 
 /// Blocks that grow by realloc beyond this get a span of their own with room behind it.
 const GROWING: usize = 32 << 10;
+/// A block that has grown in place gets this part of its size on top, as it will hardly be the last time;
+/// untouched, that occupies nothing. A block that shrinks by less stays as it is.
+const ROOM: usize = 16;
 /// Blocks of this size and more are moved by the page tables when they have to move …
 const REMAP: usize = 512 << 10;
 /// … but each move splits kernel mappings, of which a process may have 65,530.
@@ -467,14 +470,20 @@ unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
         Block::Small(class) => unsafe { move_to(block, size_of_class(class), size) },
         // SAFETY: the caller's duty.
         Block::Large(span) => unsafe {
-            let _undisturbed = Undisturbed::new();
             let old = (*span).bytes();
-            // Shrinking to where classes are finer than pages is a move.
-            if size > GROWING
-                && size <= crate::units::MAX_REQUEST
-                && HEAP.pages.resize_in_place(span, pages_for(size))
-            {
+            if size <= old && size >= old - old / ROOM {
                 return block;
+            }
+            let _undisturbed = Undisturbed::new();
+            // Shrinking to where classes are finer than pages is a move.
+            if size > GROWING && size <= crate::units::MAX_REQUEST {
+                let pages = pages_for(size);
+                let roomy = pages + if size > old { pages / ROOM } else { 0 };
+                if HEAP.pages.resize_in_place(span, roomy)
+                    || roomy > pages && HEAP.pages.resize_in_place(span, pages)
+                {
+                    return block;
+                }
             }
             move_to(block, old, size)
         },

@@ -182,7 +182,8 @@ fn vectors_grow_in_place_when_they_are_large() {
     for (index, chunk) in bytes.chunks(8192).enumerate() {
         assert!(chunk.iter().all(|&byte| byte == index as u8));
     }
-    assert!(spanalloc::stats().pages.grown_in_place > before + 100);
+    // Once for each sixteenth that it has become longer.
+    assert!(spanalloc::stats().pages.grown_in_place > before + 30);
 }
 
 #[test]

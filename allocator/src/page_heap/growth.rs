@@ -20,7 +20,6 @@ impl Inner {
         span: *mut Span,
         pages: usize,
     ) -> bool {
-        let table = self.table(heap);
         // SAFETY: the caller's duty.
         unsafe {
             let old = (*span).pages as usize;
@@ -38,48 +37,68 @@ impl Inner {
                 }
                 return true;
             }
-            let need = pages - old;
-            if !heap.limits.allow(self.in_use, need) {
+            if !heap.limits.allow(self.in_use, pages - old) {
                 return false;
             }
-            if (*span).end() as usize >= self.grown {
-                if !self.grow(heap, need) {
+            // One run of each kind may follow, and the end of the heap.
+            loop {
+                let need = pages.saturating_sub((*span).pages as usize);
+                if need == 0 {
+                    break;
+                }
+                if !self.absorb(heap, span, need) {
                     return false;
                 }
-                if (*span).end() as usize >= self.grown {
-                    return false;
-                }
             }
-            let mut right = heap.map.span_of_page((*span).end() as usize);
-            if right.is_null() || (*right).start != (*span).end() {
+            self.counters.grown_in_place += 1;
+            true
+        }
+    }
+
+    /// Takes up to `need` pages from the free run behind `span`, where the heap may have to grow. False: there
+    /// is none.
+    ///
+    /// # Safety
+    /// `span` is in use.
+    unsafe fn absorb<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span, need: usize) -> bool {
+        let table = self.table(heap);
+        // SAFETY: the caller's duty.
+        unsafe {
+            let end = (*span).end();
+            if end as usize >= self.grown && !self.grow(heap, need) {
                 return false;
             }
-            let state = (*right).state;
-            if state != State::FreeDirty && state != State::FreeClean {
+            let free_run = || {
+                let right = heap.map.span_of_page(end as usize);
+                let free = !right.is_null()
+                    && (*right).start == end
+                    && matches!((*right).state, State::FreeDirty | State::FreeClean);
+                free.then_some(right)
+            };
+            let Some(mut right) = free_run() else {
                 return false;
-            }
-            if ((*right).pages as usize) < need {
-                let last = (*right).end() as usize == self.grown;
-                if !last || state != State::FreeClean || !self.grow(heap, need) {
+            };
+            let missing = need.saturating_sub((*right).pages as usize);
+            if missing > 0 && (*right).state == State::FreeClean {
+                if (*right).end() as usize != self.grown || !self.grow(heap, missing) {
                     return false;
                 }
                 // The new pages have joined the run, perhaps under another record.
-                right = heap.map.span_of_page((*span).end() as usize);
-                if ((*right).pages as usize) < need {
-                    return false;
+                match free_run() {
+                    Some(longer) if (*longer).pages as usize >= need => right = longer,
+                    _ => return false,
                 }
             }
             self.unlist(table, right);
-            self.cut(heap, right, need);
+            self.cut(heap, right, need.min((*right).pages as usize));
             // Without a record for the rest the whole run joins.
             let taken = (*right).pages;
-            (*span).needzero |= state == State::FreeDirty;
+            (*span).needzero |= (*right).state == State::FreeDirty;
             (*span).pages += taken;
             self.drop_record(right);
             heap.map.set_ends(span);
             self.in_use += taken as usize;
             self.peak_in_use = self.peak_in_use.max(self.in_use);
-            self.counters.grown_in_place += 1;
             true
         }
     }

@@ -157,10 +157,14 @@ impl Inner {
         }
         let table = self.table(heap);
         let roomy = pages.saturating_mul(2);
-        self.bound_resident(heap, pages);
-        let mut id = self.clean.longest();
         // SAFETY: numbers of the free lists have records.
         let long_enough = |id: u32| id != 0 && unsafe { (*table.get(id)).pages as usize } >= roomy;
+        // What is resident first: the block that grew here last time may have left just this.
+        let mut id = self.dirty.longest();
+        if !long_enough(id) {
+            self.bound_resident(heap, pages);
+            id = self.clean.longest();
+        }
         if !long_enough(id) {
             if !self.grow(heap, roomy) {
                 return self.allocate(heap, pages, 1);
