@@ -269,10 +269,8 @@ impl ThreadCache {
             if size <= 2 * FIRST_BYTES {
                 return self.set_capacity(heap, class, first);
             }
-            if 2 * size > limit / 2 {
-                return false;
-            }
-            first
+            // Of large ones a single place takes most of what there is.
+            if 4 * size <= limit { first } else { 1 }
         } else {
             let share = heap.centrals[class].0.bytes() / (CLASS_SHARE * size);
             (2 * cap + 1).min(2 * batch_of(class) - 1).min(share)
