@@ -10,12 +10,13 @@ use crate::hardened;
 use crate::heap::{Block, Heap};
 use crate::limits;
 use crate::os::Linux;
+use crate::page_heap::growth::headroom;
 use crate::page_map::PageMap;
 use crate::size_class::{
     FINE_LIMIT, MAX_SMALL, NUM_CLASSES, class_of, class_of_aligned, fine_class_of, size_of_class,
 };
 use crate::tls;
-use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SHIFT, PAGE_SIZE, pages_for, round_up};
+use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SHIFT, pages_for, round_up};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
@@ -56,11 +57,11 @@ fn class_at(block: *const u8) -> usize {
     class
 }
 
-/// Blocks that grow by realloc beyond this get a span of their own with room behind it.
+/// Up to this a block's size tells its class when it is freed by size: beyond, it may have grown into a span of
+/// its own.
 const GROWING: usize = 32 << 10;
-/// A block that has grown in place gets this part of its size on top, as it will hardly be the last time;
-/// untouched, that occupies nothing. A block that shrinks by less stays as it is.
-const ROOM: usize = 16;
+/// Blocks of this size and more get a span of their own with room behind it when they grow by realloc.
+const ROOMY_OLD: usize = 4 << 10;
 /// Blocks of this size and more are moved by the page tables when they have to move …
 const REMAP: usize = 512 << 10;
 /// … but each move splits kernel mappings, of which a process may have 65,530.
@@ -471,18 +472,18 @@ unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
         // SAFETY: the caller's duty.
         Block::Large(span) => unsafe {
             let old = (*span).bytes();
-            if size <= old && size >= old - old / ROOM {
-                return block;
-            }
-            let _undisturbed = Undisturbed::new();
             // Shrinking to where classes are finer than pages is a move.
-            if size > GROWING && size <= crate::units::MAX_REQUEST {
-                let pages = pages_for(size);
-                let roomy = pages + if size > old { pages / ROOM } else { 0 };
-                if HEAP.pages.resize_in_place(span, roomy)
-                    || roomy > pages && HEAP.pages.resize_in_place(span, pages)
-                {
+            if size > ROOMY_OLD && size <= crate::units::MAX_REQUEST {
+                let (has, pages) = ((*span).pages as usize, pages_for(size));
+                // Only the block's owner changes its span, so this needs no lock.
+                if pages <= has && has <= pages + headroom(pages) {
                     return block;
+                }
+                if size > GROWING || pages > has {
+                    let _undisturbed = Undisturbed::new();
+                    if HEAP.pages.resize_in_place(span, pages) {
+                        return block;
+                    }
                 }
             }
             move_to(block, old, size)
@@ -521,10 +522,8 @@ pub unsafe fn reallocate_exact(block: *mut u8, old: usize, size: usize) -> *mut 
 /// As [`reallocate`].
 unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
     let grows = size > old;
-    // Small steps promise more of them, and room behind makes those free. Doubling gains nothing from
-    // room and is better off with memory that is resident already.
-    let small_step = grows && size < old + old / 2;
-    let moved = if small_step && size > GROWING && old >= PAGE_SIZE {
+    // A block that has grown to this will grow again, and room behind makes that free.
+    let moved = if grows && old >= ROOMY_OLD && size > ROOMY_OLD {
         let undisturbed = Undisturbed::new();
         let (moved, _) = HEAP.allocate_growing(size);
         drop(undisturbed);

@@ -3,6 +3,7 @@
 
 use crate::heap::{Block, Heap};
 use crate::os::fake::FakeOs;
+use crate::page_heap::growth::headroom;
 use crate::page_heap::{PageHeap, Use};
 use crate::size_class::{MAX_SMALL, NUM_CLASSES, class_of, size_of_class};
 use crate::span::Span;
@@ -332,6 +333,60 @@ fn aligned_spans_start_at_their_alignment() {
 }
 
 #[test]
+fn headroom_is_given_up_where_a_limit_or_the_next_block_is() {
+    let heap = heap(64 << 20);
+    let pages_of = |block| heap.usable_size(block) / PAGE_SIZE;
+    let (block, _) = heap.allocate_growing(800 << 10);
+    let Block::Large(span) = heap.block_of(block) else {
+        panic!("large")
+    };
+    // SAFETY: the span is live.
+    unsafe {
+        heap.pages.limits.set_hard(129 * PAGE_SIZE);
+        assert!(heap.pages.resize_in_place(span, 128));
+        assert_eq!(pages_of(block), 128, "16 more are beyond the limit");
+        assert!(!heap.pages.resize_in_place(span, 130));
+        assert_eq!(heap.pages.limits.refused(), 1);
+        heap.pages.limits.set_hard(0);
+        heap.check_invariants();
+        // Two pages stay free behind the block, fewer than the headroom.
+        heap.pages.resize_in_place(span, 130);
+        assert_eq!(pages_of(block), 130 + headroom(130));
+        let free = heap.pages.inner.lock().clean.pages;
+        let (next, _) = heap.allocate_large((free - 2) * PAGE_SIZE, 1);
+        assert!(!next.is_null());
+        heap.check_invariants();
+        let before = pages_of(block);
+        if heap.pages.resize_in_place(span, before + 1) {
+            assert!(pages_of(block) <= before + 2);
+        }
+        heap.check_invariants();
+        for block in [block, next] {
+            let Block::Large(span) = heap.block_of(block) else {
+                panic!("large")
+            };
+            heap.pages.free(span);
+        }
+    }
+    assert_eq!(heap.pages.in_use_bytes(), 0);
+    heap.check_invariants();
+}
+
+#[test]
+fn a_growing_block_starts_in_the_longest_resident_run() {
+    let heap = heap(64 << 20);
+    let (first, _) = heap.allocate_large(1 << 20, 1);
+    let Block::Large(span) = heap.block_of(first) else {
+        panic!("large")
+    };
+    // SAFETY: the block is ours.
+    unsafe { heap.pages.free(span) };
+    let (block, zero) = heap.allocate_growing(64 << 10);
+    assert_eq!(block, first);
+    assert!(!zero);
+}
+
+#[test]
 fn large_blocks_grow_and_shrink_in_place() {
     let heap = heap(64 << 20);
     let (block, _) = heap.allocate_growing(300 << 10);
@@ -341,8 +396,11 @@ fn large_blocks_grow_and_shrink_in_place() {
     // SAFETY: the span is live.
     unsafe {
         for pages in [50, 200, 1_000, 300, 38] {
+            let grows = pages > (*span).pages as usize;
             assert!(heap.pages.resize_in_place(span, pages), "{pages} pages");
-            assert_eq!(heap.usable_size(block), pages * PAGE_SIZE);
+            let room = if grows { headroom(pages) } else { 0 };
+            let has = heap.usable_size(block) / PAGE_SIZE;
+            assert!((pages..=pages + room).contains(&has), "{has} for {pages}");
             heap.check_invariants();
         }
         let (_, _) = heap.allocate_large(300 << 10, 1);

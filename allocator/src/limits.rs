@@ -80,6 +80,13 @@ impl Limits {
         true
     }
 
+    /// Whether `more` pages beside `in_use` are within both limits; nothing is told if they are not.
+    #[must_use]
+    pub fn has_room(&self, in_use: usize, more: usize) -> bool {
+        let then = in_use.saturating_add(more);
+        then <= self.hard.load(Relaxed).min(self.soft.load(Relaxed))
+    }
+
     /// Something is to be told.
     #[inline]
     #[must_use]
@@ -117,6 +124,7 @@ mod tests {
         limits.set_hard(20 << 13);
         assert_eq!(limits.bytes(), (10 << 13, 20 << 13));
         assert!(limits.allow(9, 1) && !limits.is_pending());
+        assert!(limits.has_room(9, 1) && !limits.has_room(9, 2) && !limits.is_pending());
         assert!(limits.allow(9, 2));
         assert_eq!(limits.take(), SOFT);
         assert!(limits.allow(11, 9) && !limits.is_pending());

@@ -5,7 +5,7 @@
 //! Invariants: H1 free runs are disjoint, and no two neighbours are in the same state; H2 dirty +
 //! clean + in use + unusable = pages that the heap has grown to.
 
-mod growth;
+pub(crate) mod growth;
 pub(crate) mod huge;
 mod records;
 mod runs;
@@ -175,7 +175,7 @@ impl<O: Os> PageHeap<O> {
     }
 
     /// A span for one large block that is expected to grow: at the start of the longest free run,
-    /// so that the pages behind it are free. Null: no memory.
+    /// so that the pages behind it are free; one that is resident if it is long enough. Null: no memory.
     pub fn allocate_roomy(&self, pages: usize) -> *mut Span {
         let mut inner = self.inner.lock();
         let span = inner.allocate_roomy(self, pages);
@@ -243,7 +243,8 @@ impl<O: Os> PageHeap<O> {
         page_bytes(self.in_use.load(Relaxed))
     }
 
-    /// Makes a large span `pages` long without moving it; false if the pages behind are not free.
+    /// Makes a large span `pages` long without moving it, or a little longer when it grows; false if the pages
+    /// behind are not free.
     ///
     /// # Safety
     /// `span` is a large span of this heap in use by the caller.

@@ -11,6 +11,23 @@ const MIN_GROWTH: usize = (1 << 20) >> crate::units::PAGE_SHIFT;
 /// … and by an eighth of its size, up to this.
 const MAX_GROWTH: usize = ARENA_PAGES;
 
+/// A block that grows where it is takes this share of its length more than it was asked for ...
+const HEADROOM_SHARE: usize = 8;
+/// ... up to this, so that steps smaller than that need neither lock nor lists.
+const MAX_HEADROOM: usize = (128 << 10) >> crate::units::PAGE_SHIFT;
+
+/// Pages that a block of `pages` may have behind what was asked for once it has grown.
+#[inline]
+#[must_use]
+pub const fn headroom(pages: usize) -> usize {
+    let share = pages / HEADROOM_SHARE;
+    if share < MAX_HEADROOM {
+        share
+    } else {
+        MAX_HEADROOM
+    }
+}
+
 impl Inner {
     /// # Safety
     /// As [`PageHeap::resize_in_place`].
@@ -46,7 +63,7 @@ impl Inner {
                 if need == 0 {
                     break;
                 }
-                if !self.absorb(heap, span, need) {
+                if !self.absorb(heap, span, need, headroom(pages)) {
                     return false;
                 }
             }
@@ -55,12 +72,18 @@ impl Inner {
         }
     }
 
-    /// Takes up to `need` pages from the free run behind `span`, where the heap may have to grow. False: there
-    /// is none.
+    /// Takes up to `need` pages from the free run behind `span`, where the heap may have to grow, and up to `spare`
+    /// more if the run and the limits have them. False: there is none.
     ///
     /// # Safety
     /// `span` is in use.
-    unsafe fn absorb<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span, need: usize) -> bool {
+    unsafe fn absorb<O: Os>(
+        &mut self,
+        heap: &PageHeap<O>,
+        span: *mut Span,
+        need: usize,
+        spare: usize,
+    ) -> bool {
         let table = self.table(heap);
         // SAFETY: the caller's duty.
         unsafe {
@@ -89,15 +112,26 @@ impl Inner {
                     _ => return false,
                 }
             }
+            let length = (*right).pages as usize;
+            let mut taken = (need + spare).min(length);
+            if !heap.limits.has_room(self.in_use, taken) {
+                taken = need.min(length);
+            }
             self.unlist(table, right);
-            self.cut(heap, right, need.min((*right).pages as usize));
-            // Without a record for the rest the whole run joins.
-            let taken = (*right).pages;
             (*span).needzero |= (*right).state == State::FreeDirty;
-            (*span).pages += taken;
-            self.drop_record(right);
+            // The run's record stays with its rest, so that none is made and dropped at each step.
+            if taken == length {
+                self.drop_record(right);
+            } else {
+                let state = (*right).state;
+                (*right).start += taken as u32;
+                (*right).pages -= taken as u32;
+                heap.map.set_ends(right);
+                self.lists_of(state).insert(table, right);
+            }
+            (*span).pages += taken as u32;
             heap.map.set_ends(span);
-            self.in_use += taken as usize;
+            self.in_use += taken;
             self.peak_in_use = self.peak_in_use.max(self.in_use);
             true
         }

@@ -6,8 +6,11 @@ use crate::os::Os;
 use crate::run_lists::RunLists;
 use crate::size_class::{objects_in, size_of_class};
 use crate::span::{NO_LIST, Span, SpanTable, State};
-use crate::units::round_up;
+use crate::units::{pages_for, round_up};
 use core::ptr::null_mut;
+
+/// Blocks that grow from this length on get fresh pages with room behind rather than a resident run without.
+const ROOMY_FRESH: usize = pages_for(32 << 10);
 
 impl Inner {
     pub(crate) fn table<O>(&self, heap: &PageHeap<O>) -> SpanTable {
@@ -159,9 +162,11 @@ impl Inner {
         let roomy = pages.saturating_mul(2);
         // SAFETY: numbers of the free lists have records.
         let long_enough = |id: u32| id != 0 && unsafe { (*table.get(id)).pages as usize } >= roomy;
-        // What is resident first: the block that grew here last time may have left just this.
         let mut id = self.dirty.longest();
         if !long_enough(id) {
+            if pages < ROOMY_FRESH {
+                return self.allocate(heap, pages, 1);
+            }
             self.bound_resident(heap, pages);
             id = self.clean.longest();
         }
