@@ -18,7 +18,6 @@ use crate::heap::Heap;
 use crate::os::Os;
 use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
 use crate::transfer_cache::Places;
-use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use core::ptr::null_mut;
 use core::sync::atomic::{
     AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
@@ -343,10 +342,6 @@ impl ThreadCache {
             if got == 0 {
                 return null_mut();
             }
-            for &object in &objects[1..got] {
-                // Whoever asks for blocks writes to them, and all at once is cheaper than one by one.
-                prefetch(object);
-            }
             objects.copy_within(..got, want - got);
             self.room(class).store(cap - got + 1, Relaxed);
             objects[want - got]
@@ -460,13 +455,6 @@ impl ThreadCache {
             "F3: budget is not the sum of the capacities"
         );
     }
-}
-
-/// Asks for the cache line at `object`.
-#[inline(always)]
-fn prefetch(object: *mut u8) {
-    // SAFETY: a hint, which no address makes fail.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(object.cast()) };
 }
 
 impl Default for ThreadCache {
