@@ -47,6 +47,8 @@ static TABLE: [Slot; SLOTS] = [const {
 pub(super) struct Guards {
     countdown: u32,
     next: usize,
+    /// 0 until it is needed: all of the state starts as zeros, so that its 64 KiB are no part of the library's
+    /// file, whose pages the kernel maps around each one that is touched.
     random: u32,
 }
 
@@ -55,14 +57,17 @@ impl Guards {
         Self {
             countdown: 0,
             next: 0,
-            random: 0x9E37_79B9,
+            random: 0,
         }
     }
 
     /// Whether this allocation is a sampled one: every `rate`-th on average, not predictably.
     fn hit(&mut self, rate: u32) -> bool {
         if self.countdown == 0 {
-            // Xorshift; the distance is uniform with the rate as its mean.
+            if self.random == 0 {
+                self.random = 0x9E37_79B9;
+            }
+            // Xorshift, which never comes to 0; the distance is uniform with the rate as its mean.
             self.random ^= self.random << 13;
             self.random ^= self.random >> 17;
             self.random ^= self.random << 5;

@@ -1,0 +1,141 @@
+//! What a process that does nothing has in memory because of its allocator: this program again, with a
+//! library in `LD_PRELOAD`, after one malloc, less the same without.
+//!
+//! `resident` counts every page that is mapped into the process, those of the C library included that the library
+//! has made it touch; pages of files are in memory once for all processes. `anonymous` is the process's alone.
+//!
+//! ```sh
+//! cargo build --profile embedded -p spanalloc-preload
+//! cargo run --release --manifest-path allocator/benches/Cargo.toml --bin started -- target/embedded/libspanalloc_preload.so
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// Where distributions put the peers.
+const PEERS: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2",
+    "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2",
+    "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4",
+];
+/// Runs of which the median counts: what the kernel maps around a page varies a little.
+const RUNS: usize = 15;
+/// Fields of `smaps_rollup`; the last column is made of `smaps`.
+const FIELDS: [&str; 3] = ["Rss", "Pss", "Anonymous"];
+
+/// KiB of the fields, and the resident KiB of what is neither the program nor the system's: the library's
+/// mappings and its heap.
+fn figures() -> Option<[i64; 4]> {
+    // SAFETY: the block is written to within its size and freed once. Nothing is allocated between here and
+    // the reading but what std does in every run alike.
+    unsafe {
+        let block: *mut u8 = libc::malloc(100).cast();
+        std::hint::black_box(block).write_volatile(1);
+        libc::free(block.cast());
+    }
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").ok()?;
+    let preloaded = std::env::var("LD_PRELOAD").unwrap_or_default();
+    let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
+    let kib = |line: &str| line.split_whitespace().nth(1)?.parse::<i64>().ok();
+    let mut figures = [0; 4];
+    for (figure, field) in figures.iter_mut().zip(FIELDS) {
+        let line = rollup
+            .lines()
+            .find(|line| line.split(':').next() == Some(field))?;
+        *figure = kib(line)?;
+    }
+    let mut of_library = false;
+    for line in maps.lines() {
+        let first = line.split_whitespace().next().unwrap_or_default();
+        if !first.ends_with(':') {
+            of_library = !preloaded.is_empty() && line.ends_with(&preloaded);
+        } else if first == "Rss:" && of_library {
+            figures[3] += kib(line)?;
+        }
+    }
+    Some(figures)
+}
+
+/// The medians of several processes with `library`.
+fn measure(library: Option<&Path>) -> Result<[i64; 4], String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut runs = Vec::new();
+    for _ in 0..RUNS {
+        let mut command = Command::new(&program);
+        command.arg("--child").env_remove("LD_PRELOAD");
+        if let Some(library) = library {
+            command.env("LD_PRELOAD", library);
+        }
+        let output = command.output().map_err(|error| error.to_string())?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let run: Vec<i64> = text
+            .split_whitespace()
+            .filter_map(|field| field.parse().ok())
+            .collect();
+        runs.push(<[i64; 4]>::try_from(run).map_err(|_| {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            format!("the measured process failed: {}", errors.trim())
+        })?);
+    }
+    Ok(std::array::from_fn(|column| {
+        let mut values: Vec<i64> = runs.iter().map(|run| run[column]).collect();
+        values.sort_unstable();
+        values[RUNS / 2]
+    }))
+}
+
+fn table(libraries: &[PathBuf]) -> Result<(), String> {
+    let without = measure(None)?;
+    println!(
+        "{:<36}{:>10}{:>14}{:>11}{:>16}",
+        "KiB over no preload", "resident", "proportional", "anonymous", "library's pages"
+    );
+    for library in libraries {
+        let with =
+            measure(Some(library)).map_err(|error| format!("{}: {error}", library.display()))?;
+        let name = library.file_name().unwrap_or_default().to_string_lossy();
+        let more: [i64; 4] = std::array::from_fn(|column| with[column] - without[column]);
+        println!(
+            "{name:<36}{:>10}{:>14}{:>11}{:>16}",
+            more[0], more[1], more[2], more[3]
+        );
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == "--child") {
+        let Some(figures) = figures() else {
+            eprintln!("/proc/self/smaps_rollup cannot be read");
+            return ExitCode::FAILURE;
+        };
+        println!("{}", figures.map(|figure| figure.to_string()).join(" "));
+        return ExitCode::SUCCESS;
+    }
+    if arguments.is_empty() || arguments.iter().any(|argument| argument.starts_with('-')) {
+        eprintln!("usage: started LIBRARY.so ...   (peers that are installed are measured, too)");
+        return ExitCode::from(2);
+    }
+    let mut libraries = Vec::new();
+    for argument in &arguments {
+        match std::fs::canonicalize(argument) {
+            Ok(path) => libraries.push(path),
+            Err(error) => {
+                eprintln!("{argument}: {error}; build it first");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    libraries.extend(
+        PEERS
+            .into_iter()
+            .map(PathBuf::from)
+            .filter(|path| path.exists()),
+    );
+    if let Err(error) = table(&libraries) {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
