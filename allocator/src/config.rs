@@ -31,7 +31,7 @@ pub const KEYS: [(&str, &str); 13] = [
     ),
     (
         "huge_pages",
-        "1: ranges of 2 MiB that are resident anyway become huge pages in heaps above 8 MiB; 0: not",
+        "1: in heaps above 8 MiB resident ranges of 2 MiB become huge pages, above 16 MiB fresh ones too; 0: not",
     ),
     (
         "check",

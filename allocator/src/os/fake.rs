@@ -130,6 +130,8 @@ impl Os for FakeOs {
         unsafe { libc::madvise(addr as *mut libc::c_void, len, libc::MADV_DONTNEED) == 0 }
     }
 
+    fn touch(&self, _: usize) {}
+
     fn collapse(&self, addr: usize, len: usize) -> bool {
         let mut asked = self.collapses.lock().expect("no test panics in here");
         asked.push((addr, len));

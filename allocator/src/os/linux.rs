@@ -117,6 +117,11 @@ impl Os for Linux {
         }
     }
 
+    fn touch(&self, addr: usize) {
+        // SAFETY: the page is mapped, reads as zero, and belongs to the caller.
+        unsafe { core::ptr::with_exposed_provenance_mut::<u8>(addr).write_volatile(0) };
+    }
+
     fn collapse(&self, addr: usize, len: usize) -> bool {
         const MADV_COLLAPSE: usize = 25;
         // SAFETY: changes page tables only.

@@ -44,6 +44,9 @@ pub trait Os: Sync {
     /// contents are unchanged.
     fn purge(&self, addr: usize, len: usize) -> bool;
 
+    /// Makes a page that was never used resident.
+    fn touch(&self, addr: usize);
+
     /// Puts the range, a huge page and its alignment, on one huge page. False: refused. The contents stay in
     /// either case; what was not resident may be now.
     fn collapse(&self, addr: usize, len: usize) -> bool;

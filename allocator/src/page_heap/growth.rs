@@ -1,5 +1,6 @@
 //! The heap's end: growing it, and growing blocks where they are.
 
+use super::huge::RANGE_PAGES;
 use super::{Inner, PageHeap};
 use crate::os::{Mapped, Os};
 use crate::page_map::CLASSES_SKIP;
@@ -140,6 +141,13 @@ impl Inner {
     /// Maps at least `pages` more at the end of the heap. False: no memory.
     pub(crate) fn grow<O: Os>(&mut self, heap: &PageHeap<O>, pages: usize) -> bool {
         let step = (self.grown / 8).clamp(MIN_GROWTH, MAX_GROWTH);
+        // Whole ranges, so that the last one can have a huge page.
+        let end = self.grown + pages.max(step);
+        let step = if step > MIN_GROWTH {
+            round_up(end, RANGE_PAGES) - self.grown
+        } else {
+            step
+        };
         for want in [pages.max(step), pages] {
             // A few tries behind whatever was in the way.
             for _ in 0..16 {

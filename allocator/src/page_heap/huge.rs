@@ -1,15 +1,18 @@
 //! Huge pages for heaps that the translation caches do not cover with small ones.
 //!
-//! A heap of tens of megabytes on pages of 4 KiB spends much of a program's time on misses of the TLB.
-//! Asking for huge pages in advance would make up to 2 MiB resident that nobody uses; here a range is
-//! collapsed into a huge page (`MADV_COLLAPSE`, Linux 6.1) when the heap has grown past it and all of it is
-//! resident anyway, so that nothing but the page tables changes. It is asked for by the call alone, no range
-//! is marked, so that the kernel's own thread does not bring back what is released later.
+//! A heap of tens of megabytes on pages of 4 KiB spends much of a program's time on misses of the TLB, and
+//! on faults while it grows. Above 8 MiB in use, a range of 2 MiB is collapsed into a huge page
+//! (`MADV_COLLAPSE`, Linux 6.1) when the heap has grown past it and nearly all of it is resident anyway, so
+//! that little but the page tables changes. Above 16 MiB the range that the heap grows into is collapsed at
+//! once, one fault for 512; what nobody uses of it is a small part of the heap then. It is asked for by the
+//! call alone, no range is marked, so that the kernel's own thread does not bring back what is released
+//! later.
 //!
 //! A range counts as resident when it is made of spans of objects and of dirty runs. Large blocks do not
-//! count: programs reserve them and use a part. Ranges are looked at once, in the order of addresses, when
-//! the heap grows into the second one behind, as what was put to use last may not have been touched yet.
-//! Invariant: G1 every range below `next` has been looked at, or was when the heap was small.
+//! count, and never get a huge page in advance: programs reserve them and use a part. Ranges are looked at
+//! once, in the order of addresses, when the heap grows into the second one behind, as what was put to use
+//! last may not have been touched yet. Invariant: G1 every range below `next` has been looked at, or was when
+//! the heap was small; G2 a range is collapsed in advance when the first span enters it, and at no other time.
 
 use super::{Inner, PageHeap};
 use crate::os::Os;
@@ -22,9 +25,11 @@ pub static ENABLED: AtomicU32 = AtomicU32::new(1);
 
 /// Bytes and pages of a range.
 const RANGE_BYTES: usize = 2 << 20;
-const RANGE_PAGES: usize = pages_for(RANGE_BYTES);
+pub(super) const RANGE_PAGES: usize = pages_for(RANGE_BYTES);
 /// Below this use the translation caches of today's CPUs do (1,500 to 3,000 entries).
 const LEAST_PAGES: usize = pages_for(8 << 20);
+/// From this use on, fresh memory comes as huge pages: at most 2 MiB more than is used are resident then.
+const ADVANCE_PAGES: usize = pages_for(16 << 20);
 /// Bytes of a range that may become resident by collapsing it.
 const MAX_UNUSED: usize = RANGE_BYTES / 8;
 /// Refusals in a row after which the system is not asked again.
@@ -35,6 +40,10 @@ const MAX_REFUSALS: u32 = 3;
 pub struct Huge {
     /// The range to look at next.
     next: usize,
+    /// Ranges below this one have had fresh spans.
+    frontier: usize,
+    /// The first range that got its huge page in advance, as all behind it do.
+    advanced: usize,
     /// Refusals since the last success.
     refusals: u32,
 }
@@ -45,6 +54,8 @@ impl Huge {
     pub const fn new() -> Self {
         Self {
             next: 0,
+            frontier: 0,
+            advanced: usize::MAX,
             refusals: 0,
         }
     }
@@ -67,13 +78,35 @@ impl Inner {
         span: *const Span,
     ) -> Option<usize> {
         // SAFETY: the caller's duty.
-        let (end, fresh) = unsafe { ((*span).end() as usize, !(*span).needzero) };
-        if !fresh
-            || (self.huge.next + 2) * RANGE_PAGES > end
-            || self.in_use < LEAST_PAGES
+        let (end, fresh, small) = unsafe {
+            let span = &*span;
+            (
+                span.end() as usize,
+                !span.needzero,
+                span.state == State::Small,
+            )
+        };
+        if !fresh {
+            return None;
+        }
+        let last = (end - 1) / RANGE_PAGES;
+        let enters = last >= self.huge.frontier;
+        self.huge.frontier = self.huge.frontier.max(last + 1);
+        if self.in_use < LEAST_PAGES
             || self.huge.refusals >= MAX_REFUSALS
             || ENABLED.load(Relaxed) == 0
         {
+            return None;
+        }
+        if enters && small && self.in_use >= ADVANCE_PAGES && (last + 1) * RANGE_PAGES <= self.grown
+        {
+            self.huge.advanced = self.huge.advanced.min(last);
+            let address = heap.map.base() + page_bytes(last * RANGE_PAGES);
+            // The kernel collapses only where a page is present.
+            heap.os.touch(heap.map.base() + page_bytes(end - 1));
+            return Some(address);
+        }
+        if (self.huge.next + 2) * RANGE_PAGES > end || self.huge.next >= self.huge.advanced {
             return None;
         }
         let range = self.huge.next;
@@ -161,14 +194,28 @@ mod tests {
     #[test]
     fn ranges_of_objects_are_collapsed_once_the_heap_is_large_and_past_them() {
         let heap = heap();
+        let range = |number| (heap.map.base() + number * RANGE_BYTES, RANGE_BYTES);
         fill(&heap, 6 << 20);
         assert_eq!(asked(&heap), []);
-        fill(&heap, 26 << 20);
-        let ranges: Vec<_> = (0..15)
-            .map(|number| (heap.map.base() + number * RANGE_BYTES, RANGE_BYTES))
-            .collect();
-        assert_eq!(asked(&heap), ranges, "all but the last, each once");
-        assert_eq!(heap.inner.lock().counters.huge_pages, 15);
+        fill(&heap, 10 << 20);
+        let behind: Vec<_> = (0..7).map(range).collect();
+        assert_eq!(asked(&heap), behind, "all but the last");
+        fill(&heap, 16 << 20);
+        let mut all = asked(&heap);
+        all.sort_unstable();
+        assert_eq!(all, (0..16).map(range).collect::<Vec<_>>(), "each once");
+        assert_eq!(heap.inner.lock().counters.huge_pages, 16);
+    }
+
+    #[test]
+    fn a_large_heap_gets_huge_pages_in_advance_for_objects_only() {
+        let heap = heap();
+        fill(&heap, 20 << 20);
+        let before = asked(&heap).len();
+        assert!(!heap.allocate(4 * RANGE_PAGES, 1, Use::Large).is_null());
+        assert_eq!(asked(&heap).len(), before, "for a large block none");
+        fill(&heap, 2 * RANGE_BYTES);
+        assert!(asked(&heap).len() > before);
     }
 
     #[test]
