@@ -312,8 +312,12 @@ impl<'a, S: Sink> Drainer<'a, S> {
         self.threads
             .insert(slot.thread, Stream::new(slot.process, slot.os_tid));
         self.summary.threads += 1;
+        // A later thread with the same id may have been met first; numbers rise with time.
         let id = (slot.process, slot.os_tid);
-        if let Some(earlier) = self.by_tid.insert(id, slot.thread)
+        let present = self.by_tid.entry(id).or_insert(slot.thread);
+        let earlier = slot.thread.min(*present);
+        *present = slot.thread.max(*present);
+        if earlier != *present
             && let Some(earlier) = self.threads.get_mut(&earlier)
         {
             earlier.dead = true;

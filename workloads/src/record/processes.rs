@@ -74,22 +74,27 @@ impl Processes {
         }
     }
 
-    /// Makes a process's acquaintance at its first chunk. `true` when it was not known; another image with its id is then
-    /// over.
+    /// Makes a process's acquaintance at its first chunk. `true` when it was not known. Of two images with one id the
+    /// earlier is then over.
     pub fn meet(&mut self, number: u32, pid: u32) -> bool {
         if self.all.contains_key(&number) {
             return false;
         }
-        let earlier = self.by_pid.insert(pid, number);
-        if let Some(earlier) = earlier.and_then(|number| self.all.get_mut(&number)) {
-            earlier.dead = true;
+        // Chunks are met in the order in which they lie, so that a later image may come first. Numbers rise with time.
+        let present = self.by_pid.entry(pid).or_insert(number);
+        let dead = *present > number;
+        if *present < number {
+            let earlier = std::mem::replace(present, number);
+            if let Some(earlier) = self.all.get_mut(&earlier) {
+                earlier.dead = true;
+            }
         }
         self.all.insert(
             number,
             Process {
                 pid,
                 target: Target::new(pid, self.nonce),
-                dead: false,
+                dead,
                 told: false,
                 ended: false,
                 start: None,
@@ -124,7 +129,8 @@ impl Processes {
     pub fn start(&mut self, number: u32, said: Said) {
         if let Some(process) = self.all.get_mut(&number) {
             if said.forked_from == 0 {
-                self.started.insert(process.pid, said.time_ns);
+                let last = self.started.entry(process.pid).or_default();
+                *last = said.time_ns.max(*last);
             }
             process.start = Some(said);
         }
@@ -132,7 +138,8 @@ impl Processes {
 
     /// Process id `pid` is about to execute `file`, or was started with it.
     pub fn executes(&mut self, pid: u32, time_ns: u64, file: String, by_parent: bool) {
-        if self.notes.len() < MOST_NOTES {
+        let later = |note: &Note| note.time_ns > time_ns;
+        if self.notes.len() < MOST_NOTES && !self.notes.get(&pid).is_some_and(later) {
             self.notes.insert(
                 pid,
                 Note {
@@ -238,5 +245,43 @@ impl Processes {
             }
             !process.dead && process.target.is_visible()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_that_are_read_in_the_wrong_order_are_still_one_after_the_other() {
+        // An id that no process has.
+        let pid = u32::MAX - 1;
+        for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1], [3, 1, 2]] {
+            let mut processes = Processes::new(1);
+            for number in order {
+                assert!(processes.meet(number, pid));
+                let time_ns = u64::from(number) * 100;
+                processes.start(
+                    number,
+                    Said {
+                        time_ns,
+                        forked_from: 0,
+                        parent_pid: 1,
+                        cloned: false,
+                        text: Vec::new(),
+                    },
+                );
+                if number < 3 {
+                    processes.executes(pid, time_ns + 50, "next".into(), false);
+                }
+            }
+            let dead = |number| processes.get(number).map(|process| process.dead);
+            assert_eq!(
+                [1, 2, 3].map(dead),
+                [Some(true), Some(true), Some(false)],
+                "{order:?}"
+            );
+            assert_eq!(processes.not_recorded(), [], "{order:?}");
+        }
     }
 }
