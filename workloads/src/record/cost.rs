@@ -9,10 +9,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Pairs of one round; with two events a pair some tens of milliseconds.
-const PAIRS: u32 = 1_000_000;
-/// Rounds of each kind, interleaved; the median is taken.
-const ROUNDS: usize = 3;
+/// Pairs of one round: with two events a pair some ten milliseconds, short enough to lie between two disturbances.
+const PAIRS: u32 = 300_000;
+/// Rounds of each kind, interleaved; the least is taken, because whatever else runs on the machine only adds.
+const ROUNDS: usize = 8;
 
 /// The loop that is timed: allocates and frees 64 bytes `pairs` times through the global allocator,
 /// which must be the system's. Nanoseconds an event (a pair has two).
@@ -35,14 +35,14 @@ pub fn calibration_loop(pairs: u32) -> f64 {
 /// # Errors
 /// When the child cannot be run, prints no number, or was not recorded.
 pub fn measure_cost(recorder: &Path, command: impl Fn() -> Command) -> Result<f64, RecordError> {
-    let (mut bare, mut recorded) = (Vec::new(), Vec::new());
+    let (mut bare, mut recorded) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..ROUNDS {
-        bare.push(run(&mut command(), &[], None)?);
+        bare = bare.min(run(&mut command(), &[], None)?);
         let mut session = Session::create(&SessionOptions::default())?;
         let environment = session.environment_before(recorder, "".as_ref());
-        recorded.push(run(&mut command(), &environment, Some(&mut session))?);
+        recorded = recorded.min(run(&mut command(), &environment, Some(&mut session))?);
     }
-    Ok(median(&mut recorded) - median(&mut bare))
+    Ok((recorded - bare).max(0.0))
 }
 
 fn run(
@@ -79,9 +79,4 @@ fn run(
     text.trim()
         .parse()
         .map_err(|_| failed(format!("the calibration program printed '{}'", text.trim())))
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
