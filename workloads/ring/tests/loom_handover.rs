@@ -13,7 +13,7 @@ use loom::thread;
 /// Preemptions in one execution; most defects of lock-free code need one or two.
 fn check(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(3);
     builder.check(model);
 }
 
