@@ -4,8 +4,8 @@ mod common;
 
 use common::{Recorded, Run, compile, record, record_with, scratch};
 use heaplab_workloads::record::SessionOptions;
+use heaplab_workloads::trace::Start;
 use heaplab_workloads::trace::raw::RawKind;
-use heaplab_workloads::trace::{ResolveOptions, Start, resolve_file};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
@@ -248,6 +248,31 @@ fn images_that_follow_by_exec_are_all_there() {
     );
 }
 
+/// Not one more and not one less: the child of a vfork writes into its parent's chunk, with its parent's state.
+#[test]
+fn the_heap_that_a_vfork_shares_is_counted_exactly() {
+    let run = case("vfork", 40);
+    assert_eq!(run.status.code(), Some(40));
+    run.recorded.check();
+    for (size, times) in [(5001, 40), (5002, 20), (5003, 40)] {
+        let of_size = run.recorded.events().filter(|event| event.size == size);
+        assert_eq!(of_size.count(), times, "blocks of {size} bytes");
+    }
+    let (summary, counted) = (&run.summary, run.counted);
+    assert_eq!((summary.lost_events, summary.torn_records), (0, 0));
+    // The second counter leaves out what runs under another process id.
+    assert_eq!(run.recorded.allocations(), counted.allocations + 20);
+    assert_eq!(run.recorded.frees(), counted.frees + 20);
+    assert_eq!(summary.processes, 1);
+    assert_eq!(summary.not_recorded.len(), 40);
+    assert!(
+        summary
+            .not_recorded
+            .iter()
+            .all(|one| one.file == "/bin/true")
+    );
+}
+
 #[test]
 fn a_fork_in_a_threaded_program_changes_nothing() {
     let run = case("fork", 0);
@@ -310,64 +335,6 @@ fn a_lossy_session_counts_what_it_drops() {
     let all = counted.allocations + counted.frees + 2 * counted.reallocs;
     assert!(run.summary.lost_events > 0, "nothing was dropped");
     assert_eq!(run.summary.events + run.summary.lost_events, all);
-}
-
-#[test]
-fn a_program_whose_drainer_is_gone_goes_on() {
-    // The drainer lives in this process: it ends when its sink fails, as on a full disk.
-    use heaplab_workloads::record::Session;
-    let dir = scratch();
-    let program = compile(dir.path(), "cases", false);
-    let options = SessionOptions {
-        pool_bytes: 256 << 10,
-        ..SessionOptions::default()
-    };
-    let session = Session::create(&options).expect("session");
-    let mut child = Command::new(program)
-        .args(["churn", "300042"])
-        .envs(session.environment_before(common::recorder(), "".as_ref()))
-        .spawn()
-        .expect("the program starts");
-    drop(session);
-    assert_eq!(child.wait().expect("wait").code(), Some(42));
-}
-
-#[test]
-fn a_program_whose_drainer_is_killed_ends_with_its_own_status() {
-    let dir = scratch();
-    let program = compile(dir.path(), "cases", false);
-    let (raw, status) = (dir.path().join("run.raw"), dir.path().join("status"));
-    // The shell, which is not recorded, outlives the drainer and notes how the program ended.
-    let script =
-        "LD_PRELOAD=$SUBJECT \"$0\" churn 6000042; echo $? > \"$1.new\"; mv \"$1.new\" \"$1\"";
-    let mut drainer = Command::new(common::example("drain"))
-        .arg(common::recorder())
-        .arg(&raw)
-        .args(["sh", "-c", script])
-        .arg(&program)
-        .arg(&status)
-        .spawn()
-        .expect("the drainer starts");
-    common::wait_until("events in the raw file", || {
-        std::fs::metadata(&raw).is_ok_and(|file| file.len() > 20_000)
-    });
-    assert!(
-        !status.exists(),
-        "the program was over before its drainer was killed"
-    );
-    drainer.kill().expect("kill");
-    // Not waited for: a drainer that is a zombie is dead, too.
-    common::wait_until("the program's end", || status.exists());
-    assert_eq!(
-        std::fs::read_to_string(&status).expect("status").trim(),
-        "42"
-    );
-    drainer.wait().expect("wait");
-    let out = dir.path().join("run.hltrace");
-    let summary = resolve_file(&raw, &out, &ResolveOptions::default(), &mut |_, _| {})
-        .expect("what was written before the kill is a trace");
-    assert!(summary.events > 50_000);
-    assert!(!summary.complete && !summary.missing.is_empty());
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn main() -> Result<()> {
         ("frame pointers", "-fno-omit-frame-pointer"),
     ] {
         let program = compile(dir.path(), title, option)?;
-        for depth in [2, 18] {
+        for depth in [2, 13] {
             let mut results = vec![Vec::new(); titles.len()];
             for _ in 0..rounds {
                 for (place, (_, mode)) in results.iter_mut().zip(VARIANTS) {

@@ -3,6 +3,7 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -208,6 +209,23 @@ int main(int argc, char **argv) {
             return 92;
         }
         return 9;
+    } else if (!strcmp(mode, "vfork")) {
+        // Each child allocates in the heap it shares with its parent, and becomes a program that is not recorded.
+        char *const arguments[] = {"true", NULL}, *const nothing[] = {NULL};
+        for (int i = 0; i < count; i++) {
+            pid_t child;
+            free(malloc(5001));
+            if (i % 2) {
+                if (posix_spawn(&child, "/bin/true", NULL, NULL, arguments, nothing)) return 93;
+            } else if ((child = vfork()) == 0) {
+                free(malloc(5002));
+                execve("/bin/true", arguments, nothing);
+                _exit(94);
+            }
+            int status;
+            if (waitpid(child, &status, 0) != child || status) return 95;
+            free(malloc(5003));
+        }
     } else if (!strcmp(mode, "churn")) {
         churn(count);
     } else if (!strcmp(mode, "kill") || !strcmp(mode, "abort") || !strcmp(mode, "_exit")) {
