@@ -226,3 +226,40 @@ fn errors_name_file_line_and_what_was_expected() {
         "{error}"
     );
 }
+
+#[test]
+fn a_role_without_weight_rests_for_the_phase() {
+    let text = r#"
+name = "rests"
+kind = "application"
+purpose = "one role works in one phase only"
+analysis = "a test"
+sources = ["none"]
+ops = 20000
+[[role]]
+name = "always"
+live = 10
+size = { kind = "fixed", bytes = 16 }
+[[role]]
+name = "first"
+live = 10
+size = { kind = "fixed", bytes = 32 }
+[[phase]]
+name = "both"
+share = 1
+[[phase]]
+name = "one"
+share = 1
+change = [{ role = "first", group = "first", weight = 0 }]
+"#;
+    let model = Model::parse(text, "rests.toml").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("script");
+    let params = ModelParams::default();
+    let info = model.compile(&params, &path, &mut |_, _| {}).unwrap();
+    assert_eq!(info.calls, 20_000);
+    let script = Script::open(&path).unwrap();
+    // Half of the first phase, nothing of the second one.
+    let calls = script.thread(1).len();
+    assert!((4_000..6_000).contains(&calls), "{calls}");
+}

@@ -6,8 +6,9 @@ use crate::error::WorkloadError;
 use crate::trace::{Effect, EventKind, Trace};
 
 /// Upper bounds of the classes of sizes, bytes; the last one takes the rest. Small ones go through thread caches, medium ones
-/// through spans, large ones come from pages or the system.
-pub(super) const CLASSES: [u64; 6] = [64, 256, 1024, 8192, 131_072, u64::MAX];
+/// through spans, large ones come from pages or the system. The
+/// largest have classes of their own because a few of them decide about the peak, and one that grows passes through them.
+pub(super) const CLASSES: [u64; 8] = [64, 256, 1024, 8192, 131_072, 1 << 20, 1 << 23, u64::MAX];
 
 /// Blocks of a class that a role allocates in a phase.
 #[derive(Clone, Default)]
@@ -23,8 +24,6 @@ pub(super) struct Cell {
     /// Deaths by another thread of the role; by threads of other roles.
     pub remote_same: u64,
     pub remote_other: Vec<u64>,
-    /// Blocks between allocation and a death by another role, summed over those deaths.
-    pub remote_wait: u64,
     /// Deaths in later phases: number of the phase at whose beginning they happen in the model.
     pub dropped: Vec<u64>,
 }
@@ -46,7 +45,6 @@ impl Cell {
         self.calloc += other.calloc;
         self.resizes += other.resizes;
         self.remote_same += other.remote_same;
-        self.remote_wait += other.remote_wait;
         let add = |mine: &mut Vec<u64>, theirs: &Vec<u64>| {
             mine.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
         };
@@ -66,8 +64,12 @@ pub(super) struct Collected {
     pub cells: Vec<Vec<Vec<Cell>>>,
     /// Calls of each phase, drops included.
     pub calls: Vec<u64>,
-    /// Mean number of calls that a thread makes in a row, by role.
+    /// Calls that a thread makes in a row, by role, in proportion to its calls in all: a round of the model has one turn of
+    /// each thread.
     pub burst: Vec<u64>,
+    /// Blocks of other roles that wait for a free by this one, on average over the trace (Little's law: the sum of the waits
+    /// over the length).
+    pub waiting: Vec<u64>,
     /// Of the blocks that are told.
     pub peak_bytes: u64,
 }
@@ -78,6 +80,8 @@ struct Born {
     phase: u32,
     class: u32,
     count: u64,
+    /// Event of the trace.
+    event: u64,
 }
 
 const NOBODY: u32 = u32::MAX;
@@ -99,6 +103,7 @@ pub(super) fn collect(
     let mut births = vec![[0u64; CLASSES.len()]; roles.of.len()];
     let mut born: Vec<Born> = Vec::new();
     let (mut live, mut peak_bytes) = (0u64, 0u64);
+    let mut waits = vec![0u64; count];
     let (mut runs, mut in_runs) = (vec![0u64; count], vec![0u64; count]);
     let (mut phase, mut last_thread) = (0usize, u32::MAX);
     let mut events = trace.events();
@@ -127,6 +132,7 @@ pub(super) fn collect(
                         phase: 0,
                         class: 0,
                         count: 0,
+                        event: 0,
                     },
                 );
             }
@@ -153,6 +159,7 @@ pub(super) fn collect(
                     phase: phase as u32,
                     class: class as u32,
                     count: *births,
+                    event: number,
                 };
                 let cell = &mut cells[role][phase][class];
                 cell.sizes.add(event.size);
@@ -203,7 +210,7 @@ pub(super) fn collect(
                 let age = births[block.thread as usize][from.class as usize];
                 if !same {
                     cell.remote_other[role] += 1;
-                    cell.remote_wait += age.saturating_sub(from.count);
+                    waits[role] += number - from.event;
                 } else if first == phase {
                     cell.ages.add(age.saturating_sub(from.count).max(1));
                 } else {
@@ -218,15 +225,17 @@ pub(super) fn collect(
             }
         }
     }
-    let burst = runs
-        .iter()
-        .zip(in_runs)
-        .map(|(&runs, calls)| (calls / runs.max(1)).max(1));
+    let threads = |role: usize| roles.roles[role].threads.len().max(1) as u64;
+    // As many rounds as the thread with the most turns needs.
+    let rounds = (0..count).map(|role| runs[role] / threads(role)).max();
+    let rounds = rounds.unwrap_or(1).max(1);
+    let burst = (0..count).map(|role| (in_runs[role] / threads(role) / rounds).max(1));
     Ok(Collected {
         phases,
         cells,
         calls,
         burst: burst.collect(),
+        waiting: waits.iter().map(|wait| wait / total).collect(),
         peak_bytes,
     })
 }

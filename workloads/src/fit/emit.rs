@@ -48,7 +48,7 @@ pub(super) fn text(name: &str, trace: &Trace, roles: &Roles, counts: &Collected)
         );
         // A role without a group only frees what others hand to it.
         for group in mine {
-            write_group(&mut out, group, roles);
+            write_group(&mut out, group, roles, counts);
         }
     }
     for phase in 0..counts.phases {
@@ -173,7 +173,7 @@ fn drop_share(group: &Named, phase: usize) -> f64 {
     (dropped as f64 / alive.max(1) as f64).min(1.0)
 }
 
-fn write_group(out: &mut String, group: &Named, roles: &Roles) {
+fn write_group(out: &mut String, group: &Named, roles: &Roles, counts: &Collected) {
     let cell = &group.cell;
     let blocks = cell.sizes.count;
     let away: u64 = cell.remote_other.iter().sum();
@@ -213,7 +213,7 @@ fn write_group(out: &mut String, group: &Named, roles: &Roles) {
         .max_by_key(|(_, count)| **count)
         .map_or((0, 0), |(role, count)| (role, *count));
     if most > 0 && share(away) >= 0.005 {
-        let hold = cell.remote_wait / away / roles.roles[to].threads.len().max(1) as u64;
+        let hold = counts.waiting[to] / roles.roles[to].threads.len().max(1) as u64;
         let _ = writeln!(
             out,
             "hand-over = {{ kind = \"queue\", to = \"r{to}\", depth = {}, share = {:.3}, hold = {} }}",

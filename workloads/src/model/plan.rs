@@ -102,8 +102,8 @@ pub struct PhasePlan {
     pub name: Option<String>,
     /// For each role, for each of its groups.
     pub groups: Vec<Vec<GroupPhase>>,
-    /// For each role: which group comes next.
-    pub pick: Vec<Alias>,
+    /// For each role: which group comes next; `None`: the role rests, all its weights are 0 in this phase.
+    pub pick: Vec<Option<Alias>>,
 }
 
 /// What a phase means for a group.
@@ -143,14 +143,17 @@ impl Plan {
             }
         }
         let phases = phases(definition, &mut roles);
-        let separate = roles.iter().all(|role| {
-            role.succession.is_none()
-                && role.ramp == 0.0
-                && role
-                    .groups
-                    .iter()
-                    .all(|group| matches!(group.hand, Hand::Keep))
-        });
+        // Alone, threads share the calls evenly: not so where one rests.
+        let rests = (phases.iter()).any(|phase| phase.pick.iter().any(Option::is_none));
+        let separate = !rests
+            && roles.iter().all(|role| {
+                role.succession.is_none()
+                    && role.ramp == 0.0
+                    && role
+                        .groups
+                        .iter()
+                        .all(|group| matches!(group.hand, Hand::Keep))
+            });
         Ok(Self {
             roles,
             threads,
@@ -359,10 +362,7 @@ fn phases(definition: &Definition, roles: &mut [RolePlan]) -> Vec<PhasePlan> {
     plans
 }
 
-fn pick(role: &Role, weight: impl FnMut(&Group) -> f64) -> Alias {
-    let mut weights: Vec<f64> = role.groups.iter().map(weight).collect();
-    if weights.iter().sum::<f64>() <= 0.0 {
-        weights.fill(1.0);
-    }
-    Alias::new(&weights)
+fn pick(role: &Role, weight: impl FnMut(&Group) -> f64) -> Option<Alias> {
+    let weights: Vec<f64> = role.groups.iter().map(weight).collect();
+    (weights.iter().sum::<f64>() > 0.0).then(|| Alias::new(&weights))
 }

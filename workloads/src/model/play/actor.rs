@@ -217,6 +217,9 @@ impl<'p> Actor<'p> {
         if self.retiring {
             return false;
         }
+        let Some(pick) = &phase.pick[self.role] else {
+            return false;
+        };
         if self.groups.len() == 1 {
             return self.step_group(0, commons);
         }
@@ -229,7 +232,7 @@ impl<'p> Actor<'p> {
             return self.step_group(self.current, commons);
         }
         if self.run_left == 0 {
-            self.current = phase.pick[self.role].draw(self.random.next_u64());
+            self.current = pick.draw(self.random.next_u64());
             self.run_left = self.plan.groups[self.current].run;
         }
         self.run_left -= 1;
