@@ -75,6 +75,12 @@ const RULES: &[Rule] = &[
         unsafe_in: &["."],
     },
     Rule {
+        folder: "workloads/linked",
+        uses: &["heaplab-hook", "heaplab-ring"],
+        crates: Some(&["libc"]),
+        unsafe_in: &["."],
+    },
+    Rule {
         folder: "workloads/recorded",
         uses: &["heaplab-hook", "heaplab-ring"],
         crates: Some(&["libc"]),

@@ -127,7 +127,7 @@ impl Inspected {
         match &self.elf {
             Ok(elf) if !elf.dynamic => format!(
                 "{file} is a static executable, into which no recorder can be loaded; link it dynamically (without -static), or \
-                 link the recorder in (in Rust: the crate heaplab-recorded)"
+                 link the recorder in (C and C++: workloads/linked of heaplab's sources; Rust: the crate heaplab-recorded)"
             ),
             Ok(elf)
                 if elf
@@ -137,7 +137,8 @@ impl Inspected {
             {
                 format!(
                     "{file} runs on musl, and the recorder needs glibc; build it for glibc (for Rust: --target \
-                 x86_64-unknown-linux-gnu)"
+                 x86_64-unknown-linux-gnu), or link it statically with the recorder in (C and C++: workloads/linked of heaplab's \
+                 sources)"
                 )
             }
             Ok(_) if self.privileged => format!(

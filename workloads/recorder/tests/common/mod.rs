@@ -21,6 +21,11 @@ pub fn recorder() -> &'static Path {
     LIBRARY.get_or_init(|| built("heaplab-recorder", &["--lib"], "libheaplab_recorder.so"))
 }
 
+/// The archive that a package builds.
+pub fn archive(package: &str, file: &str) -> PathBuf {
+    built(package, &["--lib"], file)
+}
+
 /// An example of this package.
 pub fn example(name: &str) -> PathBuf {
     let package = env!("CARGO_PKG_NAME");
@@ -106,8 +111,9 @@ pub fn compile_as(
         "-Wno-alloc-size-larger-than",
         "-fno-builtin",
     ]);
-    command.args(["-pthread", "-D_GNU_SOURCE"]).args(options);
-    command.arg("-o").arg(&out).arg(&source);
+    command.args(["-pthread", "-D_GNU_SOURCE"]);
+    // Libraries are looked through for what the source before them needs.
+    command.arg("-o").arg(&out).arg(&source).args(options);
     assert!(
         command.status().expect("the compiler runs").success(),
         "{command:?} failed"
