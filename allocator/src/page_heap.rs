@@ -161,14 +161,20 @@ impl<O: Os> PageHeap<O> {
         let span = inner.allocate(self, pages, align);
         if !span.is_null() {
             // SAFETY: the run was taken out of the free lists; it is ours.
-            let range = unsafe {
+            let (range, reused) = unsafe {
                 inner.put_to_use(self, span, purpose);
-                inner.range_to_collapse(self, span)
+                (
+                    inner.range_to_collapse(self, span),
+                    inner.ranges_of_reused(span),
+                )
             };
             self.in_use.store(inner.in_use, Relaxed);
             drop(inner);
             if let Some(address) = range {
                 self.collapse(address);
+            }
+            if reused.0 < reused.1 {
+                self.collapse_resident(reused);
             }
         }
         span

@@ -138,6 +138,10 @@ impl Os for FakeOs {
         !self.refuse_collapses.load(Relaxed)
     }
 
+    fn is_resident(&self, addr: usize) -> bool {
+        super::Linux.is_resident(addr)
+    }
+
     fn move_pages(&self, from: usize, to: usize, len: usize) -> bool {
         if !Self::spend(&self.moves_allowed) {
             return false;

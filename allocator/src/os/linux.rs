@@ -128,6 +128,18 @@ impl Os for Linux {
         unsafe { syscall6(libc::SYS_madvise, [addr, len, MADV_COLLAPSE, 0, 0, 0]) == 0 }
     }
 
+    fn is_resident(&self, addr: usize) -> bool {
+        let mut pages = [0_u8; (2 << 20) / crate::units::OS_PAGE];
+        // SAFETY: the kernel writes a byte for each page of the range, for which there is room.
+        let answer = unsafe {
+            syscall6(
+                libc::SYS_mincore,
+                [addr, 2 << 20, pages.as_mut_ptr() as usize, 0, 0, 0],
+            )
+        };
+        answer == 0 && pages.iter().all(|page| page & 1 != 0)
+    }
+
     fn move_pages(&self, from: usize, to: usize, len: usize) -> bool {
         const MREMAP_DONTUNMAP: usize = 4;
         let flags = libc::MREMAP_MAYMOVE as usize | libc::MREMAP_FIXED as usize | MREMAP_DONTUNMAP;

@@ -51,6 +51,9 @@ pub trait Os: Sync {
     /// either case; what was not resident may be now.
     fn collapse(&self, addr: usize, len: usize) -> bool;
 
+    /// Whether all pages of a huge page, whole and aligned, are in memory. False also if the system does not tell.
+    fn is_resident(&self, addr: usize) -> bool;
+
     /// Moves the contents of `len` bytes from `from` to `to` without copying; both ranges stay
     /// mapped and `from` reads as zero afterwards. False: refused, nothing has changed.
     fn move_pages(&self, from: usize, to: usize, len: usize) -> bool;

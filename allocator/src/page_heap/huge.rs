@@ -11,7 +11,12 @@
 //! A range counts as resident when it is made of spans of objects and of dirty runs. Large blocks do not
 //! count, and never get a huge page in advance: programs reserve them and use a part. Ranges are looked at
 //! once, in the order of addresses, when the heap grows into the second one behind, as what was put to use
-//! last may not have been touched yet. Invariant: G1 every range below `next` has been looked at, or was when
+//! last may not have been touched yet.
+//!
+//! A large block that lies where others were before is different: pages that they touched are resident and
+//! would be touched again and again. At the 16th such time, at twice as many and so on, the kernel is asked
+//! whether a range in such a block is resident as a whole, and only then the range is collapsed. What is a huge
+//! page already is only confirmed. Invariant: G1 every range below `next` has been looked at, or was when
 //! the heap was small; G2 a range is collapsed in advance when the first span enters it, and at no other time.
 
 use super::{Inner, PageHeap};
@@ -35,6 +40,13 @@ const MAX_UNUSED: usize = RANGE_BYTES / 8;
 /// Refusals in a row after which the system is not asked again.
 const MAX_REFUSALS: u32 = 3;
 
+/// The first large block that is looked at is that which is the 16th to take resident pages; then it is the 32nd, 64th ...
+const FIRST_LOOK: u32 = 16;
+/// ... and at the rarest every 4,096th: a look costs a microsecond a range.
+const LAST_INTERVAL: u32 = 4096;
+/// No more ranges of a block are looked at than this, so that the call is not held for long.
+const MAX_RANGES: usize = 32;
+
 /// How far the heap has been looked at.
 #[derive(Debug)]
 pub struct Huge {
@@ -46,6 +58,8 @@ pub struct Huge {
     advanced: usize,
     /// Refusals since the last success.
     refusals: u32,
+    /// Large blocks that took resident pages.
+    reuses: u32,
 }
 
 impl Huge {
@@ -57,6 +71,7 @@ impl Huge {
             frontier: 0,
             advanced: usize::MAX,
             refusals: 0,
+            reuses: 0,
         }
     }
 }
@@ -115,6 +130,37 @@ impl Inner {
             .then(|| heap.map.base() + page_bytes(range * RANGE_PAGES))
     }
 
+    /// First and last page of the ranges in the large block `span` that should be collapsed if they are resident; the
+    /// same page twice: none.
+    ///
+    /// # Safety
+    /// `span` is in use.
+    pub(super) unsafe fn ranges_of_reused(&mut self, span: *const Span) -> (usize, usize) {
+        // SAFETY: the caller's duty.
+        let (start, end, dirty, state) = unsafe {
+            let span = &*span;
+            (
+                span.start as usize,
+                span.end() as usize,
+                span.needzero,
+                span.state,
+            )
+        };
+        let first = start.next_multiple_of(RANGE_PAGES);
+        let last = (end / RANGE_PAGES * RANGE_PAGES).min(first + MAX_RANGES * RANGE_PAGES);
+        if state != State::Large || !dirty || last <= first {
+            return (0, 0);
+        }
+        self.huge.reuses = self.huge.reuses.wrapping_add(1);
+        let count = self.huge.reuses;
+        let now =
+            count >= FIRST_LOOK && (count.is_power_of_two() || count.is_multiple_of(LAST_INTERVAL));
+        if !now || self.huge.refusals >= MAX_REFUSALS || ENABLED.load(Relaxed) == 0 {
+            return (0, 0);
+        }
+        (first, last)
+    }
+
     /// All of the range of pages from `page` on is objects and dirty runs, and little of it was never
     /// used.
     fn is_resident<O: Os>(&self, heap: &PageHeap<O>, mut page: usize) -> bool {
@@ -144,6 +190,17 @@ impl Inner {
 }
 
 impl<O: Os> PageHeap<O> {
+    /// Collapses those ranges of pages that are resident, in a block that nobody uses yet.
+    #[cold]
+    pub(super) fn collapse_resident(&self, (first, last): (usize, usize)) {
+        for page in (first..last).step_by(RANGE_PAGES) {
+            let address = self.map.base() + page_bytes(page);
+            if self.os.is_resident(address) {
+                self.collapse(address);
+            }
+        }
+    }
+
     /// Collapses the range at `address`. The lock is not held: whatever happens to the range meanwhile, its
     /// contents stay what they are.
     #[cold]
@@ -247,6 +304,31 @@ mod tests {
             asked.iter().all(|&(address, _)| address >= first),
             "{asked:x?}"
         );
+    }
+
+    #[test]
+    fn large_blocks_on_used_pages_are_collapsed_where_all_of_a_range_is_resident() {
+        let heap = heap();
+        let pages = 4 * RANGE_PAGES;
+        for turn in 1..=3 * FIRST_LOOK {
+            let span = heap.allocate(pages, 1, Use::Large);
+            // SAFETY: the block is ours. Its third range stays untouched but for one page.
+            unsafe {
+                assert_eq!((*span).start, 0);
+                let block = heap.map.address(0);
+                for range in [0, 1, 3] {
+                    block
+                        .add(range * RANGE_BYTES)
+                        .write_bytes(turn as u8, RANGE_BYTES);
+                }
+                block.add(2 * RANGE_BYTES).write(1);
+                heap.free(span);
+            }
+        }
+        let first = heap.map.base();
+        let ranges = [0, 1, 3].map(|range| (first + range * RANGE_BYTES, RANGE_BYTES));
+        // The first block has fresh pages, so the sixteenth to take resident ones is the seventeenth; the 32nd is the last here.
+        assert_eq!(asked(&heap), [ranges, ranges].concat());
     }
 
     #[test]
