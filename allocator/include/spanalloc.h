@@ -21,8 +21,13 @@ size_t spanalloc_stats_json(char *buf, size_t len);
  * "unreached_bytes" in the statistics. */
 size_t spanalloc_release_memory(void);
 
-/* Writes a sampled heap profile to path. Returns 0 or an errno value; this version does not
- * sample and always returns ENOTSUP. */
+/* Samples one byte in mean_bytes of what is allocated from now on, with stacks (512 KiB is a good mean for
+ * a service); 0 stops. SPANALLOC_CONF=profile_bytes=512k does it from the start. Returns 0, or ENOTSUP
+ * with front_end=cpu, check and hardened. */
+int spanalloc_profile_start(size_t mean_bytes);
+
+/* Writes the heap profile to path, in the text form that pprof and jeprof read (docs/PROFILE.md). Returns 0,
+ * ENODATA if no profile was started, or another errno value. Does not allocate. */
 int spanalloc_heap_profile(const char *path);
 
 /* A run of pages of the heap. */

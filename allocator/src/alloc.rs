@@ -12,13 +12,14 @@ use crate::limits;
 use crate::os::Linux;
 use crate::page_heap::growth::headroom;
 use crate::page_map::PageMap;
+use crate::profile;
 use crate::size_class::{
     FINE_LIMIT, MAX_SMALL, NUM_CLASSES, class_of, class_of_aligned, fine_class_of, size_of_class,
 };
 use crate::tls;
 use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SHIFT, pages_for, round_up};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed};
 
 /// The heap of the process.
 pub(crate) static HEAP: Heap<Linux> = Heap::new(Linux);
@@ -178,18 +179,45 @@ extern "C" fn allocate_middle(size: usize) -> *mut u8 {
     allocate_slow(size)
 }
 
+/// [`allocate`] without a fast path.
 #[cold]
 #[inline(never)]
-/// [`allocate`] without a fast path.
 pub extern "C" fn allocate_slow(size: usize) -> *mut u8 {
-    if hardened::on() {
-        let block = hardened::allocate(size, 1);
-        return answer(block);
+    if detour() {
+        return allocate_detour(size, 1);
     }
     match class_of(size) {
         Some(class) => allocate_class_slow(class),
         None => answer(allocate_large(size, 1)),
     }
+}
+
+/// Slow paths have to look whether blocks are hardened or counted for a profile. One test for both.
+#[inline]
+fn detour() -> bool {
+    DETOUR.load(Relaxed) != 0
+}
+
+static DETOUR: AtomicU32 = AtomicU32::new(0);
+
+/// To be called whenever [`hardened::on`] or [`profile::on`] changes.
+pub(crate) fn set_detour() {
+    DETOUR.store(u32::from(hardened::on() || profile::on()), Relaxed);
+}
+
+/// [`allocate_slow`] and [`allocate_aligned_slow`] with everything special.
+#[cold]
+#[inline(never)]
+fn allocate_detour(size: usize, align: usize) -> *mut u8 {
+    if hardened::on() {
+        return answer(hardened::allocate(size, align));
+    }
+    let block = match aligned_class(size, align) {
+        Some(class) => allocate_class_slow(class),
+        None => answer(allocate_large(size, align)),
+    };
+    profile::allocated(block, size);
+    block
 }
 
 /// A block in a span of its own.
@@ -257,6 +285,9 @@ extern "C" fn allocate_zeroed_slow(size: usize) -> *mut u8 {
     if block.is_null() {
         return answer(block);
     }
+    if profile::on() {
+        profile::allocated(block, size);
+    }
     if !zero {
         // SAFETY: the block has at least `size` bytes.
         unsafe { block.write_bytes(0, size) };
@@ -278,26 +309,31 @@ pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
 
 #[inline(never)]
 extern "C" fn allocate_aligned_slow(align: usize, size: usize) -> *mut u8 {
-    if hardened::on() {
-        let block = hardened::allocate(size, align);
-        return answer(block);
+    if let Some(class) = aligned_class(size, align) {
+        let block = tls::cache().pop(class);
+        if !block.is_null() {
+            return block;
+        }
+        if !detour() {
+            return allocate_class_slow(class);
+        }
     }
-    let class = if size <= FINE_LIMIT && align <= FINE_LIMIT {
+    if detour() {
+        return allocate_detour(size, align);
+    }
+    // A run that could not be cut at the alignment comes back as null.
+    answer(allocate_large(size, align))
+}
+
+/// The class for `size` bytes at a multiple of `align`, `None`: a span of its own.
+#[inline(always)]
+fn aligned_class(size: usize, align: usize) -> Option<usize> {
+    if size <= FINE_LIMIT && align <= FINE_LIMIT {
         // Among the fine classes the one for a multiple of the alignment is itself a multiple.
         fine_class_of(round_up(size.max(1), align))
     } else {
         class_of_aligned(size, align)
-    };
-    let Some(class) = class else {
-        let block = allocate_large(size, align);
-        // A run that could not be cut at the alignment comes back as null.
-        return answer(block);
-    };
-    let block = tls::cache().pop(class);
-    if block.is_null() {
-        return allocate_class_slow(class);
     }
-    block
 }
 
 /// Frees a block; null is ignored. Anything that is not a live block ends the process, at once or
@@ -350,9 +386,12 @@ unsafe extern "C" fn free_slow(block: *mut u8) {
     if block.is_null() {
         return;
     }
-    if hardened::on() {
-        // SAFETY: the caller's duty.
-        return unsafe { hardened::free(block) };
+    if detour() {
+        if hardened::on() {
+            // SAFETY: the caller's duty.
+            return unsafe { hardened::free(block) };
+        }
+        profile::freed(block);
     }
     match HEAP.block_of(block) {
         // SAFETY: the caller's duty.
@@ -371,9 +410,15 @@ unsafe extern "C" fn free_slow(block: *mut u8) {
 #[cold]
 #[inline(never)]
 unsafe extern "C" fn free_class_slow(block: *mut u8, class: usize) {
-    if hardened::on() {
+    if detour() {
+        if hardened::on() {
+            // SAFETY: the caller's duty.
+            return unsafe { hardened::free_class(block, class) };
+        }
         // SAFETY: the caller's duty.
-        return unsafe { hardened::free_class(block, class) };
+        if unsafe { profile::free_class(block, class) } {
+            return;
+        }
     }
     // SAFETY: the caller's duty.
     front_end::current(|front| unsafe { front.free(class, block) });
@@ -476,19 +521,27 @@ unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
             if size > ROOMY_OLD && size <= crate::units::MAX_REQUEST {
                 let (has, pages) = ((*span).pages as usize, pages_for(size));
                 // Only the block's owner changes its span, so this needs no lock.
-                if pages <= has && has <= pages + headroom(pages) {
-                    return block;
-                }
-                if size > GROWING || pages > has {
-                    let _undisturbed = Undisturbed::new();
-                    if HEAP.pages.resize_in_place(span, pages) {
-                        return block;
+                let fits = pages <= has && has <= pages + headroom(pages);
+                if fits || (size > GROWING || pages > has) && resize(span, pages) {
+                    if profile::on() {
+                        profile::resized(block, size);
                     }
+                    return block;
                 }
             }
             move_to(block, old, size)
         },
     }
+}
+
+/// [`crate::page_heap::PageHeap::resize_in_place`] with what has to be done around it.
+///
+/// # Safety
+/// The span is a large block's, in use by the caller.
+unsafe fn resize(span: *mut crate::span::Span, pages: usize) -> bool {
+    let _undisturbed = Undisturbed::new();
+    // SAFETY: the caller's duty.
+    unsafe { HEAP.pages.resize_in_place(span, pages) }
 }
 
 /// As [`reallocate`], but blocks up to 32 KiB always end up in the class that their size asks
@@ -527,6 +580,9 @@ unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
         let undisturbed = Undisturbed::new();
         let (moved, _) = HEAP.allocate_growing(size);
         drop(undisturbed);
+        if profile::on() {
+            profile::allocated(moved, size);
+        }
         answer(moved)
     } else {
         allocate(size)
@@ -567,6 +623,9 @@ unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
     unsafe { (*span).needzero = true };
     if !HEAP.pages.os.move_pages(from as usize, to as usize, bytes) {
         return false;
+    }
+    if profile::on() {
+        profile::freed(from);
     }
     // SAFETY: the block is the caller's, and all its pages have gone.
     unsafe { HEAP.pages.free_moved(old) };

@@ -5,14 +5,14 @@
 use crate::alloc::HEAP;
 use crate::fault::Line;
 use crate::page_heap::huge;
-use crate::{dump, front_end, hardened, helper, scavenger, thread_cache};
+use crate::{dump, front_end, hardened, helper, profile, scavenger, thread_cache};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The variable's name.
 pub const VARIABLE: &str = "SPANALLOC_CONF";
 /// Keys and what they mean, for warnings and documentation.
-pub const KEYS: [(&str, &str); 13] = [
+pub const KEYS: [(&str, &str); 16] = [
     (
         "decay_ms",
         "milliseconds that free pages stay before they are released; 0 at once, -1 never",
@@ -65,6 +65,18 @@ pub const KEYS: [(&str, &str); 13] = [
         "dump_signal",
         "number of a signal that prints statistics on standard error; 0 none",
     ),
+    (
+        "profile_bytes",
+        "mean distance in bytes of the samples of a heap profile; 0 no profile",
+    ),
+    (
+        "profile_at_exit",
+        "1: the profile goes to spanalloc-PID.heap when the process ends; 0: not",
+    ),
+    (
+        "profile_signal",
+        "number of a signal that writes the profile to spanalloc-PID.N.heap; 0 none",
+    ),
 ];
 
 /// Why a setting was not taken.
@@ -107,6 +119,7 @@ pub(crate) fn load_once() {
         line.text(b"valgrind) and no checks; threads have caches")
             .print();
     }
+    profile::settle();
 }
 
 fn apply(text: &[u8]) {
@@ -161,13 +174,10 @@ fn apply_one(setting: &[u8]) -> Result<(), Problem> {
         b"limit_soft" => HEAP.pages.limits.set_soft(bytes(number()?)?),
         b"limit_hard" => HEAP.pages.limits.set_hard(bytes(number()?)?),
         b"dump_at_exit" => dump::AT_EXIT.store(switch(number()?)?, Relaxed),
-        b"dump_signal" => {
-            let signal = u32::try_from(number()?).map_err(|_| Problem::BadValue)?;
-            if signal > 64 {
-                return Err(Problem::BadValue);
-            }
-            dump::SIGNAL.store(signal, Relaxed);
-        }
+        b"dump_signal" => dump::SIGNAL.store(signal(number()?)?, Relaxed),
+        b"profile_bytes" => profile::MEAN.store(bytes(number()?)?.min(1 << 40), Relaxed),
+        b"profile_at_exit" => profile::AT_EXIT.store(switch(number()?)?, Relaxed),
+        b"profile_signal" => profile::SIGNAL.store(signal(number()?)?, Relaxed),
         _ => return Err(Problem::UnknownKey),
     }
     Ok(())
@@ -176,6 +186,14 @@ fn apply_one(setting: &[u8]) -> Result<(), Problem> {
 /// Bytes, not negative.
 fn bytes(value: i64) -> Result<usize, Problem> {
     usize::try_from(value).map_err(|_| Problem::BadValue)
+}
+
+/// A signal's number, or 0.
+fn signal(value: i64) -> Result<u32, Problem> {
+    match u32::try_from(value) {
+        Ok(signal @ 0..=64) => Ok(signal),
+        _ => Err(Problem::BadValue),
+    }
 }
 
 /// 0 or 1.

@@ -33,10 +33,13 @@ impl Fault {
     }
 }
 
+/// Longest line: the list of all settings fits.
+const LINE: usize = 384;
+
 /// A line of text in a fixed buffer; what does not fit is cut off.
 #[derive(Debug)]
 pub struct Line {
-    bytes: [u8; 192],
+    bytes: [u8; LINE],
     len: usize,
 }
 
@@ -45,7 +48,7 @@ impl Line {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            bytes: [0; 192],
+            bytes: [0; LINE],
             len: 0,
         }
     }
@@ -161,6 +164,6 @@ mod tests {
         assert_eq!(numbers.as_bytes(), b"0 18446744073709551615");
         let mut long = Line::new();
         long.text(&[b'x'; 500]);
-        assert_eq!(long.as_bytes().len(), 192);
+        assert_eq!(long.as_bytes().len(), LINE);
     }
 }

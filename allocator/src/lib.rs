@@ -89,6 +89,9 @@ pub mod config;
 pub mod hardened;
 
 #[cfg(not(loom))]
+pub mod profile;
+
+#[cfg(not(loom))]
 pub mod alloc;
 
 #[cfg(not(loom))]

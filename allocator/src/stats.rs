@@ -6,6 +6,7 @@
 
 use crate::alloc::HEAP;
 use crate::page_heap::{Counters, huge};
+use crate::profile::{self, ProfileStats, profile_stats};
 use crate::size_class::{NUM_CLASSES, size_of_class};
 use crate::units::{OS_PAGE, page_bytes};
 use crate::{cpu_cache, dump, front_end, hardened, helper, scavenger, thread, thread_cache};
@@ -74,6 +75,8 @@ pub struct Stats {
     pub lock_waits: u64,
     /// What the page heap counts.
     pub pages: PageCounters,
+    /// The heap profile.
+    pub profile: ProfileStats,
 }
 
 /// See [`Counters`].
@@ -131,6 +134,7 @@ pub fn stats() -> Stats {
             stats.flushes += cache.flushes.load(Relaxed);
         });
     }
+    stats.profile = profile_stats();
     stats.unreached_bytes = thread::unreached_bytes();
     stats.helper_running = helper::exists();
     stats.helper_starts = helper::STARTS.load(Relaxed);
@@ -213,7 +217,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         out,
         "{{\"allocator\":\"spanalloc\",\"version\":\"{VERSION}\",\"front_end\":\"{}\",\
          \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{},\"helper\":{},\"huge_pages\":{},\"check\":{},\"hardened\":{},\"quarantine_bytes\":{},\"guard_rate\":{},\"limit_soft\":{},\"limit_hard\":{},\
-         \"dump_at_exit\":{},\"dump_signal\":{}}}",
+         \"dump_at_exit\":{},\"dump_signal\":{},\"profile_bytes\":{},\"profile_at_exit\":{},\"profile_signal\":{}}}",
         front_end::name(),
         scavenger::DECAY_MS.load(Relaxed),
         thread_cache::LIMIT_BYTES.load(Relaxed),
@@ -227,6 +231,9 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         HEAP.pages.limits.bytes().1,
         dump::AT_EXIT.load(Relaxed),
         dump::SIGNAL.load(Relaxed),
+        profile::MEAN.load(Relaxed),
+        profile::AT_EXIT.load(Relaxed),
+        profile::SIGNAL.load(Relaxed),
     )?;
     for (name, value) in [
         ("heap_bytes", s.heap_bytes as u64),
@@ -271,6 +278,10 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ("grown_in_place", s.pages.grown_in_place),
         ("moved_by_remap", s.pages.moved_by_remap),
         ("huge_pages", s.pages.huge_pages),
+        ("profile_live_samples", s.profile.live_samples),
+        ("profile_samples", s.profile.samples),
+        ("profile_dropped", s.profile.dropped),
+        ("profile_memory_bytes", s.profile.memory_bytes as u64),
     ] {
         write!(out, ",\"{name}\":{value}")?;
     }

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | 1 | registry | the list of thread caches |
 //! | 1 | hardened | quarantine and guard slots; never together with another lock |
+//! | 1 | profile | what was sampled; never together with another lock |
 //! | 2 | transfer cache of a class, ascending | batches |
 //! | 3 | central free list of a class, ascending | spans with free objects |
 //! | 4 | page heap | free runs, metadata |

@@ -7,6 +7,7 @@
 
 use crate::alloc::HEAP;
 use crate::hardened;
+use crate::profile;
 use crate::sync::{Locked, RawLock};
 use crate::thread_cache::{CACHES, ThreadCache};
 use crate::tls;
@@ -87,13 +88,18 @@ pub fn start_process() {
         let own = own_cache();
         if own.thread() != 0 {
             own.flush_all(&HEAP);
+            tls::set_own(null_mut());
             tls::set_cache(&tls::EMPTY);
         }
+    }
+    if profile::on() {
+        show_own();
     }
     if hardened::on() {
         hardened::explain_faults();
     }
     crate::dump::install();
+    profile::install();
 }
 
 fn install_fork_handlers() {
@@ -118,13 +124,12 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
         return None;
     }
     if core::ptr::eq(current, &raw const tls::CALLED) {
-        let own = own_cache();
-        tls::set_cache(own);
-        if core::ptr::eq(own, &raw const tls::ENDED) {
-            return None;
-        }
+        let own = show_own()?;
         own.follow_epoch(&HEAP);
         return Some(own);
+    }
+    if core::ptr::eq(current, &raw const tls::SAMPLED) {
+        return show_own();
     }
     if !core::ptr::eq(current, &raw const tls::EMPTY) {
         return Some(current);
@@ -164,7 +169,8 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
         CACHES.store(registry.caches as usize, Ordering::Relaxed);
     }
     // The slot first: the calls below may allocate, and must find the cache.
-    tls::set_cache(cache);
+    tls::set_own(record);
+    show_own();
     install_fork_handlers();
     if let Some(key) = key() {
         // SAFETY: the key is valid; failure only means that the cache stays behind.
@@ -177,32 +183,47 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
     Some(cache)
 }
 
-/// The calling thread's cache, or a static one, also while the thread is called.
+/// The calling thread's cache, or a static one, whatever the slot says.
 fn own_cache() -> &'static ThreadCache {
-    let current = tls::cache();
-    if !core::ptr::eq(current, &raw const tls::CALLED) {
-        return current;
-    }
-    // Only threads whose key holds their cache are called.
-    let own = key().map_or(null_mut(), |key| {
-        // SAFETY: the key is valid.
-        unsafe { libc::pthread_getspecific(key) }
-    });
+    let own = tls::own();
     if own.is_null() {
-        return &tls::ENDED;
+        return tls::cache();
     }
-    // SAFETY: the key's value is the thread's own cache; metadata is never unmapped.
-    unsafe { &*own.cast::<ThreadCache>() }
+    // SAFETY: T2: the word holds the thread's own cache or null; metadata is never unmapped.
+    unsafe { &*own }
+}
+
+/// Puts the thread's own cache into its slot, or, while a profile is taken, the one that sends all
+/// operations to the slow path. `None`: the thread has none.
+fn show_own() -> Option<&'static ThreadCache> {
+    let own = tls::own();
+    if own.is_null() {
+        return None;
+    }
+    // SAFETY: as in `own_cache`.
+    let own = unsafe { &*own };
+    let shown = if profile::on() { &tls::SAMPLED } else { own };
+    if !core::ptr::eq(tls::cache(), shown) {
+        tls::set_cache(shown);
+    }
+    Some(own)
 }
 
 /// Empties the calling thread's cache and calls all other threads to empty theirs before their next
 /// operation. The epoch must have been raised.
 pub(crate) fn call_all() {
+    own_cache().follow_epoch(&HEAP);
+    call_each(|cache| cache.bytes() > 0);
+}
+
+/// Calls the threads with such caches: each looks at its next operation which cache its slot shall name,
+/// and whether to empty its own. The caller does the first at once.
+pub(crate) fn call_each(wanted: impl Fn(&ThreadCache) -> bool) {
+    show_own();
     let own = own_cache();
-    own.follow_epoch(&HEAP);
     REGISTRY.lock().for_each(|cache| {
         let slot = cache.slot.load(Ordering::Relaxed);
-        if !core::ptr::eq(cache, own) && !slot.is_null() && cache.bytes() > 0 {
+        if !core::ptr::eq(cache, own) && !slot.is_null() && wanted(cache) {
             // SAFETY: the thread exists while its cache is in the registry, whose lock is held. Its
             // slot is one word that it reads once an operation; it finds its cache again by its key.
             unsafe { (*slot).store((&raw const tls::CALLED).cast_mut(), Ordering::Release) };
@@ -239,6 +260,7 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
     {
         let mut registry = REGISTRY.lock();
         // Not called any more once it has left the registry, so this is the last word.
+        tls::set_own(null_mut());
         tls::set_cache(&tls::ENDED);
         let next = cache.next.load(Ordering::Relaxed);
         let prev = cache.prev.load(Ordering::Relaxed);
@@ -266,6 +288,7 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
 fn for_each_lock(mut visit: impl FnMut(&RawLock)) {
     visit(REGISTRY.raw());
     visit(hardened::lock());
+    visit(profile::lock());
     HEAP.for_each_lock(visit);
 }
 
@@ -283,6 +306,7 @@ extern "C" fn after_fork_child() {
     for_each_lock(RawLock::reset);
     crate::helper::forget();
     crate::dump::forget();
+    profile::forget();
     let own = own_cache();
     let mut registry = REGISTRY.lock();
     let mut orphans = 0;

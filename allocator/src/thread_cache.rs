@@ -20,7 +20,7 @@ use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
 use crate::transfer_cache::Places;
 use core::ptr::null_mut;
 use core::sync::atomic::{
-    AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+    AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
 };
 
 /// Bytes that a bin starts with room for, at least one object.
@@ -51,6 +51,17 @@ type Slot = *mut u8;
 static NO_SLOTS: AtomicPtr<u8> = AtomicPtr::new(null_mut());
 const NO_SLOTS_AT: *mut Slot = NO_SLOTS.as_ptr();
 
+/// When the thread samples an allocation next ([`crate::profile`]). Only for its own thread.
+#[derive(Debug)]
+pub(crate) struct Sampling {
+    /// Bytes until then.
+    pub(crate) left: AtomicI64,
+    /// The mean distance that `left` was drawn for; 0: none was.
+    pub(crate) mean: AtomicUsize,
+    /// 1: the thread is writing down a sample.
+    pub(crate) busy: AtomicU32,
+}
+
 /// The caches of one thread. What the fast paths need is in arrays by class, so that an index
 /// scales in the address and the least cache lines are touched. Fields are atomics only so that
 /// statistics may read them from another thread; all accesses are relaxed loads and stores.
@@ -78,6 +89,7 @@ pub struct ThreadCache {
     pub(crate) slot: AtomicPtr<AtomicPtr<ThreadCache>>,
     pub(crate) refills: AtomicU64,
     pub(crate) flushes: AtomicU64,
+    pub(crate) sampling: Sampling,
 }
 
 impl ThreadCache {
@@ -99,6 +111,11 @@ impl ThreadCache {
             slot: AtomicPtr::new(null_mut()),
             refills: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
+            sampling: Sampling {
+                left: AtomicI64::new(0),
+                mean: AtomicUsize::new(0),
+                busy: AtomicU32::new(0),
+            },
         }
     }
 

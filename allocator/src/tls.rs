@@ -20,6 +20,9 @@ pub static ENDED: ThreadCache = ThreadCache::new();
 /// In the slot of a thread that is called to empty its cache: it has no room either, so the thread's
 /// next operation takes the slow path, where the thread puts its own cache back.
 pub static CALLED: ThreadCache = ThreadCache::new();
+/// In the slot of every thread while a profile is taken: it has no room, so each operation takes the slow
+/// path, which counts it and works with the thread's own cache ([`own`]).
+pub static SAMPLED: ThreadCache = ThreadCache::new();
 
 #[cfg(not(feature = "portable-tls"))]
 core::arch::global_asm!(
@@ -28,9 +31,11 @@ core::arch::global_asm!(
     ".hidden __spanalloc_cache_slot",
     ".globl __spanalloc_cache_slot",
     ".type __spanalloc_cache_slot,@object",
-    ".size __spanalloc_cache_slot,8",
+    ".size __spanalloc_cache_slot,16",
     "__spanalloc_cache_slot:",
     ".quad {empty}",
+    // The thread's own cache, whatever the slot says.
+    ".quad 0",
     ".popsection",
     empty = sym EMPTY,
 );
@@ -86,6 +91,38 @@ pub fn set_cache(cache: &'static ThreadCache) {
     }
 }
 
+/// The thread's own cache, null if it has none.
+#[cfg(not(feature = "portable-tls"))]
+#[must_use]
+pub fn own() -> *mut ThreadCache {
+    let own;
+    // SAFETY: reads the thread's own word.
+    unsafe {
+        core::arch::asm!(
+            "mov {0}, qword ptr [rip + __spanalloc_cache_slot@GOTTPOFF]",
+            "mov {0}, qword ptr fs:[{0} + 8]",
+            out(reg) own,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+    own
+}
+
+/// Makes a cache the thread's own, or none.
+#[cfg(not(feature = "portable-tls"))]
+pub fn set_own(cache: *mut ThreadCache) {
+    // SAFETY: writes the thread's own word.
+    unsafe {
+        core::arch::asm!(
+            "mov {offset}, qword ptr [rip + __spanalloc_cache_slot@GOTTPOFF]",
+            "mov qword ptr fs:[{offset} + 8], {value}",
+            offset = out(reg) _,
+            value = in(reg) cache,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
 #[cfg(feature = "portable-tls")]
 mod portable {
     extern crate std;
@@ -96,6 +133,18 @@ mod portable {
         // No destructor, so it is usable until the very end of the thread.
         static SLOT: AtomicPtr<ThreadCache> =
             const { AtomicPtr::new((&raw const EMPTY).cast_mut()) };
+        static OWN: AtomicPtr<ThreadCache> = const { AtomicPtr::new(core::ptr::null_mut()) };
+    }
+
+    /// The thread's own cache, null if it has none.
+    #[must_use]
+    pub fn own() -> *mut ThreadCache {
+        OWN.with(|own| own.load(Relaxed))
+    }
+
+    /// Makes a cache the thread's own, or none.
+    pub fn set_own(cache: *mut ThreadCache) {
+        OWN.with(|own| own.store(cache, Relaxed));
     }
 
     /// The thread's cache.
@@ -120,7 +169,7 @@ mod portable {
 }
 
 #[cfg(feature = "portable-tls")]
-pub use portable::{cache, set_cache, slot_address};
+pub use portable::{cache, own, set_cache, set_own, slot_address};
 
 #[cfg(test)]
 mod tests {

@@ -22,7 +22,7 @@ struct Rule {
 const RULES: &[Rule] = &[
     Rule {
         folder: "allocator",
-        uses: &[],
+        uses: &["heaplab-unwind"],
         crates: Some(&["libc"]),
         unsafe_in: &["."],
     },

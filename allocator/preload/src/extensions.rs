@@ -43,14 +43,25 @@ pub extern "C" fn spanalloc_release_memory() -> usize {
     spanalloc::trim(0).released_bytes
 }
 
-/// Would write a sampled heap profile to `path`. This version has no sampling yet and returns
-/// `ENOTSUP`.
+/// Writes the heap profile to `path`, see [`spanalloc::profile::write`]. Returns 0 or an `errno` value.
 ///
 /// # Safety
 /// `path` is a C string or null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn spanalloc_heap_profile(_path: *const c_char) -> c_int {
-    libc::ENOTSUP
+pub unsafe extern "C" fn spanalloc_heap_profile(path: *const c_char) -> c_int {
+    if path.is_null() {
+        return libc::EINVAL;
+    }
+    // SAFETY: the caller's duty.
+    let path = unsafe { CStr::from_ptr(path) };
+    spanalloc::profile::write(path).map_or_else(|error| error.code(), |()| 0)
+}
+
+/// Starts or, with 0, stops a heap profile, see [`spanalloc::profile::start`]. Returns 0 or an `errno`
+/// value.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_profile_start(mean_bytes: usize) -> c_int {
+    spanalloc::profile::start(mean_bytes).map_or_else(|error| error.code(), |()| 0)
 }
 
 /// Calls `visit` with every region of the heap until it returns something other than 0, which is

@@ -24,6 +24,7 @@ static CONSTRUCTOR: extern "C" fn() = constructor;
 /// Called by the loader when the process ends by `exit`.
 extern "C" fn destructor() {
     spanalloc::dump::at_exit();
+    spanalloc::profile::at_exit();
 }
 
 #[used]

@@ -5,10 +5,12 @@
 
 #[cfg(all(test, not(loom)))]
 pub mod fake;
+mod file;
 mod linux;
 mod signal;
 mod thread;
 
+pub use file::{File, map_fresh, process_number, remove, rename, unmap};
 pub(crate) use linux::syscall6;
 pub use linux::{
     Linux, abort_process, cpu_count, futex_wait, futex_wake_one, sleep_ms, write_stderr,
