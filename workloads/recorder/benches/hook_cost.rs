@@ -14,6 +14,7 @@ use heaplab_workloads::trace::raw::RawWriter;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -280,15 +281,28 @@ impl Bench {
         };
         let seconds =
             |output: &[u8]| -> Result<f64> { Ok(std::str::from_utf8(output)?.trim().parse()?) };
-        let (mut bare, mut recorded) = (Vec::new(), Vec::new());
+        let (mut bare, mut beside, mut recorded) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut drained, mut count) = (Vec::new(), 0);
         for _ in 0..rounds.max(5) {
             bare.push(seconds(&python().output()?.stdout)?);
-            recorded.push(seconds(&self.to_file(&mut python(), &raw)?.0.stdout)?);
+            beside.push(seconds(&beside_busy(&mut python())?.stdout)?);
+            let begun = thread_cpu_ns();
+            let (output, events) = self.to_file(&mut python(), &raw)?;
+            drained.push((thread_cpu_ns() - begun) / 1e9);
+            count = events;
+            recorded.push(seconds(&output.stdout)?);
         }
-        let (bare, recorded) = (of(bare), of(recorded));
+        let (bare, beside, recorded) = (of(bare), of(beside), of(recorded));
+        let slower = |time: f64| (time / bare - 1.0) * 100.0;
         println!(
             "python3 loading JSON, PYTHONMALLOC=malloc: {:.1} % slower ({recorded:.3} s, bare {bare:.3} s)",
-            (recorded / bare - 1.0) * 100.0
+            slower(recorded)
+        );
+        println!(
+            "  {:.1} M events in all, {:.2} s CPU of the drainer; unrecorded beside a thread that only counts: {:.1} % slower",
+            count as f64 / 1e6,
+            of(drained),
+            slower(beside)
         );
         Ok(())
     }
@@ -369,6 +383,26 @@ impl Bench {
         let (_, count) = line.ok_or_else(|| format!("callgrind said: {text}"))?;
         Ok(count.trim().parse()?)
     }
+}
+
+/// Runs a command while a thread of this process counts: what two busy CPUs take from each other, recorded or not.
+fn beside_busy(command: &mut Command) -> Result<std::process::Output> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut state = 1u64;
+            while !over.load(Ordering::Relaxed) {
+                for _ in 0..1000 {
+                    state = std::hint::black_box(
+                        state.wrapping_mul(6_364_136_223_846_793_005) ^ state >> 7,
+                    );
+                }
+            }
+        });
+        let output = command.output();
+        over.store(true, Ordering::Relaxed);
+        Ok(output?)
+    })
 }
 
 fn run(command: &mut Command) -> Result<()> {
