@@ -6,8 +6,8 @@ use common::{follow_order, interpret};
 use heaplab_script::{OpKind, Script};
 use heaplab_workloads::trace::raw::{RawEvent, RawKind, RawWriter};
 use heaplab_workloads::trace::{
-    CutOptions, EventKind, FinishInfo, ProcessInfo, ResolveOptions, Start, Trace, TraceHeader,
-    anonymise, cut, resolve_file,
+    CutOptions, EventKind, FinishInfo, MergeOptions, ProcessInfo, ResolveOptions, Start, Trace,
+    TraceHeader, anonymise, cut, merge, resolve_file,
 };
 use heaplab_workloads::{Params, Workload};
 use std::path::{Path, PathBuf};
@@ -309,4 +309,38 @@ fn parts_and_anonymous_copies_keep_their_processes() {
         .compile(&params, folder.path(), &mut |_, _| {})
         .unwrap();
     follow_order(&Script::open(&compiled.path).unwrap());
+}
+
+/// In a merged trace processes have other numbers: forks and marks name them as they are there.
+#[test]
+fn merged_forks_and_marks_name_their_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), &family());
+    let traces = [Trace::open(&path).unwrap(), Trace::open(&path).unwrap()];
+    let out = folder.path().join("m.hltrace");
+    merge(&traces, &out, &MergeOptions::default(), &mut |_, _| {}).unwrap();
+    let merged = Trace::open(&out).unwrap();
+    merged.verify(&mut |_, _| {}).unwrap();
+    let table = merged.processes();
+    assert_eq!(table.len(), 6);
+    let threads = &merged.summary().thread_table;
+    let mut children = Vec::new();
+    for event in merged.events().map(Result::unwrap) {
+        if event.kind == EventKind::Fork
+            && let Some(child) = table.get(event.size as usize)
+        {
+            let parent = threads[event.thread as usize].process;
+            assert_eq!(child.info.parent, Some(parent));
+            children.push(event.size);
+        }
+    }
+    children.sort_unstable();
+    assert_eq!(children, [1, 2, 4, 5]);
+    let mut of: Vec<_> = merged.mark_processes().to_vec();
+    of.sort_unstable();
+    assert_eq!(of, [0, 1, 2, 3, 4, 5].map(Some));
+    for (process, (_, name)) in merged.mark_processes().iter().zip(merged.marks()) {
+        let argv = &table[process.unwrap() as usize].info.argv;
+        assert_eq!(&argv[0], name);
+    }
 }

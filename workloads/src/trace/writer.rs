@@ -183,6 +183,11 @@ impl TraceWriter {
         self.checkpoint_share = 0;
     }
 
+    /// Events that were appended.
+    pub(super) fn events(&self) -> u64 {
+        self.summary.events
+    }
+
     /// No event was appended yet.
     pub fn is_empty(&self) -> bool {
         self.summary.events == 0

@@ -89,20 +89,22 @@ impl StackTableBuilder {
 
     /// The number of a stack, its frames given from the outermost inward. 0 for no frames.
     pub fn stack(&mut self, outer_first: impl Iterator<Item = Frame>) -> u32 {
-        let mut stack = 0;
-        for frame in outer_first {
-            let frames = &mut self.table.frames;
-            let index = *self.frames.entry(frame).or_insert_with(|| {
-                frames.push(frame);
-                frames.len() as u32 - 1
-            });
-            let nodes = &mut self.table.nodes;
-            stack = *self.nodes.entry((index, stack)).or_insert_with(|| {
-                nodes.push((index, stack));
-                nodes.len() as u32
-            });
-        }
-        stack
+        outer_first.fold(0, |caller, frame| self.call(frame, caller).1)
+    }
+
+    /// Index of the frame and number of the stack that is `frame`, called by `caller` (0: by nobody).
+    pub fn call(&mut self, frame: Frame, caller: u32) -> (u32, u32) {
+        let frames = &mut self.table.frames;
+        let index = *self.frames.entry(frame).or_insert_with(|| {
+            frames.push(frame);
+            frames.len() as u32 - 1
+        });
+        let nodes = &mut self.table.nodes;
+        let stack = *self.nodes.entry((index, caller)).or_insert_with(|| {
+            nodes.push((index, caller));
+            nodes.len() as u32
+        });
+        (index, stack)
     }
 }
 

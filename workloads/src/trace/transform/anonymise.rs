@@ -52,7 +52,7 @@ pub fn anonymise(
             address: 0,
             ..event?
         };
-        numbers.copy(&mut to, &event)?;
+        numbers.copy(&mut to, &event, 0)?;
         count += 1;
         if count.is_multiple_of(PROGRESS) {
             progress(count, summary.events);

@@ -32,18 +32,23 @@ impl Numbers {
     }
 
     /// Appends an event whose block may have another number; events of blocks that were left out are dropped.
-    pub fn copy(&mut self, to: &mut Copier, event: &TraceEvent) -> Result<(), TraceError> {
+    pub fn copy(
+        &mut self,
+        to: &mut Copier,
+        event: &TraceEvent,
+        stack: u32,
+    ) -> Result<(), TraceError> {
         match event.kind.effect() {
             Effect::None => {
-                to.event(*event)?;
+                to.event(*event, stack)?;
             }
             Effect::Alloc => {
-                let new = to.event(*event)?;
+                let new = to.event(*event, stack)?;
                 self.set(event.block, new);
             }
             Effect::Resize | Effect::Free => {
                 if let Some(block) = self.get(event.block) {
-                    to.event(TraceEvent { block, ..*event })?;
+                    to.event(TraceEvent { block, ..*event }, stack)?;
                 }
             }
         }
@@ -93,16 +98,16 @@ impl Copier {
         Self::new(writer, owners(summary), infos)
     }
 
-    /// Appends an event; gives its block.
-    pub fn event(&mut self, event: TraceEvent) -> Result<u32, TraceError> {
+    /// Appends an event with its stack in the copy (0: none); gives its block.
+    pub fn event(&mut self, event: TraceEvent, stack: u32) -> Result<u32, TraceError> {
         if self.processes.is_empty() {
-            return self.writer.event(event);
+            return self.writer.event_on(event, stack);
         }
         let old = match event.kind.effect() {
             Effect::Resize | Effect::Free => self.writer.blocks().get(event.block).ok().copied(),
             _ => None,
         };
-        let block = self.writer.event(event)?;
+        let block = self.writer.event_on(event, stack)?;
         let process = |thread: u32| {
             self.owners
                 .get(thread as usize)

@@ -1,6 +1,7 @@
 //! A part of a trace, by time, events or threads, that can be replayed.
 
 use super::copier::{ABSENT, Copier, Numbers};
+use super::stacks::{StackCarrier, StackCursor};
 use super::{LEVEL, PROGRESS, copy_text, finish_like};
 use crate::trace::error::TraceError;
 use crate::trace::event::{Block, Effect, EventKind, TICK_NS, TraceEvent};
@@ -43,16 +44,24 @@ pub fn cut(
             .then_some(tick)
     })?;
     let mut to = Copier::like(trace.summary(), writer)?;
-    let mut events = trace.events_near(part.first_possible(trace))?;
+    // Checkpoints do not say which stacks live blocks have: that takes all events before the part.
+    let near = match trace.stacks() {
+        Some(_) => 0,
+        None => part.first_possible(trace),
+    };
+    let mut events = trace.events_near(near)?;
     let mut mirror = Mirror::default();
     for (number, block) in events.blocks().live() {
-        mirror.set(number, Some(block));
+        mirror.set(number, Some((block, 0)));
     }
+    let mut stacks = StackCursor::new(trace);
+    let mut carrier = StackCarrier::new([trace]);
     let mut numbers = Numbers::default();
     let mut begun = false;
     while let Some(next) = events.next_with_block() {
         let (event, block) = next?;
         let number = events.number() - 1;
+        let stack = stacks.of(number)?;
         if number.is_multiple_of(PROGRESS) {
             progress(number, total.min(part.to_event));
         }
@@ -60,11 +69,18 @@ pub fn cut(
         // before the first one after that which is too late.
         if !begun {
             if number < part.from_event || event.tick < part.from_tick {
-                mirror.follow(&event, &block);
+                mirror.follow(&event, &block, stack);
                 continue;
             }
             begun = true;
-            prelude(&mut to, &mut numbers, &mirror, &part, event.tick)?;
+            prelude(
+                &mut to,
+                &mut numbers,
+                &mirror,
+                &part,
+                event.tick,
+                &mut carrier,
+            )?;
         }
         if number >= part.to_event || event.tick >= part.to_tick {
             break;
@@ -81,7 +97,8 @@ pub fn cut(
             _ => {}
         }
         event.address = 0;
-        numbers.copy(&mut to, &event)?;
+        let stack = carrier.carry(0, stack, event.size, number);
+        numbers.copy(&mut to, &event, stack)?;
     }
     if !begun || to.writer.is_empty() {
         return Err(TraceError::Usage(format!(
@@ -89,6 +106,7 @@ pub fn cut(
             trace.summary().duration_ns / 1_000_000
         )));
     }
+    to.writer.stacks(&carrier.table())?;
     finish_like(trace, to)
 }
 
@@ -147,12 +165,12 @@ impl<'a> Part<'a> {
     }
 }
 
-/// The live blocks before the part, by number.
+/// The live blocks before the part, by number, with the stacks that made them what they are.
 #[derive(Default)]
-struct Mirror(Vec<Option<Block>>);
+struct Mirror(Vec<Option<(Block, u32)>>);
 
 impl Mirror {
-    fn set(&mut self, number: u32, block: Option<Block>) {
+    fn set(&mut self, number: u32, block: Option<(Block, u32)>) {
         let index = number as usize;
         if index >= self.0.len() {
             self.0.resize(index + 1, None);
@@ -160,15 +178,15 @@ impl Mirror {
         self.0[index] = block;
     }
 
-    fn follow(&mut self, event: &TraceEvent, block: &Block) {
+    fn follow(&mut self, event: &TraceEvent, block: &Block, stack: u32) {
         match event.kind.effect() {
-            Effect::Alloc => self.set(event.block, Some(*block)),
+            Effect::Alloc => self.set(event.block, Some((*block, stack))),
             Effect::Resize => {
                 let block = Block {
                     size: event.size,
                     ..*block
                 };
-                self.set(event.block, Some(block));
+                self.set(event.block, Some((block, stack)));
             }
             Effect::Free => self.set(event.block, None),
             Effect::None => {}
@@ -183,14 +201,16 @@ fn prelude(
     mirror: &Mirror,
     part: &Part<'_>,
     tick: u64,
+    carrier: &mut StackCarrier<'_>,
 ) -> Result<(), TraceError> {
     let mut live: Vec<_> = (mirror.0.iter().enumerate())
         .filter_map(|(number, block)| Some((number as u32, (*block)?)))
-        .filter(|(_, block)| part.has(block.thread))
+        .filter(|(_, (block, _))| part.has(block.thread))
         .collect();
-    live.sort_unstable_by_key(|(_, block)| block.birth);
-    for (number, block) in live {
-        let new = to.event(TraceEvent {
+    live.sort_unstable_by_key(|(_, (block, _))| block.birth);
+    for (number, (block, stack)) in live {
+        let stack = carrier.carry(0, stack, block.size, 0);
+        let event = TraceEvent {
             thread: block.thread,
             tick,
             kind: match block.align_log2 {
@@ -201,7 +221,8 @@ fn prelude(
             size: block.size,
             align_log2: block.align_log2,
             address: 0,
-        })?;
+        };
+        let new = to.event(event, stack)?;
         numbers.set(number, new);
     }
     Ok(())

@@ -74,15 +74,27 @@ pub fn merge(
         first_thread += input.threads();
     }
     // Replays take marks by time, so they must follow each other.
-    let mut marks: Vec<(u64, &str)> = (inputs.iter())
-        .flat_map(|input| {
-            let marks = input.trace.marks().iter();
-            marks.map(|(tick, name)| (input.tick(*tick), name.as_str()))
-        })
-        .collect();
-    marks.sort_by_key(|(tick, _)| *tick);
-    for (tick, name) in marks {
-        writer.mark(tick, name)?;
+    let mut marks: Vec<(u64, &str, Option<u32>)> = Vec::new();
+    let mut first_process = 0;
+    for input in &inputs {
+        let of = input.trace.mark_processes().iter();
+        marks.extend(
+            input
+                .trace
+                .marks()
+                .iter()
+                .zip(of)
+                .map(|((tick, name), of)| {
+                    let process = of.filter(|_| !options.one_process);
+                    let process = process.map(|process| first_process + process);
+                    (input.tick(*tick), name.as_str(), process)
+                }),
+        );
+        first_process += input.processes();
+    }
+    marks.sort_by_key(|(tick, _, _)| *tick);
+    for (tick, name, process) in marks {
+        writer.mark_in(process, tick, name)?;
     }
     let to = weave(&inputs, writer, options.one_process, progress)?;
     to.finish(None, |summary| {

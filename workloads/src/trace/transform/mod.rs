@@ -6,6 +6,7 @@ mod cut;
 mod merge;
 mod repack;
 mod scale;
+mod stacks;
 mod weave;
 
 use super::error::TraceError;
@@ -33,9 +34,9 @@ fn copy_text(
     for (thread, name) in trace.names() {
         writer.name(*thread, name)?;
     }
-    for (tick, name) in trace.marks() {
+    for ((tick, name), process) in trace.marks().iter().zip(trace.mark_processes()) {
         if let Some(tick) = mark(*tick) {
-            writer.mark(tick, name)?;
+            writer.mark_in(*process, tick, name)?;
         }
     }
     Ok(())

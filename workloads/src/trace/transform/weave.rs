@@ -2,8 +2,9 @@
 
 use super::PROGRESS;
 use super::copier::{Copier, Numbers, owners};
+use super::stacks::{StackCarrier, StackCursor};
 use crate::trace::error::TraceError;
-use crate::trace::event::{Block, Effect, TICK_NS, TraceEvent};
+use crate::trace::event::{Block, Effect, EventKind, TICK_NS, TraceEvent};
 use crate::trace::process::ProcessInfo;
 use crate::trace::reader::{Events, Trace};
 use crate::trace::writer::TraceWriter;
@@ -38,6 +39,11 @@ impl Input<'_> {
         self.trace.summary().thread_table.len() as u32
     }
 
+    /// Numbers that its processes take beside others': one, where nothing is known of them.
+    pub fn processes(&self) -> u32 {
+        self.trace.processes().len().max(1) as u32
+    }
+
     /// A time of the trace in the new one.
     pub fn tick(&self, tick: u64) -> u64 {
         let moved = if self.time == 1.0 {
@@ -65,41 +71,59 @@ impl Input<'_> {
 struct Stream<'a> {
     input: Input<'a>,
     events: Events<'a>,
-    next: Option<(TraceEvent, Block)>,
+    stacks: StackCursor<'a>,
+    /// With its stack.
+    next: Option<(TraceEvent, Block, u32)>,
     /// Its place in the order: the largest tick so far, so that its own order stays.
     tick: u64,
     first_thread: u32,
+    /// Number of its first process.
+    first_process: u32,
     replicas: Vec<Numbers>,
 }
 
 impl Stream<'_> {
     fn advance(&mut self) -> Result<bool, TraceError> {
-        self.next = self.events.next_with_block().transpose()?;
-        if let Some((event, _)) = &self.next {
+        self.next = None;
+        if let Some((event, block)) = self.events.next_with_block().transpose()? {
+            let stack = self.stacks.of(self.events.number() - 1)?;
             self.tick = self.tick.max(self.input.tick(event.tick));
+            self.next = Some((event, block, stack));
         }
         Ok(self.next.is_some())
     }
 
     /// Appends the event that is next, once for each replica that has its block.
-    fn write(&mut self, to: &mut Copier) -> Result<(), TraceError> {
-        let Some((event, block)) = &self.next else {
+    fn write(
+        &mut self,
+        to: &mut Copier,
+        carrier: &mut StackCarrier<'_>,
+        index: usize,
+    ) -> Result<(), TraceError> {
+        let Some((event, block, stack)) = &self.next else {
             return Ok(());
         };
-        let event = TraceEvent {
+        let mut event = TraceEvent {
             thread: self.first_thread + event.thread,
             tick: self.input.tick(event.tick),
             address: 0,
             ..*event
         };
+        // A fork names its child, whose number is another here; one that failed names nobody.
+        let known = self.input.trace.processes().len() as u64;
+        if event.kind == EventKind::Fork && event.size < known {
+            event.size += u64::from(self.first_process);
+        }
         let replicas = match event.kind.effect() {
             Effect::None => 1,
             _ => self.replicas.len(),
         };
-        for (index, numbers) in self.replicas.iter_mut().enumerate().take(replicas) {
-            let kept = event.kind.effect() == Effect::None || self.input.has(index as u32, block);
+        for (replica, numbers) in (0u32..).zip(self.replicas.iter_mut().take(replicas)) {
+            let kept = event.kind.effect() == Effect::None || self.input.has(replica, block);
             if kept {
-                numbers.copy(to, &event)?;
+                let draw = to.writer.events();
+                let stack = carrier.carry(index, *stack, event.size, draw);
+                numbers.copy(to, &event, stack)?;
             }
         }
         Ok(())
@@ -123,30 +147,35 @@ pub(super) fn weave(
     let mut streams = Vec::new();
     let mut order = BinaryHeap::new();
     let mut first_thread = 0u32;
+    let mut first_process = 0u32;
     for &input in inputs {
         let mut stream = Stream {
             input,
             events: input.trace.events(),
+            stacks: StackCursor::new(input.trace),
             next: None,
             tick: 0,
             first_thread,
+            first_process,
             replicas: (0..input.load.ceil() as u32)
                 .map(|_| Numbers::default())
                 .collect(),
         };
         first_thread = first_thread.saturating_add(input.threads());
+        first_process = first_process.saturating_add(input.processes());
         if stream.advance()? {
             order.push(Reverse((stream.tick, streams.len())));
         }
         streams.push(stream);
     }
+    let mut carrier = StackCarrier::new(inputs.iter().map(|input| input.trace));
     let mut done = 0u64;
     while let Some(Reverse((_, index))) = order.pop() {
         let until = order.peek().map_or(u64::MAX, |Reverse((tick, _))| *tick);
         let stream = &mut streams[index];
         // A stream goes on as long as no other is earlier.
         loop {
-            stream.write(&mut to)?;
+            stream.write(&mut to, &mut carrier, index)?;
             done += 1;
             if done.is_multiple_of(PROGRESS) {
                 progress(done, total);
@@ -160,6 +189,7 @@ pub(super) fn weave(
             }
         }
     }
+    to.writer.stacks(&carrier.table())?;
     Ok(to)
 }
 
