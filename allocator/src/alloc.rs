@@ -612,12 +612,8 @@ unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
     let (Block::Large(old), Block::Large(span)) = (HEAP.block_of(from), HEAP.block_of(to)) else {
         return false;
     };
-    {
-        let mut inner = HEAP.pages.inner.lock();
-        if inner.counters.moved_by_remap >= MAX_REMAPS {
-            return false;
-        }
-        inner.counters.moved_by_remap += 1;
+    if HEAP.pages.inner.lock().counters.moved_by_remap >= MAX_REMAPS {
+        return false;
     }
     // SAFETY: the span is live and ours.
     unsafe { (*span).needzero = true };
@@ -627,6 +623,7 @@ unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
     if profile::on() {
         profile::freed(from);
     }
+    HEAP.pages.inner.lock().counters.moved_by_remap += 1;
     // SAFETY: the block is the caller's, and all its pages have gone.
     unsafe { HEAP.pages.free_moved(old) };
     true
