@@ -18,7 +18,8 @@ pub fn run(args: &TraceExport, terminal: &Terminal) -> Result<Outcome, Error> {
     let trace = open(&args.file)?;
     let Some(path) = args.out.as_deref() else {
         let mut standard = BufWriter::with_capacity(1 << 16, std::io::stdout());
-        let written = write(&trace, args, &mut standard, terminal)?.and_then(|()| {
+        let watch = Watch::new(terminal, "writing");
+        let written = write(&trace, args, &mut standard, watch)?.and_then(|()| {
             standard
                 .flush()
                 .map_err(|error| TraceError::io("write", Path::new("the table"), error))
@@ -36,8 +37,10 @@ pub fn run(args: &TraceExport, terminal: &Terminal) -> Result<Outcome, Error> {
         .unwrap_or(Path::new("."));
     let failed = |error: std::io::Error| Error::io("write", path, &error);
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let unfinished = file.path().to_path_buf();
+    let watch = Watch::new(terminal, "writing").removing_file(unfinished);
     let mut buffered = BufWriter::with_capacity(1 << 16, file.as_file_mut());
-    write(&trace, args, &mut buffered, terminal)?.map_err(|error| match error {
+    write(&trace, args, &mut buffered, watch)?.map_err(|error| match error {
         TraceError::Io { source, .. } => failed(source),
         other => trace_error(other),
     })?;
@@ -57,9 +60,8 @@ fn write(
     trace: &Trace,
     args: &TraceExport,
     out: &mut (impl Write + Send),
-    terminal: &Terminal,
+    mut watch: Watch,
 ) -> Result<Result<(), TraceError>, Error> {
-    let mut watch = Watch::new(terminal, "writing");
     let progress = &mut watch.events();
     Ok(match args.format {
         AsArg::Csv => trace::export_csv(trace, out, progress),

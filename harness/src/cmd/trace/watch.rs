@@ -35,8 +35,13 @@ impl Watch {
     }
 
     /// The unfinished form of this file is removed when the work is interrupted.
-    pub fn removing(mut self, out: &Path) -> Self {
-        self.temporary = Some(temporary_path(out));
+    pub fn removing(self, out: &Path) -> Self {
+        self.removing_file(temporary_path(out))
+    }
+
+    /// This file is removed when the work is interrupted.
+    pub fn removing_file(mut self, unfinished: PathBuf) -> Self {
+        self.temporary = Some(unfinished);
         self
     }
 
