@@ -11,7 +11,7 @@ use crate::sync::Padded;
 use crate::transfer_cache::TransferCache;
 use crate::units::{MAX_REQUEST, PAGE_SIZE, pages_for};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Bytes that the transfer cache may hold of one class, but no more than ...
 const TRANSFER_BYTES: usize = 1 << 20;
@@ -29,6 +29,8 @@ pub struct Heap<O> {
     pub pages: PageHeap<O>,
     pub(crate) centrals: [Padded<Central>; NUM_CLASSES],
     pub(crate) transfers: [Padded<TransferCache>; NUM_CLASSES],
+    /// Bytes that fit into the thread caches of this heap.
+    pub(crate) cached_room: AtomicUsize,
     /// Raised when all thread caches shall be emptied; each does so at its next slow path.
     epoch: AtomicU32,
 }
@@ -50,6 +52,7 @@ impl<O: Os> Heap<O> {
             pages: PageHeap::new(os),
             centrals: [const { Padded(Central::new()) }; NUM_CLASSES],
             transfers: [const { Padded(TransferCache::new()) }; NUM_CLASSES],
+            cached_room: AtomicUsize::new(0),
             epoch: AtomicU32::new(0),
         }
     }

@@ -312,6 +312,7 @@ extern "C" fn after_fork_child() {
     let mut orphans = 0;
     registry.for_each(|cache| orphans += u64::from(!core::ptr::eq(cache, own)));
     ORPHANED.fetch_add(orphans, Ordering::Relaxed);
+    own.alone(&HEAP);
     let attached = own.thread() != 0;
     own.next.store(null_mut(), Ordering::Relaxed);
     own.prev.store(null_mut(), Ordering::Relaxed);

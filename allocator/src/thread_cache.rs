@@ -30,7 +30,7 @@ pub const DEFAULT_BYTES: usize = 1 << 20;
 /// `thread_cache_bytes`: what the capacities of one thread's bins may add up to. In a small heap
 /// it is less: an eighth of what is in use, at least [`LEAST_BYTES`].
 pub static LIMIT_BYTES: AtomicUsize = AtomicUsize::new(DEFAULT_BYTES);
-/// What the caches of all threads may add up to, unless that is less than the least for each.
+/// What the caches of all threads may add up to, beside the least for each.
 const TOTAL_BYTES: usize = 32 << 20;
 /// Caches of living threads.
 pub(crate) static CACHES: AtomicUsize = AtomicUsize::new(0);
@@ -266,19 +266,29 @@ impl ThreadCache {
         let size = size_of_class(class);
         let budget = self.budget.load(Relaxed) + cap * size - old * size;
         self.budget.store(budget, Relaxed);
+        if cap > old {
+            heap.cached_room.fetch_add((cap - old) * size, Relaxed);
+        } else {
+            heap.cached_room.fetch_sub((old - cap) * size, Relaxed);
+        }
         self.cap(class).store(cap as u32, Relaxed);
         self.room(class).store(cap - len, Relaxed);
         true
+    }
+
+    /// What the thread's bins may add up to.
+    fn limit<O: Os>(heap: &Heap<O>) -> usize {
+        (heap.pages.in_use_bytes() / 8)
+            .min(TOTAL_BYTES / CACHES.load(Relaxed).max(1))
+            .max(LEAST_BYTES)
+            .min(LIMIT_BYTES.load(Relaxed))
     }
 
     /// Doubles a bin's capacity within the class's and the thread's limits; false: not possible.
     fn grow<O: Os>(&self, heap: &Heap<O>, class: usize) -> bool {
         let cap = self.capacity(class);
         let size = size_of_class(class);
-        let limit = (heap.pages.in_use_bytes() / 8)
-            .min(TOTAL_BYTES / CACHES.load(Relaxed).max(1))
-            .max(LEAST_BYTES)
-            .min(LIMIT_BYTES.load(Relaxed));
+        let limit = Self::limit(heap);
         let target = if cap == 0 {
             let first = Self::first_capacity(class);
             // Small bins are worth having in any case.
@@ -295,6 +305,11 @@ impl ThreadCache {
             return false;
         }
         let need = (target - cap) * size;
+        if self.budget.load(Relaxed) + need > LEAST_BYTES
+            && heap.cached_room.load(Relaxed) + need > TOTAL_BYTES
+        {
+            return false;
+        }
         if self.budget.load(Relaxed) + need > limit {
             // A busy thread misses often for want of room; looking for some each time costs it more than
             // the misses do.
@@ -378,7 +393,14 @@ impl ThreadCache {
                 unsafe { heap.flush(class, self.thread(), &[object], false) };
                 return;
             }
-            self.flush(heap, class, cap.div_ceil(2));
+            let count = cap.div_ceil(2);
+            self.flush(heap, class, count);
+            let shrunk = (cap - count / 2).max(Self::first_capacity(class));
+            if shrunk < cap && self.budget.load(Relaxed) > Self::limit(heap) {
+                // There are more threads now than when this one grew.
+                let done = self.set_capacity(heap, class, shrunk);
+                debug_assert!(done, "fewer places need no memory");
+            }
         }
         // SAFETY: the caller's duty; there is room now.
         let kept = unsafe { self.push(class, object) };
@@ -431,7 +453,13 @@ impl ThreadCache {
             // SAFETY: the places were the bin's, which has none any more.
             unsafe { heap.pages.give(slots, width) };
         }
-        self.budget.store(0, Relaxed);
+        heap.cached_room
+            .fetch_sub(self.budget.swap(0, Relaxed), Relaxed);
+    }
+
+    /// In a fork child: the bins of all other threads are given up.
+    pub(crate) fn alone<O: Os>(&self, heap: &Heap<O>) {
+        heap.cached_room.store(self.budget.load(Relaxed), Relaxed);
     }
 
     /// The last call to empty all bins that the owner followed.
