@@ -153,6 +153,9 @@ impl Recording<'_> {
         if let Some(service) = &self.service {
             service.before_start().map_err(|e| ours(e.reason))?;
         }
+        // Before the program runs, not when its trace is to be put in place.
+        heaplab_workloads::trace::replaceable(&self.out)
+            .map_err(|error| Error::io("write", &self.out, &error))?;
         let recorder = recorder(self.session.stacks)?;
         let options = SessionOptions {
             fallback_dir: self.out.parent().map(|folder| match folder {

@@ -150,3 +150,27 @@ fn every_command_helps_with_an_example() {
         );
     }
 }
+
+#[test]
+fn what_is_no_regular_file_is_not_replaced_by_a_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let trace = folder.path().join("true.hltrace");
+    let traced = trace.to_str().unwrap();
+    let (status, _, err) = run(heaplab(folder.path()).args(["record", "-o", traced, "--", "true"]));
+    assert_eq!(status, 0, "{err}");
+    for command in [
+        &["record", "-o", "socket", "--", "true"][..],
+        &["trace", "export", traced, "--as", "csv", "-o", "socket"],
+        &["trace", "cut", traced, "--to-event", "1", "-o", "socket"],
+        &["trace", "model", traced, "-o", "socket"],
+    ] {
+        let (status, _, err) = run(heaplab(folder.path()).args(command));
+        assert_eq!(status, 3, "{command:?}: {err}");
+        assert!(err.contains("no regular file"), "{command:?}: {err}");
+    }
+    use std::os::unix::fs::FileTypeExt;
+    assert!(std::fs::metadata(&socket).unwrap().file_type().is_socket());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}

@@ -46,4 +46,4 @@ pub use summary::{ThreadInfo, TraceSummary};
 pub use transform::{
     CutOptions, MergeOptions, MergeStart, ScaleOptions, anonymise, cut, merge, repack, scale,
 };
-pub use writer::{TraceWriter, temporary_path};
+pub use writer::{TraceWriter, replaceable, temporary_path};

@@ -28,6 +28,21 @@ const CHECKPOINT_SHARE: u64 = 16;
 /// Threads whose empty columns are kept from segment to segment.
 const KEPT_COLUMNS: usize = 64;
 
+/// Whether a file may be written elsewhere and renamed to `path`: what is there already is a regular file, or
+/// nothing is. The rename would put a file in the place of a device or a pipe, as root for the whole system.
+///
+/// # Errors
+/// It is something else.
+pub fn replaceable(path: &Path) -> std::io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            "it exists and is no regular file; name a file",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Where this process keeps a trace until it is whole and can be at `path`.
 pub fn temporary_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -70,6 +85,7 @@ impl TraceWriter {
         keep_addresses: bool,
         level: i32,
     ) -> Result<Self, TraceError> {
+        replaceable(path).map_err(|error| TraceError::io("write", path, error))?;
         let temporary = temporary_path(path);
         let created = ChunkWriter::create(&temporary, level);
         // Only a file of ours is removed when something goes wrong from here on.

@@ -36,6 +36,7 @@ pub fn run(args: &TraceExport, terminal: &Terminal) -> Result<Outcome, Error> {
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     let failed = |error: std::io::Error| Error::io("write", path, &error);
+    trace::replaceable(path).map_err(failed)?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     let unfinished = file.path().to_path_buf();
     let watch = Watch::new(terminal, "writing").removing_file(unfinished);

@@ -32,6 +32,7 @@ pub fn run(args: &TraceModel, terminal: &Terminal) -> Result<Outcome, Error> {
     let fitted = fit::fit(recorded.trace(), &name, &mut watch.events()).map_err(workload::error)?;
     watch.clear();
     let failed = |error: std::io::Error| Error::io("write", &args.out, &error);
+    heaplab_workloads::trace::replaceable(&args.out).map_err(failed)?;
     let folder = args
         .out
         .parent()

@@ -4,8 +4,8 @@ use super::super::container::{ChunkKind, ChunkWriter};
 use super::super::error::TraceError;
 use super::super::index::{self, IndexMeta};
 use super::super::reader::Trace;
-use super::super::temporary_path;
 use super::super::writer::TRAILER;
+use super::super::{replaceable, temporary_path};
 use super::chunks::symbol_chunks;
 use super::table::Symbols;
 use std::path::Path;
@@ -30,6 +30,7 @@ pub fn embed_symbols(trace: &Trace, out: &Path, symbols: &Symbols) -> Result<(),
     let place =
         place.ok_or_else(|| TraceError::damaged(reader.path(), found.offset, "no index"))?;
     let body = reader.chunk(&place)?.body;
+    replaceable(out).map_err(|error| TraceError::io("write", out, error))?;
     let temporary = temporary_path(out);
     let write = || {
         std::fs::copy(reader.path(), &temporary)
