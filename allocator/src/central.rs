@@ -332,8 +332,7 @@ impl Inner {
                 // What is freed in the order of addresses, or nearly, changes one word many times.
                 let word_start = start + index / 64 * 64 * size;
                 next = left.next();
-                while NEAR {
-                    let Some(&object) = next else { break };
+                while let Some(&object) = next.filter(|_| NEAR) {
                     let offset = (object as usize).wrapping_sub(word_start);
                     if offset >= 64 * size {
                         break;

@@ -194,9 +194,11 @@ fn trim_gives_memory_back_and_statistics_add_up() {
     drop(blocks);
     let trimmed = spanalloc::trim(0);
     let after = spanalloc::stats();
+    // On a busy machine the decay may have been there first.
+    let decayed = (after.pages.pages_released - full.pages.pages_released) as usize * 8192;
     assert!(
-        trimmed.released_bytes + after.dirty_bytes > 20 << 20,
-        "{trimmed:?} {after:?}"
+        trimmed.released_bytes + decayed + after.dirty_bytes > 20 << 20,
+        "{trimmed:?} {full:?} {after:?}"
     );
     assert!(after.in_use_bytes < full.in_use_bytes);
     assert!(after.heap_bytes >= after.dirty_bytes + after.clean_bytes);
