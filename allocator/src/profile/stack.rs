@@ -248,13 +248,13 @@ mod tests {
     #[test]
     fn a_stack_has_one_frame_for_each_call() {
         let frames = outer(10);
-        let code = outer as *const () as u64..outer as *const () as u64 + 1024;
-        let inside = frames
+        // Ten calls of itself return to one place, whatever lies around it.
+        let longest = frames
             .addresses()
-            .iter()
-            .filter(|address| code.contains(address))
-            .count();
-        assert_eq!(inside, 11, "{:x?} of {code:x?}", frames.addresses());
+            .chunk_by(|one, next| one == next)
+            .map(<[u64]>::len)
+            .max();
+        assert_eq!(longest, Some(10), "{:x?}", frames.addresses());
         assert_eq!(outer(500).addresses().len(), MAX_FRAMES);
         assert_ne!(outer(3).hash, outer(4).hash);
     }
