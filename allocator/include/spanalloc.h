@@ -21,6 +21,11 @@ size_t spanalloc_stats_json(char *buf, size_t len);
  * "unreached_bytes" in the statistics. */
 size_t spanalloc_release_memory(void);
 
+/* Makes a block usable for at least size bytes without moving it: a small block has the rest of its size
+ * class, a large one grows into the pages behind it while these are free. Returns the bytes that it has
+ * then, all of which may be used, or 0: nothing has changed. */
+size_t spanalloc_try_grow(void *block, size_t size);
+
 /* Samples one byte in mean_bytes of what is allocated from now on, with stacks (512 KiB is a good mean for
  * a service); 0 stops. SPANALLOC_CONF=profile_bytes=512k does it from the start. Returns 0, or ENOTSUP
  * with front_end=cpu, check and hardened. */

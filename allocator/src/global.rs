@@ -24,18 +24,7 @@ unsafe impl GlobalAlloc for SpanAlloc {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if layout.align() <= 8 {
-            return alloc::allocate_zeroed(layout.size());
-        }
-        if layout.align() <= 16 && layout.size() > 8 {
-            return alloc::allocate_zeroed(layout.size());
-        }
-        let block = alloc::allocate_aligned(layout.align(), layout.size());
-        if !block.is_null() {
-            // SAFETY: the block has at least the layout's size.
-            unsafe { block.write_bytes(0, layout.size()) };
-        }
-        block
+        alloc::allocate_zeroed_aligned(layout.align(), layout.size())
     }
 
     #[inline]

@@ -43,6 +43,20 @@ pub extern "C" fn spanalloc_release_memory() -> usize {
     spanalloc::trim(0).released_bytes
 }
 
+/// Makes a block usable for at least `size` bytes where it is, see [`spanalloc::alloc::try_grow`]. Returns the
+/// bytes that it has then, or 0: nothing has changed.
+///
+/// # Safety
+/// Null or a live block.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spanalloc_try_grow(block: *mut c_void, size: usize) -> usize {
+    if block.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's duty.
+    unsafe { spanalloc::alloc::try_grow(block.cast(), size) }.unwrap_or(0)
+}
+
 /// Writes the heap profile to `path`, see [`spanalloc::profile::write`]. Returns 0 or an `errno` value.
 ///
 /// # Safety

@@ -1,0 +1,137 @@
+//! Frees: by address alone, or by the size that was asked for.
+
+use super::{GROWING, HEAP, class_at, detour};
+use crate::cpu_cache::Undisturbed;
+use crate::heap::Block;
+use crate::size_class::{class_of, fine_class_of};
+use crate::units::MIN_ALIGN;
+use crate::{front_end, hardened, profile, tls};
+
+/// Frees a block; null is ignored. Anything that is not a live block ends the process, at once or
+/// when the thread cache flushes it.
+///
+/// # Safety
+/// `block` is null or was returned by this allocator and not freed since.
+#[inline(always)]
+pub unsafe fn free(block: *mut u8) {
+    // SAFETY: the caller's duty; class 0 has no room, so it takes the slow path.
+    unsafe {
+        if !tls::cache().push(class_at(block), block) {
+            free_slow(block);
+        }
+    }
+}
+
+/// As [`free`]; in checked mode the process ends unless the block may have been asked for with `size`
+/// bytes. (Not [`free_sized`]: the block may have been shrunk in place since.)
+///
+/// # Safety
+/// As [`free`].
+#[inline(always)]
+pub unsafe fn free_expecting(block: *mut u8, size: usize) {
+    // SAFETY: the caller's duty. In checked mode there is no room.
+    unsafe {
+        if !tls::cache().push(class_at(block), block) {
+            free_expecting_slow(block, size);
+        }
+    }
+}
+
+/// # Safety
+/// As [`free`].
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn free_expecting_slow(block: *mut u8, size: usize) {
+    if hardened::checked() && !block.is_null() {
+        hardened::expect_size(block, size);
+    }
+    // SAFETY: the caller's duty.
+    unsafe { free_slow(block) }
+}
+
+/// # Safety
+/// As [`free`].
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn free_slow(block: *mut u8) {
+    if block.is_null() {
+        return;
+    }
+    if detour() {
+        if hardened::on() {
+            // SAFETY: the caller's duty.
+            return unsafe { hardened::free(block) };
+        }
+        profile::freed(block);
+    }
+    match HEAP.block_of(block) {
+        // SAFETY: the caller's duty.
+        Block::Small(class) => unsafe { free_class_slow(block, class) },
+        // SAFETY: the span is the block's.
+        Block::Large(span) => unsafe {
+            let _undisturbed = Undisturbed::new();
+            HEAP.pages.free(span);
+        },
+    }
+    crate::helper::start_if_wanted();
+}
+
+/// # Safety
+/// `block` is an object of `class` that is not in use any more.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn free_class_slow(block: *mut u8, class: usize) {
+    if detour() {
+        if hardened::on() {
+            // SAFETY: the caller's duty.
+            return unsafe { hardened::free_class(block, class) };
+        }
+        // SAFETY: the caller's duty.
+        if unsafe { profile::free_class(block, class) } {
+            return;
+        }
+    }
+    // SAFETY: the caller's duty.
+    front_end::current(|front| unsafe { front.free(class, block) });
+}
+
+/// Frees a block whose size and alignment at allocation are known: no page map is read.
+///
+/// # Safety
+/// `block` is not null, came from [`allocate`], [`allocate_zeroed`] or [`allocate_aligned`] with
+/// exactly these (or from [`reallocate_exact`] to this size) and was not freed since.
+#[inline(always)]
+pub unsafe fn free_sized(block: *mut u8, size: usize, align: usize) {
+    if align > MIN_ALIGN {
+        // SAFETY: the caller's duty.
+        return unsafe { free(block) };
+    }
+    // SAFETY: the caller's duty: the block has the class that its size asks for.
+    unsafe {
+        match fine_class_of(size.max(align)) {
+            Some(class) if tls::cache().push(class, block) => {}
+            Some(class) => free_class_slow(block, class),
+            None => free_sized_middle(block, size),
+        }
+    }
+}
+
+/// [`free_sized`] for sizes that have a coarse class.
+///
+/// # Safety
+/// As [`free_sized`].
+#[inline(never)]
+unsafe extern "C" fn free_sized_middle(block: *mut u8, size: usize) {
+    // SAFETY: the caller's duty: the block has the class that its size asks for, but blocks that
+    // grew beyond `GROWING` may be spans of their own.
+    unsafe {
+        match class_of(size) {
+            Some(class) if size <= GROWING => {
+                if !tls::cache().push(class, block) {
+                    free_class_slow(block, class);
+                }
+            }
+            _ => free(block),
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The allocator of the process: malloc and its relatives over the one global heap. The fast
+//! paths are here; each ends in a jump to a cold function that does everything rare.
+//!
+//! Results follow the C library: null with `errno` = `ENOMEM` when memory is short, `errno`
+//! untouched otherwise (free keeps it because nothing here calls libc on that path).
+
+mod free;
+mod limit;
+mod resize;
+mod trim;
+
+pub use free::{free, free_expecting, free_sized};
+pub use limit::{OnLimit, set_limits};
+pub use resize::{reallocate, reallocate_exact, try_grow, usable_size};
+pub use trim::{Trimmed, trim};
+
+use crate::cpu_cache::Undisturbed;
+use crate::front_end;
+use crate::hardened;
+use crate::heap::Heap;
+use crate::os::Linux;
+use crate::page_map::PageMap;
+use crate::profile;
+use crate::size_class::{
+    FINE_LIMIT, MAX_SMALL, NUM_CLASSES, class_of, class_of_aligned, fine_class_of,
+};
+use crate::tls;
+use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SHIFT, round_up};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// The heap of the process.
+pub(crate) static HEAP: Heap<Linux> = Heap::new(Linux);
+
+/// Class of the page that `block` is on, 0 for large blocks and for what is not in the heap.
+///
+/// Relaxed loads of atomics are not folded into other instructions by the compiler, and a test for
+/// the end of the heap would be a branch more; here an address outside, and by the rotation one that is no
+/// multiple of 8, reads the entry behind the end, which is 0 (P3).
+#[inline(always)]
+fn class_at(block: *const u8) -> usize {
+    const MAP: usize = core::mem::offset_of!(Heap<Linux>, pages)
+        + core::mem::offset_of!(crate::page_heap::PageHeap<Linux>, map);
+    let class: usize;
+    // SAFETY: reads the map's fields, which only grow and are set before a block exists, and one
+    // byte of the class map, which is mapped for every page of the heap and the one behind (P3).
+    unsafe {
+        core::arch::asm!(
+            "sub {at}, qword ptr [rip + {heap} + {base}]",
+            "ror {at}, 3",
+            "cmp {at}, qword ptr [rip + {heap} + {words}]",
+            "cmovae {at}, qword ptr [rip + {heap} + {words}]",
+            "shr {at}, {shift}",
+            "mov {class}, qword ptr [rip + {heap} + {classes}]",
+            "movzx {class:e}, byte ptr [{class} + {at}]",
+            at = inout(reg) block => _,
+            class = out(reg) class,
+            heap = sym HEAP,
+            base = const MAP + PageMap::BASE_AT,
+            words = const MAP + PageMap::WORDS_AT,
+            classes = const MAP + PageMap::CLASSES_AT,
+            shift = const PAGE_SHIFT - 3,
+            options(pure, readonly, nostack),
+        );
+    }
+    class
+}
+
+/// Up to this a block's size tells its class when it is freed by size: beyond, it may have grown into a span of
+/// its own.
+const GROWING: usize = 32 << 10;
+
+#[cold]
+fn no_memory() -> *mut u8 {
+    // SAFETY: errno is the thread's own.
+    unsafe { *libc::__errno_location() = libc::ENOMEM };
+    null_mut()
+}
+
+/// The result of a slow path, when no lock is held any more: tells what the limits have to tell, and sets
+/// `errno` for null.
+fn answer(block: *mut u8) -> *mut u8 {
+    if HEAP.pages.limits.is_pending() {
+        limit::tell_limits();
+    }
+    if block.is_null() { no_memory() } else { block }
+}
+
+/// A block of at least `size` bytes, aligned to 16 (8 for up to 8 bytes). Null: no memory.
+#[inline(always)]
+#[must_use]
+pub fn allocate(size: usize) -> *mut u8 {
+    allocate_or(
+        size,
+        |size| allocate_middle(size),
+        |size| allocate_slow(size),
+    )
+}
+
+/// The fast path of [`allocate`]; `larger` is called for sizes beyond the fine classes, `missed`
+/// when the bin is empty. Both calls are the last thing done, so that they are jumps.
+#[inline(always)]
+pub fn allocate_or(
+    size: usize,
+    larger: impl FnOnce(usize) -> *mut u8,
+    missed: impl FnOnce(usize) -> *mut u8,
+) -> *mut u8 {
+    let Some(class) = fine_class_of(size) else {
+        return larger(size);
+    };
+    let block = tls::cache().pop(class);
+    if block.is_null() {
+        return missed(size);
+    }
+    block
+}
+
+/// [`allocate`] for sizes that have a coarse class, out of line to keep the fine ones short.
+#[inline(never)]
+extern "C" fn allocate_middle(size: usize) -> *mut u8 {
+    if let Some(class) = class_of(size) {
+        let block = tls::cache().pop(class);
+        if !block.is_null() {
+            return block;
+        }
+    }
+    allocate_slow(size)
+}
+
+/// [`allocate`] without a fast path.
+#[cold]
+#[inline(never)]
+pub extern "C" fn allocate_slow(size: usize) -> *mut u8 {
+    if detour() {
+        return allocate_detour(size, 1);
+    }
+    match class_of(size) {
+        Some(class) => allocate_class_slow(class),
+        None => answer(allocate_large(size, 1)),
+    }
+}
+
+/// Slow paths have to look whether blocks are hardened or counted for a profile. One test for both.
+#[inline]
+fn detour() -> bool {
+    DETOUR.load(Relaxed) != 0
+}
+
+static DETOUR: AtomicU32 = AtomicU32::new(0);
+
+/// To be called whenever [`hardened::on`] or [`profile::on`] changes.
+pub(crate) fn set_detour() {
+    DETOUR.store(u32::from(hardened::on() || profile::on()), Relaxed);
+}
+
+/// [`allocate_slow`] and [`allocate_aligned_slow`] with everything special.
+#[cold]
+#[inline(never)]
+fn allocate_detour(size: usize, align: usize) -> *mut u8 {
+    if hardened::on() {
+        return answer(hardened::allocate(size, align));
+    }
+    let block = match aligned_class(size, align) {
+        Some(class) => allocate_class_slow(class),
+        None => answer(allocate_large(size, align)),
+    };
+    profile::allocated(block, size);
+    block
+}
+
+/// A block in a span of its own.
+fn allocate_large(size: usize, align: usize) -> *mut u8 {
+    let _undisturbed = Undisturbed::new();
+    HEAP.allocate_large(size, align).0
+}
+
+/// A block of a class whose bin is empty.
+fn allocate_class_slow(class: usize) -> *mut u8 {
+    let block = front_end::current(|front| front.allocate(class));
+    answer(block)
+}
+
+/// As [`allocate`], with all `size` bytes zero.
+#[inline(always)]
+#[must_use]
+pub fn allocate_zeroed(size: usize) -> *mut u8 {
+    let Some(class) = fine_class_of(size) else {
+        return allocate_zeroed_slow(size);
+    };
+    let block = tls::cache().pop(class);
+    if block.is_null() {
+        return allocate_zeroed_slow(size);
+    }
+    // SAFETY: the block has at least `size` bytes.
+    unsafe { block.write_bytes(0, size) };
+    block
+}
+
+/// As [`allocate_zeroed`], for what the fine classes' bins do not have.
+#[cold]
+#[inline(never)]
+extern "C" fn allocate_zeroed_slow(size: usize) -> *mut u8 {
+    if size < OS_PAGE {
+        return filled(allocate_middle(size), size);
+    }
+    zeroed_pages(size, 1)
+}
+
+/// A block at a multiple of `align`, a power of two, with all `size` bytes zero.
+///
+/// ```
+/// # #[global_allocator]
+/// # static ALLOCATOR: spanalloc::SpanAlloc = spanalloc::SpanAlloc;
+/// // Fresh pages are zero already, so this makes none of them resident but the one that is read.
+/// let layout = std::alloc::Layout::from_size_align(64 << 20, 1 << 16)?;
+/// let block = unsafe { std::alloc::alloc_zeroed(layout) };
+/// assert!(block as usize % (1 << 16) == 0 && unsafe { *block.add(1 << 20) } == 0);
+/// unsafe { std::alloc::dealloc(block, layout) };
+/// # Ok::<(), std::alloc::LayoutError>(())
+/// ```
+#[inline]
+#[must_use]
+pub fn allocate_zeroed_aligned(align: usize, size: usize) -> *mut u8 {
+    if align <= MIN_ALIGN {
+        // Only blocks of 8 bytes have less than the least alignment.
+        allocate_zeroed(size.max(align))
+    } else {
+        zeroed_aligned_slow(align, size)
+    }
+}
+
+#[inline(never)]
+extern "C" fn zeroed_aligned_slow(align: usize, size: usize) -> *mut u8 {
+    if size < OS_PAGE {
+        return filled(allocate_aligned_slow(align, size), size);
+    }
+    zeroed_pages(size, align)
+}
+
+/// Makes `size` bytes of a block zero, if there is one.
+fn filled(block: *mut u8, size: usize) -> *mut u8 {
+    if !block.is_null() {
+        // SAFETY: the block has at least `size` bytes.
+        unsafe { block.write_bytes(0, size) };
+    }
+    block
+}
+
+/// A zero block of a page or more: from there on it pays to know that memory is zero already.
+fn zeroed_pages(size: usize, align: usize) -> *mut u8 {
+    if hardened::on() {
+        return filled(allocate_aligned(align, size), size);
+    }
+    let undisturbed = Undisturbed::new();
+    let (block, zero) = match aligned_class(size, align) {
+        Some(class) => {
+            let cached = front_end::current(|front| front.cached(class));
+            if cached.is_null() {
+                HEAP.take_one(class)
+            } else {
+                (cached, false)
+            }
+        }
+        None => HEAP.allocate_large(size, align),
+    };
+    drop(undisturbed);
+    if block.is_null() {
+        return answer(block);
+    }
+    if profile::on() {
+        profile::allocated(block, size);
+    }
+    if zero { block } else { filled(block, size) }
+}
+
+/// A block of at least `size` bytes at a multiple of `align`, a power of two.
+#[inline(always)]
+#[must_use]
+pub fn allocate_aligned(align: usize, size: usize) -> *mut u8 {
+    if align <= MIN_ALIGN {
+        // Only blocks of 8 bytes have less than the least alignment.
+        allocate(size.max(align))
+    } else {
+        allocate_aligned_slow(align, size)
+    }
+}
+
+#[inline(never)]
+extern "C" fn allocate_aligned_slow(align: usize, size: usize) -> *mut u8 {
+    if let Some(class) = aligned_class(size, align) {
+        let block = tls::cache().pop(class);
+        if !block.is_null() {
+            return block;
+        }
+        if !detour() {
+            return allocate_class_slow(class);
+        }
+    }
+    if detour() {
+        return allocate_detour(size, align);
+    }
+    // A run that could not be cut at the alignment comes back as null.
+    answer(allocate_large(size, align))
+}
+
+/// The class for `size` bytes at a multiple of `align`, `None`: a span of its own.
+#[inline(always)]
+fn aligned_class(size: usize, align: usize) -> Option<usize> {
+    if size <= FINE_LIMIT && align <= FINE_LIMIT {
+        // Among the fine classes the one for a multiple of the alignment is itself a multiple.
+        fine_class_of(round_up(size.max(1), align))
+    } else {
+        class_of_aligned(size, align)
+    }
+}
+
+const _: () = assert!(MAX_SMALL > GROWING && NUM_CLASSES < 256);

@@ -1,0 +1,231 @@
+//! Blocks that get another size: in place, by the page tables, or by a copy.
+
+use super::{GROWING, HEAP, allocate, answer, class_at, free};
+use crate::cpu_cache::Undisturbed;
+use crate::heap::Block;
+use crate::page_heap::growth::headroom;
+use crate::size_class::{class_of, size_of_class};
+use crate::units::pages_for;
+use crate::{hardened, profile};
+
+/// Blocks of this size and more get a span of their own with room behind it when they grow by realloc.
+const ROOMY_OLD: usize = 4 << 10;
+/// Blocks of this size and more are moved by the page tables when they have to move …
+const REMAP: usize = 512 << 10;
+/// … but each move splits kernel mappings, of which a process may have 65,530.
+const MAX_REMAPS: u64 = 2_000;
+
+/// Bytes of the block that the program may use; 0 for null.
+///
+/// # Safety
+/// As [`free`].
+#[must_use]
+pub unsafe fn usable_size(block: *mut u8) -> usize {
+    if block.is_null() {
+        0
+    } else if hardened::on() {
+        hardened::usable_size(block)
+    } else {
+        HEAP.usable_size(block)
+    }
+}
+
+/// Gives a block another size, in place if it fits and would not waste half of it, else by
+/// moving. Null: no memory, and the block stays as it was.
+///
+/// # Safety
+/// As [`free`], and `block` is not null.
+#[inline(always)]
+#[must_use]
+pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
+    // Class 0 has no bytes, so it takes the slow path.
+    if size > 0 && stays(size, size_of_class(class_at(block))) {
+        return block;
+    }
+    // SAFETY: the caller's duty.
+    unsafe { reallocate_slow(block, size) }
+}
+
+/// Whether a block of `old` bytes is good for `size` where it is.
+#[inline(always)]
+const fn stays(size: usize, old: usize) -> bool {
+    size <= old && (size > old / 2 || old <= 64)
+}
+
+/// # Safety
+/// As [`reallocate`].
+#[inline(never)]
+unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
+    if hardened::on() {
+        // SAFETY: the caller's duty.
+        let moved = unsafe { hardened::reallocate(block, size) };
+        return answer(moved);
+    }
+    match HEAP.block_of(block) {
+        // SAFETY: the caller's duty.
+        Block::Small(class) => unsafe { move_to(block, size_of_class(class), size) },
+        // SAFETY: the caller's duty.
+        Block::Large(span) => unsafe {
+            let old = (*span).bytes();
+            // Shrinking to where classes are finer than pages is a move.
+            if size > ROOMY_OLD && size <= crate::units::MAX_REQUEST {
+                let (has, pages) = ((*span).pages as usize, pages_for(size));
+                // Only the block's owner changes its span, so this needs no lock.
+                let fits = pages <= has && has <= pages + headroom(pages);
+                if fits || (size > GROWING || pages > has) && resize(span, pages) {
+                    if profile::on() {
+                        profile::resized(block, size);
+                    }
+                    return block;
+                }
+            }
+            move_to(block, old, size)
+        },
+    }
+}
+
+/// [`crate::page_heap::PageHeap::resize_in_place`] with what has to be done around it.
+///
+/// # Safety
+/// The span is a large block's, in use by the caller.
+unsafe fn resize(span: *mut crate::span::Span, pages: usize) -> bool {
+    let _undisturbed = Undisturbed::new();
+    // SAFETY: the caller's duty.
+    unsafe { HEAP.pages.resize_in_place(span, pages) }
+}
+
+/// As [`reallocate`], but blocks up to 32 KiB always end up in the class that their size asks
+/// for, so that [`free_sized`] may be used on them.
+///
+/// # Safety
+/// As [`reallocate`]; `old` is the block's present size and its alignment was at most 16.
+#[must_use]
+pub unsafe fn reallocate_exact(block: *mut u8, old: usize, size: usize) -> *mut u8 {
+    if size > GROWING || hardened::on() {
+        // SAFETY: the caller's duty.
+        return unsafe { reallocate(block, size) };
+    }
+    if class_of(old) == class_of(size) {
+        return block;
+    }
+    let moved = allocate(size);
+    if !moved.is_null() {
+        // SAFETY: both blocks have the bytes that are copied, and they differ.
+        unsafe {
+            moved.copy_from_nonoverlapping(block, old.min(size));
+            free(block);
+        }
+    }
+    moved
+}
+
+/// Moves a block of `old` usable bytes to a new one of `size`.
+///
+/// # Safety
+/// As [`reallocate`].
+unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
+    let grows = size > old;
+    // A block that has grown to this will grow again, and room behind makes that free.
+    let moved = if grows && old >= ROOMY_OLD && size > ROOMY_OLD {
+        let undisturbed = Undisturbed::new();
+        let (moved, _) = HEAP.allocate_growing(size);
+        drop(undisturbed);
+        if profile::on() {
+            profile::allocated(moved, size);
+        }
+        answer(moved)
+    } else {
+        allocate(size)
+    };
+    if moved.is_null() {
+        return moved;
+    }
+    let bytes = old.min(size);
+    // SAFETY: the caller's duty; both blocks have `bytes` bytes, and they differ.
+    unsafe {
+        if grows && bytes >= REMAP && remap(block, moved, bytes) {
+            return moved;
+        }
+        moved.copy_from_nonoverlapping(block, bytes);
+        free(block);
+    }
+    moved
+}
+
+/// Moves all pages of one large block to another and frees the first; false: not possible, nothing
+/// has changed.
+///
+/// # Safety
+/// Both blocks are live, the first is `bytes` long, the second at least as long.
+unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
+    use crate::os::Os;
+    let (Block::Large(old), Block::Large(span)) = (HEAP.block_of(from), HEAP.block_of(to)) else {
+        return false;
+    };
+    if HEAP.pages.inner.lock().counters.moved_by_remap >= MAX_REMAPS {
+        return false;
+    }
+    // SAFETY: the span is live and ours.
+    unsafe { (*span).needzero = true };
+    if !HEAP.pages.os.move_pages(from as usize, to as usize, bytes) {
+        return false;
+    }
+    if profile::on() {
+        profile::freed(from);
+    }
+    HEAP.pages.inner.lock().counters.moved_by_remap += 1;
+    // SAFETY: the block is the caller's, and all its pages have gone.
+    unsafe { HEAP.pages.free_moved(old) };
+    true
+}
+
+/// Makes a block usable for at least `size` bytes without moving it. Returns the bytes that it has now, all of
+/// which may be used, or `None`: it cannot grow where it is, and nothing has changed.
+///
+/// Small blocks have the rest of their class; large ones grow into the pages behind them while these are
+/// free. A block that Rust code frees by its layout has to be freed with its old or its new size.
+///
+/// # Safety
+/// As [`free`], and `block` is not null.
+///
+/// ```
+/// # #[global_allocator]
+/// # static ALLOCATOR: spanalloc::SpanAlloc = spanalloc::SpanAlloc;
+/// use spanalloc::alloc::{allocate, free, try_grow};
+/// let block = allocate(1 << 20);
+/// unsafe {
+///     match try_grow(block, 2 << 20) {
+///         Some(bytes) => assert!(bytes >= 2 << 20),
+///         None => println!("the pages behind it are in use"),
+///     }
+///     let small = allocate(100);
+///     assert_eq!(try_grow(small, 112), Some(112));
+///     assert_eq!(try_grow(small, 113), None);
+///     free(small);
+///     free(block);
+/// }
+/// ```
+#[must_use]
+pub unsafe fn try_grow(block: *mut u8, size: usize) -> Option<usize> {
+    // SAFETY: the caller's duty.
+    let has = unsafe { usable_size(block) };
+    if size <= has {
+        return Some(has);
+    }
+    if hardened::on() || size > crate::units::MAX_REQUEST {
+        return None;
+    }
+    let Block::Large(span) = HEAP.block_of(block) else {
+        return None;
+    };
+    // SAFETY: the caller's duty.
+    unsafe {
+        if !resize(span, pages_for(size)) {
+            return None;
+        }
+        if profile::on() {
+            profile::resized(block, size);
+        }
+        Some((*span).bytes())
+    }
+}
