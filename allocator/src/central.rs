@@ -41,8 +41,6 @@ pub struct Inner {
     pub(crate) spans: u32,
     /// Pages in them.
     pub(crate) pages: u32,
-    /// Spans taken so far; longer spans are taken as this grows.
-    level: u32,
     /// Sum of `purged` of the class's spans: kernel pages that were given back inside them.
     pub(crate) purged_pages: u32,
     /// Objects handed up and taken back in all (Go's nmalloc).
@@ -83,7 +81,6 @@ impl Central {
                 kept: 0,
                 spans: 0,
                 pages: 0,
-                level: 0,
                 purged_pages: 0,
                 handed_out: 0,
                 taken_back: 0,
@@ -254,12 +251,11 @@ impl Inner {
                 return unsafe { table.get(list.head) };
             }
         }
-        let pages = span_pages(class, self.level);
+        let pages = span_pages(class, self.pages as usize);
         let span = heap.allocate(pages, 1, Use::Small(class as u8));
         if span.is_null() {
             return span;
         }
-        self.level = self.level.saturating_add(1);
         self.spans += 1;
         // SAFETY: the span is new and ours.
         unsafe {
@@ -408,9 +404,6 @@ impl Inner {
             (*span).list = NO_LIST;
             self.spans -= 1;
             self.pages -= (*span).pages;
-            if self.spans == 0 {
-                self.level = 0;
-            }
             heap.free(span);
         }
     }

@@ -66,7 +66,7 @@ impl<O: Os> Heap<O> {
             return got;
         }
         if self.centrals[class].0.is_dry() {
-            self.recall(span_pages(class, u32::MAX));
+            self.recall(span_pages(class, usize::MAX));
         }
         self.centrals[class].0.take(&self.pages, class, objects)
     }

@@ -189,23 +189,23 @@ pub fn reciprocal_of(class: usize) -> u64 {
     unsafe { *RECIPROCALS.get_unchecked(class) }
 }
 
-/// Pages of the next span of a class that has already taken `level` spans: the seeds' length
-/// first, then doubled up to 64 KiB, so that small programs touch little and busy classes ask the
-/// page heap seldom.
+/// A new span is at most this part of what its class has, so that little of a class lies idle.
+const GROWTH_SHARE: usize = 4;
+
+/// Pages of the next span of a class that has `held` pages: the seeds' length first, then doubled up to
+/// 64 KiB, so that small programs touch little and busy classes ask the page heap seldom.
 #[must_use]
-pub fn span_pages(class: usize, level: u32) -> usize {
-    let first = SPAN_PAGES[class] as usize;
+pub fn span_pages(class: usize, held: usize) -> usize {
     let size = SIZES[class] as usize;
-    let mut pages = first;
-    for _ in 0..level.min(3) {
+    let mut pages = SPAN_PAGES[class] as usize;
+    loop {
         let next = pages * 2;
         let bytes = next << PAGE_SHIFT;
-        if bytes > MAX_SPAN_BYTES || bytes / size > MAX_OBJECTS {
-            break;
+        if next * GROWTH_SHARE > held || bytes > MAX_SPAN_BYTES || bytes / size > MAX_OBJECTS {
+            return pages;
         }
         pages = next;
     }
-    pages
 }
 
 /// Objects of `class` in a span of `pages`.
@@ -228,6 +228,9 @@ pub fn batch_of(class: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Pages that a class may have when it takes its next span.
+    const HELD: [usize; 6] = [0, 4, 16, 64, 256, usize::MAX];
 
     #[test]
     fn seed_tables_are_the_seeds() {
@@ -269,8 +272,8 @@ mod tests {
     #[test]
     fn object_index_is_exact_for_every_byte_of_every_span() {
         for (class, &size) in SIZES.iter().enumerate().skip(1) {
-            for level in 0..4 {
-                let bytes = span_pages(class, level) << PAGE_SHIFT;
+            for held in HELD {
+                let bytes = span_pages(class, held) << PAGE_SHIFT;
                 for offset in 0..bytes {
                     assert_eq!(object_index(class, offset), offset / size as usize);
                 }
@@ -281,8 +284,8 @@ mod tests {
     #[test]
     fn spans_waste_little_and_fit_the_bitmap() {
         for (class, &size) in SIZES.iter().enumerate().skip(1) {
-            for level in 0..6 {
-                let pages = span_pages(class, level);
+            for held in HELD {
+                let pages = span_pages(class, held);
                 let objects = objects_in(class, pages);
                 assert!((1..=MAX_OBJECTS).contains(&objects), "class {class}");
                 let tail = (pages << PAGE_SHIFT) - objects * size as usize;

@@ -28,7 +28,7 @@ const FIRST_BYTES: usize = 1 << 10;
 /// Default of the setting `thread_cache_bytes`.
 pub const DEFAULT_BYTES: usize = 1 << 20;
 /// `thread_cache_bytes`: what the capacities of one thread's bins may add up to. In a small heap
-/// it is less: an eighth of what is in use, at least [`LEAST_BYTES`].
+/// it is less: a quarter of what is in use, at least [`LEAST_BYTES`].
 pub static LIMIT_BYTES: AtomicUsize = AtomicUsize::new(DEFAULT_BYTES);
 /// What the caches of all threads may add up to, beside the least for each.
 const TOTAL_BYTES: usize = 32 << 20;
@@ -278,7 +278,7 @@ impl ThreadCache {
 
     /// What the thread's bins may add up to.
     fn limit<O: Os>(heap: &Heap<O>) -> usize {
-        (heap.pages.in_use_bytes() / 8)
+        (heap.pages.in_use_bytes() / 4)
             .min(TOTAL_BYTES / CACHES.load(Relaxed).max(1))
             .max(LEAST_BYTES)
             .min(LIMIT_BYTES.load(Relaxed))

@@ -1,23 +1,23 @@
 //! Huge pages for heaps that the translation caches do not cover with small ones.
 //!
-//! A heap of tens of megabytes on pages of 4 KiB spends much of a program's time on misses of the TLB, and
-//! on faults while it grows. Above 8 MiB in use, a range of 2 MiB is collapsed into a huge page
-//! (`MADV_COLLAPSE`, Linux 6.1) when the heap has grown past it and nearly all of it is resident anyway, so
-//! that little but the page tables changes. Above 16 MiB the range that the heap grows into is collapsed at
-//! once, one fault for 512; what nobody uses of it is a small part of the heap then. It is asked for by the
-//! call alone, no range is marked, so that the kernel's own thread does not bring back what is released
-//! later.
+//! A heap of tens of megabytes on pages of 4 KiB spends much of a program's time on faults while it grows and
+//! on misses of the TLB. Above 16 MiB in use, the range of 2 MiB that the heap grows into is collapsed into a
+//! huge page (`MADV_COLLAPSE`, Linux 6.1) as soon as what would become resident by it, unused, is at most a
+//! 32nd of what is in use: at 16 MiB in use a quarter of the range is not faulted in page by page any more,
+//! at 64 MiB all but its first page. It is asked for by the call alone, no range is marked, so that
+//! the kernel's own thread does not bring back what is released later.
 //!
-//! A range counts as resident when it is made of spans of objects and of dirty runs. Large blocks do not
-//! count, and never get a huge page in advance: programs reserve them and use a part. Ranges are looked at
-//! once, in the order of addresses, when the heap grows into the second one behind, as what was put to use
-//! last may not have been touched yet.
+//! Ranges that the heap had grown past before it was that large are looked at one by one when it grows further
+//! after a decay window: their faults are paid for, and only a program that lives longer earns the copy back.
+//!
+//! What counts as resident is spans of objects, as far as they were handed out, and dirty runs. Large blocks
+//! do not: programs reserve them and use a part.
 //!
 //! A large block that lies where others were before is different: pages that they touched are resident and
 //! would be touched again and again. At the 16th such time, at twice as many and so on, the kernel is asked
 //! whether a range in such a block is resident as a whole, and only then the range is collapsed. What is a huge
-//! page already is only confirmed. Invariant: G1 every range below `next` has been looked at, or was when
-//! the heap was small; G2 a range is collapsed in advance when the first span enters it, and at no other time.
+//! page already is only confirmed. Invariant: G1 every range below `next` was collapsed or given up, none
+//! above it was.
 
 use super::{Inner, PageHeap};
 use crate::os::Os;
@@ -31,12 +31,13 @@ pub static ENABLED: AtomicU32 = AtomicU32::new(1);
 /// Bytes and pages of a range.
 const RANGE_BYTES: usize = 2 << 20;
 pub(super) const RANGE_PAGES: usize = pages_for(RANGE_BYTES);
-/// Below this use the translation caches of today's CPUs do (1,500 to 3,000 entries).
+/// Below this use there are no huge pages: the translation caches of today's CPUs cover it (1,500 to 3,000
+/// entries), and collapsing would cost as much as the faults that it spares.
 const LEAST_PAGES: usize = pages_for(8 << 20);
-/// From this use on, fresh memory comes as huge pages: at most 2 MiB more than is used are resident then.
-const ADVANCE_PAGES: usize = pages_for(16 << 20);
-/// Bytes of a range that may become resident by collapsing it.
-const MAX_UNUSED: usize = RANGE_BYTES / 8;
+/// This part of what is in use may become resident, unused, by collapsing a range.
+const UNUSED_SHARE: usize = 16;
+/// For how long the heap has been large when ranges left behind are looked at.
+const SETTLED_MS: u64 = 1000;
 /// Refusals in a row after which the system is not asked again.
 const MAX_REFUSALS: u32 = 3;
 
@@ -50,12 +51,14 @@ const MAX_RANGES: usize = 32;
 /// How far the heap has been looked at.
 #[derive(Debug)]
 pub struct Huge {
-    /// The range to look at next.
+    /// Ranges below this one are collapsed or given up, but for those left behind.
     next: usize,
-    /// Ranges below this one have had fresh spans.
-    frontier: usize,
-    /// The first range that got its huge page in advance, as all behind it do.
-    advanced: usize,
+    /// The next range to look at of those that the heap had grown past when it became large ...
+    behind: usize,
+    /// ... and the first that it had not.
+    behind_end: usize,
+    /// Milliseconds of the clock when the heap became large, 0: it has not.
+    large_since: u64,
     /// Refusals since the last success.
     refusals: u32,
     /// Large blocks that took resident pages.
@@ -68,8 +71,9 @@ impl Huge {
     pub const fn new() -> Self {
         Self {
             next: 0,
-            frontier: 0,
-            advanced: usize::MAX,
+            behind: 0,
+            behind_end: 0,
+            large_since: 0,
             refusals: 0,
             reuses: 0,
         }
@@ -101,33 +105,38 @@ impl Inner {
                 span.state == State::Small,
             )
         };
-        if !fresh {
-            return None;
-        }
-        let last = (end - 1) / RANGE_PAGES;
-        let enters = last >= self.huge.frontier;
-        self.huge.frontier = self.huge.frontier.max(last + 1);
-        if self.in_use < LEAST_PAGES
+        if !fresh
+            || !small
+            || self.in_use < LEAST_PAGES
             || self.huge.refusals >= MAX_REFUSALS
             || ENABLED.load(Relaxed) == 0
         {
             return None;
         }
-        if enters && small && self.in_use >= ADVANCE_PAGES && (last + 1) * RANGE_PAGES <= self.grown
+        let address = |range: usize| heap.map.base() + page_bytes(range * RANGE_PAGES);
+        let range = (end - 1) / RANGE_PAGES;
+        let now = heap.os.now_ms();
+        if self.huge.large_since == 0 {
+            self.huge.large_since = now.max(1);
+            (self.huge.behind_end, self.huge.next) = (range, range);
+        }
+        if range >= self.huge.next
+            && (range + 1) * RANGE_PAGES <= self.grown
+            && self.is_used(heap, range, end)
         {
-            self.huge.advanced = self.huge.advanced.min(last);
-            let address = heap.map.base() + page_bytes(last * RANGE_PAGES);
             // The kernel collapses only where a page is present.
             heap.os.touch(heap.map.base() + page_bytes(end - 1));
-            return Some(address);
+            self.huge.next = range + 1;
+            return Some(address(range));
         }
-        if (self.huge.next + 2) * RANGE_PAGES > end || self.huge.next >= self.huge.advanced {
-            return None;
+        if self.huge.behind < self.huge.behind_end && now >= self.huge.large_since + SETTLED_MS {
+            let range = self.huge.behind;
+            self.huge.behind += 1;
+            return self
+                .is_used(heap, range, (range + 1) * RANGE_PAGES)
+                .then(|| address(range));
         }
-        let range = self.huge.next;
-        self.huge.next += 1;
-        self.is_resident(heap, range * RANGE_PAGES)
-            .then(|| heap.map.base() + page_bytes(range * RANGE_PAGES))
+        None
     }
 
     /// First and last page of the ranges in the large block `span` that should be collapsed if they are resident; the
@@ -161,13 +170,14 @@ impl Inner {
         (first, last)
     }
 
-    /// All of the range of pages from `page` on is objects and dirty runs, and little of it was never
-    /// used.
-    fn is_resident<O: Os>(&self, heap: &PageHeap<O>, mut page: usize) -> bool {
-        let end = page + RANGE_PAGES;
-        let mut unused = 0;
-        while page < end {
-            // SAFETY: the heap has grown past the range; numbers in the map have records. An interior page
+    /// The range is objects and dirty runs up to page `end`, and what of it would become resident unused is a small
+    /// part of the heap.
+    fn is_used<O: Os>(&self, heap: &PageHeap<O>, range: usize, end: usize) -> bool {
+        let limit = page_bytes(self.in_use) / UNUSED_SHARE;
+        let mut unused = page_bytes((range + 1) * RANGE_PAGES - end);
+        let mut page = range * RANGE_PAGES;
+        while page < end && unused <= limit {
+            // SAFETY: the heap has grown past `end`; numbers in the map have records. An interior page
             // of a free run or a large block may carry an old number, whose record does not cover it.
             let span = unsafe {
                 let span = heap.map.span_of_page(page);
@@ -185,7 +195,7 @@ impl Inner {
             }
             page = span.end() as usize;
         }
-        unused <= MAX_UNUSED
+        unused <= limit
     }
 }
 
@@ -224,6 +234,7 @@ mod tests {
     use crate::size_class::class_of;
 
     const SPAN_PAGES: usize = 8;
+    const LEAST: usize = page_bytes(LEAST_PAGES);
 
     fn heap() -> Box<PageHeap<FakeOs>> {
         Box::new(PageHeap::new(FakeOs::new(64 << 20)))
@@ -248,29 +259,51 @@ mod tests {
             .clone()
     }
 
-    #[test]
-    fn ranges_of_objects_are_collapsed_once_the_heap_is_large_and_past_them() {
-        let heap = heap();
-        let range = |number| (heap.map.base() + number * RANGE_BYTES, RANGE_BYTES);
-        fill(&heap, 6 << 20);
-        assert_eq!(asked(&heap), []);
-        fill(&heap, 10 << 20);
-        let behind: Vec<_> = (0..7).map(range).collect();
-        assert_eq!(asked(&heap), behind, "all but the last");
-        fill(&heap, 16 << 20);
-        let mut all = asked(&heap);
-        all.sort_unstable();
-        assert_eq!(all, (0..16).map(range).collect::<Vec<_>>(), "each once");
-        assert_eq!(heap.inner.lock().counters.huge_pages, 16);
+    fn range(heap: &PageHeap<FakeOs>, number: usize) -> (usize, usize) {
+        (heap.map.base() + number * RANGE_BYTES, RANGE_BYTES)
     }
 
     #[test]
-    fn a_large_heap_gets_huge_pages_in_advance_for_objects_only() {
+    fn a_range_is_collapsed_once_what_is_left_of_it_is_a_small_part_of_the_heap() {
+        let heap = heap();
+        fill(&heap, LEAST - page_bytes(SPAN_PAGES));
+        assert_eq!(asked(&heap), []);
+        fill(&heap, page_bytes(SPAN_PAGES));
+        assert_eq!(asked(&heap), [range(&heap, 3)], "nothing is left of it");
+        // A 16th of 9.5 MiB is left of the range when so much of it is used, with the span that is new.
+        fill(&heap, (3 << 19) - page_bytes(SPAN_PAGES));
+        assert_eq!(asked(&heap).len(), 1);
+        fill(&heap, page_bytes(SPAN_PAGES));
+        assert_eq!(asked(&heap)[1..], [range(&heap, 4)]);
+        fill(&heap, 34 << 20);
+        let all: Vec<_> = (3..20).map(|number| range(&heap, number)).collect();
+        assert_eq!(asked(&heap)[..all.len()], all, "each once, in order");
+        let before = asked(&heap).len();
+        fill(&heap, RANGE_BYTES);
+        let first = range(&heap, before + 3);
+        assert_eq!(asked(&heap)[before..], [first], "at its first span");
+        assert_eq!(heap.inner.lock().counters.huge_pages, before as u64 + 1);
+    }
+
+    #[test]
+    fn ranges_left_behind_are_collapsed_when_the_heap_has_been_large_for_a_while() {
+        let heap = heap();
+        fill(&heap, LEAST + RANGE_BYTES);
+        let before = asked(&heap);
+        heap.os.clock_ms.store(2 * SETTLED_MS, Relaxed);
+        fill(&heap, RANGE_BYTES);
+        let mut more = asked(&heap).split_off(before.len());
+        more.retain(|&(address, _)| address < range(&heap, 3).0);
+        assert_eq!(more, [0, 1, 2].map(|number| range(&heap, number)));
+    }
+
+    #[test]
+    fn a_large_block_gets_no_huge_page_in_advance() {
         let heap = heap();
         fill(&heap, 20 << 20);
         let before = asked(&heap).len();
         assert!(!heap.allocate(4 * RANGE_PAGES, 1, Use::Large).is_null());
-        assert_eq!(asked(&heap).len(), before, "for a large block none");
+        assert_eq!(asked(&heap).len(), before);
         fill(&heap, 2 * RANGE_BYTES);
         assert!(asked(&heap).len() > before);
     }
@@ -279,30 +312,33 @@ mod tests {
     fn ranges_with_large_blocks_holes_or_unused_objects_are_left_alone() {
         let heap = heap();
         let class = class_of(64).expect("small") as u8;
+        fill(&heap, LEAST);
         let large = heap.allocate(SPAN_PAGES, 1, Use::Large);
         assert!(!large.is_null());
         fill(&heap, RANGE_BYTES);
         let hole = heap.allocate(SPAN_PAGES, 1, Use::Small(class));
-        fill(&heap, RANGE_BYTES);
-        for _ in 0..RANGE_BYTES / page_bytes(SPAN_PAGES) {
-            assert!(!heap.allocate(SPAN_PAGES, 1, Use::Small(class)).is_null());
-        }
+        fill(&heap, page_bytes(SPAN_PAGES));
         // SAFETY: the span is in use and empty.
         unsafe { heap.free(hole) };
         heap.release_free(0);
         // Longer spans, so that the hole stays.
-        for _ in 0..200 {
+        for _ in 0..RANGE_BYTES / page_bytes(2 * SPAN_PAGES) {
             let span = heap.allocate(2 * SPAN_PAGES, 1, Use::Small(class));
             // SAFETY: as in `fill`.
             unsafe { (*span).fresh = (*span).objects };
         }
-        let asked = asked(&heap);
-        assert!(asked.len() > 4, "{asked:x?}");
-        // The first range has the large block, the second the hole, the third what is unused.
-        let first = heap.map.base() + 3 * RANGE_BYTES;
+        // What is never handed out.
+        for _ in 0..RANGE_BYTES / page_bytes(SPAN_PAGES) {
+            assert!(!heap.allocate(SPAN_PAGES, 1, Use::Small(class)).is_null());
+        }
+        fill(&heap, 4 * RANGE_BYTES);
+        let asked = asked(&heap).split_off(1);
+        assert!(asked.len() > 2, "{asked:x?}");
+        // The fifth range has the large block, the sixth the hole, the next what is unused.
+        let first = range(&heap, 7).0;
         assert!(
             asked.iter().all(|&(address, _)| address >= first),
-            "{asked:x?}"
+            "{asked:x?} {first:x}"
         );
     }
 
