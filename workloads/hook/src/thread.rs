@@ -7,9 +7,12 @@
 use core::ffi::c_void;
 use core::sync::atomic::Ordering;
 
+use heaplab_ring::clock::TICK_SHIFT;
 use heaplab_ring::layout::{GATE_CLOCK, GATE_PAUSED};
 use heaplab_ring::pool::Owner;
-use heaplab_ring::record::{AHEAD_BYTES, TEXT_BYTES, prefetch_for_writing};
+use heaplab_ring::record::{
+    AHEAD_BYTES, MAX_SIZE, TEXT_BYTES, WIDE, event_word, prefetch_for_writing,
+};
 use heaplab_ring::{CHUNK_BYTES, Chunk, Kind, Pool, RECORDS_PER_CHUNK, Record, clock, layout, sys};
 
 use crate::session;
@@ -28,14 +31,19 @@ const DESTRUCTOR_ROUNDS: u32 = 4;
 pub fn record(kind: Kind, address: usize, size: usize, align_log2: u8) {
     let state = tls::state();
     let cursor = state.cursor.load(Ordering::Relaxed);
+    // Before the slot is reserved: a handler that changes the chunk, and with it the base, makes the reservation fail.
+    let ticks = clock::tsc().wrapping_sub(state.base.load(Ordering::Relaxed)) >> TICK_SHIFT;
     if cursor.is_multiple_of(CHUNK_BYTES)
         || session::gate() != Some(0)
+        || ticks > u64::from(u32::MAX)
+        || size as u64 >= WIDE
         || !tls::advance(&state.cursor, cursor, cursor + layout::RECORD_BYTES)
     {
         return record_slowly(kind, address, size, align_log2);
     }
+    let word = event_word(ticks as u32, size as u64, align_log2);
     // SAFETY: `cursor` was a slot's address and is now reserved for us.
-    unsafe { publish(cursor, clock::tsc(), kind, address, size, align_log2) };
+    unsafe { publish(cursor, word, kind, address) };
 }
 
 /// The chunk and the record of a reserved slot.
@@ -66,37 +74,37 @@ fn opens() -> bool {
     session::mode() == session::RECORDING && is_recording() && is_open()
 }
 
-/// Writes a record that describes events: `word` stands in place of the time. `false`: there is no
+/// Writes a record that describes events: `word` stands in place of time and size. `false`: there is no
 /// room, or nothing is recorded.
 #[inline(always)]
-pub fn describe(kind: Kind, word: u64, address: u64, size: u64) -> bool {
+pub fn describe(kind: Kind, word: u64, address: u64) -> bool {
     let state = tls::state();
     let cursor = state.cursor.load(Ordering::Relaxed);
     if cursor.is_multiple_of(CHUNK_BYTES)
         || session::gate().is_none()
         || !tls::advance(&state.cursor, cursor, cursor + layout::RECORD_BYTES)
     {
-        return describe_slowly(kind, word, address, size);
+        return describe_slowly(kind, word, address);
     }
     // SAFETY: `cursor` was a slot's address and is now reserved for us.
-    unsafe { publish(cursor, word, kind, address as usize, size as usize, 0) };
+    unsafe { publish(cursor, word, kind, address as usize) };
     true
 }
 
 #[cold]
 #[inline(never)]
-fn describe_slowly(kind: Kind, word: u64, address: u64, size: u64) -> bool {
+fn describe_slowly(kind: Kind, word: u64, address: u64) -> bool {
     if session::mode() != session::RECORDING || session::gate().is_none() && !is_recording() {
         return false;
     }
     let Some(pool) = session::pool() else {
         return false;
     };
-    let Some(cursor) = reserve(tls::state(), &pool) else {
+    let Some((cursor, _)) = reserve(tls::state(), &pool, now(&pool)) else {
         return false;
     };
     // SAFETY: the slot was just reserved for us.
-    unsafe { publish(cursor, word, kind, address as usize, size as usize, 0) };
+    unsafe { publish(cursor, word, kind, address as usize) };
     true
 }
 
@@ -106,28 +114,38 @@ fn describe_slowly(kind: Kind, word: u64, address: u64, size: u64) -> bool {
 /// `cursor` must be the address of a slot of a chunk of this thread, reserved by the caller. The
 /// drainer keeps a chunk until every reserved slot is committed or the thread is dead.
 #[inline(always)]
-unsafe fn publish(
-    cursor: usize,
-    time: u64,
-    kind: Kind,
-    address: usize,
-    size: usize,
-    align_log2: u8,
-) {
+unsafe fn publish(cursor: usize, word: u64, kind: Kind, address: usize) {
     let (chunk, record) = place(cursor);
     prefetch_for_writing(cursor + AHEAD_BYTES);
-    record.publish(
-        time,
-        kind,
-        address as u64,
-        size as u64,
-        align_log2,
-        chunk.generation(),
-    );
+    record.publish(word, kind, address as u64, chunk.generation());
 }
 
-/// Everything but the usual case: first events, full chunks, forked children, no session, a pause, the
-/// slower clock, and a handler that got between.
+/// Reserves a slot and writes an event; `false`: there is no room.
+fn write(
+    state: &ThreadState,
+    pool: &Pool<'static>,
+    time: u64,
+    (kind, address, size, align_log2): (Kind, usize, usize, u8),
+) -> bool {
+    let size = (size as u64).min(MAX_SIZE);
+    if size >= WIDE {
+        let Some((cursor, _)) = reserve(state, pool, time) else {
+            return false;
+        };
+        // SAFETY: the slot was just reserved for us.
+        unsafe { publish(cursor, size, Kind::Wide, 0) };
+    }
+    let Some((cursor, ticks)) = reserve(state, pool, time) else {
+        return false;
+    };
+    let word = event_word(ticks, size.min(WIDE), align_log2);
+    // SAFETY: as above.
+    unsafe { publish(cursor, word, kind, address) };
+    true
+}
+
+/// Everything but the usual case: first events, full and old chunks, large sizes, forked children, no session, a pause,
+/// the slower clock, and a handler that got between.
 #[cold]
 #[inline(never)]
 fn record_slowly(kind: Kind, address: usize, size: usize, align_log2: u8) {
@@ -145,10 +163,8 @@ fn record_slowly(kind: Kind, address: usize, size: usize, align_log2: u8) {
         return;
     }
     let state = tls::state();
-    match reserve(state, &pool) {
-        // SAFETY: the slot was just reserved for us.
-        Some(cursor) => unsafe { publish(cursor, now(&pool), kind, address, size, align_log2) },
-        None => pool.count_lost(1),
+    if !write(state, &pool, now(&pool), (kind, address, size, align_log2)) {
+        pool.count_lost(1);
     }
 }
 
@@ -176,16 +192,15 @@ pub fn record_with_text(text: &[u8], kind: Kind, address: usize, size: usize) {
     let mask = sys::block_signals();
     let time = now(&pool);
     let whole = text.chunks(TEXT_BYTES).enumerate().all(|(number, piece)| {
-        let Some(cursor) = reserve(state, &pool) else {
+        let Some((cursor, _)) = reserve(state, &pool, time) else {
             return false;
         };
         let (chunk, record) = place(cursor);
         record.publish_text(piece, number == 0, chunk.generation());
         true
     });
-    if whole && let Some(cursor) = reserve(state, &pool) {
-        // SAFETY: the slot was just reserved for us.
-        unsafe { publish(cursor, time, kind, address, size, 0) };
+    if whole {
+        write(state, &pool, time, (kind, address, size, 0));
     }
     sys::restore_signals(mask);
 }
@@ -198,16 +213,25 @@ fn is_recording() -> bool {
     session::gate().is_some()
 }
 
-/// The next slot of the calling thread; `None` where there is no chunk for it.
-fn reserve(state: &ThreadState, pool: &Pool<'static>) -> Option<usize> {
+/// The next slot of the calling thread and `time` in its chunk; `None` where there is no chunk for it.
+fn reserve(state: &ThreadState, pool: &Pool<'static>, time: u64) -> Option<(usize, u32)> {
     loop {
         let cursor = state.cursor.load(Ordering::Relaxed);
+        let base = state.base.load(Ordering::Relaxed);
         if cursor.is_multiple_of(CHUNK_BYTES) {
-            if !refill(state, pool) {
+            if !refill(state, pool, time) {
                 return None;
             }
-        } else if tls::advance(&state.cursor, cursor, cursor + layout::RECORD_BYTES) {
-            return Some(cursor);
+            continue;
+        }
+        // A handler's chunk may be younger than the event that it interrupted.
+        let ticks = time.saturating_sub(base) >> TICK_SHIFT;
+        match u32::try_from(ticks) {
+            Ok(ticks) if tls::advance(&state.cursor, cursor, cursor + layout::RECORD_BYTES) => {
+                return Some((cursor, ticks));
+            }
+            Ok(_) => {}
+            Err(_) => leave_chunk(state, pool, false),
         }
     }
 }
@@ -245,7 +269,7 @@ fn monotonic_ns() -> u64 {
 }
 
 /// Gets the calling thread a chunk with room. `false`: the event cannot be recorded.
-fn refill(state: &ThreadState, pool: &Pool<'static>) -> bool {
+fn refill(state: &ThreadState, pool: &Pool<'static>, time: u64) -> bool {
     if state.cursor.load(Ordering::Relaxed) == 0
         && !pool.has_free()
         && (pool.is_lossy() || (state.starved.load(Ordering::Relaxed) != 0 && pool.is_exhausted()))
@@ -255,7 +279,7 @@ fn refill(state: &ThreadState, pool: &Pool<'static>) -> bool {
     let mut looks_without_sign = 0;
     loop {
         let mask = sys::block_signals();
-        let done = try_refill(state, pool);
+        let done = try_refill(state, pool, time);
         sys::restore_signals(mask);
         if let Some(done) = done {
             state.starved.store(0, Ordering::Relaxed);
@@ -287,7 +311,7 @@ fn refill(state: &ThreadState, pool: &Pool<'static>) -> bool {
 }
 
 /// One attempt, with signals blocked; `None`: no chunk is free now.
-fn try_refill(state: &ThreadState, pool: &Pool<'static>) -> Option<bool> {
+fn try_refill(state: &ThreadState, pool: &Pool<'static>, time: u64) -> Option<bool> {
     let cursor = state.cursor.load(Ordering::Relaxed);
     if !cursor.is_multiple_of(CHUNK_BYTES) {
         return Some(true);
@@ -313,6 +337,7 @@ fn try_refill(state: &ThreadState, pool: &Pool<'static>) -> Option<bool> {
         sequence: state.sequence.load(Ordering::Relaxed),
         process: session::process(),
         pid: session::pid(),
+        base: time,
         name: sys::thread_name(),
     };
     let index = pool.take(&owner)?;
@@ -320,6 +345,7 @@ fn try_refill(state: &ThreadState, pool: &Pool<'static>) -> Option<bool> {
         .sequence
         .store(owner.sequence.wrapping_add(1), Ordering::Relaxed);
     let chunk = core::ptr::from_ref(pool.chunk(index)) as usize;
+    state.base.store(time, Ordering::Relaxed);
     state
         .cursor
         .store(chunk + layout::CHUNK_HEADER_BYTES, Ordering::Relaxed);
@@ -396,13 +422,18 @@ pub fn hand_over() {
         return;
     }
     let Some(pool) = session::pool() else { return };
+    leave_chunk(state, &pool, true);
+}
+
+/// Hands the calling thread's chunk to the drainer though it is not full.
+fn leave_chunk(state: &ThreadState, pool: &Pool<'static>, at_end: bool) {
     let mask = sys::block_signals();
     let cursor = state.cursor.load(Ordering::Relaxed);
     if cursor != 0 {
         // The cursor of a full chunk is the chunk's end.
         let chunk = (cursor - 1) & !(CHUNK_BYTES - 1);
         let length = (cursor - chunk - layout::CHUNK_HEADER_BYTES) / layout::RECORD_BYTES;
-        close_chunk(&pool, chunk, length, true);
+        close_chunk(pool, chunk, length, at_end);
         state.cursor.store(0, Ordering::Relaxed);
     }
     sys::restore_signals(mask);

@@ -4,7 +4,7 @@
 //! a record and may allocate. A preloaded library has static TLS, so a symbol in `.tbss` whose
 //! offset is read from the GOT is one load away.
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// What a thread needs to record. All zero at thread start. Only its thread and signal handlers
 /// on it touch it: the atomics are for the latter, plain moves on this machine.
@@ -13,6 +13,8 @@ pub struct ThreadState {
     /// Address of the next record. A multiple of the chunk size when there is none: 0 without a
     /// chunk, the chunk's end when it is full.
     pub cursor: AtomicUsize,
+    /// The session's clock when the chunk was taken.
+    pub base: AtomicU64,
     /// Thread number in the session + 1; 0 before the first event.
     pub thread: AtomicU32,
     /// Chunks this thread has had.

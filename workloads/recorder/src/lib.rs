@@ -1,7 +1,7 @@
 //! `libheaplab_recorder.so`: records every allocation of an unmodified program.
 //!
 //! Loaded by LD_PRELOAD, it stands in front of the malloc family, calls the next library's
-//! function and writes one 24-byte record for it into shared memory (`heaplab-ring`); the drainer,
+//! function and writes one 16-byte record for it into shared memory (`heaplab-ring`); the drainer,
 //! another process, does everything else. In the program it takes no lock, allocates nothing,
 //! starts no thread and touches neither errno nor the program's signals.
 //!

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Recorded, compile, scratch};
 use heaplab_workloads::record::{Session, SessionOptions, Sink};
-use heaplab_workloads::trace::raw::RawEvent;
+use heaplab_workloads::trace::packed::Packed;
 use heaplab_workloads::trace::{ResolveOptions, TraceError, resolve_file};
 use std::path::Path;
 use std::process::Command;
@@ -47,7 +47,7 @@ fn a_program_whose_drainer_is_killed_ends_with_its_own_status() {
         .spawn()
         .expect("the drainer starts");
     common::wait_until("events in the raw file", || {
-        std::fs::metadata(&raw).is_ok_and(|file| file.len() > 20_000)
+        std::fs::metadata(&raw).is_ok_and(|file| file.len() > 400_000)
     });
     assert!(
         !status.exists(),
@@ -81,7 +81,7 @@ impl Sink for Full {
     fn thread_name(&mut self, thread: u32, name: &str) -> Taken {
         self.taken.thread_name(thread, name)
     }
-    fn events(&mut self, thread: u32, events: &[RawEvent]) -> Taken {
+    fn events(&mut self, thread: u32, events: &Packed) -> Taken {
         if self.room < events.len() {
             let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
             return Err(TraceError::io("write", Path::new("run.raw"), full));

@@ -12,7 +12,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 /// First bytes of a session file.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"heaplabR");
 /// Version of this layout; recorder and drainer are built together, so it must be equal.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Bytes of a chunk. Its alignment lets a record's address alone name its chunk.
 pub const CHUNK_BYTES: usize = 64 * 1024;
@@ -24,7 +24,7 @@ pub const RECORDS_PER_CHUNK: usize = (CHUNK_BYTES - CHUNK_HEADER_BYTES) / RECORD
 #[cfg(loom)]
 pub const RECORDS_PER_CHUNK: usize = 2;
 /// Bytes of a record.
-pub const RECORD_BYTES: usize = 24;
+pub const RECORD_BYTES: usize = 16;
 /// Bytes before the first record of a chunk.
 pub const CHUNK_HEADER_BYTES: usize = 64;
 
@@ -142,6 +142,8 @@ pub struct Slot {
     pub(crate) length: AtomicU32,
     /// The system's id of that process.
     pub(crate) pid: AtomicU32,
+    /// The session's clock when the chunk was taken: times of its records count from here.
+    pub(crate) base: AtomicU64,
     /// The thread's name (comm), zero-padded.
     pub(crate) name: [AtomicU64; NAME_WORDS],
 }
@@ -150,7 +152,7 @@ pub struct Slot {
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Chunk {
-    /// Commit mark of the current use: 1..=65535.
+    /// Commit mark of the current use: 1..=255.
     pub(crate) generation: AtomicU32,
     pub(crate) header_padding: [AtomicU32; padding(15)],
     pub(crate) records: [Record; RECORDS_PER_CHUNK],

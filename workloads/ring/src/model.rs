@@ -53,6 +53,7 @@ fn slot() -> Slot {
         process: word(),
         length: word(),
         pid: word(),
+        base: long(),
         name: core::array::from_fn(|_| long()),
     }
 }

@@ -36,6 +36,8 @@ pub struct SlotInfo {
     pub process: u32,
     /// The system's id of that process.
     pub pid: u32,
+    /// The session's clock when the chunk was taken.
+    pub base: u64,
     /// Records reserved; [`RECORDS_PER_CHUNK`] while the chunk is active.
     pub length: usize,
     /// The thread's name, zero-padded.
@@ -50,6 +52,8 @@ pub struct Owner {
     pub sequence: u32,
     pub process: u32,
     pub pid: u32,
+    /// The session's clock now: the chunk's times count from here.
+    pub base: u64,
     pub name: [u8; 16],
 }
 
@@ -108,6 +112,7 @@ impl<'a> Pool<'a> {
         slot.sequence.store(owner.sequence, Ordering::Relaxed);
         slot.process.store(owner.process, Ordering::Relaxed);
         slot.pid.store(owner.pid, Ordering::Relaxed);
+        slot.base.store(owner.base, Ordering::Relaxed);
         slot.length
             .store(RECORDS_PER_CHUNK as u32, Ordering::Relaxed);
         set_name(slot, owner.name);
@@ -308,6 +313,7 @@ impl<'a> Pool<'a> {
             sequence: slot.sequence.load(Ordering::Relaxed),
             process: slot.process.load(Ordering::Relaxed),
             pid: slot.pid.load(Ordering::Relaxed),
+            base: slot.base.load(Ordering::Relaxed),
             length: (slot.length.load(Ordering::Relaxed) as usize).min(RECORDS_PER_CHUNK),
             name,
         }
@@ -323,7 +329,7 @@ impl<'a> Pool<'a> {
     /// Gives a drained chunk back. Its owner must have closed it or be dead: nobody writes to it.
     pub fn recycle(&self, index: u32) {
         let chunk = &self.chunks[index as usize];
-        let next = (chunk.generation() + 1) & 0xffff;
+        let next = (chunk.generation() + 1) & u32::from(u8::MAX);
         if next == 0 {
             // The mark starts again at 1: what was left by that generation must not read as new.
             chunk.records.iter().for_each(|record| record.clear());

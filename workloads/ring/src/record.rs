@@ -1,13 +1,14 @@
-//! One event as it lies in shared memory: 24 bytes, committed by the store of its last word.
+//! One event as it lies in shared memory: 16 bytes, four on a cache line, committed by the store of its second word.
 //!
 //! ```text
-//! word 0  time: ticks of the session's clock
-//! word 1  address (48 bits) << 16 | log2 of the alignment << 8 | kind
-//! word 2  size (48 bits, saturating) << 16 | generation of the chunk
+//! word 0  time (32 bits) | size (26 bits) | log2 of the alignment (6 bits)
+//! word 1  address (48 bits) | kind (8 bits) | generation of the chunk (8 bits)
 //! ```
-//! The generation in word 2 is the commit mark: a slot that still holds what an earlier use of
-//! the chunk left there carries another generation and reads as empty. Addresses of user space
-//! have 47 bits unless a program asks for more explicitly, which no allocator does.
+//! Time counts from the chunk's base, in [`crate::clock::TICK_SHIFT`] ticks of the session's clock; a thread whose chunk is
+//! too old for that takes another. A size that does not fit stands in a [`Kind::Wide`] record before. What is no event uses
+//! the first word and the address for what its kind says. The generation is the commit mark: a slot that still holds what
+//! an earlier use of the chunk left there carries another one and reads as empty. Addresses of user space have 47 bits
+//! unless a program asks for more explicitly, which no allocator does.
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -33,17 +34,19 @@ pub enum Kind {
     ReallocArrayEnd = 13,
     /// An allocation that returned null; the address is 0.
     FailedAlloc = 14,
-    /// Up to three addresses of a stack that is defined for the first time: words 0, 1 and 2 (48
-    /// bits each), the innermost first, 0 where there is none. See [`crate::stack`].
+    /// Up to two addresses of a stack that is defined for the first time, the inner one as the first word, 0 where there is
+    /// none. See [`crate::stack`].
     StackFrames = 240,
-    /// The stack of the allocation at `address`, which follows in the same thread: its hash in place
-    /// of the time, a [`crate::stack::StackNote`] in place of the size.
+    /// The stack of the allocation that follows in the same thread: its hash as the first word, a
+    /// [`crate::stack::StackNote`] as the address.
     Stack = 241,
-    /// Twenty bytes of a description: 8 in place of the time, 6 each in place of address and size.
+    /// Fourteen bytes of a description: 8 as the first word, 6 as the address.
     Bytes = 242,
-    /// A module of the program: its first address in place of the time, its end as the address, its
-    /// epoch (16 bits) and the number of bytes that describe it, which stand before, as the size.
+    /// A module of the program: the first word holds its epoch (16 bits) and above it the number of bytes that describe it,
+    /// which stand before.
     Module = 243,
+    /// The size of the next event of this thread that has [`WIDE`] for its size: the first word.
+    Wide = 244,
     /// A piece of text for the next record of this thread that takes one, see [`Record::publish_text`].
     Text = 15,
     /// A named mark; its name is the text before it.
@@ -93,6 +96,7 @@ impl Kind {
             241 => Kind::Stack,
             242 => Kind::Bytes,
             243 => Kind::Module,
+            244 => Kind::Wide,
             15 => Kind::Text,
             16 => Kind::Mark,
             17 => Kind::ProcessStart,
@@ -108,11 +112,14 @@ impl Kind {
     }
 }
 
-/// Largest size a record can hold, in bytes; larger requests (which always fail) are stored as it.
+/// Largest size of an event, in bytes; larger requests (which always fail) are stored as it.
 pub const MAX_SIZE: u64 = (1 << 48) - 1;
+/// In place of a size: it stands in the last [`Kind::Wide`] before. Smaller sizes stand in the record itself.
+pub const WIDE: u64 = (1 << SIZE_BITS) - 1;
+const SIZE_BITS: u32 = 26;
 
-/// Bit in the size of a [`Kind::ProcessStart`].
-pub const CLONED: usize = 1 << 40;
+/// Bit in the size of a [`Kind::ProcessStart`]: ids of processes are below 2^22.
+pub const CLONED: usize = 1 << 25;
 
 /// How far ahead of a record the hook asks for the memory that it will write: the drainer has read it last, so that it must
 /// come from another core's cache, which takes as long as some ten records.
@@ -132,44 +139,64 @@ pub fn prefetch_for_writing(address: usize) {
 }
 
 /// Bytes of text that a record holds.
-pub const TEXT_BYTES: usize = 20;
+pub const TEXT_BYTES: usize = 13;
 /// Bit beside the length of a first piece of text.
-pub const FIRST_PIECE: u8 = 0x80;
+const FIRST_PIECE: u8 = 0x80;
 
 /// A record in shared memory.
-#[repr(C)]
+#[repr(C, align(16))]
 #[derive(Debug)]
 pub struct Record {
-    time: AtomicU64,
-    what: AtomicU64,
+    word: AtomicU64,
     commit: AtomicU64,
-}
-
-impl RecordView {
-    /// The text of a [`Kind::Text`], how much of it is used, and whether it is a first piece.
-    pub fn text(&self) -> ([u8; TEXT_BYTES], usize, bool) {
-        let mut text = [0; TEXT_BYTES];
-        text[..8].copy_from_slice(&self.time.to_le_bytes());
-        text[8..14].copy_from_slice(&self.address.to_le_bytes()[..6]);
-        text[14..].copy_from_slice(&self.size.to_le_bytes()[..6]);
-        let used = usize::from(self.align_log2 & !FIRST_PIECE).min(TEXT_BYTES);
-        (text, used, self.align_log2 & FIRST_PIECE != 0)
-    }
 }
 
 /// A committed record, read out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordView {
-    /// Ticks of the session's clock.
-    pub time: u64,
-    /// Address of the block, 0 for a failed allocation.
+    /// Time, size and alignment of an event.
+    pub word: u64,
+    /// Address of the block, 0 for a failed allocation; 48 bits.
     pub address: u64,
-    /// Requested bytes.
-    pub size: u64,
     /// Number of a [`Kind`]; not yet checked.
     pub kind: u8,
+}
+
+impl RecordView {
+    /// Time since the chunk's base.
+    #[inline(always)]
+    pub fn ticks(&self) -> u32 {
+        self.word as u32
+    }
+
+    /// Requested bytes, or [`WIDE`].
+    #[inline(always)]
+    pub fn size(&self) -> u64 {
+        self.word >> 32 & WIDE
+    }
+
     /// log2 of the requested alignment, 0 where none was requested.
-    pub align_log2: u8,
+    #[inline(always)]
+    pub fn align_log2(&self) -> u8 {
+        (self.word >> (32 + SIZE_BITS)) as u8
+    }
+
+    /// The text of a [`Kind::Text`], how much of it is used, and whether it is a first piece.
+    pub fn text(&self) -> ([u8; TEXT_BYTES], usize, bool) {
+        let mut text = [0; TEXT_BYTES];
+        text[..8].copy_from_slice(&self.word.to_le_bytes());
+        let rest = self.address.to_le_bytes();
+        text[8..].copy_from_slice(&rest[..5]);
+        let used = usize::from(rest[5] & !FIRST_PIECE).min(TEXT_BYTES);
+        (text, used, rest[5] & FIRST_PIECE != 0)
+    }
+}
+
+/// The first word of an event. `size` is at most [`WIDE`].
+#[inline(always)]
+pub fn event_word(ticks: u32, size: u64, align_log2: u8) -> u64 {
+    debug_assert!(size <= WIDE);
+    u64::from(ticks) | size << 32 | u64::from(align_log2) << (32 + SIZE_BITS)
 }
 
 impl Record {
@@ -177,70 +204,45 @@ impl Record {
     #[cfg(any(test, loom))]
     pub(crate) fn empty() -> Record {
         Record {
-            time: AtomicU64::new(0),
-            what: AtomicU64::new(0),
+            word: AtomicU64::new(0),
             commit: AtomicU64::new(0),
         }
     }
 
     /// Writes and commits this record. `generation` is that of the chunk it lies in.
     #[inline(always)]
-    pub fn publish(
-        &self,
-        time: u64,
-        kind: Kind,
-        address: u64,
-        size: u64,
-        align_log2: u8,
-        generation: u32,
-    ) {
-        self.time.store(time, Ordering::Relaxed);
-        let what = (address << 16) | (u64::from(align_log2) << 8) | u64::from(kind as u8);
-        self.what.store(what, Ordering::Relaxed);
-        let size = if size > MAX_SIZE { MAX_SIZE } else { size };
-        // Release: whoever sees this word sees the two before it.
-        self.commit.store(
-            (size << 16) | u64::from(generation & 0xffff),
-            Ordering::Release,
-        );
+    pub fn publish(&self, word: u64, kind: Kind, address: u64, generation: u32) {
+        self.word.store(word, Ordering::Relaxed);
+        let kind = u64::from(kind as u8) << 8;
+        let commit = address << 16 | kind | u64::from(generation as u8);
+        // Release: whoever sees this word sees the one before it.
+        self.commit.store(commit, Ordering::Release);
     }
 
-    /// Writes and commits up to [`TEXT_BYTES`] bytes of text: 8 in place of the time, 6 in place of the
-    /// address, 6 in place of the size, and their number in place of the alignment.
+    /// Writes and commits up to [`TEXT_BYTES`] bytes of text and their number.
     /// `first`: what came before and found no record that takes it is void.
     pub fn publish_text(&self, text: &[u8], first: bool, generation: u32) {
-        let mut bytes = [0u8; 24];
         let length = text.len().min(TEXT_BYTES);
-        for (at, byte) in text.iter().take(length).enumerate() {
-            // Of the address 6 bytes are kept, then 6 of the size.
-            bytes[if at < 14 { at } else { at + 2 }] = *byte;
+        let mut bytes = [0u8; 16];
+        for (place, byte) in bytes.iter_mut().zip(&text[..length]) {
+            *place = *byte;
         }
-        let word = |at: usize| {
-            let bytes = &bytes[at..at + 8];
-            bytes
-                .iter()
-                .rev()
-                .fold(0u64, |word, &byte| word << 8 | u64::from(byte))
-        };
-        let (time, address, size) = (word(0), word(8), word(16));
-        let length = length as u8 | if first { FIRST_PIECE } else { 0 };
-        self.publish(time, Kind::Text, address, size, length, generation);
+        bytes[TEXT_BYTES] = length as u8 | if first { FIRST_PIECE } else { 0 };
+        let both = u128::from_le_bytes(bytes);
+        self.publish(both as u64, Kind::Text, (both >> 64) as u64, generation);
     }
 
     /// The record, if it is committed in this generation of its chunk.
-    #[inline]
+    #[inline(always)]
     pub fn read(&self, generation: u32) -> Option<RecordView> {
         let commit = self.commit.load(Ordering::Acquire);
-        if commit & 0xffff != u64::from(generation & 0xffff) {
+        if commit as u8 != generation as u8 {
             return None;
         }
-        let what = self.what.load(Ordering::Relaxed);
         Some(RecordView {
-            time: self.time.load(Ordering::Relaxed),
-            address: what >> 16,
-            size: commit >> 16,
-            kind: (what & 0xff) as u8,
-            align_log2: ((what >> 8) & 0xff) as u8,
+            word: self.word.load(Ordering::Relaxed),
+            address: commit >> 16,
+            kind: (commit >> 8) as u8,
         })
     }
 
@@ -258,16 +260,16 @@ mod tests {
     fn what_is_published_is_read_back_in_its_generation_only() {
         let record = Record::empty();
         assert_eq!(record.read(1), None);
-        record.publish(77, Kind::Memalign, 0x7fff_dead_beef, 123_456, 12, 9);
+        let word = event_word(u32::MAX - 7, WIDE - 1, 63);
+        record.publish(word, Kind::Memalign, 0x7fff_dead_beef, 9);
+        let view = record.read(9).expect("committed");
         assert_eq!(
-            record.read(9),
-            Some(RecordView {
-                time: 77,
-                address: 0x7fff_dead_beef,
-                size: 123_456,
-                kind: Kind::Memalign as u8,
-                align_log2: 12
-            })
+            (view.ticks(), view.size(), view.align_log2()),
+            (u32::MAX - 7, WIDE - 1, 63)
+        );
+        assert_eq!(
+            (view.address, view.kind),
+            (0x7fff_dead_beef, Kind::Memalign as u8)
         );
         assert_eq!(record.read(8), None);
         record.clear();
@@ -276,7 +278,7 @@ mod tests {
 
     #[test]
     fn text_of_every_length_comes_back() {
-        let long = *b"abcdefghijklmnopqrst\xff";
+        let long = *b"abcdefghijkl\xff";
         for length in 0..=TEXT_BYTES {
             let record = Record::empty();
             record.publish_text(&long[..length], length % 2 == 0, 3);
@@ -292,21 +294,9 @@ mod tests {
     }
 
     #[test]
-    fn sizes_beyond_48_bits_saturate() {
-        let record = Record::empty();
-        record.publish(0, Kind::FailedAlloc, 0, u64::MAX, 0, 65_535);
-        assert_eq!(record.read(65_535).map(|view| view.size), Some(MAX_SIZE));
-        record.publish(0, Kind::Malloc, 16, MAX_SIZE - 1, 0, 65_535);
-        assert_eq!(
-            record.read(65_535).map(|view| view.size),
-            Some(MAX_SIZE - 1)
-        );
-    }
-
-    #[test]
     fn every_kind_has_its_own_number() {
         let known: Vec<Kind> = (0..=255u8).filter_map(Kind::from_u8).collect();
-        assert_eq!(known.len(), 28);
+        assert_eq!(known.len(), 29);
         for kind in known {
             assert_eq!(Kind::from_u8(kind as u8), Some(kind));
         }

@@ -22,7 +22,7 @@ struct Producer {
     thread: u32,
     sequence: u32,
     chunk: Option<(u32, usize)>,
-    /// Number of the next event, which is its time, address and size.
+    /// Number of the next event, which is both of its words.
     next: u64,
 }
 
@@ -52,6 +52,7 @@ impl Producer {
                     sequence: self.sequence,
                     process: 1,
                     pid: 1,
+                    base: 0,
                     name: [0; 16],
                 };
                 let Some(index) = pool.take(&owner) else {
@@ -63,7 +64,7 @@ impl Producer {
         };
         let chunk = pool.chunk(index);
         let event = self.next;
-        chunk.records()[position].publish(event, Kind::Malloc, event, event, 0, chunk.generation());
+        chunk.records()[position].publish(event, Kind::Malloc, event, chunk.generation());
         self.next += 1;
         self.chunk = Some((index, position + 1));
         true
@@ -117,12 +118,11 @@ impl Drainer {
                     break;
                 };
                 assert_eq!(
-                    (record.time, record.address),
-                    (record.size, record.size),
+                    record.word, record.address,
                     "a record was read before it was whole"
                 );
                 assert_eq!(record.kind, Kind::Malloc as u8);
-                events.push(record.size);
+                events.push(record.word);
                 *position += 1;
                 progress = true;
             }
@@ -195,6 +195,7 @@ fn no_chunk_is_held_twice_when_the_first_comes_back() {
             sequence: 0,
             process: 1,
             pid: 1,
+            base: 0,
             name: [0; 16],
         })
     }
@@ -205,7 +206,7 @@ fn no_chunk_is_held_twice_when_the_first_comes_back() {
             let pool = shared.pool();
             let index = take(pool, 1)?;
             let chunk = pool.chunk(index);
-            chunk.records()[0].publish(7, Kind::Malloc, 7, 7, 0, chunk.generation());
+            chunk.records()[0].publish(7, Kind::Malloc, 7, chunk.generation());
             Some(index)
         });
         let pool = session.pool();
@@ -214,7 +215,7 @@ fn no_chunk_is_held_twice_when_the_first_comes_back() {
         pool.close(first, 0, true, [0; 16]);
         pool.recycle(first);
         let theirs = other.join().unwrap().expect("three chunks are enough");
-        assert_eq!(pool.read(theirs, 0).map(|record| record.time), Some(7));
+        assert_eq!(pool.read(theirs, 0).map(|record| record.word), Some(7));
         held.push(theirs);
         held.extend((0..3).map_while(|number| take(pool, number + 4)));
         held.sort_unstable();

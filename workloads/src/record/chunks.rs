@@ -1,6 +1,6 @@
 //! Records out of chunks, in the order of their thread.
 
-use super::clock::Calibration;
+use super::clock::{Calibration, Span};
 use super::stream::{Message, Pushed, Stream};
 use heaplab_ring::{Pool, RECORDS_PER_CHUNK, RecordView, SlotInfo, SlotState};
 
@@ -10,6 +10,7 @@ use heaplab_ring::{Pool, RECORDS_PER_CHUNK, RecordView, SlotInfo, SlotState};
 pub struct Pinned {
     pub index: u32,
     pub thread: u32,
+    pub span: Span,
     pub holes: Vec<usize>,
 }
 
@@ -27,9 +28,19 @@ pub struct Got {
 }
 
 impl Got {
-    #[inline]
-    fn push(&mut self, stream: &mut Stream, record: RecordView, clock: &Calibration) {
-        match stream.push(record, clock) {
+    #[inline(always)]
+    fn push(&mut self, stream: &mut Stream, record: RecordView, span: Span) {
+        if stream.take_event(&record, span) {
+            self.events += 1;
+        } else {
+            self.push_other(stream, record, span);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_other(&mut self, stream: &mut Stream, record: RecordView, span: Span) {
+        match stream.push(record, span) {
             Pushed::Event => self.events += 1,
             Pushed::Text => self.others += 1,
             Pushed::Message(message) => {
@@ -41,41 +52,54 @@ impl Got {
     }
 }
 
+/// A chunk that is read.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    pub pool: Pool<'a>,
+    pub index: u32,
+    pub slot: &'a SlotInfo,
+    /// Its thread or the program is gone, or it is closed: it is read to its end.
+    pub over: bool,
+    pub clock: &'a Calibration,
+}
+
 /// Reads what is committed of a chunk from `position` on. A chunk that is `over` is read to its
-/// end, past empty slots, which are noted as `holes`; one in use up to the first empty slot.
-/// `earlier` are this thread's chunks that wait for slots to be filled.
-#[allow(clippy::too_many_arguments)]
+/// end, past empty slots, which are noted; one in use up to the first empty slot.
+/// `pinned` are the chunks that wait for slots to be filled; this one is added if it must.
 pub fn read_chunk(
-    pool: Pool<'_>,
-    index: u32,
-    slot: &SlotInfo,
+    of: Reading<'_>,
     position: &mut usize,
-    over: bool,
-    holes: &mut Vec<usize>,
-    mut earlier: Vec<&mut Pinned>,
+    pinned: &mut [Pinned],
     stream: &mut Stream,
-    clock: &Calibration,
     got: &mut Got,
-) {
-    let closed = slot.state != SlotState::Active;
+) -> Vec<usize> {
+    let closed = of.slot.state != SlotState::Active;
     let end = if closed {
-        slot.length
+        of.slot.length
     } else {
         RECORDS_PER_CHUNK
     };
+    let span = of.clock.span(of.slot.base);
+    let chunk = of.pool.chunk(of.index);
+    let (records, generation) = (&chunk.records()[..end], chunk.generation());
+    let mut earlier: Vec<&mut Pinned> = pinned
+        .iter_mut()
+        .filter(|pinned| pinned.thread == of.slot.thread)
+        .collect();
+    let mut holes = Vec::new();
     let mut trailing = 0;
-    while *position < end {
-        match pool.read(index, *position) {
+    while let Some(record) = records.get(*position) {
+        match record.read(generation) {
             Some(record) => {
                 trailing = 0;
                 // What the thread committed before this record is to be seen now, and comes first:
                 // else the free of a block could stand before its allocation.
                 for chunk in &mut earlier {
-                    fill(pool, chunk, stream, clock, got);
+                    fill(of.pool, chunk, stream, got);
                 }
-                got.push(stream, record, clock);
+                got.push(stream, record, span);
             }
-            None if over => {
+            None if of.over => {
                 trailing += 1;
                 holes.push(*position);
             }
@@ -87,21 +111,17 @@ pub fn read_chunk(
         // The unused end of a dead thread's chunk is no hole.
         holes.truncate(holes.len() - trailing);
     }
+    holes
 }
 
 /// Reads the slots of a pinned chunk that were filled since.
-pub fn fill(
-    pool: Pool<'_>,
-    chunk: &mut Pinned,
-    stream: &mut Stream,
-    clock: &Calibration,
-    got: &mut Got,
-) {
+pub fn fill(pool: Pool<'_>, chunk: &mut Pinned, stream: &mut Stream, got: &mut Got) {
+    let span = chunk.span;
     chunk.holes.retain(|&position| {
         let Some(record) = pool.read(chunk.index, position) else {
             return true;
         };
-        got.push(stream, record, clock);
+        got.push(stream, record, span);
         false
     });
 }

@@ -2,7 +2,7 @@
 //! empty chunks back, notices threads and programs that are gone.
 
 use super::RecordError;
-use super::chunks::{self, Got, Pinned};
+use super::chunks::{self, Got, Pinned, Reading};
 use super::clock::Calibration;
 use super::processes::{Processes, Said};
 use super::sink::Sink;
@@ -10,21 +10,24 @@ use super::stacks::StackNumbers;
 use super::stream::{FLUSH_EVENTS, Message, Stream};
 use super::summary::DrainSummary;
 use super::target;
+use crate::trace::packed::Packed;
 use crate::trace::{Start, TraceError};
 use heaplab_ring::{Pool, SlotInfo, SlotState};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-/// Sleep after a pass that found nothing; doubles up to the longest.
-const SHORTEST_SLEEP: Duration = Duration::from_micros(200);
-const LONGEST_SLEEP: Duration = Duration::from_millis(1);
+/// Sleep between passes while there is room: every waking takes time from a program on the same core, and what a program
+/// writes in this time stays in a core's second cache.
+const SLEEP: Duration = Duration::from_millis(1);
+/// A pass that found more than one chunk in so many to give back does not sleep: the program is about to run out of them.
+const BUSY_SHARE: u32 = 8;
 /// How often threads that said they end are looked for, and all where no chunk is free.
 const ENDING_CHECK: Duration = Duration::from_millis(20);
 /// How often all silent threads are looked for, and buffers written however small.
 const FULL_CHECK: Duration = Duration::from_millis(250);
 /// How often the system is searched for processes of the session that nobody met, after the first one ended.
 const SEARCH: Duration = Duration::from_millis(100);
-/// Events held in memory over all threads (32 bytes each) before all are written.
+/// Events held in memory over all threads (some 6 bytes each) before all are written.
 const MOST_BUFFERED: usize = 1 << 20;
 
 pub struct Drainer<'a, S: Sink> {
@@ -39,6 +42,8 @@ pub struct Drainer<'a, S: Sink> {
     positions: Vec<usize>,
     pinned: Vec<Pinned>,
     buffered: usize,
+    /// Chunks given back in the last pass.
+    recycled: u32,
     stacks: StackNumbers,
     processes: Processes,
     /// Pauses and resumptions from outside the program that have been marked.
@@ -59,6 +64,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
             positions: vec![0; pool.chunk_count() as usize],
             pinned: Vec::new(),
             buffered: 0,
+            recycled: 0,
             stacks: StackNumbers::default(),
             processes: Processes::new(nonce),
             switches: (0, 0),
@@ -74,7 +80,6 @@ impl<'a, S: Sink> Drainer<'a, S> {
         mut first_alive: impl FnMut() -> bool,
         mut others: impl FnMut(usize) -> bool,
     ) -> Result<DrainSummary, RecordError> {
-        let mut sleep = SHORTEST_SLEEP;
         let (mut ending_check, mut full_check) = (Instant::now(), Instant::now());
         let mut search = None::<Instant>;
         loop {
@@ -111,11 +116,8 @@ impl<'a, S: Sink> Drainer<'a, S> {
                 self.look_for_threads(!self.pool.has_free())?;
                 ending_check = Instant::now();
             }
-            if progress {
-                sleep = SHORTEST_SLEEP;
-            } else {
-                std::thread::sleep(sleep);
-                sleep = (sleep * 2).min(LONGEST_SLEEP);
+            if self.recycled * BUSY_SHARE <= self.pool.chunk_count() {
+                std::thread::sleep(SLEEP);
             }
         }
         self.finish()
@@ -151,7 +153,8 @@ impl<'a, S: Sink> Drainer<'a, S> {
     /// with `in_use`: reading them takes their cache lines away from the thread that writes.
     /// `true` when something was read.
     fn pass(&mut self, ended: bool, in_use: bool) -> Result<bool, TraceError> {
-        let (mut progress, mut recycled, mut closed) = (false, false, false);
+        let (mut progress, mut closed) = (false, false);
+        self.recycled = 0;
         for index in 0..self.pool.high_water() {
             let slot = self.pool.slot(index);
             if slot.state == SlotState::Free || self.is_pinned(index) {
@@ -173,25 +176,16 @@ impl<'a, S: Sink> Drainer<'a, S> {
             if !over && !in_use {
                 continue;
             }
-            let mut holes = Vec::new();
-            let earlier = self
-                .pinned
-                .iter_mut()
-                .filter(|pinned| pinned.thread == slot.thread)
-                .collect();
             let before = (self.got.events, self.got.others);
-            chunks::read_chunk(
-                self.pool,
+            let of = Reading {
+                pool: self.pool,
                 index,
-                &slot,
-                &mut self.positions[index as usize],
+                slot: &slot,
                 over,
-                &mut holes,
-                earlier,
-                stream,
-                &self.clock,
-                &mut self.got,
-            );
+                clock: &self.clock,
+            };
+            let position = &mut self.positions[index as usize];
+            let holes = chunks::read_chunk(of, position, &mut self.pinned, stream, &mut self.got);
             progress |= before != (self.got.events, self.got.others) || over;
             if over {
                 stream.next_sequence = stream.next_sequence.wrapping_add(1);
@@ -199,11 +193,12 @@ impl<'a, S: Sink> Drainer<'a, S> {
                 if dead || holes.is_empty() {
                     self.summary.torn_records += holes.len() as u64;
                     self.pool.recycle(index);
-                    recycled = true;
+                    self.recycled += 1;
                 } else {
                     self.pinned.push(Pinned {
                         index,
                         thread: slot.thread,
+                        span: self.clock.span(slot.base),
                         holes,
                     });
                 }
@@ -214,7 +209,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
             self.take_got()?;
             self.flush_if_full(slot.thread)?;
         }
-        recycled |= self.fill_holes(ended);
+        let recycled = self.fill_holes(ended) || self.recycled > 0;
         self.take_got()?;
         if recycled {
             self.pool.wake_waiters();
@@ -336,7 +331,6 @@ impl<'a, S: Sink> Drainer<'a, S> {
             threads,
             pinned,
             processes,
-            clock,
             summary,
             got,
             ..
@@ -346,7 +340,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
             let Some(stream) = threads.get_mut(&chunk.thread) else {
                 return false;
             };
-            chunks::fill(*pool, chunk, stream, clock, got);
+            chunks::fill(*pool, chunk, stream, got);
             let dead = stream.dead || processes.get(stream.process).is_none_or(|p| p.dead);
             let done = chunk.holes.is_empty() || ended || dead;
             if done {
@@ -412,7 +406,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
             && !stream.ended
         {
             stream.ended = true;
-            stream.buffer = Vec::new();
+            stream.events = Packed::default();
             let (process, last_ns) = (stream.process, stream.last_ns);
             self.sink.thread_end(thread, last_ns)?;
             if let Some(process) = self.processes.get_mut(process) {
@@ -437,7 +431,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
         if self.buffered >= MOST_BUFFERED {
             return self.flush_all();
         }
-        let full = |stream: &Stream| stream.buffer.len() >= FLUSH_EVENTS;
+        let full = |stream: &Stream| stream.events.len() >= FLUSH_EVENTS;
         if self.threads.get(&thread).is_some_and(full) {
             self.flush(thread)?;
         }
@@ -446,13 +440,13 @@ impl<'a, S: Sink> Drainer<'a, S> {
 
     fn flush(&mut self, thread: u32) -> Result<(), TraceError> {
         if let Some(stream) = self.threads.get_mut(&thread)
-            && !stream.buffer.is_empty()
+            && !stream.events.is_empty()
         {
             let (process, stacks) = (stream.process, &mut stream.stacks);
             self.stacks.write(self.sink, process, thread, stacks)?;
-            self.sink.events(thread, &stream.buffer)?;
-            self.buffered -= stream.buffer.len();
-            stream.buffer.clear();
+            self.sink.events(thread, &stream.events)?;
+            self.buffered -= stream.events.len();
+            stream.events.clear();
         }
         Ok(())
     }
@@ -461,7 +455,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
         let mut threads: Vec<u32> = self
             .threads
             .iter()
-            .filter(|(_, stream)| !stream.buffer.is_empty())
+            .filter(|(_, stream)| !stream.events.is_empty())
             .map(|(&thread, _)| thread)
             .collect();
         threads.sort_unstable();
@@ -469,7 +463,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
             self.flush(thread)?;
             // Many threads with large buffers of their own would be held for nothing.
             if let Some(stream) = self.threads.get_mut(&thread) {
-                stream.buffer.shrink_to(FLUSH_EVENTS / 16);
+                stream.events.shrink_to(FLUSH_EVENTS / 16);
             }
         }
         Ok(())

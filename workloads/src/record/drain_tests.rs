@@ -5,6 +5,7 @@ use super::drain::Drainer;
 use super::sink::Sink;
 use super::summary::DrainSummary;
 use crate::trace::TraceError;
+use crate::trace::packed::Packed;
 use crate::trace::raw::{RawEvent, RawKind};
 use heaplab_ring::clock::Clock;
 use heaplab_ring::layout::session_bytes;
@@ -26,8 +27,9 @@ impl Sink for Events {
     fn thread_name(&mut self, _: u32, _: &str) -> Result<(), TraceError> {
         Ok(())
     }
-    fn events(&mut self, thread: u32, events: &[RawEvent]) -> Result<(), TraceError> {
-        self.0.extend(events.iter().map(|event| (thread, *event)));
+    fn events(&mut self, thread: u32, events: &Packed) -> Result<(), TraceError> {
+        self.0
+            .extend(events.events().into_iter().map(|event| (thread, event)));
         Ok(())
     }
     fn thread_end(&mut self, _: u32, _: u64) -> Result<(), TraceError> {
@@ -91,13 +93,15 @@ fn owner(thread: u32, sequence: u32) -> Owner {
         sequence,
         process: 1,
         pid: std::process::id(),
+        base: 0,
         name: [0; 16],
     }
 }
 
 fn publish(pool: Pool<'_>, index: u32, position: usize, kind: Kind, address: u64) {
     let chunk = pool.chunk(index);
-    chunk.records()[position].publish(0, kind, address, 8, 0, chunk.generation());
+    let word = heaplab_ring::record::event_word(0, 8, 0);
+    chunk.records()[position].publish(word, kind, address, chunk.generation());
 }
 
 /// Fills a chunk with allocations, except for the slots in `holes`, and closes it.

@@ -1,6 +1,7 @@
 //! Where drained events go.
 
-use crate::trace::raw::{RawEvent, RawWriter};
+use crate::trace::packed::Packed;
+use crate::trace::raw::RawWriter;
 use crate::trace::stacks::raw::{RawModule, RawStack};
 use crate::trace::{ProcessInfo, TraceError};
 
@@ -27,7 +28,7 @@ pub trait Sink {
     /// The thread has (now) this name.
     fn thread_name(&mut self, thread: u32, name: &str) -> Result<(), TraceError>;
     /// The next events of a thread.
-    fn events(&mut self, thread: u32, events: &[RawEvent]) -> Result<(), TraceError>;
+    fn events(&mut self, thread: u32, events: &Packed) -> Result<(), TraceError>;
     /// The thread has ended; nothing of it follows.
     fn thread_end(&mut self, thread: u32, time_ns: u64) -> Result<(), TraceError>;
     /// A named instant of a process, or of the whole recording.
@@ -67,8 +68,8 @@ impl Sink for RawWriter {
     fn thread_name(&mut self, thread: u32, name: &str) -> Result<(), TraceError> {
         RawWriter::thread_name(self, thread, name)
     }
-    fn events(&mut self, thread: u32, events: &[RawEvent]) -> Result<(), TraceError> {
-        RawWriter::events(self, thread, events)
+    fn events(&mut self, thread: u32, events: &Packed) -> Result<(), TraceError> {
+        RawWriter::packed(self, thread, events)
     }
     fn thread_end(&mut self, thread: u32, time_ns: u64) -> Result<(), TraceError> {
         RawWriter::thread_end(self, thread, time_ns)
@@ -101,7 +102,7 @@ impl Sink for Discard {
     fn thread_name(&mut self, _: u32, _: &str) -> Result<(), TraceError> {
         Ok(())
     }
-    fn events(&mut self, _: u32, _: &[RawEvent]) -> Result<(), TraceError> {
+    fn events(&mut self, _: u32, _: &Packed) -> Result<(), TraceError> {
         Ok(())
     }
     fn thread_end(&mut self, _: u32, _: u64) -> Result<(), TraceError> {

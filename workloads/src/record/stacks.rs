@@ -4,7 +4,9 @@ use super::sink::Sink;
 use crate::trace::TraceError;
 use crate::trace::raw::{RawEvent, RawKind};
 use crate::trace::stacks::raw::{CodeSpace, MOST_STACKS, RawModule, RawStack};
-use heaplab_ring::stack::{BYTES_PER_RECORD, MODULE_HEADER, StackNote, unpack_bytes};
+use heaplab_ring::stack::{
+    BYTES_PER_RECORD, FRAMES_PER_RECORD, MODULE_HEADER, StackNote, block_tag, unpack_bytes,
+};
 use heaplab_ring::{Kind, RecordView};
 use heaplab_unwind::{HASH_SEED, mix};
 use std::collections::HashMap;
@@ -23,8 +25,8 @@ type Name = (u16, u64);
 pub struct ThreadStacks {
     frames: Vec<u64>,
     bytes: Vec<u8>,
-    /// Blocks whose allocation follows, with their stacks.
-    pending: Vec<(u64, Name)>,
+    /// Tags of blocks whose allocation follows, with their stacks.
+    pending: Vec<(u32, Name)>,
     /// Events of this thread so far.
     events: u64,
     /// Not yet written: stacks of events (by their number in the thread), definitions, modules.
@@ -38,7 +40,8 @@ impl ThreadStacks {
     #[inline]
     pub fn event(&mut self, event: &RawEvent) {
         if !self.pending.is_empty() && allocates(event.kind) {
-            let of_block = |(block, _): &(u64, Name)| *block == event.address;
+            let tag = block_tag(event.address);
+            let of_block = |(block, _): &(u32, Name)| *block == tag;
             if let Some(at) = self.pending.iter().rposition(of_block) {
                 let (_, stack) = self.pending.remove(at);
                 self.refs.push((self.events, stack));
@@ -54,15 +57,14 @@ impl ThreadStacks {
                 if self.frames.len() > MOST_BEGUN {
                     self.frames.clear();
                 }
-                self.frames
-                    .extend([record.time, record.address, record.size]);
+                self.frames.extend([record.word, record.address]);
                 true
             }
             Some(Kind::Bytes) => {
                 if self.bytes.len() > MOST_BEGUN {
                     self.bytes.clear();
                 }
-                let bytes = unpack_bytes(record.time, record.address, record.size);
+                let bytes = unpack_bytes(record.word, record.address);
                 self.bytes.extend_from_slice(&bytes);
                 true
             }
@@ -73,17 +75,21 @@ impl ThreadStacks {
     }
 
     fn stack(&mut self, record: &RecordView) -> bool {
-        let note = StackNote::from_size(record.size);
-        let name = (note.epoch, record.time);
+        let note = StackNote::from_address(record.address);
+        let name = (note.epoch, record.word);
         if self.pending.len() >= MOST_PENDING {
             self.pending.remove(0);
         }
-        self.pending.push((record.address, name));
+        self.pending.push((note.tag, name));
         let count = usize::from(note.defined);
         if count == 0 {
             return true;
         }
-        let Some(at) = self.frames.len().checked_sub(count.next_multiple_of(3)) else {
+        let Some(at) = self
+            .frames
+            .len()
+            .checked_sub(count.next_multiple_of(FRAMES_PER_RECORD))
+        else {
             return false;
         };
         let mut frames = self.frames.split_off(at);
@@ -92,7 +98,7 @@ impl ThreadStacks {
         let hash = frames
             .iter()
             .fold(seed, |hash, address| mix(hash, *address));
-        if hash != record.time {
+        if hash != record.word {
             return false;
         }
         self.defined.push((name, frames));
@@ -100,7 +106,7 @@ impl ThreadStacks {
     }
 
     fn module(&mut self, record: &RecordView) -> Option<()> {
-        let total = (record.size >> 16) as usize & 0xffff;
+        let total = (record.word >> 16) as usize & 0xffff;
         let whole = total.next_multiple_of(BYTES_PER_RECORD);
         let at = self.bytes.len().checked_sub(whole)?;
         let bytes = self.bytes.split_off(at);
@@ -108,14 +114,15 @@ impl ThreadStacks {
         let build_id = rest.get(..usize::from(header[0]))?;
         let path = usize::from(u16::from_le_bytes([header[2], header[3]]));
         let path = rest.get(build_id.len()..build_id.len() + path)?;
+        let word = |at: usize| Some(u64::from_le_bytes(*header.get(at..)?.first_chunk::<8>()?));
         self.modules.push(RawModule {
             space: CodeSpace {
                 process: 0,
-                epoch: record.size as u16,
+                epoch: record.word as u16,
             },
-            start: record.time,
-            end: record.address,
-            bias: u64::from_le_bytes(*header.get(4..)?.first_chunk::<8>()?),
+            start: word(12)?,
+            end: word(20)?,
+            bias: word(4)?,
             build_id: crate::hex(build_id),
             path: String::from_utf8_lossy(path).into_owned(),
         });
@@ -186,13 +193,11 @@ mod tests {
     use super::*;
     use heaplab_ring::stack::pack_bytes;
 
-    fn record(kind: Kind, time: u64, address: u64, size: u64) -> RecordView {
+    fn record(kind: Kind, word: u64, address: u64) -> RecordView {
         RecordView {
-            time,
+            word,
             address,
-            size,
             kind: kind as u8,
-            align_log2: 0,
         }
     }
 
@@ -208,10 +213,10 @@ mod tests {
 
     fn definition(frames: &[u64], block: u64) -> Vec<RecordView> {
         let mut records: Vec<RecordView> = frames
-            .chunks(3)
+            .chunks(FRAMES_PER_RECORD)
             .map(|part| {
                 let at = |index| part.get(index).copied().unwrap_or(0);
-                record(Kind::StackFrames, at(0), at(1), at(2))
+                record(Kind::StackFrames, at(0), at(1))
             })
             .collect();
         let hash = frames
@@ -221,8 +226,9 @@ mod tests {
             epoch: 0,
             defined: frames.len() as u8,
             cut: false,
+            tag: block_tag(block),
         };
-        records.push(record(Kind::Stack, hash, block, note.to_size()));
+        records.push(record(Kind::Stack, hash, note.to_address()));
         records
     }
 
@@ -250,7 +256,7 @@ mod tests {
         records.remove(0);
         assert!(!records.iter().all(|record| thread.take(record)));
         assert!(thread.defined.is_empty());
-        assert!(!thread.take(&record(Kind::Module, 0x1000, 0x2000, 40 << 16)));
+        assert!(!thread.take(&record(Kind::Module, 40 << 16, 0)));
         assert!(thread.modules.is_empty());
     }
 
@@ -258,16 +264,18 @@ mod tests {
     fn a_module_is_described() {
         let mut thread = ThreadStacks::default();
         let mut bytes = vec![2, 0, 11, 0];
-        bytes.extend_from_slice(&0x5000u64.to_le_bytes());
+        for word in [0x5000u64, 0x6000, 0x9000] {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
         bytes.extend_from_slice(b"\xab\x01/lib/x.so.6");
         let total = bytes.len() as u64;
         for piece in bytes.chunks(BYTES_PER_RECORD) {
             let whole: [u8; BYTES_PER_RECORD] =
                 std::array::from_fn(|at| piece.get(at).copied().unwrap_or(0));
-            let (time, address, size) = pack_bytes(&whole);
-            assert!(thread.take(&record(Kind::Bytes, time, address, size)));
+            let (word, address) = pack_bytes(&whole);
+            assert!(thread.take(&record(Kind::Bytes, word, address)));
         }
-        assert!(thread.take(&record(Kind::Module, 0x6000, 0x9000, 3 | total << 16)));
+        assert!(thread.take(&record(Kind::Module, 3 | total << 16, 0)));
         let module = RawModule {
             space: CodeSpace {
                 process: 0,

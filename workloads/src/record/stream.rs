@@ -1,13 +1,16 @@
 //! One thread's records on their way out: in the order of its chunks, as raw events.
 
-use super::clock::Calibration;
+use super::clock::Span;
 use super::stacks::ThreadStacks;
+use crate::trace::packed::Packed;
 use crate::trace::raw::{RawEvent, RawKind};
-use heaplab_ring::record::{CLONED, FIRST_DESCRIPTION};
+use heaplab_ring::record::{CLONED, FIRST_DESCRIPTION, WIDE};
 use heaplab_ring::{Kind, RecordView};
 
 /// Events gathered before they are written as one chunk of the raw trace.
-pub const FLUSH_EVENTS: usize = 64 * 1024;
+pub const FLUSH_EVENTS: usize = 16 * 1024;
+/// Sizes that no event has taken yet at most (handlers nest a few deep).
+const MOST_WIDE: usize = 8;
 
 /// What the drainer knows about a thread.
 #[derive(Debug)]
@@ -28,11 +31,31 @@ pub struct Stream {
     pub ended: bool,
     /// Events read since the thread was last looked for.
     pub lively: bool,
-    pub buffer: Vec<RawEvent>,
+    pub events: Packed,
     pub stacks: ThreadStacks,
     /// Text that the next record which takes some will take.
     text: Vec<u8>,
+    /// Sizes whose events have not come yet.
+    wide: Vec<u64>,
 }
+
+/// The malloc family in the order of the records' kinds.
+const FAMILY: [RawKind; 14] = [
+    RawKind::Malloc,
+    RawKind::Calloc,
+    RawKind::AlignedAlloc,
+    RawKind::Memalign,
+    RawKind::PosixMemalign,
+    RawKind::Valloc,
+    RawKind::Pvalloc,
+    RawKind::ReallocBegin,
+    RawKind::ReallocEnd,
+    RawKind::Free,
+    RawKind::FreeSized,
+    RawKind::FreeAlignedSized,
+    RawKind::ReallocArrayEnd,
+    RawKind::FailedAlloc,
+];
 
 /// What a record turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,56 +108,86 @@ impl Stream {
             dead: false,
             ended: false,
             lively: true,
-            buffer: Vec::new(),
+            events: Packed::default(),
             stacks: ThreadStacks::default(),
             text: Vec::new(),
+            wide: Vec::new(),
         }
     }
 
-    /// Appends a record as an event, or says what else it is.
-    #[inline]
-    pub fn push(&mut self, record: RecordView, clock: &Calibration) -> Pushed {
+    /// Appends the record if it is a call of the malloc family that stands alone: what nearly all are.
+    #[inline(always)]
+    pub fn take_event(&mut self, record: &RecordView, span: Span) -> bool {
         // Kinds of the malloc family count from 1 in records (0 is an empty slot), from 0 in the raw trace.
-        let kind = match record.kind {
-            1..=14 => RawKind::from_number(record.kind - 1),
-            _ => match Kind::from_u8(record.kind) {
-                Some(Kind::Fork) => Some(RawKind::Fork),
-                Some(Kind::Mmap) => Some(RawKind::Mmap),
-                Some(Kind::Munmap) => Some(RawKind::Munmap),
-                Some(Kind::Mremap) => Some(RawKind::Mremap),
-                Some(Kind::Brk) => Some(RawKind::Brk),
-                _ => return self.message(record, clock),
-            },
+        let Some(&kind) = FAMILY.get(usize::from(record.kind).wrapping_sub(1)) else {
+            return false;
         };
-        let Some(kind) = kind else {
-            return Pushed::Nonsense;
-        };
+        let size = record.size();
+        if size == WIDE {
+            return false;
+        }
+        self.append(record, kind, size, span);
+        true
+    }
+
+    #[inline(always)]
+    fn append(&mut self, record: &RecordView, kind: RawKind, size: u64, span: Span) {
         // A record whose hook was interrupted by a handler comes after the handler's.
-        self.last_ns = clock.ns(record.time).max(self.last_ns);
-        let sized = !matches!(
-            kind,
-            RawKind::Free | RawKind::FreeSized | RawKind::FreeAlignedSized | RawKind::ReallocBegin
-        );
-        let (address, size) = match kind {
-            // The child's number stands in place of the address.
-            RawKind::Fork => (0, record.address),
-            _ if sized => (record.address, record.size),
-            _ => (record.address, 0),
-        };
+        self.last_ns = span.ns(record.ticks()).max(self.last_ns);
         let event = RawEvent {
             time_ns: self.last_ns,
-            address,
+            address: record.address,
             size,
             kind,
-            align_log2: record.align_log2.min(47),
+            align_log2: record.align_log2().min(47),
         };
         self.stacks.event(&event);
-        self.buffer.push(event);
+        self.events.push(&event);
         self.lively = true;
+    }
+
+    /// Appends a record as an event, or says what else it is.
+    pub fn push(&mut self, record: RecordView, span: Span) -> Pushed {
+        let kind = match Kind::from_u8(record.kind) {
+            Some(Kind::Fork) => RawKind::Fork,
+            Some(Kind::Mmap) => RawKind::Mmap,
+            Some(Kind::Munmap) => RawKind::Munmap,
+            Some(Kind::Mremap) => RawKind::Mremap,
+            Some(Kind::Brk) => RawKind::Brk,
+            Some(Kind::Wide) => {
+                if self.wide.len() >= MOST_WIDE {
+                    self.wide.remove(0);
+                }
+                self.wide.push(record.word);
+                return Pushed::Text;
+            }
+            _ => match FAMILY.get(usize::from(record.kind).wrapping_sub(1)) {
+                Some(&kind) => kind,
+                None => return self.message(record, span),
+            },
+        };
+        let size = match record.size() {
+            WIDE => match self.wide.pop() {
+                Some(size) => size,
+                None => return Pushed::Nonsense,
+            },
+            size => size,
+        };
+        match kind {
+            // The child's number stands in place of the address.
+            RawKind::Fork => {
+                let nowhere = RecordView {
+                    address: 0,
+                    ..record
+                };
+                self.append(&nowhere, kind, record.address, span);
+            }
+            _ => self.append(&record, kind, size, span),
+        }
         Pushed::Event
     }
 
-    fn message(&mut self, record: RecordView, clock: &Calibration) -> Pushed {
+    fn message(&mut self, record: RecordView, span: Span) -> Pushed {
         if record.kind >= FIRST_DESCRIPTION {
             return match self.stacks.take(&record) {
                 true => Pushed::Text,
@@ -150,7 +203,7 @@ impl Stream {
             self.text.extend_from_slice(&text[..used]);
             return Pushed::Text;
         }
-        self.last_ns = clock.ns(record.time).max(self.last_ns);
+        self.last_ns = span.ns(record.ticks()).max(self.last_ns);
         self.lively = true;
         let time_ns = self.last_ns;
         let text = std::mem::take(&mut self.text);
@@ -163,14 +216,14 @@ impl Stream {
             Some(Kind::ProcessStart) => Message::Start {
                 time_ns,
                 forked_from: record.address as u32,
-                parent_pid: record.size as u32,
-                cloned: record.size & CLONED as u64 != 0,
+                parent_pid: record.size() as u32 & (CLONED as u32 - 1),
+                cloned: record.size() & CLONED as u64 != 0,
                 text,
             },
             Some(Kind::Exec) => Message::Exec {
                 time_ns,
                 pid: record.address as u32,
-                by_parent: record.size == 1,
+                by_parent: record.size() == 1,
                 file: name(&text),
             },
             Some(Kind::Exit) => Message::Exit { time_ns },
@@ -181,8 +234,10 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
+    use super::super::clock::Calibration;
     use super::*;
     use heaplab_ring::clock::Clock;
+    use heaplab_ring::record::event_word;
 
     #[test]
     fn kinds_of_records_are_kinds_of_the_trace() {
@@ -207,65 +262,69 @@ mod tests {
             (Kind::Mremap, RawKind::Mremap),
             (Kind::Brk, RawKind::Brk),
         ];
-        let clock = Calibration::measure(Clock::Monotonic);
+        let span = Calibration::measure(Clock::Monotonic).span(0);
         let mut stream = Stream::new(1, 1);
         for (kind, expected) in pairs {
-            let record = RecordView {
-                time: 0,
-                address: 64,
-                size: 3,
-                kind: kind as u8,
-                align_log2: 0,
-            };
-            assert_eq!(stream.push(record, &clock), Pushed::Event);
-            assert_eq!(stream.buffer.last().map(|event| event.kind), Some(expected));
+            let record = record(kind as u8, event_word(0, 3, 0), 64);
+            if !stream.take_event(&record, span) {
+                assert_eq!(stream.push(record, span), Pushed::Event);
+            }
+            let last = stream.events.events().pop().expect("an event");
+            assert_eq!(last.kind, expected);
         }
         for kind in [0, 25, 255] {
-            let record = RecordView {
-                time: 0,
-                address: 0,
-                size: 0,
-                kind,
-                align_log2: 0,
-            };
-            assert_eq!(stream.push(record, &clock), Pushed::Nonsense);
+            let record = record(kind, 0, 0);
+            assert!(!stream.take_event(&record, span));
+            assert_eq!(stream.push(record, span), Pushed::Nonsense);
+        }
+    }
+
+    fn record(kind: u8, word: u64, address: u64) -> RecordView {
+        RecordView {
+            word,
+            address,
+            kind,
         }
     }
 
     #[test]
-    fn a_name_longer_than_a_record_reaches_its_mark() {
-        let clock = Calibration::measure(Clock::Monotonic);
+    fn a_large_size_stands_before_its_event_and_a_handlers_before_its_own() {
+        let span = Calibration::measure(Clock::Monotonic).span(0);
         let mut stream = Stream::new(1, 1);
-        let text = |piece: &[u8]| {
-            let mut bytes = [0u8; 24];
-            for (at, byte) in piece.iter().enumerate() {
-                bytes[if at < 14 { at } else { at + 2 }] = *byte;
-            }
-            let word =
-                |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-            RecordView {
-                time: word(0),
-                address: word(8),
-                size: word(16),
-                kind: Kind::Text as u8,
-                align_log2: piece.len() as u8,
-            }
-        };
-        let name = b"a phase whose name is long";
-        for piece in name.chunks(20) {
-            assert_eq!(stream.push(text(piece), &clock), Pushed::Text);
+        let event = |address| record(Kind::Malloc as u8, event_word(0, WIDE, 0), address);
+        for size in [1 << 40, 1 << 30] {
+            let wide = record(Kind::Wide as u8, size, 0);
+            assert_eq!(stream.push(wide, span), Pushed::Text);
         }
-        let mark = RecordView {
-            time: 0,
-            address: 0,
-            size: 0,
-            kind: Kind::Mark as u8,
-            align_log2: 0,
-        };
+        for address in [16, 32] {
+            assert!(!stream.take_event(&event(address), span));
+            assert_eq!(stream.push(event(address), span), Pushed::Event);
+        }
+        let sizes: Vec<u64> = (stream.events.events().iter())
+            .map(|event| event.size)
+            .collect();
+        assert_eq!(sizes, [1 << 30, 1 << 40]);
+        assert_eq!(stream.push(event(48), span), Pushed::Nonsense);
+    }
+
+    #[test]
+    fn a_name_longer_than_a_record_reaches_its_mark() {
+        let span = Calibration::measure(Clock::Monotonic).span(0);
+        let mut stream = Stream::new(1, 1);
+        let name = b"a phase whose name is long";
+        for (number, piece) in name.chunks(13).enumerate() {
+            let mut bytes = [0u8; 16];
+            bytes[..piece.len()].copy_from_slice(piece);
+            bytes[13] = piece.len() as u8 | if number == 0 { 0x80 } else { 0 };
+            let both = u128::from_le_bytes(bytes);
+            let text = record(Kind::Text as u8, both as u64, (both >> 64) as u64);
+            assert_eq!(stream.push(text, span), Pushed::Text);
+        }
         let expected = Message::Mark {
             time_ns: 0,
             name: String::from_utf8_lossy(name).into_owned(),
         };
-        assert_eq!(stream.push(mark, &clock), Pushed::Message(expected));
+        let mark = record(Kind::Mark as u8, 0, 0);
+        assert_eq!(stream.push(mark, span), Pushed::Message(expected));
     }
 }

@@ -43,8 +43,10 @@ impl ChunkKind {
     pub const FORK: Self = Self(8);
     pub const RAW_THREAD_START: Self = Self(16);
     pub const RAW_THREAD_END: Self = Self(17);
-    pub const RAW_EVENTS: Self = Self(18);
+    /// Events of raw files that older versions wrote.
+    pub const RAW_EVENTS_1: Self = Self(18);
     pub const RAW_PROCESS_END: Self = Self(19);
+    pub const RAW_EVENTS: Self = Self(20);
     pub const RAW_STACK_MODE: Self = Self(24);
     pub const RAW_MODULE: Self = Self(25);
     pub const RAW_STACKS: Self = Self(26);

@@ -13,6 +13,7 @@ mod export;
 mod header;
 mod import;
 mod index;
+pub mod packed;
 mod planes;
 mod process;
 pub mod raw;

@@ -1,22 +1,25 @@
 //! What a recorder writes: events with addresses, chunk by chunk and thread by thread, as they are drained.
 //!
-//! Meta of an event chunk: thread (u32), events (u32), first and last time (u64 each). Body: bytes of the four columns
-//! (u32 each), then the columns: kind (bit 7: the address is below the previous one), time (varint of the distance to
+//! Meta of an event chunk: thread (u32), events (u32), first and last time (u64 each). Body: [`super::packed`]. Older files
+//! have bytes of four columns (u32 each), then the columns: kind (bit 7: the address is below the previous one), time (varint of the distance to
 //! the previous event, ns; the first from `first`), address (varint of the distance, rotated right by 4 bits because
 //! blocks are 16-byte aligned), size (varint; kinds without a size leave it out), log2 of alignment (aligned kinds only).
 
 use super::container::{ChunkKind, ChunkWriter};
 use super::error::TraceError;
 use super::header::{FinishInfo, TraceHeader};
+use super::packed::Packed;
 use super::process::ProcessInfo;
 use super::stacks::{
     self,
     raw::{RawModule, RawStack},
 };
-use super::varint::{self, Cursor};
+use super::varint::Cursor;
 use heaplab_ring::stack::StackMode;
 use std::path::Path;
 
+/// zstd's level: the drainer runs beside the program. Negative ones are its fast ones.
+const LEVEL: i32 = -1;
 /// Events in a chunk at most; more are split.
 pub const CHUNK_EVENTS: usize = 64 * 1024;
 
@@ -94,14 +97,14 @@ impl RawKind {
         })
     }
 
-    const fn has_size(self) -> bool {
+    pub(super) const fn has_size(self) -> bool {
         !matches!(
             self,
             Self::ReallocBegin | Self::Free | Self::FreeSized | Self::FreeAlignedSized
         )
     }
 
-    const fn has_alignment(self) -> bool {
+    pub(super) const fn has_alignment(self) -> bool {
         matches!(
             self,
             Self::AlignedAlloc
@@ -132,18 +135,18 @@ pub struct RawEvent {
 /// Writes a raw trace. Every call appends one whole chunk, so a killed drainer loses at most the last call.
 pub struct RawWriter {
     out: ChunkWriter,
-    columns: [Vec<u8>; 5],
+    packed: Packed,
     body: Vec<u8>,
 }
 
 impl RawWriter {
     /// Starts a file (replacing what was there).
     pub fn create(path: &Path, header: &TraceHeader) -> Result<Self, TraceError> {
-        let mut out = ChunkWriter::create(path, 1)?;
+        let mut out = ChunkWriter::create(path, LEVEL)?;
         write_header(&mut out, header)?;
         Ok(Self {
             out,
-            columns: Default::default(),
+            packed: Packed::default(),
             body: Vec::new(),
         })
     }
@@ -228,45 +231,24 @@ impl RawWriter {
 
     /// Events of one thread, in its order, following those of earlier calls.
     pub fn events(&mut self, thread: u32, events: &[RawEvent]) -> Result<(), TraceError> {
-        for part in events.chunks(CHUNK_EVENTS) {
-            self.chunk(thread, part)?;
-        }
-        Ok(())
+        let mut packed = std::mem::take(&mut self.packed);
+        let written = events.chunks(CHUNK_EVENTS).try_for_each(|part| {
+            packed.clear();
+            part.iter().for_each(|event| packed.push(event));
+            self.packed(thread, &packed)
+        });
+        self.packed = packed;
+        written
     }
 
-    fn chunk(&mut self, thread: u32, events: &[RawEvent]) -> Result<(), TraceError> {
-        let Some(first) = events.first() else {
+    /// As [`RawWriter::events`], at most [`CHUNK_EVENTS`] that are packed already.
+    pub fn packed(&mut self, thread: u32, events: &Packed) -> Result<(), TraceError> {
+        if events.is_empty() {
             return Ok(());
-        };
-        let [kinds, times, addresses, sizes, alignments] = &mut self.columns;
-        let (mut time, mut address) = (first.time_ns, 0u64);
-        for event in events {
-            let down = event.address < address;
-            kinds.push(event.kind as u8 | u8::from(down) << 7);
-            varint::put(times, event.time_ns.saturating_sub(time));
-            time = time.max(event.time_ns);
-            varint::put(addresses, event.address.abs_diff(address).rotate_right(4));
-            address = event.address;
-            if event.kind.has_size() {
-                varint::put(sizes, event.size);
-            }
-            if event.kind.has_alignment() {
-                alignments.push(event.align_log2);
-            }
         }
         self.body.clear();
-        for column in &self.columns[..4] {
-            self.body
-                .extend_from_slice(&(column.len() as u32).to_le_bytes());
-        }
-        for column in &mut self.columns {
-            self.body.extend_from_slice(column);
-            column.clear();
-        }
-        let mut meta = thread.to_le_bytes().to_vec();
-        meta.extend_from_slice(&(events.len() as u32).to_le_bytes());
-        meta.extend_from_slice(&first.time_ns.to_le_bytes());
-        meta.extend_from_slice(&time.to_le_bytes());
+        events.write(&mut self.body);
+        let meta = events.meta(thread).encode();
         self.out.write(ChunkKind::RAW_EVENTS, &meta, &self.body)
     }
 
@@ -332,6 +314,15 @@ pub(super) struct RawMeta {
 }
 
 impl RawMeta {
+    fn encode(self) -> [u8; 24] {
+        let mut meta = [0; 24];
+        meta[..4].copy_from_slice(&self.thread.to_le_bytes());
+        meta[4..8].copy_from_slice(&self.events.to_le_bytes());
+        meta[8..16].copy_from_slice(&self.first_ns.to_le_bytes());
+        meta[16..].copy_from_slice(&self.last_ns.to_le_bytes());
+        meta
+    }
+
     /// `None` when the bytes are too few.
     pub fn decode(meta: &[u8]) -> Option<Self> {
         let u32_at = |at: usize| Some(u32::from_le_bytes(meta.get(at..at + 4)?.try_into().ok()?));
@@ -345,8 +336,8 @@ impl RawMeta {
     }
 }
 
-/// The events of a chunk, appended to `out`; the error says what is wrong.
-pub(super) fn decode(meta: RawMeta, body: &[u8], out: &mut Vec<RawEvent>) -> Result<(), String> {
+/// The events of a chunk of an older file, appended to `out`; the error says what is wrong.
+pub(super) fn decode_1(meta: RawMeta, body: &[u8], out: &mut Vec<RawEvent>) -> Result<(), String> {
     let short = || "the columns of a chunk are cut".to_string();
     let mut lengths = [0usize; 4];
     let mut rest = body;

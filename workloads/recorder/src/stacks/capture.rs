@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use heaplab_hook::thread;
 use heaplab_ring::Kind;
-use heaplab_ring::stack::{MAX_FRAMES, StackNote};
+use heaplab_ring::stack::{FRAMES_PER_RECORD, MAX_FRAMES, StackNote, block_tag};
 use heaplab_unwind::{HASH_SEED, Registers, Stack, Walked, walk};
 
 use super::state::{Entry, StackState};
@@ -42,8 +42,9 @@ pub fn capture(state: &'static StackState, block: usize) {
             epoch,
             defined: 0,
             cut: false,
+            tag: block_tag(block as u64),
         };
-        thread::describe(Kind::Stack, 0, block as u64, note.to_size());
+        thread::describe(Kind::Stack, 0, note.to_address());
         return;
     }
     // SAFETY: left on this thread's stack by the exported function that is still running.
@@ -66,12 +67,13 @@ pub fn capture(state: &'static StackState, block: usize) {
         epoch,
         defined: 0,
         cut: walked.cut,
+        tag: block_tag(block as u64),
     };
     if seen.load(Ordering::Relaxed) == walked.hash {
-        thread::describe(Kind::Stack, walked.hash, block as u64, note.to_size());
+        thread::describe(Kind::Stack, walked.hash, note.to_address());
         return;
     }
-    define(&limits, first, limit, block, walked, note, seen);
+    define(&limits, first, limit, walked, note, seen);
 }
 
 #[inline(always)]
@@ -91,39 +93,37 @@ fn go(limits: &Limits, first: Registers, limit: u32, epoch: u16, seen: impl FnMu
 /// so the drainer finds the addresses of each as the last ones before its hash.
 #[cold]
 #[inline(never)]
-#[allow(clippy::too_many_arguments)]
 fn define(
     limits: &Limits,
     first: Registers,
     limit: u32,
-    block: usize,
     walked: Walked,
     note: StackNote,
     seen: &AtomicU64,
 ) {
-    let mut pending = [0u64; 3];
+    let mut pending = [0u64; FRAMES_PER_RECORD];
     let mut count = 0;
     let mut whole = true;
-    let mut emit = |frames: &mut [u64; 3]| {
-        let [word, address, size] = *frames;
-        whole &= thread::describe(Kind::StackFrames, word, address, size);
-        *frames = [0; 3];
+    let mut emit = |frames: &mut [u64; FRAMES_PER_RECORD]| {
+        let [word, address] = *frames;
+        whole &= thread::describe(Kind::StackFrames, word, address);
+        *frames = [0; FRAMES_PER_RECORD];
     };
     let again = go(limits, first, limit, note.epoch, |pc| {
-        pending[count % 3] = pc;
+        pending[count % FRAMES_PER_RECORD] = pc;
         count += 1;
-        if count % 3 == 0 {
+        if count % FRAMES_PER_RECORD == 0 {
             emit(&mut pending);
         }
     });
-    if count % 3 != 0 {
+    if count % FRAMES_PER_RECORD != 0 {
         emit(&mut pending);
     }
     let note = StackNote {
         defined: count as u8,
         ..note
     };
-    whole &= thread::describe(Kind::Stack, walked.hash, block as u64, note.to_size());
+    whole &= thread::describe(Kind::Stack, walked.hash, note.to_address());
     if whole && again.hash == walked.hash {
         seen.store(walked.hash, Ordering::Relaxed);
     }

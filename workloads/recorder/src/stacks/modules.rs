@@ -198,7 +198,12 @@ fn describe(module: &Module, bias: usize, id: (usize, usize), name: &[u8], epoch
     let mut header = [0u8; MODULE_HEADER];
     header[0] = id_length as u8;
     header[2..4].copy_from_slice(&(name_length as u16).to_le_bytes());
-    header[4..].copy_from_slice(&(bias as u64).to_le_bytes());
+    for (place, word) in header[4..]
+        .chunks_exact_mut(8)
+        .zip([bias, module.start, module.end])
+    {
+        place.copy_from_slice(&(word as u64).to_le_bytes());
+    }
     let total = MODULE_HEADER + id_length + name_length;
     let byte = |at: usize| {
         if let Some(&byte) = header.get(at) {
@@ -215,12 +220,12 @@ fn describe(module: &Module, bias: usize, id: (usize, usize), name: &[u8], epoch
     // As with stacks: the drainer takes the last bytes before the module's record.
     while at < total {
         let piece: [u8; BYTES_PER_RECORD] = core::array::from_fn(|offset| byte(at + offset));
-        let (word, address, size) = pack_bytes(&piece);
-        thread::describe(Kind::Bytes, word, address, size);
+        let (word, address) = pack_bytes(&piece);
+        thread::describe(Kind::Bytes, word, address);
         at += BYTES_PER_RECORD;
     }
     let note = u64::from(epoch) | (total as u64) << 16;
-    thread::describe(Kind::Module, module.start as u64, module.end as u64, note);
+    thread::describe(Kind::Module, note, 0);
 }
 
 /// Address and length of a module's build id, by its program headers as they lie in memory.

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use heaplab_workloads::record::{DrainSummary, Session, SessionOptions, Sink};
+use heaplab_workloads::trace::packed::Packed;
 use heaplab_workloads::trace::raw::{RawEvent, RawKind, RawWriter};
 use heaplab_workloads::trace::{
     FinishInfo, ProcessInfo, ResolveOptions, Trace, TraceError, TraceHeader, TraceStats,
@@ -167,7 +168,7 @@ impl Sink for Recorded {
         self.names.insert(thread, name.to_owned());
         Ok(())
     }
-    fn events(&mut self, thread: u32, events: &[RawEvent]) -> Result<(), TraceError> {
+    fn events(&mut self, thread: u32, events: &Packed) -> Result<(), TraceError> {
         std::thread::sleep(self.delay);
         assert!(
             !self.ended.contains(&thread),
@@ -176,7 +177,7 @@ impl Sink for Recorded {
         self.threads
             .get_mut(&thread)
             .expect("a started thread")
-            .extend_from_slice(events);
+            .extend(events.events());
         Ok(())
     }
     fn thread_end(&mut self, thread: u32, _: u64) -> Result<(), TraceError> {

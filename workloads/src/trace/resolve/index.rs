@@ -192,7 +192,7 @@ impl RawIndex {
                 let time_ns = u64_at(&chunk.meta, 4).ok_or_else(cut)?;
                 self.lives.entry(thread).or_insert((time_ns, None)).1 = Some(time_ns);
             }
-            ChunkKind::RAW_EVENTS => {
+            ChunkKind::RAW_EVENTS | ChunkKind::RAW_EVENTS_1 => {
                 let meta = RawMeta::decode(&chunk.meta).ok_or_else(cut)?;
                 if meta.events as usize > raw::CHUNK_EVENTS || meta.thread >= most {
                     return Err(TraceError::damaged(

@@ -17,8 +17,10 @@ mod apply;
 mod index;
 mod space;
 
+use super::container::ChunkKind;
 use super::error::TraceError;
 use super::event::{Effect, EventKind, TICK_NS, TraceEvent};
+use super::packed;
 use super::process::Start;
 use super::raw::{self, RawEvent, RawKind};
 use super::stacks::Refs;
@@ -308,7 +310,11 @@ impl<'a> Merge<'a> {
             let chunk = self.index.reader.chunk(place)?;
             this.events.clear();
             this.at = 0;
-            raw::decode(*meta, &chunk.body, &mut this.events).map_err(|reason| {
+            let decode = match place.kind {
+                ChunkKind::RAW_EVENTS_1 => raw::decode_1,
+                _ => packed::decode,
+            };
+            decode(*meta, &chunk.body, &mut this.events).map_err(|reason| {
                 TraceError::damaged(self.index.reader.path(), place.offset, reason)
             })?;
         }
