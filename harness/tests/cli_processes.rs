@@ -110,6 +110,90 @@ fn a_build_is_one_trace_and_one_of_its_processes_is_replayed() {
     );
 }
 
+/// What is made of a build's trace has its processes, and each of them replays.
+#[test]
+fn copies_of_a_build_keep_its_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let makefile = "out: one.o two.o\n\tcc -shared -o $@ $^\n%.o: %.c\n\tcc -fPIC -c -o $@ $<\n";
+    std::fs::write(at.join("Makefile"), makefile).unwrap();
+    for name in ["one", "two"] {
+        std::fs::write(at.join(format!("{name}.c")), format!("int {name};\n")).unwrap();
+    }
+    // A shell that forks on its way, so that blocks are inherited.
+    let script =
+        "x=$(echo a | { read y; echo $y; }); make -s -j2; (x=$x$x; echo $x) >/dev/null; true";
+    let (status, _, err) =
+        run(heaplab(at).args(["record", "-o", "b.hltrace", "--", "bash", "-c", script]));
+    assert_eq!(status, 0, "{err}");
+    let events = json(at, &["trace", "info", "b.hltrace"])["events"]
+        .as_u64()
+        .unwrap();
+    let (from, to) = ((events / 5).to_string(), (events * 4 / 5).to_string());
+    for args in [
+        &["cut", "b.hltrace", "--from-event", &from, "--to-event", &to][..],
+        &["scale", "b.hltrace", "--copies", "2", "--load", "0.5"],
+        &["merge", "b.hltrace", "copy.hltrace"],
+        &["anonymise", "b.hltrace"],
+    ] {
+        let out = if args[0] == "merge" {
+            "more.hltrace"
+        } else {
+            "copy.hltrace"
+        };
+        let (status, _, err) = run(heaplab(at).arg("trace").args(args).args(["-o", out]));
+        assert_eq!(status, 0, "{args:?}: {err}");
+        assert_eq!(
+            run(heaplab(at).args(["trace", "verify", out])).0,
+            0,
+            "{args:?}"
+        );
+        let table = json(at, &["trace", "info", out])["process_table"].clone();
+        let table = table.as_array().unwrap();
+        let text = run(heaplab(at).args(["trace", "info", out])).1;
+        let mut images = std::collections::HashMap::new();
+        let (mut named, mut inherited) = (Vec::new(), false);
+        for process in table {
+            let pid = process["pid"].as_u64().unwrap();
+            let image = images.entry(pid).and_modify(|n| *n += 1).or_insert(1);
+            inherited |= process["fork_offset"].is_u64();
+            if process["events"] != 0 {
+                let shown = if *image == 1 {
+                    format!("{pid} ")
+                } else {
+                    format!("{pid}.{image} ")
+                };
+                assert!(text.contains(&shown), "{shown}: {text}");
+                named.push(format!("{out}#{pid}.{image}"));
+            }
+        }
+        assert!(
+            (inherited || args[0] == "cut") && named.len() >= 5,
+            "{args:?}: {text}"
+        );
+        let (status, _, err) = run(heaplab(at)
+            .args([
+                "run",
+                "-a",
+                "system",
+                "--blocks",
+                "1",
+                "--measure",
+                "memory",
+            ])
+            .args([
+                "--idle",
+                "0s",
+                "--no-report",
+                "-q",
+                "-o",
+                &format!("of-{}", args[0]),
+            ])
+            .args(&named));
+        assert_eq!(status, 0, "{args:?}: {err}");
+    }
+}
+
 #[test]
 fn what_a_tree_runs_without_the_recorder_is_named() {
     let folder = tempfile::tempdir().unwrap();

@@ -64,7 +64,12 @@ impl TraceWorkload {
             None => trace.busiest_process(),
             Some(word) => {
                 name = format!("{name}#{word}");
-                Some(trace.find_process(word).map_err(|reason| {
+                let found = trace.find_process(word).and_then(|process| {
+                    let idle = trace.processes()[process as usize].events == 0;
+                    let reason = "it makes no call in this trace".to_string();
+                    if idle { Err(reason) } else { Ok(process) }
+                });
+                Some(found.map_err(|reason| {
                     WorkloadError::Parameters(format!(
                         "'{}#{word}' cannot be chosen: {reason}; `heaplab trace info` lists the processes of a trace",
                         path.display()

@@ -1,8 +1,12 @@
 //! Mutated traces: an error or a sound trace, never a panic and never much memory. The number of cases can be set with
 //! `HEAPLAB_HOSTILE_CASES` (default 20,000; a million in `ci/nightly`).
 
+#[path = "common/random.rs"]
+mod random;
+
 use heaplab_workloads::trace::raw::{RawEvent, RawKind, RawWriter};
 use heaplab_workloads::trace::{FinishInfo, ResolveOptions, Trace, TraceHeader, resolve_file};
+use random::Random;
 use rayon::prelude::*;
 use std::path::Path;
 
@@ -86,18 +90,6 @@ fn reseal(bytes: &mut [u8]) {
     }
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, count: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 32) as usize) % count.max(1)
-    }
-}
-
 fn originals(folder: &Path) -> Vec<Vec<u8>> {
     let (raw, out) = (folder.join("t.raw"), folder.join("t.hltrace"));
     let mut writer = RawWriter::create(&raw, &TraceHeader::default()).unwrap();
@@ -142,8 +134,7 @@ fn mutated_files_never_panic() {
         .map_init(
             || tempfile::tempdir().unwrap(),
             |folder, case| {
-                let mut random = Random(case.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-                random.below(1);
+                let mut random = Random::new(case);
                 let mut bytes = originals[case as usize % 2].clone();
                 for _ in 0..1 + random.below(4) {
                     let at = random.below(bytes.len());

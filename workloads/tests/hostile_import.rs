@@ -1,21 +1,13 @@
 //! Mutated recordings of other tools: a trace, or an error that names the line; never a panic. The number of cases can be
 //! set with `HEAPLAB_HOSTILE_CASES` (default 5,000).
 
+#[path = "common/random.rs"]
+mod random;
+
 use heaplab_workloads::trace::{ImportOptions, Trace, import};
+use random::Random;
 use rayon::prelude::*;
 use std::path::Path;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, count: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 32) as usize) % count.max(1)
-    }
-}
 
 /// Small files of each format, each with all kinds of lines.
 fn originals() -> Vec<Vec<u8>> {
@@ -62,8 +54,7 @@ fn mutated_recordings_never_panic() {
         .map_init(
             || tempfile::tempdir().expect("a folder"),
             |folder, case| {
-                let mut random = Random(case.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-                random.below(1);
+                let mut random = Random::new(case);
                 let mut bytes = originals[case as usize % originals.len()].clone();
                 for _ in 0..1 + random.below(4) {
                     let at = random.below(bytes.len());

@@ -1,77 +1,17 @@
 //! Traces of several processes: forks share blocks, ends release them, one process is replayed alone.
 
 mod common;
+#[path = "common/family.rs"]
+mod family;
 
 use common::{follow_order, interpret};
+use family::{Recorded, event, process, write};
 use heaplab_script::{OpKind, Script};
-use heaplab_workloads::trace::raw::{RawEvent, RawKind, RawWriter};
+use heaplab_workloads::trace::raw::RawKind;
 use heaplab_workloads::trace::{
-    CutOptions, EventKind, FinishInfo, MergeOptions, ProcessInfo, ResolveOptions, Start, Trace,
-    TraceHeader, anonymise, cut, merge, resolve_file,
+    CutOptions, EventKind, MergeOptions, Start, Trace, anonymise, cut, merge,
 };
 use heaplab_workloads::{Params, Workload};
-use std::path::{Path, PathBuf};
-
-fn event(time_ns: u64, kind: RawKind, address: u64, size: u64) -> RawEvent {
-    RawEvent {
-        time_ns,
-        address,
-        size,
-        kind,
-        align_log2: 0,
-    }
-}
-
-struct Recorded {
-    info: ProcessInfo,
-    end_ns: Option<u64>,
-    threads: Vec<Vec<RawEvent>>,
-}
-
-fn process(
-    process: u32,
-    pid: u32,
-    parent: Option<u32>,
-    start: Start,
-    start_ns: u64,
-) -> ProcessInfo {
-    ProcessInfo {
-        process,
-        pid,
-        parent,
-        start,
-        program: format!("/secret/program-{pid}"),
-        argv: vec![format!("secret-{pid}")],
-        start_ns,
-        ..ProcessInfo::default()
-    }
-}
-
-/// Threads are numbered from the last process to the first, as a drainer may meet them.
-fn write(folder: &Path, processes: &[Recorded]) -> PathBuf {
-    let (raw, out) = (folder.join("t.raw"), folder.join("t.hltrace"));
-    let mut writer = RawWriter::create(&raw, &TraceHeader::default()).unwrap();
-    let mut thread = 0;
-    for one in processes.iter().rev() {
-        for events in &one.threads {
-            writer
-                .thread_start_in(one.info.process, thread, 100 + thread, one.info.start_ns)
-                .unwrap();
-            writer.events(thread, events).unwrap();
-            thread += 1;
-        }
-        writer
-            .mark_in(Some(one.info.process), one.info.start_ns, &one.info.argv[0])
-            .unwrap();
-        writer.process_start(&one.info).unwrap();
-        if let Some(end_ns) = one.end_ns {
-            writer.process_end(one.info.process, end_ns).unwrap();
-        }
-    }
-    writer.finish(FinishInfo::default()).unwrap();
-    resolve_file(&raw, &out, &ResolveOptions::default(), &mut |_, _| {}).unwrap();
-    out
-}
 
 /// A parent with four blocks forks; parent and child free and resize the same addresses. The child forks, too, and goes.
 fn family() -> Vec<Recorded> {
@@ -302,7 +242,7 @@ fn parts_and_anonymous_copies_keep_their_processes() {
     let part = Trace::open(&out).unwrap();
     part.verify(&mut |_, _| {}).unwrap();
     assert_eq!(part.processes()[2].info.pid, 300);
-    // Where the copies come from is not known there: they are allocations.
+    // The last of the family was forked in the part.
     let workload = Workload::resolve(&format!("{}#300", out.display())).unwrap();
     let params = Params::default();
     let compiled = workload

@@ -8,7 +8,7 @@ use super::error::TraceError;
 use super::event::{Effect, EventKind, TraceEvent};
 use super::process::{ProcessCounts, Start};
 use super::reader::Trace;
-use super::varint::Cursor;
+use super::varint::{self, Cursor};
 use std::collections::{HashMap, VecDeque};
 
 impl Trace {
@@ -71,25 +71,49 @@ impl Trace {
         }
     }
 
-    /// Where a forked process has the inherited blocks from that it touched, in that order: forks up, number there.
-    fn sources_of(&self, process: &ProcessCounts) -> Result<VecDeque<(u32, u32)>, TraceError> {
+    /// What a forked process inherited and touched, in that order; empty where the trace does not say.
+    pub(super) fn inheritance_of(
+        &self,
+        process: &ProcessCounts,
+    ) -> Result<Vec<Inheritance>, TraceError> {
         let Some(offset) = process.fork_offset else {
-            return Ok(VecDeque::new());
+            return Ok(Vec::new());
         };
         let damaged = |reason: &str| TraceError::damaged(self.path(), offset, reason);
-        let body = self
+        let chunk = self
             .chunk_at(offset, ChunkKind::FORK)?
+            .filter(|chunk| chunk.meta == process.info.process.to_le_bytes())
             .ok_or_else(|| damaged("the list of a fork's blocks is not there"))?;
-        let mut rest = Cursor(&body);
-        let mut sources = VecDeque::new();
+        let mut rest = Cursor(&chunk.body);
+        let mut list = Vec::new();
         while !rest.0.is_empty() {
             let mut next = || rest.next().and_then(|value| u32::try_from(value).ok());
             match (next(), next()) {
-                (Some(up), Some(number)) => sources.push_back((up, number)),
+                (Some(up), Some(number)) => list.push(Inheritance { up, number }),
                 _ => return Err(damaged("the list of a fork's blocks is cut")),
             }
         }
-        Ok(sources)
+        Ok(list)
+    }
+}
+
+/// Where a forked process has a block from that it inherited: an entry of a FORK list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Inheritance {
+    /// How many forks up its owner is; 0: the owner is not in the trace.
+    pub up: u32,
+    /// The block's number there, at the fork.
+    pub number: u32,
+}
+
+impl Inheritance {
+    /// An entry for a block whose source is not in the trace.
+    pub const NOWHERE: Self = Self { up: 0, number: 0 };
+
+    /// Appends the entry to the body of a FORK chunk.
+    pub fn put(self, body: &mut Vec<u8>) {
+        varint::put(body, u64::from(self.up));
+        varint::put(body, u64::from(self.number));
     }
 }
 
@@ -104,7 +128,7 @@ pub struct Alone {
     /// Processes of the threads.
     owners: Vec<u32>,
     /// For each of the chain, what it inherited.
-    sources: Vec<VecDeque<(u32, u32)>>,
+    sources: Vec<VecDeque<Inheritance>>,
     /// Our number of each block of the present process.
     ids: Vec<u32>,
     /// The same as it was when the ancestors forked.
@@ -128,6 +152,7 @@ impl Alone {
         let mut chain = vec![process];
         while let Some(first) = chain.first().copied().and_then(get)
             && first.info.start == Start::Fork
+            && !first.info.apart
             // A parent has the lower number: no circle, whatever the file says.
             && let Some(parent) = first.info.parent.filter(|parent| *parent < first.info.process)
         {
@@ -136,7 +161,7 @@ impl Alone {
         let sources = chain
             .iter()
             .map(|number| match get(*number) {
-                Some(process) => trace.sources_of(process),
+                Some(process) => Ok(trace.inheritance_of(process)?.into()),
                 None => Ok(VecDeque::new()),
             })
             .collect::<Result<_, _>>()?;
@@ -212,7 +237,7 @@ impl Alone {
 
     /// Our number of the inherited block that the present process touches now.
     fn inherited(&mut self) -> Option<u32> {
-        let (up, number) = self.sources[self.at].pop_front()?;
+        let Inheritance { up, number } = self.sources[self.at].pop_front()?;
         let ancestor = self.at.checked_sub(up as usize)?;
         let id = *self.snapshots.get(ancestor)?.get(number as usize)?;
         (id != NONE).then_some(id)

@@ -33,6 +33,9 @@ pub struct ProcessInfo {
     /// Of a fork: its parent's events do not say when (a bare clone); it was just before its first event.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cloned: bool,
+    /// Of a fork in a part of a recording: the part does not hold the moment of the fork, so the process stands for itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub apart: bool,
     /// File that was executed. Dropped by `anonymise`.
     pub program: String,
     /// Its arguments, as far as 800 bytes go. Dropped by `anonymise`.

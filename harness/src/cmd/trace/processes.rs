@@ -5,7 +5,7 @@ use crate::out::{self, human_bytes, human_count};
 use heaplab_workloads::trace::{Start, Trace};
 use std::collections::BTreeMap;
 
-/// The processes of a trace of several, in the order of their start.
+/// The processes of a trace of several that have events, in the order of their start.
 pub fn table(trace: &Trace) -> String {
     let all = trace.processes();
     if all.len() < 2 {
@@ -14,7 +14,7 @@ pub fn table(trace: &Trace) -> String {
     let mut images: BTreeMap<u32, u32> = BTreeMap::new();
     let rows: Vec<Vec<String>> = all
         .iter()
-        .map(|process| {
+        .filter_map(|process| {
             let info = &process.info;
             // Further images of a process id have a number, as `FILE#PID.N` wants it.
             let image = images.entry(info.pid).or_default();
@@ -23,11 +23,15 @@ pub fn table(trace: &Trace) -> String {
                 1 => info.pid.to_string(),
                 n => format!("{}.{n}", info.pid),
             };
+            if process.events == 0 {
+                return None;
+            }
             let parent = info.parent.and_then(|parent| all.get(parent as usize));
             let from = parent.map_or(String::new(), |parent| parent.info.pid.to_string());
             let start = match info.start {
                 Start::First => "first".to_string(),
                 Start::Exec => "exec".to_string(),
+                Start::Fork if info.apart => format!("fork of {from}, earlier"),
                 Start::Fork => format!("fork of {from}"),
                 Start::Spawn if from.is_empty() => "spawn".to_string(),
                 Start::Spawn => format!("spawn by {from}"),
@@ -36,7 +40,7 @@ pub fn table(trace: &Trace) -> String {
                 0 => "-".to_string(),
                 bytes => human_bytes(bytes),
             };
-            vec![
+            Some(vec![
                 pid,
                 start,
                 process.threads.to_string(),
@@ -44,7 +48,7 @@ pub fn table(trace: &Trace) -> String {
                 peak,
                 duration(info.end_ns.unwrap_or(0).saturating_sub(info.start_ns)),
                 shortened(&info.argv, info.name()),
-            ]
+            ])
         })
         .collect();
     let header = [
@@ -56,7 +60,14 @@ pub fn table(trace: &Trace) -> String {
         "lived",
         "command",
     ];
-    out::columns(&header, &rows) + "\n"
+    let mut text = out::columns(&header, &rows);
+    let more = all.len() - rows.len();
+    if more > 0 {
+        text.push_str(&format!(
+            "and {more} without a call; --format json lists all\n"
+        ));
+    }
+    text + "\n"
 }
 
 /// A command that fits beside the figures.

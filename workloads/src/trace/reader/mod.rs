@@ -9,7 +9,7 @@ mod scan;
 mod segment;
 mod verify;
 
-use super::container::{ChunkKind, ChunkReader, FILE_HEADER};
+use super::container::{Chunk, ChunkKind, ChunkReader, FILE_HEADER};
 use super::error::TraceError;
 use super::header::TraceHeader;
 use super::index::{self, Segment};
@@ -162,14 +162,14 @@ impl Trace {
         &self.mark_processes
     }
 
-    /// The body of the chunk at an offset that the summary names; `None` when there is no chunk of this kind.
+    /// The chunk at an offset that the summary names; `None` when there is no chunk of this kind.
     pub(super) fn chunk_at(
         &self,
         offset: u64,
         kind: ChunkKind,
-    ) -> Result<Option<Vec<u8>>, TraceError> {
+    ) -> Result<Option<Chunk>, TraceError> {
         match self.reader.place(offset)? {
-            Some(place) if place.kind == kind => Ok(Some(self.reader.chunk(&place)?.body)),
+            Some(place) if place.kind == kind => self.reader.chunk(&place).map(Some),
             _ => Ok(None),
         }
     }

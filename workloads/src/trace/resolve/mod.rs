@@ -25,7 +25,6 @@ use super::process::Start;
 use super::raw::{self, RawEvent, RawKind};
 use super::stacks::Refs;
 use super::summary::{ThreadInfo, TraceSummary};
-use super::varint;
 use super::writer::TraceWriter;
 use index::RawIndex;
 use space::{Addresses, Space};
@@ -96,9 +95,8 @@ pub fn resolve_file(
     for mut space in spaces {
         if !space.sources.is_empty() {
             let mut body = Vec::new();
-            for &(up, number) in &space.sources {
-                varint::put(&mut body, u64::from(up));
-                varint::put(&mut body, u64::from(number));
+            for entry in &space.sources {
+                entry.put(&mut body);
             }
             space.counts.fork_offset = writer.fork(space.counts.info.process, &body)?;
         }
@@ -454,7 +452,7 @@ impl<'a> Merge<'a> {
         let Some(block) = space.inherited.remove(&address) else {
             return Ok(None);
         };
-        space.sources.push((block.up, block.number));
+        space.sources.push(block.from);
         let copied = RawEvent {
             address,
             size: block.size,

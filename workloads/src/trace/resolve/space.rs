@@ -1,5 +1,6 @@
 //! One process's heap while the streams are merged: which block lies at which address.
 
+use crate::trace::alone::Inheritance;
 use crate::trace::event::{Effect, EventKind};
 use crate::trace::process::ProcessCounts;
 use std::collections::HashMap;
@@ -38,10 +39,8 @@ pub type Addresses<K, V> = HashMap<K, V, BuildHasherDefault<AddressHasher>>;
 /// A block that a forked process has from an ancestor and has not touched yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Inherited {
-    /// How many forks up its owner is.
-    pub up: u32,
-    /// Its number there, at the fork.
-    pub number: u32,
+    /// Its owner and its number there.
+    pub from: Inheritance,
     /// Bytes requested.
     pub size: u64,
     /// log2 of its alignment.
@@ -55,8 +54,8 @@ pub struct Space {
     pub blocks: Addresses<u64, u32>,
     /// Blocks of its ancestors.
     pub inherited: Addresses<u64, Inherited>,
-    /// For the inherited blocks that it touched, in that order: forks up and number there.
-    pub sources: Vec<(u32, u32)>,
+    /// For the inherited blocks that it touched, in that order: where they are from.
+    pub sources: Vec<Inheritance>,
     /// It may go on: it is no fork, or its parent has come to the fork.
     pub begun: bool,
     /// Streams that are not at their end.
@@ -77,14 +76,14 @@ impl Space {
     /// The heap of a child that is forked off now. `about` tells size and alignment of a block.
     pub fn fork(&self, about: impl Fn(u32) -> (u64, u8)) -> Addresses<u64, Inherited> {
         let older = self.inherited.iter().map(|(&address, block)| {
-            let up = block.up + 1;
-            (address, Inherited { up, ..*block })
+            let up = block.from.up + 1;
+            let from = Inheritance { up, ..block.from };
+            (address, Inherited { from, ..*block })
         });
         let own = self.blocks.iter().map(|(&address, &number)| {
             let (size, align_log2) = about(number);
             let block = Inherited {
-                up: 1,
-                number,
+                from: Inheritance { up: 1, number },
                 size,
                 align_log2,
             };

@@ -9,6 +9,7 @@ use crate::trace::process::ProcessInfo;
 use crate::trace::reader::Trace;
 use crate::trace::summary::TraceSummary;
 use crate::trace::writer::TraceWriter;
+use std::collections::HashMap;
 use std::path::Path;
 
 /// Writes a copy that holds nothing of the program but sizes, times, threads and their order: no arguments, names,
@@ -36,15 +37,13 @@ pub fn anonymise(
     };
     let summary = trace.summary();
     let writer = TraceWriter::create(out, &header, false, LEVEL)?;
-    let processes = (summary.process_table.iter())
-        .map(|process| ProcessInfo {
-            pid: 0,
-            program: String::new(),
-            argv: Vec::new(),
-            ..process.info.clone()
-        })
-        .collect();
-    let mut to = Copier::new(writer, owners(summary), processes)?;
+    let mut to = Copier::new(writer, owners(summary), strangers(summary));
+    // The same order gives the same block numbers, and so the same lists of forks.
+    for (number, process) in (0u32..).zip(&summary.process_table) {
+        for from in trace.inheritance_of(process)? {
+            to.inherits(number, from);
+        }
+    }
     let mut numbers = Numbers::default();
     let mut count = 0u64;
     for event in trace.events() {
@@ -59,6 +58,23 @@ pub fn anonymise(
         }
     }
     finish_like(trace, to)
+}
+
+/// The processes without what they were; ids count from 1, equal where they were equal.
+fn strangers(summary: &TraceSummary) -> Vec<ProcessInfo> {
+    let mut known = HashMap::new();
+    let processes = summary.process_table.iter();
+    processes
+        .map(|process| {
+            let next = known.len() as u32 + 1;
+            ProcessInfo {
+                pid: *known.entry(process.info.pid).or_insert(next),
+                program: String::new(),
+                argv: Vec::new(),
+                ..process.info.clone()
+            }
+        })
+        .collect()
 }
 
 /// `value` if it is one of a few public words, else nothing.

@@ -1,9 +1,10 @@
 //! Writes a copy: block numbers as they are in the copy, totals of each process counted again.
 
+use crate::trace::alone::Inheritance;
 use crate::trace::error::TraceError;
 use crate::trace::event::{Effect, EventKind, TraceEvent};
 use crate::trace::header::FinishInfo;
-use crate::trace::process::{ProcessCounts, ProcessInfo};
+use crate::trace::process::{ProcessCounts, ProcessInfo, Start};
 use crate::trace::summary::{ThreadInfo, TraceSummary};
 use crate::trace::writer::TraceWriter;
 
@@ -24,7 +25,7 @@ impl Numbers {
     }
 
     /// The block's number in the copy, unless it was left out.
-    fn get(&self, old: u32) -> Option<u32> {
+    pub fn get(&self, old: u32) -> Option<u32> {
         self.0
             .get(old as usize)
             .copied()
@@ -63,18 +64,13 @@ pub(super) struct Copier {
     owners: Vec<u32>,
     processes: Vec<ProcessCounts>,
     live: Vec<(u64, u64)>,
+    /// Bodies of the FORK chunks.
+    inherited: Vec<Vec<u8>>,
 }
 
 impl Copier {
     /// `owners` names the process of each thread; with no `processes`, all are one that nothing is known of.
-    pub fn new(
-        mut writer: TraceWriter,
-        owners: Vec<u32>,
-        processes: Vec<ProcessInfo>,
-    ) -> Result<Self, TraceError> {
-        for process in &processes {
-            writer.process(process)?;
-        }
+    pub fn new(writer: TraceWriter, owners: Vec<u32>, processes: Vec<ProcessInfo>) -> Self {
         let processes: Vec<_> = processes
             .into_iter()
             .map(|info| ProcessCounts {
@@ -82,16 +78,17 @@ impl Copier {
                 ..ProcessCounts::default()
             })
             .collect();
-        Ok(Self {
+        Self {
             writer,
             owners,
             live: vec![(0, 0); processes.len()],
+            inherited: vec![Vec::new(); processes.len()],
             processes,
-        })
+        }
     }
 
     /// A copy of one trace.
-    pub fn like(summary: &TraceSummary, writer: TraceWriter) -> Result<Self, TraceError> {
+    pub fn like(summary: &TraceSummary, writer: TraceWriter) -> Self {
         let infos = (summary.process_table.iter())
             .map(|process| process.info.clone())
             .collect();
@@ -151,14 +148,40 @@ impl Copier {
         Ok(block)
     }
 
+    /// The next inherited block that a process touches is from there.
+    pub fn inherits(&mut self, process: u32, from: Inheritance) {
+        if let Some(body) = self.inherited.get_mut(process as usize) {
+            from.put(body);
+        }
+    }
+
+    /// The copy does not hold the moment at which a process begins.
+    pub fn begins_outside(&mut self, process: u32) {
+        if let Some(process) = self.processes.get_mut(process as usize) {
+            process.info.apart = process.info.start == Start::Fork;
+        }
+    }
+
     /// Ends the copy; `complete` as of the writer.
     pub fn finish(
         self,
         finish: Option<FinishInfo>,
         complete: impl FnOnce(&mut TraceSummary),
     ) -> Result<TraceSummary, TraceError> {
-        let (owners, mut processes) = (self.owners, self.processes);
-        self.writer.finish(finish, |summary| {
+        let Self {
+            mut writer,
+            owners,
+            mut processes,
+            inherited,
+            ..
+        } = self;
+        for (process, body) in processes.iter_mut().zip(inherited) {
+            writer.process(&process.info)?;
+            if !body.is_empty() {
+                process.fork_offset = writer.fork(process.info.process, &body)?;
+            }
+        }
+        writer.finish(finish, |summary| {
             let table = &mut summary.thread_table;
             if table.len() < owners.len() {
                 table.resize(owners.len(), ThreadInfo::default());

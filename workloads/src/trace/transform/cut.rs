@@ -1,8 +1,10 @@
 //! A part of a trace, by time, events or threads, that can be replayed.
 
 use super::copier::{ABSENT, Copier, Numbers};
+use super::forks::{Forks, Lineage, Origin};
 use super::stacks::{StackCarrier, StackCursor};
 use super::{LEVEL, PROGRESS, copy_text, finish_like};
+use crate::trace::alone::Inheritance;
 use crate::trace::error::TraceError;
 use crate::trace::event::{Block, Effect, EventKind, TICK_NS, TraceEvent};
 use crate::trace::reader::Trace;
@@ -28,7 +30,8 @@ pub struct CutOptions {
 /// Writes a part of a trace. It is cut along the global order, so what was freed in the part was allocated before; blocks
 /// that are alive where it begins are allocated first, by their threads, with the sizes they have there. With `threads`, the
 /// part holds the blocks that these threads allocate and all that happens to them: where another thread resized or freed
-/// one, its owner does so at the same place in the order.
+/// one, its owner does so at the same place in the order. A process that was forked before the part stands for itself: what
+/// it inherits and touches in the part is allocated there.
 pub fn cut(
     trace: &Trace,
     out: &Path,
@@ -43,7 +46,7 @@ pub fn cut(
             .contains(&tick)
             .then_some(tick)
     })?;
-    let mut to = Copier::like(trace.summary(), writer)?;
+    let mut to = Copier::like(trace.summary(), writer);
     // Checkpoints do not say which stacks live blocks have: that takes all events before the part.
     let near = match trace.stacks() {
         Some(_) => 0,
@@ -56,8 +59,9 @@ pub fn cut(
     }
     let mut stacks = StackCursor::new(trace);
     let mut carrier = StackCarrier::new([trace]);
-    let mut numbers = Numbers::default();
-    let mut begun = false;
+    let mut numbers = [Numbers::default()];
+    let mut forks = Forks::new(Lineage::of(trace)?, 1);
+    let mut first_tick = None;
     while let Some(next) = events.next_with_block() {
         let (event, block) = next?;
         let number = events.number() - 1;
@@ -67,15 +71,16 @@ pub fn cut(
         }
         // Time is not quite monotone along the order: the part begins with the first event that is late enough, and ends
         // before the first one after that which is too late.
-        if !begun {
+        if first_tick.is_none() {
             if number < part.from_event || event.tick < part.from_tick {
                 mirror.follow(&event, &block, stack);
+                forks.skip(&event);
                 continue;
             }
-            begun = true;
+            first_tick = Some(event.tick);
             prelude(
                 &mut to,
-                &mut numbers,
+                &mut numbers[0],
                 &mirror,
                 &part,
                 event.tick,
@@ -85,22 +90,40 @@ pub fn cut(
         if number >= part.to_event || event.tick >= part.to_tick {
             break;
         }
+        if near > 0
+            && let Some(process) = forks.first_of(&event)
+            && trace.processes()[process].info.start_ns / TICK_NS <= first_tick.unwrap_or(0)
+        {
+            // Its first events may be among those that were not read.
+            forks.begins_outside(process);
+        }
         let mut event = event;
         match event.kind.effect() {
             Effect::None | Effect::Alloc if !part.has(event.thread) => {
                 if event.kind.effect() == Effect::Alloc {
-                    numbers.set(event.block, ABSENT);
+                    numbers[0].set(event.block, ABSENT);
                 }
+                forks.skip(&event);
                 continue;
             }
             Effect::Resize | Effect::Free if !part.has(event.thread) => event.thread = block.thread,
             _ => {}
         }
         event.address = 0;
+        forks.follow(&event, &numbers);
+        if event.kind == EventKind::Inherited {
+            let (process, place) = forks.touched(&event);
+            let from = match forks.origin(0, (process, place)) {
+                Origin::Block(from) => from,
+                Origin::LeftOut | Origin::Unknown => Inheritance::NOWHERE,
+            };
+            to.inherits(process as u32, from);
+        }
         let stack = carrier.carry(0, stack, event.size, number);
-        numbers.copy(&mut to, &event, stack)?;
+        numbers[0].copy(&mut to, &event, stack)?;
     }
-    if !begun || to.writer.is_empty() {
+    forks.tell(&mut to);
+    if first_tick.is_none() || to.writer.is_empty() {
         return Err(TraceError::Usage(format!(
             "the part is empty: the trace has {total} events and lasts {} ms",
             trace.summary().duration_ns / 1_000_000

@@ -3,6 +3,7 @@
 mod anonymise;
 mod copier;
 mod cut;
+mod forks;
 mod merge;
 mod repack;
 mod scale;
@@ -25,7 +26,7 @@ const LEVEL: i32 = 6;
 /// Events between two calls of a progress function.
 const PROGRESS: u64 = 1 << 17;
 
-/// Writes the names and those marks that `mark` gives a new time.
+/// Writes the names, the notes and those marks that `mark` gives a new time.
 fn copy_text(
     trace: &Trace,
     writer: &mut TraceWriter,
@@ -38,6 +39,9 @@ fn copy_text(
         if let Some(tick) = mark(*tick) {
             writer.mark_in(*process, tick, name)?;
         }
+    }
+    for note in trace.notes() {
+        writer.note(note)?;
     }
     Ok(())
 }

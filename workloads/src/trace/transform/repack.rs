@@ -62,7 +62,7 @@ pub fn repack(
     for process in &mut old.process_table {
         if let Some(offset) = process.fork_offset.filter(|offset| forks.contains(offset)) {
             process.fork_offset = match trace.chunk_at(offset, ChunkKind::FORK)? {
-                Some(body) => writer.fork(process.info.process, &body)?,
+                Some(chunk) => writer.fork(process.info.process, &chunk.body)?,
                 None => None,
             };
         }

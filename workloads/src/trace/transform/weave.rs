@@ -1,8 +1,10 @@
 //! Several event streams in one: each with its own threads, start, speed and share of blocks.
 
 use super::PROGRESS;
-use super::copier::{Copier, Numbers, owners};
+use super::copier::{ABSENT, Copier, Numbers, owners};
+use super::forks::{Forks, Lineage, Origin};
 use super::stacks::{StackCarrier, StackCursor};
+use crate::trace::alone::Inheritance;
 use crate::trace::error::TraceError;
 use crate::trace::event::{Block, Effect, EventKind, TICK_NS, TraceEvent};
 use crate::trace::process::ProcessInfo;
@@ -10,6 +12,7 @@ use crate::trace::reader::{Events, Trace};
 use crate::trace::writer::TraceWriter;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::rc::Rc;
 
 /// A trace that goes into another, and how.
 #[derive(Clone, Copy)]
@@ -80,6 +83,7 @@ struct Stream<'a> {
     /// Number of its first process.
     first_process: u32,
     replicas: Vec<Numbers>,
+    forks: Forks,
 }
 
 impl Stream<'_> {
@@ -100,30 +104,51 @@ impl Stream<'_> {
         carrier: &mut StackCarrier<'_>,
         index: usize,
     ) -> Result<(), TraceError> {
-        let Some((event, block, stack)) = &self.next else {
+        let Some((old, block, stack)) = &self.next else {
             return Ok(());
         };
         let mut event = TraceEvent {
-            thread: self.first_thread + event.thread,
-            tick: self.input.tick(event.tick),
+            thread: self.first_thread + old.thread,
+            tick: self.input.tick(old.tick),
             address: 0,
-            ..*event
+            ..*old
         };
+        self.forks.follow(old, &self.replicas);
         // A fork names its child, whose number is another here; one that failed names nobody.
         let known = self.input.trace.processes().len() as u64;
         if event.kind == EventKind::Fork && event.size < known {
             event.size += u64::from(self.first_process);
         }
+        let inherited = (event.kind == EventKind::Inherited).then(|| self.forks.touched(old));
         let replicas = match event.kind.effect() {
             Effect::None => 1,
             _ => self.replicas.len(),
         };
-        for (replica, numbers) in (0u32..).zip(self.replicas.iter_mut().take(replicas)) {
-            let kept = event.kind.effect() == Effect::None || self.input.has(replica, block);
+        for replica in 0..replicas {
+            // Resizes and frees follow their block.
+            let mut kept = match event.kind.effect() {
+                Effect::Alloc => self.input.has(replica as u32, block),
+                _ => true,
+            };
+            if let Some((process, place)) = inherited {
+                // A copy is where the block is that it is a copy of.
+                let from = match self.forks.origin(replica, (process, place)) {
+                    Origin::Block(from) => Some(from),
+                    Origin::LeftOut => None,
+                    Origin::Unknown => kept.then_some(Inheritance::NOWHERE),
+                };
+                kept = from.is_some();
+                if let Some(from) = from {
+                    to.inherits(self.first_process + process as u32, from);
+                }
+            }
+            let numbers = &mut self.replicas[replica];
             if kept {
                 let draw = to.writer.events();
                 let stack = carrier.carry(index, *stack, event.size, draw);
                 numbers.copy(to, &event, stack)?;
+            } else {
+                numbers.set(event.block, ABSENT);
             }
         }
         Ok(())
@@ -142,13 +167,23 @@ pub(super) fn weave(
         true => (Vec::new(), Vec::new()),
         false => processes(inputs),
     };
-    let mut to = Copier::new(writer, owners, processes)?;
+    let mut to = Copier::new(writer, owners, processes);
     let total = inputs.iter().map(|one| one.trace.summary().events).sum();
     let mut streams = Vec::new();
     let mut order = BinaryHeap::new();
     let mut first_thread = 0u32;
     let mut first_process = 0u32;
+    let mut lineages: Vec<(&Trace, Rc<Lineage>)> = Vec::new();
     for &input in inputs {
+        let known = lineages
+            .iter()
+            .find(|(of, _)| std::ptr::eq(*of, input.trace));
+        let lineage = match known {
+            Some((_, lineage)) => Rc::clone(lineage),
+            None => Lineage::of(input.trace)?,
+        };
+        lineages.push((input.trace, Rc::clone(&lineage)));
+        let replicas = input.load.ceil() as usize;
         let mut stream = Stream {
             input,
             events: input.trace.events(),
@@ -157,9 +192,8 @@ pub(super) fn weave(
             tick: 0,
             first_thread,
             first_process,
-            replicas: (0..input.load.ceil() as u32)
-                .map(|_| Numbers::default())
-                .collect(),
+            replicas: (0..replicas).map(|_| Numbers::default()).collect(),
+            forks: Forks::new(lineage, replicas),
         };
         first_thread = first_thread.saturating_add(input.threads());
         first_process = first_process.saturating_add(input.processes());
