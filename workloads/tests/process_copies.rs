@@ -258,7 +258,7 @@ fn each_process_of_a_part_is_a_part_of_what_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (mut apart, mut whole) = (0, 0);
-    for seed in 0..5 {
+    for seed in 0..8 {
         let trace = checked(&write(folder.path(), &tree(seed, 9, 100)));
         let events = trace.summary().events;
         let (from, to) = (events / (3 + 5 * (seed % 2)), events * 4 / 5);
