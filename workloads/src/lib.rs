@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod builtin;
+mod chain;
 pub mod compile;
 mod error;
 mod expected;

@@ -52,6 +52,14 @@ impl TraceWorkload {
         Some((process, self.named))
     }
 
+    /// What a replay of the whole trace would do, without its idle time.
+    ///
+    /// # Errors
+    /// None for a trace that was opened; the type is that of parts of traces.
+    pub fn source(&self) -> Result<TraceSource<'_>, WorkloadError> {
+        Ok(TraceSource::new(&self.trace, 1.0, 0)?.of_process(self.process))
+    }
+
     /// `word` names a process of the trace.
     fn open(path: &Path, word: Option<&str>) -> Result<Self, WorkloadError> {
         let trace = Trace::open(path)?;

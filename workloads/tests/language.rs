@@ -297,3 +297,101 @@ fn faults_of_groups_and_phases_name_their_line() {
         assert!(error.contains(reason), "expected {reason} in {error}");
     }
 }
+
+#[test]
+fn courses_lead_live_sets_and_shares_of_calls() {
+    let model = model(
+        r#"
+sources = []
+ops = 40_000
+
+[[role]]
+name = "early"
+[[role.group]]
+name = "rises"
+live = 1000
+size = { kind = "fixed", bytes = 100 }
+lifetime = { kind = "recency", next = 1, run = 3 }
+course = { live = [0.5, 1.0, 0.25, 0.25], weight = [3, 3, 1, 0] }
+[[role.group]]
+name = "one"
+live = 1
+size = { kind = "fixed", bytes = 1_000_000 }
+lifetime = { kind = "recency", newest = 1 }
+hand-over = { kind = "random", share = 1.0, to = "late" }
+course = { live = [0, 1, 1, 0], weight = [0, 0, 0, 0] }
+
+[[role]]
+name = "late"
+live = 10
+size = { kind = "fixed", bytes = 10 }
+lifetime = { kind = "recency", oldest = 1 }
+course = { live = [0, 0, 1, 1], weight = [0, 0, 1, 1] }
+"#,
+    );
+    let script = script(&model);
+    // The single large block is there in its parts, whatever chance says, and the other role frees it.
+    let large: Vec<(usize, Op)> = (script.threads().enumerate())
+        .flat_map(|(thread, ops)| ops.iter().map(move |op| (thread, *op)))
+        .filter(|(_, op)| op.size() == 1_000_000)
+        .collect();
+    let kinds: Vec<_> = large
+        .iter()
+        .map(|(thread, op)| (*thread, op.kind()))
+        .collect();
+    assert_eq!(kinds, [(0, Some(OpKind::Malloc)), (1, Some(OpKind::Free))]);
+    let peak = script.info().peak_live_bytes;
+    assert!((1_099_000..=1_102_000).contains(&peak), "{peak}");
+    // 10,000 calls a part: all of the first two and half of the third are the early role's.
+    let early = script.thread(0).len();
+    assert!((24_500..25_500).contains(&early), "{early}");
+    let alive: i64 = (script.thread(0).iter().filter(|op| op.size() == 100))
+        .map(|op| {
+            if op.kind() == Some(OpKind::Free) {
+                -1
+            } else {
+                1
+            }
+        })
+        .sum();
+    assert!((244..=252).contains(&alive), "{alive}");
+}
+
+#[test]
+fn what_is_wrong_with_a_course_or_a_recency_is_said() {
+    let group = |rest: &str| {
+        let text = format!(
+            "{HEAD}sources = []\nops = 10\n[[role]]\nname = \"r\"\nlive = 5\nsize = {{ kind = \"fixed\", bytes = 8 }}\n{rest}"
+        );
+        Model::parse(&text, "test.toml").unwrap_err().to_string()
+    };
+    for (rest, expected) in [
+        (
+            "course = { live = [1, 2], weight = [1] }",
+            "test.toml:12: role 'r': a course has 1 factors of `weight` and 2 of `live`, expected as many",
+        ),
+        (
+            "course = { live = [], weight = [] }",
+            "test.toml:12: role 'r': `live` is a array, expected 1 to 4096 factors",
+        ),
+        (
+            "course = { live = [1], weight = [1] }\n[[phase]]\nname = \"p\"\nshare = 1",
+            "group 'r' has a `course`, and there are [[phase]] tables: expected only one of the two",
+        ),
+        (
+            "lifetime = { kind = \"recency\", run = 2 }",
+            "all shares of a recency lifetime are 0, expected one of newest, near, next, previous, oldest, random above 0",
+        ),
+        (
+            "lifetime = { kind = \"recency\", near = 2 }",
+            "`ranks` is missing",
+        ),
+        (
+            "hand-over = { kind = \"random\", share = 1, to = \"q\" }",
+            "`to` names the role 'q', expected one of r",
+        ),
+    ] {
+        let found = group(rest);
+        assert!(found.contains(expected), "{found}\n{expected}");
+    }
+}

@@ -1,241 +1,368 @@
-//! One pass over a trace: what each role does in each phase, by class of size.
+//! Second pass: what each role does with each class of sizes, part by part of the trace.
 
+use super::classes::Classes;
 use super::distribution::Counts;
 use super::roles::Roles;
+use super::survey::Survey;
+use crate::chain::Chain;
+use crate::compile::{Action, Source};
 use crate::error::WorkloadError;
-use crate::trace::{Effect, EventKind, Trace};
+use heaplab_script::OpKind;
 
-/// Upper bounds of the classes of sizes, bytes; the last one takes the rest. Small ones go through thread caches, medium ones
-/// through spans, large ones come from pages or the system. The
-/// largest have classes of their own because a few of them decide about the peak, and one that grows passes through them.
-pub(super) const CLASSES: [u64; 8] = [64, 256, 1024, 8192, 131_072, 1 << 20, 1 << 23, u64::MAX];
+/// A death among so many of the newest counts as near them.
+const NEAR: u32 = 64;
+/// One within so many steps of the last is its neighbour.
+const NEIGHBOURS: u32 = 8;
 
-/// Blocks of a class that a role allocates in a phase.
+/// Blocks of a class that a role allocates.
 #[derive(Clone, Default)]
 pub(super) struct Cell {
+    /// Sizes when they are allocated; of those that grow the largest.
     pub sizes: Counts,
     pub calloc: u64,
     /// log2 of the alignments asked for.
     pub aligned: Counts,
-    /// Resizes in its phase, of its blocks and of older ones of the class.
     pub resizes: u64,
-    /// Ages of those that died in the phase by a thread of their role.
-    pub ages: Counts,
-    /// Deaths by another thread of the role; by threads of other roles.
-    pub remote_same: u64,
-    pub remote_other: Vec<u64>,
-    /// Deaths in later phases: number of the phase at whose beginning they happen in the model.
-    pub dropped: Vec<u64>,
-}
-
-impl Cell {
-    fn new(roles: usize, phases: usize) -> Self {
-        Self {
-            remote_other: vec![0; roles],
-            dropped: vec![0; phases + 1],
-            ..Self::default()
-        }
-    }
-
-    /// Adds another class's blocks.
-    pub fn append(&mut self, other: &Self) {
-        self.sizes.append(&other.sizes);
-        self.aligned.append(&other.aligned);
-        self.ages.append(&other.ages);
-        self.calloc += other.calloc;
-        self.resizes += other.resizes;
-        self.remote_same += other.remote_same;
-        let add = |mine: &mut Vec<u64>, theirs: &Vec<u64>| {
-            mine.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
-        };
-        add(&mut self.remote_other, &other.remote_other);
-        add(&mut self.dropped, &other.dropped);
-    }
-
-    /// Calls of the role in the phase that are this group's.
-    pub fn calls(&self) -> u64 {
-        self.sizes.count + self.ages.count + self.resizes
-    }
+    /// Deaths by recency, in the order of `Lifetime::recencies`.
+    pub deaths: [u64; 6],
+    /// Ranks of those near the newest.
+    pub ranks: Counts,
+    /// How often deaths followed an allocation.
+    pub reversals: u64,
+    /// How often a thread of the role turned to this class.
+    pub turns: u64,
+    /// Deaths by other threads, by role.
+    pub remote: Vec<u64>,
+    /// Of those that grow: first sizes, and the natural logarithms of the factors by which they grew.
+    pub first: Counts,
+    pub growth: (f64, u64),
+    /// By part: calls of the role's own threads.
+    pub calls: Vec<u64>,
+    /// By part: blocks that began and that died.
+    pub moves: Vec<(u64, u64)>,
+    /// By part: blocks and bytes alive when most bytes are alive in all.
+    pub alive: Vec<(u64, u64)>,
 }
 
 pub(super) struct Collected {
-    pub phases: usize,
-    /// By role, phase, class.
-    pub cells: Vec<Vec<Vec<Cell>>>,
-    /// Calls of each phase, drops included.
-    pub calls: Vec<u64>,
+    /// By role, class.
+    pub cells: Vec<Vec<Cell>>,
     /// Calls that a thread makes in a row, by role, in proportion to its calls in all: a round of the model has one turn of
     /// each thread.
     pub burst: Vec<u64>,
-    /// Blocks of other roles that wait for a free by this one, on average over the trace (Little's law: the sum of the waits
-    /// over the length).
-    pub waiting: Vec<u64>,
+    pub calls: u64,
     /// Of the blocks that are told.
     pub peak_bytes: u64,
 }
 
 #[derive(Clone, Copy)]
 struct Born {
-    role: u32,
-    phase: u32,
+    /// `NOBODY`: not of any role.
+    thread: u32,
     class: u32,
-    count: u64,
-    /// Event of the trace.
-    event: u64,
+    place: u32,
+    size: u64,
+    most: u64,
 }
 
 const NOBODY: u32 = u32::MAX;
 
-fn class_of(size: u64) -> usize {
-    CLASSES.iter().position(|&most| size <= most).unwrap_or(0)
+/// What a thread has of a class.
+struct Set {
+    /// Numbers of blocks.
+    chain: Chain<u32>,
+    falling: bool,
 }
 
-pub(super) fn collect(
-    trace: &Trace,
+struct Collector<'a> {
+    roles: &'a Roles,
+    classes: &'a Classes,
+    cells: Vec<Vec<Cell>>,
+    /// By thread, class.
+    sets: Vec<Vec<Set>>,
+    born: Vec<Born>,
+    /// Blocks and bytes by role and class.
+    alive: Vec<Vec<(u64, u64)>>,
+    /// Class that each thread dealt with last.
+    last_class: Vec<usize>,
+    part: usize,
+    live: u64,
+    /// Largest in the part.
+    most: u64,
+    risen: bool,
+    peak: u64,
+    calls: u64,
+}
+
+pub(super) fn collect<S: Source>(
+    source: &mut S,
+    survey: &Survey,
     roles: &Roles,
-    phases: usize,
+    classes: &Classes,
+    parts: usize,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Collected, WorkloadError> {
-    let total = trace.summary().events.max(1);
-    let count = roles.roles.len();
-    let mut cells = vec![vec![vec![Cell::new(count, phases); CLASSES.len()]; phases]; count];
-    let mut calls = vec![0u64; phases];
-    let mut births = vec![[0u64; CLASSES.len()]; roles.of.len()];
-    let mut born: Vec<Born> = Vec::new();
-    let (mut live, mut peak_bytes) = (0u64, 0u64);
-    let mut waits = vec![0u64; count];
+    let count = roles.threads.len();
+    let cell = Cell {
+        remote: vec![0; count],
+        calls: vec![0; parts],
+        moves: vec![(0, 0); parts],
+        alive: vec![(0, 0); parts],
+        ..Cell::default()
+    };
+    let set = || Set {
+        chain: Chain::new(),
+        falling: false,
+    };
+    let mut all = Collector {
+        roles,
+        classes,
+        cells: vec![vec![cell; classes.len()]; count],
+        sets: (0..roles.of.len())
+            .map(|_| (0..classes.len()).map(|_| set()).collect())
+            .collect(),
+        born: Vec::new(),
+        alive: vec![vec![(0, 0); classes.len()]; count],
+        last_class: vec![usize::MAX; roles.of.len()],
+        part: 0,
+        live: 0,
+        most: 0,
+        risen: false,
+        peak: 0,
+        calls: 0,
+    };
+    let (mut number, mut allocations) = (0u64, 0u64);
     let (mut runs, mut in_runs) = (vec![0u64; count], vec![0u64; count]);
-    let (mut phase, mut last_thread) = (0usize, u32::MAX);
-    let mut events = trace.events();
-    let mut number = 0u64;
-    while let Some(next) = events.next_with_block() {
-        let (event, block) = next?;
-        let place = number as f64 / total as f64 * phases as f64;
-        let now = (place as usize).min(phases - 1);
-        if now != phase {
-            phase = now;
-            births.fill([0; CLASSES.len()]);
+    let mut last_thread = u32::MAX;
+    source.tell(|event| {
+        if !matches!(
+            event.action,
+            Action::Alloc { .. } | Action::Realloc { .. } | Action::Free { .. }
+        ) {
+            return Ok(());
         }
+        let now = (number as f64 / survey.calls.max(1) as f64 * parts as f64) as usize;
+        all.enter(now.min(parts - 1));
         number += 1;
-        if number.is_multiple_of(1 << 17) {
-            progress(number, total);
+        if number.is_multiple_of(1 << 18) {
+            progress(survey.calls + number, 2 * survey.calls);
         }
-        let index = event.block as usize;
-        let effect = event.kind.effect();
-        let role = roles.of[event.thread as usize];
-        if effect == Effect::Alloc {
-            if index >= born.len() {
-                born.resize(
-                    index + 1,
-                    Born {
-                        role: NOBODY,
-                        phase: 0,
-                        class: 0,
-                        count: 0,
-                        event: 0,
-                    },
-                );
+        let grown = match event.action {
+            Action::Alloc { .. } => {
+                allocations += 1;
+                survey.grown.get(&(allocations - 1)).copied()
             }
-            born[index].role = NOBODY;
-        }
-        let Some(role) = role else {
-            continue;
+            _ => None,
         };
-        if effect != Effect::None {
+        let role = roles.of[event.thread as usize];
+        if let Some(role) = role {
             if event.thread != last_thread {
                 runs[role] += 1;
                 last_thread = event.thread;
             }
             in_runs[role] += 1;
         }
-        match effect {
-            Effect::None => {}
-            Effect::Alloc => {
-                let class = class_of(event.size);
-                let births = &mut births[event.thread as usize][class];
-                *births += 1;
-                born[index] = Born {
-                    role: role as u32,
-                    phase: phase as u32,
-                    class: class as u32,
-                    count: *births,
-                    event: number,
-                };
-                let cell = &mut cells[role][phase][class];
-                cell.sizes.add(event.size);
-                cell.calloc += u64::from(event.kind == EventKind::Calloc);
-                if event.align_log2 > 4 {
-                    cell.aligned.add(u64::from(event.align_log2));
-                }
-                calls[phase] += 1;
-                live += event.size;
-                peak_bytes = peak_bytes.max(live);
-            }
-            Effect::Resize | Effect::Free => {
-                let from = born[index];
-                if from.role == NOBODY {
-                    continue;
-                }
-                let (owner, first) = (from.role as usize, from.phase as usize);
-                let class = class_of(event.size);
-                if effect == Effect::Resize {
-                    live = live + event.size - block.size;
-                    peak_bytes = peak_bytes.max(live);
-                    if class == from.class as usize {
-                        // Of an older block too: the group of the present phase stands for it.
-                        cells[owner][phase][class].resizes += 1;
-                        calls[phase] += 1;
-                        continue;
-                    }
-                    // A block that grows into another class is one of that class from now on, and the old one is gone.
-                    let births = &mut births[block.thread as usize][class];
-                    *births += 1;
-                    born[index] = Born {
-                        phase: phase as u32,
-                        class: class as u32,
-                        count: *births,
-                        ..from
-                    };
-                    cells[owner][phase][class].sizes.add(event.size);
-                    calls[phase] += 1;
-                } else {
-                    live -= event.size;
-                }
-                let cell = &mut cells[owner][first][from.class as usize];
-                calls[phase] += 1;
-                let same = owner == role;
-                if same && event.thread != block.thread {
-                    cell.remote_same += 1;
-                }
-                let age = births[block.thread as usize][from.class as usize];
-                if !same {
-                    cell.remote_other[role] += 1;
-                    waits[role] += number - from.event;
-                } else if first == phase {
-                    cell.ages.add(age.saturating_sub(from.count).max(1));
-                } else {
-                    // Drops happen at beginnings of phases: at the nearest one.
-                    let nearest = if place.fract() < 0.5 {
-                        phase
-                    } else {
-                        phase + 1
-                    };
-                    cell.dropped[nearest] += 1;
-                }
-            }
-        }
-    }
-    let threads = |role: usize| roles.roles[role].threads.len().max(1) as u64;
+        all.take(event.thread, role, event.action, grown);
+        Ok(())
+    })?;
+    all.snapshot();
+    all.measure_survivors();
+    let threads = |role: usize| roles.threads[role].len().max(1) as u64;
     // As many rounds as the thread with the most turns needs.
     let rounds = (0..count).map(|role| runs[role] / threads(role)).max();
     let rounds = rounds.unwrap_or(1).max(1);
     let burst = (0..count).map(|role| (in_runs[role] / threads(role) / rounds).max(1));
     Ok(Collected {
-        phases,
-        cells,
-        calls,
         burst: burst.collect(),
-        waiting: waits.iter().map(|wait| wait / total).collect(),
-        peak_bytes,
+        calls: all.calls,
+        peak_bytes: all.peak,
+        cells: all.cells,
     })
+}
+
+impl Collector<'_> {
+    fn enter(&mut self, part: usize) {
+        if part != self.part {
+            self.snapshot();
+            self.part = part;
+            self.most = self.live;
+            self.risen = true;
+        }
+    }
+
+    /// What was alive at the part's peak so far, which is over now.
+    fn snapshot(&mut self) {
+        if !std::mem::take(&mut self.risen) {
+            return;
+        }
+        for (cells, alive) in self.cells.iter_mut().zip(&self.alive) {
+            for (cell, alive) in cells.iter_mut().zip(alive) {
+                cell.alive[self.part] = *alive;
+            }
+        }
+    }
+
+    /// A block's bytes change; a negative count of blocks is a death.
+    fn change(&mut self, role: usize, class: usize, from: u64, to: u64, blocks: i64) {
+        if to < from {
+            self.snapshot();
+        }
+        let alive = &mut self.alive[role][class];
+        alive.0 = alive.0.wrapping_add_signed(blocks);
+        alive.1 = alive.1 - from + to;
+        self.live = self.live - from + to;
+        if self.live > self.most {
+            self.most = self.live;
+            self.risen = true;
+        }
+        self.peak = self.peak.max(self.live);
+    }
+
+    /// A call of a thread for one of its own blocks.
+    fn own_call(&mut self, thread: u32, role: usize, class: usize) {
+        self.calls += 1;
+        let cell = &mut self.cells[role][class];
+        cell.calls[self.part] += 1;
+        let last = &mut self.last_class[thread as usize];
+        cell.turns += u64::from(*last != class);
+        *last = class;
+    }
+
+    fn take(&mut self, thread: u32, role: Option<usize>, action: Action, grown: Option<u8>) {
+        match action {
+            Action::Alloc {
+                kind,
+                block,
+                size,
+                align_log2,
+            } => {
+                let index = block as usize;
+                let nobody = Born {
+                    thread: NOBODY,
+                    class: 0,
+                    place: 0,
+                    size,
+                    most: size,
+                };
+                if index >= self.born.len() {
+                    self.born.resize(index + 1, nobody);
+                }
+                self.born[index] = nobody;
+                let Some(role) = role else {
+                    return;
+                };
+                let class = self.classes.find(size, grown);
+                let set = &mut self.sets[thread as usize][class];
+                set.falling = false;
+                self.born[index] = Born {
+                    thread,
+                    class: class as u32,
+                    place: set.chain.push(block),
+                    ..nobody
+                };
+                let cell = &mut self.cells[role][class];
+                cell.moves[self.part].0 += 1;
+                cell.calloc += u64::from(kind == OpKind::Calloc);
+                if align_log2 > 4 {
+                    cell.aligned.add(u64::from(align_log2));
+                }
+                match class < self.classes.first_growing {
+                    true => cell.sizes.add(size),
+                    false => cell.first.add(size),
+                }
+                self.own_call(thread, role, class);
+                self.change(role, class, 0, size, 1);
+            }
+            Action::Realloc { block, size } => {
+                let Some((owner, class)) = self.owner(block) else {
+                    return;
+                };
+                let of = &mut self.born[block as usize];
+                let old = std::mem::replace(&mut of.size, size);
+                of.most = of.most.max(size);
+                let born_in = of.thread;
+                let cell = &mut self.cells[owner][class];
+                cell.resizes += 1;
+                if size > old && old > 0 {
+                    cell.growth.0 += (size as f64 / old as f64).ln();
+                    cell.growth.1 += 1;
+                }
+                self.own_call(born_in, owner, class);
+                self.change(owner, class, old, size, 0);
+            }
+            Action::Free { block } => {
+                let Some((owner, class)) = self.owner(block) else {
+                    return;
+                };
+                let of = self.born[block as usize];
+                self.die(owner, class, of);
+                self.born[block as usize].thread = NOBODY;
+                match role {
+                    Some(role) if thread != of.thread => {
+                        self.cells[owner][class].remote[role] += 1;
+                        self.calls += 1;
+                        self.last_class[thread as usize] = usize::MAX;
+                    }
+                    _ => self.own_call(of.thread, owner, class),
+                }
+                self.change(owner, class, of.size, 0, -1);
+            }
+            _ => {}
+        }
+    }
+
+    /// Role and class of a block that is told.
+    fn owner(&self, block: u32) -> Option<(usize, usize)> {
+        let of = self.born.get(block as usize)?;
+        if of.thread == NOBODY {
+            return None;
+        }
+        Some((self.roles.of[of.thread as usize]?, of.class as usize))
+    }
+
+    /// Which of the living ones it is that dies.
+    fn die(&mut self, owner: usize, class: usize, of: Born) {
+        let set = &mut self.sets[of.thread as usize][class];
+        let cell = &mut self.cells[owner][class];
+        cell.reversals += u64::from(!std::mem::replace(&mut set.falling, true));
+        let chain = &mut set.chain;
+        let here = Some(of.place);
+        let kind = if chain.newest(0) == here {
+            0
+        } else if chain.from(chain.above(), NEIGHBOURS, of.place, true) {
+            2
+        } else if chain.from(chain.below(), NEIGHBOURS, of.place, false) {
+            3
+        } else if chain.oldest() == here {
+            4
+        } else if let Some(rank) = chain.rank(of.place, NEAR.min(chain.len() as u32 / 2)) {
+            cell.ranks.add(u64::from(rank));
+            1
+        } else {
+            5
+        };
+        cell.deaths[kind] += 1;
+        cell.moves[self.part].1 += 1;
+        chain.take(of.place);
+        if (of.place as usize) < chain.len() {
+            let moved = *chain.at(of.place);
+            self.born[moved as usize].place = of.place;
+        }
+        if class >= self.classes.first_growing {
+            cell.sizes.add(of.most);
+        }
+    }
+
+    /// Blocks that grow and are alive at the end have their largest size, too.
+    fn measure_survivors(&mut self) {
+        for of in &self.born {
+            let class = of.class as usize;
+            if of.thread != NOBODY
+                && class >= self.classes.first_growing
+                && let Some(role) = self.roles.of[of.thread as usize]
+            {
+                self.cells[role][class].sizes.add(of.most);
+            }
+        }
+    }
 }

@@ -32,22 +32,13 @@ impl Counts {
         self.count += 1;
     }
 
-    pub fn append(&mut self, other: &Self) {
-        for (&key, &(count, sum)) in &other.steps {
-            let step = self.steps.entry(key).or_default();
-            step.0 += count;
-            step.1 += sum;
-        }
-        self.count += other.count;
-    }
-
     /// Sum of all values.
     pub fn sum(&self) -> u128 {
         self.steps.values().map(|(_, sum)| sum).sum()
     }
 
     /// The values as at most [`ENTRIES`] pairs (value, count): the most frequent ones as they are, neighbours of the others
-    /// together, with their mean. `more` counts of the largest value are added.
+    /// together, with their mean.
     fn pairs(&self) -> Vec<(u64, u64)> {
         let mean = |(count, sum): (u64, u128)| {
             let value = (sum + u128::from(count / 2)) / u128::from(count.max(1));
@@ -83,15 +74,7 @@ impl Counts {
 
     /// As a distribution of the model's language.
     pub fn text(&self, values: &str) -> String {
-        self.text_with(values, 0)
-    }
-
-    /// The same, where `forever` further draws are larger than anything that happens.
-    pub fn text_with(&self, values: &str, forever: u64) -> String {
-        let mut pairs = self.pairs();
-        if forever > 0 {
-            pairs.push((MOST, forever));
-        }
+        let pairs = self.pairs();
         let all: u64 = pairs.iter().map(|(_, count)| count).sum();
         if let [(value, _)] = pairs[..] {
             return format!("{{ kind = \"fixed\", {values} = {value} }}");

@@ -1,83 +1,57 @@
 //! The text of a fitted model.
 
+use super::classes::Classes;
 use super::collect::{Cell, Collected};
 use super::roles::Roles;
-use crate::trace::Trace;
 use std::fmt::Write as _;
 
-/// A class with a smaller share of its phase's allocations and bytes goes to its neighbour.
-const LEAST: f64 = 0.01;
-/// Drops of a smaller share are left out.
-const LEAST_DROP: f64 = 0.02;
 /// Calls that a thread makes in a row at most: beyond, the order of threads matters to nobody.
 const MOST_BURST: u64 = 4096;
+/// Live sets below this are not corrected.
+const HANDFUL: f64 = 8.0;
+/// Largest live set of the language.
+const MOST_LIVE: f64 = (1u64 << 28) as f64;
 
-/// A group of the model.
-struct Named {
-    role: usize,
-    phase: usize,
-    name: String,
-    /// Of the first phase in which the role allocates.
-    first: bool,
-    cell: Cell,
+/// What is fitted, as a whole.
+pub(super) struct Fit<'a> {
+    pub name: &'a str,
+    pub calls: u64,
+    pub threads: usize,
+    pub parts: usize,
+    pub roles: &'a Roles,
+    pub classes: &'a Classes,
+    pub counts: &'a Collected,
+    /// Factor on all live sets.
+    pub factor: f64,
 }
 
 /// Writes the model.
-pub(super) fn text(name: &str, trace: &Trace, roles: &Roles, counts: &Collected) -> String {
-    let groups = groups(counts);
-    let ops: u64 = counts.calls.iter().sum();
-    let summary = trace.summary();
+pub(super) fn text(fit: &Fit<'_>) -> String {
     let mut out = format!(
-        "# Fitted by `heaplab trace model`: counts of sizes, ages and threads, nothing else of the program.\n\
+        "# Fitted by `heaplab trace model`: counts of sizes, deaths and threads, nothing else of the program.\n\
          name = \"{}\"\nkind = \"fitted\"\npurpose = \"fitted to a trace of {} calls in {} threads\"\n\
-         analysis = \"\"\"\nThe recording was cut into {} phases of equal length. Groups are named by phase and class of size: their weights are \
-         calls,\ntheir ages are counted in allocations of the group; what survives its phase is dropped when later ones begin.\n\"\"\"\n\
-         sources = [\"a recorded trace\"]\nops = {ops}\n",
-        plain(name),
-        summary.events,
-        summary.threads,
-        counts.phases,
+         analysis = \"\"\"\nThe trace was cut into {} parts of equal length. A group holds the blocks of a class of sizes: which of them die \
+         next, and in\neach part how many are alive and how many calls are made for them (`course`).\n\"\"\"\n\
+         sources = [\"a recorded trace\"]\nops = {}\n",
+        plain(fit.name),
+        fit.calls,
+        fit.threads,
+        fit.parts,
+        fit.counts.calls,
     );
-    for (number, role) in roles.roles.iter().enumerate() {
-        let mine = groups.iter().filter(|group| group.role == number);
+    for (role, cells) in fit.counts.cells.iter().enumerate() {
         let _ = write!(
             out,
-            "\n[[role]]\nname = \"r{number}\"\nthreads = {}\nburst = {}\n",
-            role.threads.len(),
-            counts.burst[number].min(MOST_BURST)
+            "\n[[role]]\nname = \"r{role}\"\nthreads = {}\nburst = {}\n",
+            fit.roles.threads[role].len(),
+            fit.counts.burst[role].min(MOST_BURST)
         );
         // A role without a group only frees what others hand to it.
-        for group in mine {
-            write_group(&mut out, group, roles, counts);
+        for (class, cell) in cells.iter().enumerate() {
+            if cell.turns > 0 {
+                write_group(&mut out, fit, role, class, cell);
+            }
         }
-    }
-    for phase in 0..counts.phases {
-        let _ = write!(
-            out,
-            "\n[[phase]]\nname = \"p{phase}\"\nshare = {}\nchange = [\n",
-            counts.calls[phase].max(1)
-        );
-        for group in &groups {
-            // What a phase does not mention has its own weight again, which is 0 but for those of the role's first phase.
-            let weight = match group.phase == phase {
-                true => Some(group.cell.calls()),
-                false if group.first => Some(0),
-                false => None,
-            };
-            let drop = drop_share(group, phase);
-            if weight.is_none() && drop < LEAST_DROP {
-                continue;
-            }
-            let _ = write!(out, "  {{ group = \"{}\"", group.name);
-            if let Some(weight) = weight {
-                let _ = write!(out, ", weight = {weight}");
-            }
-            if drop >= LEAST_DROP {
-                let _ = write!(out, ", drop = {drop:.3}");
-            }
-            out.push_str(" },\n");
-        }
-        out.push_str("]\n");
     }
     out
 }
@@ -101,95 +75,57 @@ fn plain(name: &str) -> String {
     }
 }
 
-/// Groups of all roles and phases; small classes are part of the next larger one, or of the one before.
-fn groups(counts: &Collected) -> Vec<Named> {
-    let mut groups = Vec::new();
-    for (role, phases) in counts.cells.iter().enumerate() {
-        let mut begun = None;
-        for (phase, classes) in phases.iter().enumerate() {
-            let blocks: u64 = classes.iter().map(|cell| cell.sizes.count).sum();
-            let bytes: u128 = classes.iter().map(|cell| cell.sizes.sum()).sum();
-            let mut kept: Vec<(usize, Cell)> = Vec::new();
-            let mut waiting: Option<Cell> = None;
-            for (class, cell) in classes
-                .iter()
-                .enumerate()
-                .filter(|(_, cell)| cell.sizes.count > 0)
-            {
-                let mut cell = cell.clone();
-                if let Some(smaller) = waiting.take() {
-                    cell.append(&smaller);
-                }
-                let small = (cell.sizes.count as f64) < LEAST * blocks as f64
-                    && (cell.sizes.sum() as f64) < LEAST * bytes as f64;
-                match small {
-                    true => waiting = Some(cell),
-                    false => kept.push((class, cell)),
-                }
-            }
-            match (waiting, kept.last_mut()) {
-                (Some(rest), Some((_, last))) => last.append(&rest),
-                (Some(rest), None) => kept.push((0, rest)),
-                _ => {}
-            }
-            if begun.is_none() && !kept.is_empty() {
-                begun = Some(phase);
-            }
-            let first = begun == Some(phase);
-            groups.extend(kept.into_iter().map(|(class, cell)| {
-                let letter = char::from(b'a' + class as u8);
-                Named {
-                    role,
-                    phase,
-                    name: format!("r{role}-p{phase}-{letter}"),
-                    first,
-                    cell,
-                }
-            }));
-        }
-    }
-    groups
-}
-
-/// Of the blocks of a group that are alive when a phase begins, the share that dies then.
-fn drop_share(group: &Named, phase: usize) -> f64 {
-    let cell = &group.cell;
-    if phase <= group.phase {
-        return 0.0;
-    }
-    // A group's clock stands still when its phase is over. Blocks of the model whose age had not come by then (as many as the
-    // mean age, since each allocation is a tick) are those that the trace counts as survivors already: they go at once.
-    let waiting = (cell.ages.sum() / u128::from(cell.sizes.count.max(1))) as u64;
-    let waiting = waiting.clamp(u64::from(cell.ages.count > 0), cell.ages.count.max(1));
-    let now = phase == group.phase + 1;
-    let dropped = cell.dropped[phase] + if now { waiting } else { 0 };
-    let gone: u64 = cell.dropped[..phase].iter().sum();
-    let away: u64 = cell.remote_other.iter().sum();
-    let alive = cell
-        .sizes
-        .count
-        .saturating_sub(cell.ages.count + gone + away)
-        + if now { waiting } else { 0 };
-    (dropped as f64 / alive.max(1) as f64).min(1.0)
-}
-
-fn write_group(out: &mut String, group: &Named, roles: &Roles, counts: &Collected) {
-    let cell = &group.cell;
-    let blocks = cell.sizes.count;
-    let away: u64 = cell.remote_other.iter().sum();
-    let survivors = blocks.saturating_sub(cell.ages.count + away);
+fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell: &Cell) {
+    let growing = class >= fit.classes.first_growing;
+    let calls: u64 = cell.calls.iter().sum();
+    // A thread that has done its run turns to the same group again with the chance of its weight.
+    let of_role: u64 = fit.counts.cells[role]
+        .iter()
+        .flat_map(|cell| &cell.calls)
+        .sum();
+    let others = 1.0 - calls as f64 / of_role.max(1) as f64;
+    let run = (calls as f64 / cell.turns.max(1) as f64 * others).round();
+    let run = run.clamp(1.0, 1e6);
+    let weight = calls as f64 / run;
+    let threads = fit.roles.threads[role].len().max(1) as f64;
+    // As many blocks of the mean size as have the bytes; where they grow, the blocks themselves.
+    let mean = cell.sizes.sum() as f64 / cell.sizes.count.max(1) as f64;
+    let level = |&(blocks, bytes): &(u64, u64)| {
+        let level = match growing {
+            true => blocks as f64,
+            false => (bytes as f64 / mean.max(1.0)).max(blocks.min(1) as f64),
+        };
+        // A handful of blocks is as many as it is.
+        let factor = if level < HANDFUL { 1.0 } else { fit.factor };
+        level * factor / threads
+    };
+    let levels: Vec<f64> = cell.alive.iter().map(level).collect();
+    let live = levels
+        .iter()
+        .copied()
+        .fold(1.0, f64::max)
+        .ceil()
+        .min(MOST_LIVE);
+    let per_part = weight / fit.parts as f64;
     let _ = write!(
         out,
-        "[[role.group]]\nname = \"{}\"\nweight = {}\nsize = {}\nlifetime = {{ kind = \"drawn\", allocations = {} }}\n",
-        group.name,
-        if group.first { cell.calls() } else { 0 },
-        cell.sizes.text("bytes"),
-        if cell.ages.count + survivors == 0 {
-            "{ kind = \"fixed\", bytes = 1 }".to_string()
-        } else {
-            cell.ages.text_with("values", survivors)
-        }
+        "[[role.group]]\nname = \"{}\"\nweight = {}\n",
+        fit.classes.names[class],
+        short(per_part.max(1e-3))
     );
+    if run > 1.0 {
+        let _ = writeln!(out, "run = {run}");
+    }
+    let _ = write!(
+        out,
+        "live = {live}\nsize = {}\n{}",
+        cell.sizes.text("bytes"),
+        lifetime(cell)
+    );
+    let blocks = match growing {
+        true => cell.first.count,
+        false => cell.sizes.count,
+    };
     let share = |part: u64| part as f64 / blocks.max(1) as f64;
     if share(cell.calloc) >= 0.005 {
         let most = 1.0 - share(cell.aligned.count);
@@ -201,31 +137,96 @@ fn write_group(out: &mut String, group: &Named, roles: &Roles, counts: &Collecte
         let _ = writeln!(
             out,
             "aligned = {{ share = {:.3}, to = [{}] }}",
-            share(cell.aligned.count),
+            share(cell.aligned.count).min(1.0),
             1u64 << mean.clamp(1, 30)
         );
     }
-    if cell.resizes > 0 {
-        let part = cell.resizes as f64 / cell.calls().max(1) as f64;
+    if growing {
+        let (sum, steps) = cell.growth;
+        let start = cell.first.sum() / u128::from(cell.first.count.max(1));
+        let _ = writeln!(
+            out,
+            "grow = {{ start = {}, factor = {:.3} }}",
+            start.clamp(1, 1 << 30),
+            (sum / steps.max(1) as f64).exp().clamp(1.001, 64.0)
+        );
+    } else if cell.resizes > 0 {
+        let part = cell.resizes as f64 / calls.max(1) as f64;
         let _ = writeln!(out, "resize = {:.4}", part.min(1.0));
     }
-    let (to, most) = (cell.remote_other.iter().enumerate())
-        .max_by_key(|(_, count)| **count)
-        .map_or((0, 0), |(role, count)| (role, *count));
-    if most > 0 && share(away) >= 0.005 {
-        let hold = counts.waiting[to] / roles.roles[to].threads.len().max(1) as u64;
-        let _ = writeln!(
-            out,
-            "hand-over = {{ kind = \"queue\", to = \"r{to}\", depth = {}, share = {:.3}, hold = {} }}",
-            (hold + 64).min(1 << 20),
-            share(away).min(1.0),
-            hold.min(1 << 20)
-        );
-    } else if share(cell.remote_same) >= 0.005 && roles.roles[group.role].threads.len() > 1 {
-        let _ = writeln!(
-            out,
-            "hand-over = {{ kind = \"random\", share = {:.3} }}",
-            share(cell.remote_same).min(1.0)
-        );
+    if let Some(hand_over) = hand_over(cell, role, threads, blocks) {
+        let _ = writeln!(out, "hand-over = {hand_over}");
+    }
+    let factors = |values: &mut dyn Iterator<Item = f64>| {
+        let all: Vec<String> = values.map(short).collect();
+        all.join(", ")
+    };
+    let _ = write!(
+        out,
+        "[role.group.course]\nlive = [{}]\nweight = [{}]\n",
+        factors(&mut levels.iter().map(|level| level / live)),
+        factors(&mut (cell.calls.iter()).map(|&calls| calls as f64 / run / per_part.max(1e-9)))
+    );
+}
+
+/// Which blocks die.
+fn lifetime(cell: &Cell) -> String {
+    let all: u64 = cell.deaths.iter().sum();
+    if all == 0 {
+        return "lifetime = { kind = \"recency\", newest = 1 }\n".into();
+    }
+    let mut text = String::from("lifetime = { kind = \"recency\"");
+    let names = ["newest", "near", "next", "previous", "oldest", "random"];
+    for (name, deaths) in names.iter().zip(cell.deaths) {
+        let share = 100.0 * deaths as f64 / all as f64;
+        if share < 0.05 {
+            continue;
+        }
+        let _ = write!(text, ", {name} = {}", short(share));
+        if *name == "near" {
+            let _ = write!(text, ", ranks = {}", cell.ranks.text("values"));
+        }
+    }
+    // What the course says is no run: where a part only rises or falls, nothing goes up and down.
+    let churn: u64 = cell
+        .moves
+        .iter()
+        .map(|(begun, died)| *begun.min(died))
+        .sum();
+    let run = (churn as f64 / cell.reversals.max(1) as f64).round();
+    if run > 1.0 {
+        let _ = write!(text, ", run = {run}");
+    }
+    text.push_str(" }\n");
+    text
+}
+
+/// The role that frees most of the blocks that other threads free stands for all.
+fn hand_over(cell: &Cell, role: usize, threads: f64, blocks: u64) -> Option<String> {
+    let away: u64 = cell.remote.iter().sum();
+    let share = (away as f64 / blocks.max(1) as f64).min(1.0);
+    let (to, _) = (cell.remote.iter().enumerate()).max_by_key(|(_, count)| **count)?;
+    if share < 0.005 || to == role && threads < 2.0 {
+        return None;
+    }
+    let to = match to == role {
+        true => String::new(),
+        false => format!(", to = \"r{to}\""),
+    };
+    Some(format!("{{ kind = \"random\", share = {share:.3}{to} }}"))
+}
+
+/// Two or three digits that matter, without zeros at the end.
+fn short(value: f64) -> String {
+    let digits = match value {
+        value if value >= 100.0 => 0,
+        value if value >= 10.0 => 1,
+        value if value >= 0.1 => 2,
+        _ => 3,
+    };
+    let text = format!("{value:.digits$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
     }
 }

@@ -1,24 +1,33 @@
-//! Fits a model to a trace: sizes × lifetimes × threads × hand-over × phases, in the language of `docs/MODELS.md`.
+//! Fits a model to a trace: sizes × deaths × threads × hand-over × time, in the language of `docs/MODELS.md`.
 //!
-//! The trace is cut into phases of equal numbers of events. In each phase, the blocks that a role's threads allocate are split
-//! into classes by size; a class of a phase is a group of the model, with its sizes, the ages at which its blocks die within
-//! the phase (counted in allocations of the group and the thread), and its share of the calls. What survives the phase is
-//! dropped at the beginnings of later phases, in the shares that the trace shows; what is never freed stays. `collect` counts
-//! over the trace, `emit` writes the text. Nothing of the trace but counts of sizes, ages and threads goes into it.
+//! What is fitted is what a replay would do: the events of the process that is replayed, thread by thread. `survey` listens once
+//! and finds roles (threads that do the same) and `classes` of sizes. `collect` listens again, to the blocks that each role allocates in each class: which
+//! of the living ones dies next (the newest, the neighbour of the last, …), how many die in a row, which role's threads free them,
+//! and, in parts of equal length, how many are alive and how many calls are made for them. `emit` writes the text. Nothing of
+//! the trace but counts of sizes, deaths and threads goes into it.
 
+mod classes;
 mod collect;
 mod distribution;
 mod emit;
 mod roles;
+mod survey;
 
+use crate::compile::Source;
 use crate::error::WorkloadError;
 use crate::model::{Model, ModelParams};
-use crate::trace::Trace;
+use classes::Classes;
 
-/// Numbers of phases that are tried, one after the other.
-const PHASES: [usize; 4] = [6, 12, 24, 48];
+/// Parts of a trace, and calls of one at least.
+const PARTS: u64 = 24;
+const LEAST_CALLS: u64 = 500;
+/// Groups of all roles together, about, and of one role at least.
+const GROUPS: usize = 16;
+const LEAST_GROUPS: usize = 4;
 /// A model whose peak of live bytes is so near is good enough.
-const NEAR: f64 = 0.03;
+const NEAR: f64 = 0.02;
+/// Corrections of live sets by how far the peak is off.
+const CORRECTIONS: u32 = 3;
 
 /// A model that was fitted.
 #[derive(Debug)]
@@ -27,8 +36,8 @@ pub struct Fitted {
     pub text: String,
     /// The model.
     pub model: Model,
-    /// Phases that the trace was cut into.
-    pub phases: usize,
+    /// Parts that the trace was cut into.
+    pub parts: usize,
     /// Largest sum of live bytes of the trace, of the part that the model is of.
     pub trace_peak: u64,
     /// Of the model.
@@ -40,39 +49,49 @@ pub struct Fitted {
 /// Fits a model called `name`. `progress` gets (done, total) of each pass.
 ///
 /// # Errors
-/// A trace without calls; a damaged one.
-pub fn fit(
-    trace: &Trace,
+/// A source without calls; a damaged trace.
+pub fn fit<S: Source>(
+    source: &mut S,
     name: &str,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Fitted, WorkloadError> {
-    let roles = roles::find(trace)?;
+    let survey = survey::survey(source, progress)?;
+    let roles = roles::find(&survey.threads)?;
+    let classes = Classes::of(&survey, (GROUPS / roles.threads.len()).max(LEAST_GROUPS));
+    let parts = (survey.calls / LEAST_CALLS).clamp(1, PARTS) as usize;
+    let counts = collect::collect(source, &survey, &roles, &classes, parts, progress)?;
     let mut best: Option<(f64, Fitted)> = None;
-    for phases in PHASES {
-        // Phases of a few events are noise.
-        if best.is_some() && trace.summary().events / (phases as u64) < 5_000 {
-            break;
-        }
-        let counts = collect::collect(trace, &roles, phases, progress)?;
-        let text = emit::text(name, trace, &roles, &counts);
+    let mut factor = 1.0;
+    for _ in 0..=CORRECTIONS {
+        let text = emit::text(&emit::Fit {
+            name,
+            calls: survey.calls,
+            threads: survey.threads.iter().filter(|one| one.calls > 0).count(),
+            parts,
+            roles: &roles,
+            classes: &classes,
+            counts: &counts,
+            factor,
+        });
         let model = Model::parse(&text, name)?;
-        let peak = model.peak(&ModelParams::default())?;
-        let error = (peak.live_bytes as f64 / counts.peak_bytes.max(1) as f64 - 1.0).abs();
-        let fitted = Fitted {
-            text,
-            model,
-            phases,
-            trace_peak: counts.peak_bytes,
-            model_peak: peak.live_bytes,
-            left_out: roles.left_out.clone(),
-        };
-        // More phases must be worth their lines.
-        if best.as_ref().is_none_or(|(least, _)| error < 0.8 * least) {
+        let peak = model.peak(&ModelParams::default())?.live_bytes;
+        let ratio = peak as f64 / counts.peak_bytes.max(1) as f64;
+        let error = (ratio - 1.0).abs();
+        if best.as_ref().is_none_or(|(least, _)| error < *least) {
+            let fitted = Fitted {
+                text,
+                model,
+                parts,
+                trace_peak: counts.peak_bytes,
+                model_peak: peak,
+                left_out: roles.left_out.clone(),
+            };
             best = Some((error, fitted));
         }
-        if best.as_ref().is_some_and(|(least, _)| *least < NEAR) {
+        if error < NEAR {
             break;
         }
+        factor = (factor / ratio.max(1e-3)).clamp(0.5, 2.0);
     }
     best.map(|(_, fitted)| fitted).ok_or_else(|| {
         WorkloadError::Parameters("the trace has no calls: there is nothing to fit".into())

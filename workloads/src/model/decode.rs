@@ -88,6 +88,17 @@ impl<'d> Table<'d> {
             .map_or(Ok(default), |value| value.whole(range))
     }
 
+    /// A number within a range, or `default` where the key is absent.
+    pub fn number(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<f64>,
+        default: f64,
+    ) -> Read<f64> {
+        self.get(key)
+            .map_or(Ok(default), |value| value.number(range))
+    }
+
     /// A share from 0 to 1, or `default`.
     pub fn share(&mut self, key: &'static str, default: f64) -> Read<f64> {
         self.get(key)

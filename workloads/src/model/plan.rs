@@ -12,6 +12,9 @@ use crate::error::WorkloadError;
 /// Calls of a thread's life at least: a smaller scale would make scripts of nothing but thread starts.
 const SHORTEST_LIFE: u64 = 64;
 
+/// Turns of a group in a part of a course that are few.
+const RARE: f64 = 16.0;
+
 /// Everything that playing a model needs.
 #[derive(Debug)]
 pub struct Plan {
@@ -49,6 +52,10 @@ pub struct GroupPlan {
     /// Blocks or bytes that are alive at a live factor of 1.
     pub live: u64,
     pub in_bytes: bool,
+    /// What is added to a target before its fraction is dropped.
+    pub rounding: f64,
+    /// Deaths in a row.
+    pub deaths: u64,
     /// Calls in a row when a thread turns to it.
     pub run: u32,
     /// The group's own sizes, then those of phases. Empty: it never allocates.
@@ -85,6 +92,8 @@ pub enum Hand {
     },
     Random {
         share: u64,
+        /// The role whose threads free; `None`: the own one.
+        role: Option<usize>,
     },
     Exchange {
         share: u64,
@@ -98,12 +107,13 @@ pub enum Hand {
 #[derive(Debug)]
 pub struct PhasePlan {
     pub share: f64,
-    pub ramp: bool,
     pub name: Option<String>,
     /// For each role, for each of its groups.
     pub groups: Vec<Vec<GroupPhase>>,
     /// For each role: which group comes next; `None`: the role rests, all its weights are 0 in this phase.
     pub pick: Vec<Option<Alias>>,
+    /// For each role, where its share of the calls follows from courses: own calls of a thread in a turn, on average.
+    pub turn: Vec<Option<f64>>,
 }
 
 /// What a phase means for a group.
@@ -112,6 +122,10 @@ pub struct GroupPhase {
     pub drop: f64,
     pub order: DropOrder,
     pub factor: f64,
+    /// The factor moves in a straight line from that of the phase before.
+    pub ramp: bool,
+    /// So few turns that chance must not decide whether they come: its live set is brought to the factor at once.
+    pub rare: bool,
     /// Index into the group's sizes.
     pub sampler: usize,
 }
@@ -145,7 +159,11 @@ impl Plan {
         let phases = phases(definition, &mut roles);
         // Alone, threads share the calls evenly: not so where one rests.
         let rests = (phases.iter()).any(|phase| phase.pick.iter().any(Option::is_none));
-        let separate = !rests
+        // Nor where the roles' shares change over time.
+        let courses = (definition.roles.iter().flat_map(|role| &role.groups))
+            .any(|group| group.course.is_some());
+        let shifts = rests || courses && definition.roles.len() > 1;
+        let separate = !shifts
             && roles.iter().all(|role| {
                 role.succession.is_none()
                     && role.ramp == 0.0
@@ -227,6 +245,11 @@ fn group_plan(
     GroupPlan {
         live: if live == 0 { 0 } else { scaled(live, scale) },
         in_bytes,
+        rounding: if group.course.is_some() { 0.5 } else { 0.0 },
+        deaths: match group.lifetime {
+            Lifetime::Recency { run, .. } => run as u64,
+            _ => 1,
+        },
         run: group.run,
         sizes: group.size.iter().map(Sampler::new).collect(),
         lifetime: scaled_lifetime(&group.lifetime, scale),
@@ -257,8 +280,9 @@ fn group_plan(
                 share: threshold(*share),
                 batch: *batch as usize,
             },
-            Some(HandOver::Random { share }) => Hand::Random {
+            Some(HandOver::Random { share, to }) => Hand::Random {
                 share: threshold(*share),
+                role: to.as_deref().and_then(|to| position(definition, to)),
             },
             Some(HandOver::Exchange { share, places }) => {
                 *tables += 1;
@@ -295,12 +319,20 @@ fn phases(definition: &Definition, roles: &mut [RolePlan]) -> Vec<PhasePlan> {
         drop: 0.0,
         order: DropOrder::Random,
         factor: 1.0,
+        ramp: false,
+        rare: false,
         sampler: 0,
     };
+    let groups = || definition.roles.iter().flat_map(|role| &role.groups);
+    if let Some(course) = groups().find_map(|group| group.course.as_ref()) {
+        return (0..course.live.len())
+            .map(|part| part_of_courses(definition, part, own))
+            .collect();
+    }
     if definition.phases.is_empty() {
         return vec![PhasePlan {
             share: 1.0,
-            ramp: false,
+            turn: vec![None; roles.len()],
             name: None,
             groups: roles
                 .iter()
@@ -344,6 +376,8 @@ fn phases(definition: &Definition, roles: &mut [RolePlan]) -> Vec<PhasePlan> {
                     drop: change.drop.unwrap_or(0.0),
                     order: change.drop_order.unwrap_or_default(),
                     factor: change.live_factor.unwrap_or(1.0),
+                    ramp: phase.ramp,
+                    rare: false,
                     sampler,
                 });
             }
@@ -353,13 +387,75 @@ fn phases(definition: &Definition, roles: &mut [RolePlan]) -> Vec<PhasePlan> {
         }
         plans.push(PhasePlan {
             share: phase.share,
-            ramp: phase.ramp,
+            turn: vec![None; roles.len()],
             name: Some(phase.name.clone()),
             groups,
             pick: picks,
         });
     }
     plans
+}
+
+/// One of the parts into which courses cut the calls. Roles share its calls in proportion to their weights.
+fn part_of_courses(definition: &Definition, part: usize, own: GroupPhase) -> PhasePlan {
+    let weight = |group: &Group, part: usize| {
+        let factor = (group.course.as_ref()).map_or(1.0, |course| course.weight[part]);
+        group.weight * factor
+    };
+    let calls = |role: &Role, part: usize| -> f64 {
+        (role.groups.iter())
+            .map(|group| weight(group, part) * f64::from(group.run))
+            .sum()
+    };
+    let of_all: f64 = definition.roles.iter().map(|role| calls(role, part)).sum();
+    // Calls of a round: those of the role with the longest turns are as many as it says.
+    let round = (definition.roles.iter())
+        .map(|role| f64::from(role.burst) * f64::from(role.threads))
+        .fold(1.0, f64::max);
+    let turn = |role: &Role| {
+        Some(round * calls(role, part) / of_all.max(1e-300) / f64::from(role.threads))
+    };
+    let of_group = |group: &Group| match &group.course {
+        Some(course) => {
+            let share = weight(group, part) / of_all.max(1e-300);
+            let turns = definition.ops as f64 / course.live.len() as f64 * share;
+            GroupPhase {
+                factor: course.live[part],
+                ramp: true,
+                rare: turns < RARE,
+                ..own
+            }
+        }
+        None => own,
+    };
+    // What rare groups owe at the beginning is made then, not by chance.
+    let by_chance = |role: &Role, group: &Group| {
+        let plain = weight(group, part);
+        let (true, Some(course)) = (of_group(group).rare, &group.course) else {
+            return plain;
+        };
+        let calls = definition.ops as f64 / course.live.len() as f64 * plain / of_all.max(1e-300)
+            * f64::from(group.run);
+        let before = part.checked_sub(1).map_or(0.0, |last| course.live[last]);
+        let owed = (course.live[part] - before).abs()
+            * group.live.max(u64::from(group.live_bytes > 0)) as f64
+            * f64::from(role.threads);
+        plain * (1.0 - owed / calls.max(1e-300)).max(0.0)
+    };
+    PhasePlan {
+        share: 1.0,
+        name: None,
+        groups: (definition.roles.iter())
+            .map(|role| {
+                let groups = role.groups.iter();
+                groups.map(of_group).collect()
+            })
+            .collect(),
+        pick: (definition.roles.iter())
+            .map(|role| pick(role, |group| by_chance(role, group)))
+            .collect(),
+        turn: definition.roles.iter().map(turn).collect(),
+    }
 }
 
 fn pick(role: &Role, weight: impl FnMut(&Group) -> f64) -> Option<Alias> {

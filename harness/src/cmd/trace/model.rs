@@ -29,7 +29,8 @@ pub fn run(args: &TraceModel, terminal: &Terminal) -> Result<Outcome, Error> {
     };
     let name = model_name(&args.out, workload.name());
     let mut watch = Watch::new(terminal, "fitting");
-    let fitted = fit::fit(recorded.trace(), &name, &mut watch.events()).map_err(workload::error)?;
+    let mut source = recorded.source().map_err(workload::error)?;
+    let fitted = fit::fit(&mut source, &name, &mut watch.events()).map_err(workload::error)?;
     watch.clear();
     let failed = |error: std::io::Error| Error::io("write", &args.out, &error);
     heaplab_workloads::trace::replaceable(&args.out).map_err(failed)?;
@@ -43,9 +44,9 @@ pub fn run(args: &TraceModel, terminal: &Terminal) -> Result<Outcome, Error> {
     file.persist(&args.out)
         .map_err(|error| failed(error.error))?;
     terminal.say(&format!(
-        "wrote {}: {} phases, {} lines, peak live {} of {}",
+        "wrote {}: {} parts, {} lines, peak live {} of {}",
         args.out.display(),
-        fitted.phases,
+        fitted.parts,
         fitted.text.lines().count(),
         human_bytes(fitted.model_peak),
         human_bytes(fitted.trace_peak),

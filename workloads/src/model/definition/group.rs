@@ -41,6 +41,18 @@ pub struct Group {
     /// Blocks that go to other threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hand_over: Option<HandOver>,
+    /// How its live set and its weight change over the model's calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub course: Option<Course>,
+}
+
+/// How a group changes over the model's calls, which are cut into equal parts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Course {
+    /// Factor on `live` or `live-bytes` at the end of each part; straight lines between, from 0 at the beginning.
+    pub live: Vec<f64>,
+    /// Factor on `weight` in each part.
+    pub weight: Vec<f64>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -102,10 +114,13 @@ pub enum HandOver {
         /// Blocks that the receiver keeps before it frees the oldest.
         hold: u64,
     },
-    /// A block is freed by any other thread of the role.
+    /// A block is freed by any other thread of the role, or by one of another role.
     Random {
         /// Share of blocks.
         share: f64,
+        /// The other role; `None`: the same.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
     },
     /// A new block is put into a random place of a table that all threads of the role share; what lay there becomes a
     /// block of the thread's own.
@@ -175,6 +190,10 @@ impl Group {
             resize: table.share("resize", 0.0)?,
             hand_over: hand_over
                 .map(|value| HandOver::read(&value, &what))
+                .transpose()?,
+            course: table
+                .get("course")
+                .map(|value| Course::read(&value, &what))
                 .transpose()?,
         };
         let all_leave =
@@ -246,7 +265,41 @@ impl Grow {
     }
 }
 
+impl Course {
+    fn read(value: &Value<'_>, what: &str) -> Read<Self> {
+        let mut table = value.table(what)?;
+        let factors = |value: &Value<'_>| -> Read<Vec<f64>> {
+            let list = value.list()?;
+            if list.is_empty() || list.len() > 4096 {
+                return Err(value.expected("1 to 4096 factors"));
+            }
+            list.iter().map(|one| one.number(0.0..=1e9)).collect()
+        };
+        let live = factors(&table.need("live")?)?;
+        let weights = table.need("weight")?;
+        let weight = factors(&weights)?;
+        if weight.len() != live.len() {
+            return Err(weights.fault(format_args!(
+                "a course has {} factors of `weight` and {} of `live`, expected as many",
+                weight.len(),
+                live.len()
+            )));
+        }
+        table.finish()?;
+        Ok(Self { live, weight })
+    }
+}
+
 impl HandOver {
+    /// The role that it leads to, where that is another one.
+    pub fn to(&self) -> Option<&str> {
+        match self {
+            Self::Queue { to, .. } => Some(to),
+            Self::Random { to, .. } => to.as_deref(),
+            Self::Exchange { .. } => None,
+        }
+    }
+
     fn read(value: &Value<'_>, what: &str) -> Read<Self> {
         let mut table = value.table(what)?;
         let hand_over = match table.need("kind")?.word(HAND_OVERS)? {
@@ -270,6 +323,10 @@ impl HandOver {
             }
             HandOverKind::Random => Self::Random {
                 share: table.need("share")?.number(0.0..=1.0)?,
+                to: table
+                    .get("to")
+                    .map(|to| to.text().map(str::to_owned))
+                    .transpose()?,
             },
             HandOverKind::Exchange => Self::Exchange {
                 share: table.share("share", 1.0)?,

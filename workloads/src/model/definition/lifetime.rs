@@ -58,6 +58,26 @@ pub enum Lifetime {
         /// Exponent.
         exponent: f64,
     },
+    /// By recency: each death is one of these, in proportion; what is impossible at the moment is the newest instead.
+    Recency {
+        /// The newest one.
+        newest: f64,
+        /// One of the newest, by its rank (0: the newest).
+        near: f64,
+        /// The ranks of those.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ranks: Option<Distribution>,
+        /// The one allocated just after the one that died last: neighbours die one after the other.
+        next: f64,
+        /// The one allocated just before that.
+        previous: f64,
+        /// The oldest.
+        oldest: f64,
+        /// Any.
+        random: f64,
+        /// Deaths in a row, on average: the set falls so far below `live` before it is filled again.
+        run: f64,
+    },
     /// Each block draws its age at death, counted in allocations of its group and thread.
     Drawn {
         /// The ages, at least 1.
@@ -99,6 +119,7 @@ enum Kind {
     Generational,
     BySize,
     Zipf,
+    Recency,
     Drawn,
 }
 
@@ -113,6 +134,7 @@ const KINDS: &[(&str, Kind)] = &[
     ("generational", Kind::Generational),
     ("by-size", Kind::BySize),
     ("zipf", Kind::Zipf),
+    ("recency", Kind::Recency),
     ("drawn", Kind::Drawn),
 ];
 
@@ -153,11 +175,51 @@ impl Lifetime {
             Kind::Zipf => Self::Zipf {
                 exponent: table.need("exponent")?.number(0.0..=8.0)?,
             },
+            Kind::Recency => {
+                let near = table.number("near", 0.0..=1e9, 0.0)?;
+                let ranks = match near > 0.0 {
+                    true => Some(Distribution::read(&table.need("ranks")?, what, 0)?),
+                    false => None,
+                };
+                let mut share = |key| table.number(key, 0.0..=1e9, 0.0);
+                let lifetime = Self::Recency {
+                    newest: share("newest")?,
+                    near,
+                    ranks,
+                    next: share("next")?,
+                    previous: share("previous")?,
+                    oldest: share("oldest")?,
+                    random: share("random")?,
+                    run: table.number("run", 1.0..=1e9, 1.0)?,
+                };
+                if lifetime.recencies().iter().sum::<f64>() <= 0.0 {
+                    return Err(table.fault(
+                        "all shares of a recency lifetime are 0, expected one of newest, near, next, previous, oldest, random above 0",
+                    ));
+                }
+                lifetime
+            }
             Kind::Drawn => Self::Drawn {
                 allocations: Distribution::read(&table.need("allocations")?, what, 1)?,
             },
         };
         table.finish()?;
         Ok(lifetime)
+    }
+
+    /// Shares of a recency lifetime: newest, near, next, previous, oldest, random.
+    pub fn recencies(&self) -> [f64; 6] {
+        match self {
+            Self::Recency {
+                newest,
+                near,
+                next,
+                previous,
+                oldest,
+                random,
+                ..
+            } => [*newest, *near, *next, *previous, *oldest, *random],
+            _ => [0.0; 6],
+        }
     }
 }

@@ -143,6 +143,7 @@ fn read(mut table: Table<'_>) -> Read<Definition> {
         Some(list) => phases(&list, &roles)?,
         None => Vec::new(),
     };
+    check_courses(&roles, !phases.is_empty()).map_err(|reason| table.fault(reason))?;
     if let Some(rounds) = &rounds
         && phases.is_empty()
     {
@@ -186,13 +187,19 @@ fn roles(list: &Value<'_>) -> Read<Vec<Role>> {
 
 /// What one role asks of the others.
 fn check_role(role: &Role, roles: &[Role]) -> Result<(), String> {
-    let queues = |group: &Group, to: &str| matches!(&group.hand_over, Some(HandOver::Queue { to: name, .. }) if name == to);
+    let leads = |group: &Group| {
+        group
+            .hand_over
+            .as_ref()
+            .and_then(HandOver::to)
+            .map(str::to_owned)
+    };
     for group in &role.groups {
-        if let Some(HandOver::Queue { to, .. }) = &group.hand_over {
-            if *to == role.name {
-                return Err("a queue must lead to another role".into());
+        if let Some(to) = leads(group) {
+            if to == role.name {
+                return Err("`to` must name another role".into());
             }
-            if !roles.iter().any(|other| other.name == *to) {
+            if !roles.iter().any(|other| other.name == to) {
                 let known: Vec<_> = roles.iter().map(|other| other.name.as_str()).collect();
                 return Err(format!(
                     "`to` names the role '{to}', expected one of {}",
@@ -204,12 +211,41 @@ fn check_role(role: &Role, roles: &[Role]) -> Result<(), String> {
     let fed = roles
         .iter()
         .flat_map(|other| &other.groups)
-        .any(|group| queues(group, &role.name));
+        .any(|group| leads(group).as_ref() == Some(&role.name));
     if !role.allocates() && !fed {
-        return Err("`size` is missing (only a role that a queue leads to needs none)".into());
+        return Err("`size` is missing (only a role that others hand blocks to needs none)".into());
     }
     if role.ramp > 0.0 && role.succession.is_some() {
         return Err("`ramp` and the hand-over of whole live sets exclude each other".into());
+    }
+    Ok(())
+}
+
+/// All courses cut the calls into the same parts, and phases would cut them again.
+fn check_courses(roles: &[Role], has_phases: bool) -> Result<(), String> {
+    let mut parts = None;
+    for role in roles {
+        for group in &role.groups {
+            let Some(course) = &group.course else {
+                continue;
+            };
+            let mine = course.live.len();
+            if has_phases {
+                return Err(format!(
+                    "group '{}' has a `course`, and there are [[phase]] tables: expected only one of the two",
+                    group.name
+                ));
+            }
+            match parts {
+                Some((other, name)) if other != mine => {
+                    return Err(format!(
+                        "the course of group '{}' has {mine} parts and that of '{name}' {other}, expected as many in all",
+                        group.name
+                    ));
+                }
+                _ => parts = Some((mine, &group.name)),
+            }
+        }
     }
     Ok(())
 }

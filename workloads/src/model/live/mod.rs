@@ -5,8 +5,10 @@ mod block;
 mod nurseries;
 mod wheel;
 
+use super::alias::Alias;
 use super::definition::{BatchOrder, Dies, DropOrder, Lifetime};
 use super::sampler::{Sampler, below, threshold};
+use crate::chain::Chain;
 use bag::{Bag, PLACES, Pick};
 pub use block::Block;
 use nurseries::Nurseries;
@@ -37,6 +39,13 @@ enum Shape {
         short_live: u64,
     },
     Nurseries(Nurseries),
+    /// By age, any of which may go.
+    Chain {
+        chain: Chain<Block>,
+        /// The order is that of [`Lifetime::recencies`].
+        pick: Alias,
+        ranks: Sampler,
+    },
     Wheel {
         wheel: Wheel,
         ages: Sampler,
@@ -83,6 +92,11 @@ impl LiveSet {
             Lifetime::Zipf { exponent } => {
                 Shape::Bag(Bag::new(Pick::Places(places(*exponent, live))))
             }
+            Lifetime::Recency { ranks, .. } => Shape::Chain {
+                chain: Chain::new(),
+                pick: Alias::new(&lifetime.recencies()),
+                ranks: ranks.as_ref().map_or(Sampler::Fixed(0), Sampler::new),
+            },
             Lifetime::Drawn { allocations } => Shape::Wheel {
                 wheel: Wheel::new(),
                 ages: Sampler::new(allocations),
@@ -99,6 +113,7 @@ impl LiveSet {
             Shape::Line { blocks, .. } => blocks.len(),
             Shape::Bimodal { short, long, .. } => short.len() + long.len(),
             Shape::Nurseries(nurseries) => nurseries.len(),
+            Shape::Chain { chain, .. } => chain.len(),
             Shape::Wheel { wheel, .. } => wheel.len(),
         }
     }
@@ -132,6 +147,9 @@ impl LiveSet {
                 }
             }
             Shape::Nurseries(nurseries) => nurseries.put(block),
+            Shape::Chain { chain, .. } => {
+                chain.push(block);
+            }
             Shape::Wheel { wheel, ages, scale } => {
                 let age = (u128::from(ages.draw(random)) * *scale) >> 32;
                 wheel.put(block, age.min(1 << 31) as u32);
@@ -164,6 +182,7 @@ impl LiveSet {
                 }
             }
             Shape::Nurseries(nurseries) => nurseries.take_surplus(0, random),
+            Shape::Chain { chain, pick, ranks } => by_recency(chain, pick, ranks, random),
             Shape::Wheel { wheel, .. } => wheel.take_due(),
         };
         self.left(block)
@@ -203,6 +222,11 @@ impl LiveSet {
                 }
             }
             Shape::Nurseries(nurseries) => nurseries.peek(random),
+            // What grows or shrinks is mostly what came last.
+            Shape::Chain { chain, .. } => {
+                let newest = chain.newest(0)?;
+                Some(chain.at(newest))
+            }
             Shape::Wheel { wheel, .. } => wheel.peek(random),
         }
     }
@@ -224,6 +248,9 @@ impl LiveSet {
                 Shape::Line { blocks, .. } => blocks.push_back(block),
                 Shape::Bimodal { long, .. } => long.put(block),
                 Shape::Nurseries(nurseries) => nurseries.put(block),
+                Shape::Chain { chain, .. } => {
+                    chain.push(block);
+                }
                 Shape::Wheel { wheel, .. } => wheel.restore(block, age),
             }
         }
@@ -251,9 +278,34 @@ impl LiveSet {
                 let all = nurseries.drain();
                 all.into_iter().map(|block| (block, 0)).collect()
             }
+            Shape::Chain { chain, .. } => {
+                let all = chain.drain();
+                all.into_iter().map(|block| (block, 0)).collect()
+            }
             Shape::Wheel { wheel, .. } => wheel.drain(),
         }
     }
+}
+
+/// The victim of a recency lifetime.
+#[inline]
+fn by_recency(
+    chain: &mut Chain<Block>,
+    pick: &Alias,
+    ranks: &Sampler,
+    random: &mut Pcg64,
+) -> Option<Block> {
+    let newest = chain.newest(0)?;
+    let count = chain.len() as u64;
+    let place = match pick.draw(random.next_u64()) {
+        0 => Some(newest),
+        1 => chain.newest(ranks.draw(random).min(count as u32 - 1)),
+        2 => chain.above(),
+        3 => chain.below(),
+        4 => chain.oldest(),
+        _ => Some(below(random.next_u64(), count) as u32),
+    };
+    Some(chain.take(place.unwrap_or(newest)))
 }
 
 /// Places of a live set by Zipf's law: quantiles of the rank, scaled to [`PLACES`].

@@ -119,3 +119,43 @@ fn survivors_pass_through_their_nurseries() {
     assert!((0.004..0.010).contains(&old), "{old}");
     assert!((240..=252).contains(&set.len()), "{}", set.len());
 }
+
+#[test]
+fn recency_takes_each_kind_in_its_share() {
+    let lifetime = Lifetime::Recency {
+        newest: 4.0,
+        near: 1.0,
+        ranks: Some(Distribution::Fixed { values: 7 }),
+        next: 2.0,
+        previous: 0.0,
+        oldest: 2.0,
+        random: 1.0,
+        run: 1.0,
+    };
+    let (mut set, mut random) = filled(&lifetime, 1000);
+    let mut alive: Vec<u32> = (0..1000).collect();
+    let mut seen = [0u32; 5];
+    let mut above = None;
+    for slot in 1000..51_000 {
+        let dead = set.take_victim(&mut random).unwrap().slot;
+        let place = alive.binary_search(&dead).unwrap();
+        let kind = match alive.len() - 1 - place {
+            0 => 0,
+            7 => 1,
+            _ if Some(dead) == above => 2,
+            _ if place == 0 => 3,
+            _ => 4,
+        };
+        seen[kind] += 1;
+        alive.remove(place);
+        above = alive.get(place).copied();
+        set.put(block(slot), &mut random);
+        alive.push(slot);
+    }
+    // Where nothing is above, a `next` is the newest; the one above the oldest is the oldest, and counts as `next`.
+    let share = |kind: usize| f64::from(seen[kind]) / 50_000.0;
+    assert!((0.095..0.14).contains(&share(1)), "{seen:?}");
+    assert!((0.08..0.12).contains(&share(4)), "{seen:?}");
+    assert!(share(0) > 0.38 && share(2) + share(3) > 0.2, "{seen:?}");
+    assert!((seen.iter().sum::<u32>(), set.len()) == (50_000, 1000));
+}

@@ -5,11 +5,14 @@ use super::tally::Tally;
 use crate::model::definition::{DropOrder, Lifetime};
 use crate::model::live::{Block, LiveSet};
 use crate::model::plan::{PhasePlan, Plan, RolePlan};
-use crate::model::sampler::below;
+use crate::model::sampler::{below, threshold};
 use heaplab_script::{FLAG_INHERITED, FLAG_SHARED, Op, OpKind};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::Rng;
 use std::collections::VecDeque;
+
+/// Calls for a group that are made at once when a part of a course begins, at most.
+const MOST_OWED: u64 = 64;
 
 /// One thread of a model. When it is respawned, its successor goes on as the same actor under another number.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub struct Actor<'p> {
     /// Group that it is busy with, and for how many calls yet.
     current: usize,
     run_left: u32,
+    /// Groups that have a call each to make at once.
+    owed: Vec<usize>,
     /// Calls since the last hand-over and the last pause.
     pub since_hand_over: u64,
     since_pause: u64,
@@ -52,6 +57,8 @@ pub struct State {
     pub sampler: usize,
     /// The batch is being freed; the stack is being unwound.
     pub draining: bool,
+    /// Deaths that follow without a break.
+    pub deaths: u64,
 }
 
 /// Private slots of a thread, recycled last-in-first-out.
@@ -101,12 +108,14 @@ impl<'p> Actor<'p> {
                     factors: (0.0, 0.0),
                     sampler: 0,
                     draining: false,
+                    deaths: 0,
                 })
                 .collect(),
             dying: VecDeque::new(),
             private: PrivateSlots::default(),
             current: 0,
             run_left: 0,
+            owed: Vec::new(),
             since_hand_over: 0,
             since_pause: 0,
             retiring: false,
@@ -122,13 +131,30 @@ impl<'p> Actor<'p> {
 
     /// A phase begins: sizes and factors change, and some blocks are to be freed first.
     pub fn begin_phase(&mut self, phase: &PhasePlan) {
-        for (state, change) in self.groups.iter_mut().zip(&phase.groups[self.role]) {
-            let before = if phase.ramp {
+        self.owed.clear();
+        let changes = phase.groups[self.role].iter().zip(&self.plan.groups);
+        for (index, (state, (change, plan))) in self.groups.iter_mut().zip(changes).enumerate() {
+            let before = if change.ramp {
                 state.factors.1
             } else {
                 change.factor
             };
             state.factors = (before, change.factor);
+            if change.rare {
+                state.factors.0 = change.factor;
+                let target = (plan.live as f64 * change.factor + plan.rounding) as u64;
+                let level = match plan.in_bytes {
+                    false => state.set.len() as u64,
+                    true => state.set.bytes(),
+                };
+                // In bytes it is one block: nobody knows how many there will be.
+                let steps = match plan.in_bytes {
+                    false => target.abs_diff(level),
+                    true => u64::from(target != level),
+                };
+                let steps = steps.min(MOST_OWED);
+                self.owed.extend((0..steps).map(|_| index));
+            }
             state.sampler = change.sampler;
             if change.drop > 0.0 {
                 let gone = state
@@ -175,13 +201,35 @@ impl<'p> Actor<'p> {
         for (state, plan) in self.groups.iter_mut().zip(&self.plan.groups) {
             let (from, to) = state.factors;
             let factor = from + (to - from) * progress;
-            state.target = (plan.live as f64 * factor) as u64;
+            state.target = (plan.live as f64 * factor + plan.rounding) as u64;
         }
         let before = self.ops.len();
         self.tally = Tally::default();
-        let burst = self.plan.burst;
-        let length = (burst / 2 + below(self.random.next_u64(), burst + 1)).clamp(1, limit.max(1));
         let mut calls = 0;
+        let length = match phase.turn[self.role] {
+            None => {
+                let burst = self.plan.burst;
+                burst / 2 + below(self.random.next_u64(), burst + 1)
+            }
+            Some(mean) => {
+                // What others left to this thread comes on top of its own calls.
+                while calls < limit && self.receive(&mut commons) {
+                    calls += 1;
+                }
+                while calls < limit
+                    && let Some(index) = self.owed.pop()
+                {
+                    calls += u64::from(self.settle(index, commons.as_deref_mut()));
+                }
+                let word = self.random.next_u64();
+                let length = mean * (0.5 + (word >> 32) as f64 / (1u64 << 32) as f64);
+                let more = (word & 0xffff_ffff) < threshold(length.fract());
+                calls + length as u64 + u64::from(more)
+            }
+        };
+        // Together, a role with few calls passes some of its turns.
+        let least = u64::from(commons.is_none() || phase.turn[self.role].is_none());
+        let length = length.clamp(least, limit.max(1));
         while calls < length && self.step(phase, commons.as_deref_mut()) {
             calls += 1;
         }
@@ -200,6 +248,19 @@ impl<'p> Actor<'p> {
         }
     }
 
+    /// Frees a block that another thread left to this one, if there is any.
+    #[inline]
+    fn receive(&mut self, commons: &mut Option<&mut Commons>) -> bool {
+        if let Some(commons) = commons
+            && commons.inboxes[self.index].len() > self.plan.hold
+            && let Some(block) = commons.inboxes[self.index].pop_front()
+        {
+            self.free(block, Some(commons));
+            return true;
+        }
+        false
+    }
+
     /// One call; false when there is nothing to do now.
     #[inline]
     fn step(&mut self, phase: &PhasePlan, mut commons: Option<&mut Commons>) -> bool {
@@ -207,11 +268,7 @@ impl<'p> Actor<'p> {
             self.free(block, commons);
             return true;
         }
-        if let Some(commons) = &mut commons
-            && commons.inboxes[self.index].len() > self.plan.hold
-            && let Some(block) = commons.inboxes[self.index].pop_front()
-        {
-            self.free(block, Some(commons));
+        if self.receive(&mut commons) {
             return true;
         }
         if self.retiring {

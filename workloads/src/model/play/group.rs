@@ -25,6 +25,11 @@ impl Actor<'_> {
         }
     }
 
+    /// One step towards the group's target, which may be a death that is another thread's call; true for a call of this one.
+    pub(super) fn settle(&mut self, index: usize, commons: Option<&mut Commons>) -> bool {
+        matches!(self.try_step(index, commons), Step::Made)
+    }
+
     #[inline]
     fn try_step(&mut self, index: usize, commons: Option<&mut Commons>) -> Step {
         let plan = &self.plan.groups[index];
@@ -41,7 +46,9 @@ impl Actor<'_> {
             return Step::of(self.resize(index));
         }
         if let Some(grow) = plan.grow
-            && (full || grows_always(&plan.lifetime) && self.random.next_u64() >> 63 != 0)
+            && (full
+                || matches!(plan.lifetime, Lifetime::Recency { .. })
+                || grows_always(&plan.lifetime) && self.random.next_u64() >> 63 != 0)
             && let Some(block) = state.set.peek(&mut self.random)
             && block.size < block.target
         {
@@ -112,7 +119,10 @@ impl Actor<'_> {
     fn must_free(&mut self, index: usize, level: u64, full: bool) -> bool {
         let plan = &self.plan.groups[index];
         let State {
-            target, draining, ..
+            target,
+            draining,
+            deaths,
+            ..
         } = &mut self.groups[index];
         match plan.lifetime {
             Lifetime::Exponential => {
@@ -126,6 +136,20 @@ impl Actor<'_> {
                 }
                 *draining = full || *draining && level > 0;
                 *draining
+            }
+            Lifetime::Recency { .. } => {
+                if *deaths == 0 {
+                    // A course may ask for less than a block while the group works: then one lives and dies at a time.
+                    if level < (*target).max(1) {
+                        return false;
+                    }
+                    *deaths = match plan.deaths {
+                        1 => 1,
+                        mean => 1 + below(self.random.next_u64(), 2 * mean - 1),
+                    };
+                }
+                *deaths = if level > 0 { *deaths - 1 } else { 0 };
+                level > 0
             }
             Lifetime::Batch { .. } => {
                 *draining = full || *draining && level > 0;
@@ -162,10 +186,15 @@ impl Actor<'_> {
     ) -> Step {
         let plan = &self.plan.groups[index];
         match commons {
-            Some(commons) if block.shared && matches!(plan.hand, Hand::Random { .. }) => {
-                let others = &commons.members[self.role];
-                let mut place = below(self.random.next_u64(), others.len() as u64 - 1) as usize;
-                place += usize::from(others[place] >= self.index);
+            Some(commons)
+                if block.shared
+                    && let Hand::Random { role, .. } = plan.hand =>
+            {
+                let others = &commons.members[role.unwrap_or(self.role)];
+                let myself = u64::from(role.is_none());
+                let count = others.len() as u64 - myself;
+                let mut place = below(self.random.next_u64(), count) as usize;
+                place += usize::from(role.is_none() && others[place] >= self.index);
                 let inbox = &mut commons.inboxes[others[place]];
                 if inbox.len() < INBOX {
                     inbox.push_back(block);
@@ -195,8 +224,8 @@ impl Actor<'_> {
                         return false;
                     }
                 }
-                Hand::Random { share } => {
-                    crosses |= commons.members[self.role].len() > 1
+                Hand::Random { share, role } => {
+                    crosses |= (role.is_some() || commons.members[self.role].len() > 1)
                         && self.random.next_u64() >> 32 < share;
                 }
                 Hand::Exchange { share, .. } => crosses |= self.random.next_u64() >> 32 < share,

@@ -31,6 +31,9 @@ const MAX_THREADS: u32 = 1 << 16;
 /// Calls of all threads in a window of parallel play, about.
 const WINDOW: u64 = 1 << 21;
 
+/// Rounds without a call after which a part of a course is over.
+const IDLE_ROUNDS: u32 = 64;
+
 /// Takes the ops of a model.
 pub trait Sink {
     /// A further thread, whose number is the next one, is about to be started.
@@ -192,6 +195,8 @@ impl<S: Sink> Play<'_, '_, S> {
                 self.begin_phase(phase)?;
                 let begin = self.calls;
                 let end = self.plan.end_of(round, phase);
+                let passing = self.plan.phases[phase].turn.iter().any(Option::is_some);
+                let mut idle = 0;
                 while self.calls < end {
                     self.wake(&mut asleep, self.calls)?;
                     shuffle(&mut permutation, &mut self.order);
@@ -208,8 +213,14 @@ impl<S: Sink> Play<'_, '_, S> {
                         self.take(index, &made)?;
                     }
                     let succeeded = self.succeed()?;
-                    if self.calls == before && !succeeded {
-                        // Nobody has anything to do (a live factor of 0): the phase is over early.
+                    // Nobody has anything to do (a live factor of 0): the phase is over early. Where turns are passed,
+                    // once is no sign of that.
+                    idle = if self.calls == before && !succeeded {
+                        idle + 1
+                    } else {
+                        0
+                    };
+                    if idle > if passing { IDLE_ROUNDS } else { 0 } {
                         break;
                     }
                     if self.calls - told >= WINDOW {

@@ -1,0 +1,170 @@
+//! First pass: what each thread does in all, how calls and bytes spread over sizes, and which blocks grow.
+
+use crate::compile::{Action, Source};
+use crate::error::WorkloadError;
+use std::collections::HashMap;
+
+/// Bins of sizes: two for each power of two.
+pub(super) const BINS: usize = 80;
+
+/// The bin of a size.
+#[inline]
+pub(super) fn bin_of(size: u64) -> usize {
+    let size = size.max(1);
+    let power = size.ilog2() as usize;
+    let half = power > 0 && size >> (power - 1) & 1 != 0;
+    (2 * power + usize::from(half)).min(BINS - 1)
+}
+
+/// The smallest size behind a bin.
+pub(super) fn end_of(bin: usize) -> u64 {
+    match bin {
+        0 | 1 => 2,
+        _ => {
+            let half = 1u64 << (bin / 2 - 1);
+            half * (3 + bin as u64 % 2)
+        }
+    }
+}
+
+/// One thread in all.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Totals {
+    pub calls: u64,
+    pub allocations: u64,
+    pub bytes: u64,
+}
+
+/// Blocks of a bin.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Bin {
+    pub calls: u64,
+    /// Bytes alive when most are alive in all.
+    pub at_peak: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Survey {
+    pub threads: Vec<Totals>,
+    pub bins: Vec<Bin>,
+    /// Numbers of the allocations whose blocks come to at least twice their first size, with the bin of their largest.
+    pub grown: HashMap<u64, u8>,
+    /// Bins of the blocks that grow.
+    pub grown_bins: Vec<Bin>,
+    pub calls: u64,
+    pub allocations: u64,
+    /// Largest sum of bytes alive.
+    pub peak_bytes: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Live {
+    number: u64,
+    first: u64,
+    size: u64,
+}
+
+/// Listens to the source once.
+pub(super) fn survey<S: Source>(
+    source: &mut S,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Survey, WorkloadError> {
+    let expected = source.expected_events();
+    let mut all = Survey {
+        bins: vec![Bin::default(); BINS],
+        grown_bins: vec![Bin::default(); BINS],
+        ..Survey::default()
+    };
+    let mut live: Vec<Live> = Vec::new();
+    let mut bytes_of = [0u64; BINS];
+    let (mut bytes, mut risen) = (0u64, false);
+    source.tell(|event| {
+        let thread = event.thread as usize;
+        if thread >= all.threads.len() {
+            all.threads.resize(thread + 1, Totals::default());
+        }
+        let totals = &mut all.threads[thread];
+        let (block, size) = match event.action {
+            Action::Alloc { block, size, .. } => {
+                let index = block as usize;
+                if index >= live.len() {
+                    live.resize(index + 1, Live::default());
+                }
+                live[index] = Live {
+                    number: all.allocations,
+                    first: size,
+                    size: 0,
+                };
+                all.allocations += 1;
+                totals.allocations += 1;
+                totals.bytes += size;
+                (index, size)
+            }
+            Action::Realloc { block, size } => {
+                let index = block as usize;
+                let of = &live[index];
+                if size >= 2 * of.first.max(8) {
+                    let bin = bin_of(size) as u8;
+                    let most = all.grown.entry(of.number).or_insert(bin);
+                    *most = (*most).max(bin);
+                }
+                (index, size)
+            }
+            Action::Free { block } => (block as usize, 0),
+            _ => return Ok(()),
+        };
+        let of = &mut live[block];
+        if size < of.size && risen {
+            // What was a peak is one only now that it is over.
+            for (bin, bytes) in all.bins.iter_mut().zip(bytes_of) {
+                bin.at_peak = bytes;
+            }
+            risen = false;
+        }
+        let (old, new) = (bin_of(of.size), bin_of(size));
+        bytes_of[old] -= of.size;
+        bytes_of[new] += size;
+        bytes = bytes - of.size + size;
+        if bytes > all.peak_bytes {
+            all.peak_bytes = bytes;
+            risen = true;
+        }
+        all.bins[bin_of(size.max(of.size))].calls += 1;
+        of.size = size;
+        totals.calls += 1;
+        all.calls += 1;
+        if all.calls.is_multiple_of(1 << 18) {
+            progress(all.calls, 2 * expected.max(all.calls));
+        }
+        Ok(())
+    })?;
+    if risen {
+        for (bin, bytes) in all.bins.iter_mut().zip(bytes_of) {
+            bin.at_peak = bytes;
+        }
+    }
+    for &bin in all.grown.values() {
+        all.grown_bins[bin as usize].calls += 1;
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bins_follow_each_other() {
+        let mut last = 0;
+        for size in 1..200_000u64 {
+            let bin = bin_of(size);
+            assert!(bin >= last && size < end_of(bin), "{size}: {bin}");
+            assert!(
+                bin == last || size == end_of(last) || last < 2,
+                "{size}: {bin} after {last}"
+            );
+            last = bin;
+        }
+        assert_eq!(bin_of(u64::MAX), BINS - 1);
+    }
+}
