@@ -3,7 +3,7 @@
 use super::event::{Effect, TICK_NS, TraceEvent};
 use super::header::FinishInfo;
 use super::process::ProcessCounts;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A gap of the whole program of at least this many ticks (1 ms) is idle time.
 pub const IDLE_TICKS: u64 = 1_000_000 / TICK_NS;
@@ -75,12 +75,29 @@ pub struct TraceSummary {
     /// What the recorder said at the end.
     pub finish: Option<FinishInfo>,
     /// All threads, by number.
+    #[serde(serialize_with = "short_table")]
     pub thread_table: Vec<ThreadInfo>,
     /// All processes, by number; empty where the recorder said nothing of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub process_table: Vec<ProcessCounts>,
     #[serde(skip)]
     last_tick: Option<(u64, u64)>,
+}
+
+/// Numbers that no thread has take as little room as possible: other tools' traces may have thread 900,000 and few others,
+/// and the table must fit in a chunk.
+fn short_table<S: Serializer>(table: &[ThreadInfo], to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Entry<'a> {
+        Thread(&'a ThreadInfo),
+        Nobody {},
+    }
+    let nobody = ThreadInfo::default();
+    to.collect_seq(table.iter().map(|thread| match *thread == nobody {
+        true => Entry::Nobody {},
+        false => Entry::Thread(thread),
+    }))
 }
 
 impl TraceSummary {

@@ -2,7 +2,8 @@
 //!
 //! Needed columns: `call`, `block`, `size`. Known ones: `time_ns`, `thread`, `alignment`, `address`, `new_block`. Others are
 //! passed over. `call` is a name as `heaplab trace export` writes it; `block` any number that names the block from its
-//! allocation to its free (an address does); `new_block` the name that a realloc gives it, where it changes. Numbers are
+//! allocation to its free (an address does); `thread` any number (the system's, too: from 4096 on, threads are numbered anew in
+//! the order in which they come, and their old numbers become their names); `new_block` the name that a realloc gives it, where it changes. Numbers are
 //! decimal, or hexadecimal with `0x`; an empty field is 0.
 
 use super::intake::{Intake, Told};
@@ -10,6 +11,8 @@ use super::lines::Lines;
 use crate::trace::columns::{MAX_THREADS, MAX_VALUE};
 use crate::trace::error::TraceError;
 use crate::trace::event::{Effect, EventKind, TICK_NS};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// Lines between two calls of a progress function.
 const PROGRESS: u64 = 1 << 16;
@@ -43,7 +46,7 @@ impl Columns {
         })
     }
 
-    fn told(&self, line: &str, count: u64) -> Result<Told, String> {
+    fn told(&self, line: &str, count: u64, threads: &mut Threads) -> Result<Told, String> {
         let mut fields = [""; 64];
         let mut found = 0;
         for (field, text) in fields.iter_mut().zip(line.split(',')) {
@@ -74,11 +77,6 @@ impl Columns {
         if alignment > 1 << 47 || (alignment > 0 && !alignment.is_power_of_two()) {
             return Err(format!("{alignment} is no alignment"));
         }
-        if thread >= u64::from(MAX_THREADS) {
-            return Err(format!(
-                "{thread} is no number of a thread; they count from 0"
-            ));
-        }
         let align_log2 = match kind.has_alignment() && alignment > 0 {
             true => alignment.trailing_zeros() as u8,
             false => 0,
@@ -91,7 +89,7 @@ impl Columns {
             .filter(|&new| new != 0)
             .unwrap_or(key);
         Ok(Told {
-            thread: thread as u32,
+            thread: threads.number(thread)?,
             tick: time_ns.map_or(count, |ns| ns / TICK_NS).min(MAX_VALUE - 1),
             kind,
             key: if kind == EventKind::ReallocNew {
@@ -110,6 +108,37 @@ impl Columns {
     }
 }
 
+/// Threads with smaller numbers keep them: a trace's tables are as long as its largest number.
+const FIRST_RENAMED: u32 = 4096;
+
+/// Numbers of the threads that are numbered anew.
+#[derive(Default)]
+struct Threads {
+    known: HashMap<u64, u32>,
+    /// Number and old number of the one that came last, until its name is written.
+    new: Option<(u32, u64)>,
+}
+
+impl Threads {
+    fn number(&mut self, told: u64) -> Result<u32, String> {
+        if told < u64::from(FIRST_RENAMED) {
+            return Ok(told as u32);
+        }
+        let next = FIRST_RENAMED + self.known.len() as u32;
+        let number = match self.known.entry(told) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(_) if next >= MAX_THREADS => {
+                return Err(format!("more than {MAX_THREADS} threads are too many"));
+            }
+            Entry::Vacant(place) => {
+                self.new = Some((next, told));
+                *place.insert(next)
+            }
+        };
+        Ok(number)
+    }
+}
+
 pub(super) fn read(
     lines: &mut Lines,
     intake: &mut Intake,
@@ -120,6 +149,7 @@ pub(super) fn read(
     };
     let columns = Columns::of(names).map_err(|reason| lines.wrong(reason))?;
     let mut count = 0u64;
+    let mut threads = Threads::default();
     loop {
         let Some(line) = lines.next()? else {
             return Ok(());
@@ -127,8 +157,11 @@ pub(super) fn read(
         if line.trim().is_empty() {
             continue;
         }
-        let told = columns.told(line, count);
+        let told = columns.told(line, count, &mut threads);
         let told = told.map_err(|reason| lines.wrong(reason))?;
+        if let Some((number, name)) = threads.new.take() {
+            intake.name(number, &name.to_string())?;
+        }
         intake.take(&told)?;
         count += 1;
         if count.is_multiple_of(PROGRESS) {

@@ -12,6 +12,8 @@ use crate::trace::columns::MAX_VALUE;
 use crate::trace::error::TraceError;
 use crate::trace::event::EventKind;
 use crate::trace::header::TraceHeader;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// Calls between two stamps that are kept to be spread; of more, the first ones are 100 ns apart.
 const SPREAD: usize = 1 << 18;
@@ -57,6 +59,7 @@ pub(super) fn read(
     let mut reader = Reader {
         intake,
         sorts: Vec::new(),
+        live: HashMap::new(),
         allocations: 0,
         waiting: Vec::new(),
         tick: 0,
@@ -96,8 +99,10 @@ impl From<&str> for Fault {
 
 struct Reader<'a> {
     intake: &'a mut Intake,
-    /// Of each sort, its size and the names of its live blocks.
-    sorts: Vec<(u64, Vec<u64>)>,
+    /// Size of each sort.
+    sorts: Vec<u64>,
+    /// Names of the live blocks of the sorts that have some.
+    live: HashMap<u64, Vec<u64>>,
     allocations: u64,
     waiting: Vec<Told>,
     /// Of the last stamp.
@@ -124,9 +129,8 @@ impl Reader<'_> {
                     Err(_) => {
                         self.allocations += 1;
                         let name = self.allocations;
-                        let sort = self.sort(first)?;
-                        let size = sort.0;
-                        sort.1.push(name);
+                        let size = self.size_of_sort(first)?;
+                        self.live.entry(first).or_default().push(name);
                         self.told(EventKind::Malloc, name, size, 0)?;
                     }
                 }
@@ -136,8 +140,15 @@ impl Reader<'_> {
                 if self.sorts.is_empty() {
                     self.told(EventKind::Free, first, 0, first)?;
                 } else {
+                    self.size_of_sort(first)?;
                     // 0 is no name: a free of what was never allocated.
-                    let name = self.sort(first)?.1.pop().unwrap_or(0);
+                    let mut name = 0;
+                    if let Entry::Occupied(mut live) = self.live.entry(first) {
+                        name = live.get_mut().pop().unwrap_or(0);
+                        if live.get().is_empty() {
+                            live.remove();
+                        }
+                    }
                     self.told(EventKind::Free, name, 0, 0)?;
                 }
             }
@@ -145,7 +156,7 @@ impl Reader<'_> {
                 if self.sorts.len() == SORTS {
                     return Err("there are too many sorts of allocations".into());
                 }
-                self.sorts.push((checked(number()?)?, Vec::new()));
+                self.sorts.push(checked(number()?)?);
             }
             "c" => {
                 let ms = number()?;
@@ -158,10 +169,9 @@ impl Reader<'_> {
         Ok(false)
     }
 
-    fn sort(&mut self, number: u64) -> Result<&mut (u64, Vec<u64>), Fault> {
-        usize::try_from(number)
-            .ok()
-            .and_then(|number| self.sorts.get_mut(number))
+    fn size_of_sort(&self, number: u64) -> Result<u64, Fault> {
+        let size = usize::try_from(number).ok();
+        size.and_then(|number| self.sorts.get(number).copied())
             .ok_or("an allocation is of a sort that was not declared".into())
     }
 

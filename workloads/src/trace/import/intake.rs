@@ -42,6 +42,11 @@ impl Intake {
         self.writer.note(text)
     }
 
+    /// A thread's name.
+    pub fn name(&mut self, thread: u32, name: &str) -> Result<(), TraceError> {
+        self.writer.name(thread, name)
+    }
+
     /// Appends an event. A free of an unknown block is dropped and counted; an allocation under the name of a live block
     /// shows that its free is missing, which is then made up.
     pub fn take(&mut self, told: &Told) -> Result<(), TraceError> {
