@@ -21,6 +21,11 @@ size_t spanalloc_stats_json(char *buf, size_t len);
  * "unreached_bytes" in the statistics. */
 size_t spanalloc_release_memory(void);
 
+/* malloc for a block that will hold no pointers (a buffer, text, numbers): it comes from a heap of its own, with which
+ * other blocks never share a page or, later, an address. Free and resize it as any block; it stays data. Ignored under
+ * hardened=1. */
+void *spanalloc_malloc_data(size_t size);
+
 /* Makes a block usable for at least size bytes without moving it: a small block has the rest of its size
  * class, a large one grows into the pages behind it while these are free. Returns the bytes that it has
  * then, all of which may be used, or 0: nothing has changed. */
@@ -44,6 +49,7 @@ struct spanalloc_region {
     size_t used;         /* of these, with the program or in caches */
     size_t purged_bytes; /* inside a region of blocks, given back to the system */
     int kind;            /* 1 blocks of a size class, 2 a large block, 3 free pages, 4 free pages given back */
+    int partition;       /* 0 the main heap, 1 data (spanalloc_malloc_data) */
 };
 
 /* Calls visit with every region in order of address until it returns something other than 0, which

@@ -57,6 +57,25 @@ impl<O: Os> Heap<O> {
         }
     }
 
+    /// Makes a heap without memory at `place`, part by part: whole it is too large for small stacks.
+    ///
+    /// # Safety
+    /// The place is writable, aligned and nobody else's.
+    pub(crate) unsafe fn place(place: *mut Self, os: O) {
+        // SAFETY: the caller's duty; every field is written.
+        unsafe {
+            (&raw mut (*place).pages).write(PageHeap::new(os));
+            for class in 0..NUM_CLASSES {
+                let central = (&raw mut (*place).centrals).cast::<Padded<Central>>();
+                central.add(class).write(Padded(Central::new()));
+                let transfer = (&raw mut (*place).transfers).cast::<Padded<TransferCache>>();
+                transfer.add(class).write(Padded(TransferCache::new()));
+            }
+            (&raw mut (*place).cached_room).write(AtomicUsize::new(0));
+            (&raw mut (*place).epoch).write(AtomicU32::new(0));
+        }
+    }
+
     /// Fills `objects`, at most a batch, for a thread cache: with what other threads flushed, or from the
     /// central free list. Returns how many they are. 0: no memory.
     #[must_use]
@@ -213,6 +232,11 @@ impl<O: Os> Heap<O> {
     /// Asks all thread caches to empty themselves at their next slow path.
     pub fn raise_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Follows another heap, so that one number serves both.
+    pub(crate) fn set_epoch(&self, epoch: u32) {
+        self.epoch.store(epoch, Ordering::Relaxed);
     }
 
     /// Empties the middle tier and releases all free pages but `keep_bytes`, those inside partly used

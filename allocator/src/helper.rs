@@ -9,8 +9,9 @@
 //! thread-local storage, and does not exist in a fork child. `helper=0` turns it off.
 
 use crate::alloc::HEAP;
-use crate::idle::Idle;
+use crate::idle::{Idle, Look};
 use crate::os::{self, BareThread, Os};
+use crate::partition::heaps;
 use crate::scavenger::{DECAY_MS, HELPER_BYTES};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -44,7 +45,7 @@ pub(crate) fn forget() {
 /// Starts a helper if one is wanted, allowed and not there. To be called on slow paths, without locks.
 #[inline]
 pub(crate) fn start_if_wanted() {
-    if HEAP.pages.helper_wanted() {
+    if heaps().any(|heap| heap.pages.helper_wanted()) {
         start();
     }
 }
@@ -52,7 +53,7 @@ pub(crate) fn start_if_wanted() {
 #[cold]
 #[inline(never)]
 fn start() {
-    HEAP.pages.helper_answered();
+    heaps().for_each(|heap| heap.pages.helper_answered());
     if ENABLED.load(Relaxed) == 0
         || DECAY_MS.load(Relaxed) <= 0
         || THREAD.exists()
@@ -74,7 +75,7 @@ fn pause() {
 
 /// What the helper does.
 extern "C" fn body() {
-    let mut idle = Idle::new();
+    let mut idle = [Idle::new(), Idle::new()];
     let mut fruitless = 0;
     while fruitless < LOOKS {
         let window = DECAY_MS.load(Relaxed);
@@ -82,11 +83,16 @@ extern "C" fn body() {
             break;
         }
         os::sleep_ms(&PILLOW, window.max(10) as u64);
-        let look = HEAP.release_idle(&mut idle);
+        let mut look = Look::default();
+        for (heap, idle) in heaps().zip(&mut idle) {
+            let part = heap.release_idle(idle);
+            look.given += part.given;
+            look.busy += part.busy;
+        }
         RELEASED.fetch_add(look.given as u64, Relaxed);
         // What is busy now may be at rest at the next look, and then nobody else is there.
         let fruitful = look.given > 0 || look.busy >= HELPER_BYTES;
         fruitless = if fruitful { 0 } else { fruitless + 1 };
     }
-    HEAP.pages.helper_answered();
+    heaps().for_each(|heap| heap.pages.helper_answered());
 }

@@ -95,6 +95,9 @@ pub mod profile;
 pub mod alloc;
 
 #[cfg(not(loom))]
+mod partition;
+
+#[cfg(not(loom))]
 pub mod rseq;
 
 #[cfg(not(loom))]
@@ -123,6 +126,9 @@ pub use global::SpanAlloc;
 
 #[cfg(not(loom))]
 pub use alloc::{Trimmed, set_limits, trim};
+
+#[cfg(not(loom))]
+pub use partition::DataAlloc;
 
 #[cfg(not(loom))]
 pub use walk::walk;

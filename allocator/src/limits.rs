@@ -6,7 +6,8 @@
 //! held, so that whoever is told may allocate, free and trim.
 
 use crate::units::{page_bytes, pages_for};
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Something has grown beyond the soft limit.
 pub const SOFT: u32 = 1;
@@ -22,6 +23,8 @@ pub struct Limits {
     pending: AtomicU32,
     /// Requests that the hard limit refused.
     refused: AtomicU64,
+    /// Where the pages are counted that another heap has in use under the same limits, or null.
+    beside: AtomicPtr<AtomicUsize>,
 }
 
 fn pages_of(bytes: usize) -> usize {
@@ -41,6 +44,7 @@ impl Limits {
             hard: AtomicUsize::new(usize::MAX),
             pending: AtomicU32::new(0),
             refused: AtomicU64::new(0),
+            beside: AtomicPtr::new(null_mut()),
         }
     }
 
@@ -64,9 +68,21 @@ impl Limits {
         (bytes(&self.soft), bytes(&self.hard))
     }
 
+    /// Counts from now on what another heap has in use, in pages, towards the limits.
+    pub(crate) fn count_beside(&self, in_use: &'static AtomicUsize) {
+        self.beside
+            .store(core::ptr::from_ref(in_use).cast_mut(), Relaxed);
+    }
+
+    fn beside(&self) -> usize {
+        // SAFETY: null, or a counter that is there for good.
+        unsafe { self.beside.load(Relaxed).as_ref() }.map_or(0, |pages| pages.load(Relaxed))
+    }
+
     /// Whether `more` pages beside `in_use` are within the hard limit. Under the page heap's lock.
     #[must_use]
     pub fn allow(&self, in_use: usize, more: usize) -> bool {
+        let in_use = in_use + self.beside();
         let then = in_use.saturating_add(more);
         if then > self.hard.load(Relaxed) {
             self.pending.fetch_or(HARD, Relaxed);
@@ -83,7 +99,7 @@ impl Limits {
     /// Whether `more` pages beside `in_use` are within both limits; nothing is told if they are not.
     #[must_use]
     pub fn has_room(&self, in_use: usize, more: usize) -> bool {
-        let then = in_use.saturating_add(more);
+        let then = (in_use + self.beside()).saturating_add(more);
         then <= self.hard.load(Relaxed).min(self.soft.load(Relaxed))
     }
 

@@ -99,6 +99,22 @@ pub struct Counters {
     pub huge_pages: u64,
 }
 
+impl Counters {
+    /// Adds another heap's.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.growths += other.growths;
+        self.splits += other.splits;
+        self.coalesces += other.coalesces;
+        self.spans_allocated += other.spans_allocated;
+        self.spans_freed += other.spans_freed;
+        self.pages_released += other.pages_released;
+        self.releases += other.releases;
+        self.grown_in_place += other.grown_in_place;
+        self.moved_by_remap += other.moved_by_remap;
+        self.huge_pages += other.huge_pages;
+    }
+}
+
 /// What a span is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
@@ -247,6 +263,11 @@ impl<O: Os> PageHeap<O> {
     #[must_use]
     pub fn in_use_bytes(&self) -> usize {
         page_bytes(self.in_use.load(Relaxed))
+    }
+
+    /// Counts what another heap has in use towards this one's limits.
+    pub(crate) fn count_beside<P>(&self, other: &'static PageHeap<P>) {
+        self.limits.count_beside(&other.in_use);
     }
 
     /// Makes a large span `pages` long without moving it, or a little longer when it grows; false if the pages

@@ -5,7 +5,10 @@
 //! they run and may be off by the operations in flight. `docs/STATS.md` explains every field.
 
 use crate::alloc::HEAP;
+use crate::heap::Heap;
+use crate::os::Linux;
 use crate::page_heap::{Counters, huge};
+use crate::partition::heaps;
 use crate::profile::{self, ProfileStats, profile_stats};
 use crate::size_class::{NUM_CLASSES, size_of_class};
 use crate::units::{OS_PAGE, page_bytes};
@@ -75,6 +78,9 @@ pub struct Stats {
     pub lock_waits: u64,
     /// What the page heap counts.
     pub pages: PageCounters,
+    /// Of all these in the data partition: bytes that the program holds, and what it has grown to.
+    pub data_in_use_bytes: usize,
+    pub data_heap_bytes: usize,
     /// The heap profile.
     pub profile: ProfileStats,
 }
@@ -101,35 +107,41 @@ pub struct ClassStats {
     pub spans_by_free_quarter: [u32; 4],
 }
 
-/// Figures of one class.
+/// Figures of one class, of both partitions together.
 #[must_use]
 pub fn class_stats(class: usize) -> ClassStats {
-    let size = size_of_class(class);
-    let in_transfer = HEAP.transfers[class].0.inner.lock().objects;
-    let central = HEAP.centrals[class].0.inner.lock();
-    ClassStats {
-        size,
-        spans: central.spans,
-        span_bytes: page_bytes(central.pages as usize),
-        handed_out: central.handed_out,
-        taken_back: central.taken_back,
-        in_transfer,
-        purged_bytes: central.purged_pages as usize * OS_PAGE,
-        spans_by_free_quarter: central.lengths(HEAP.pages.map.table()),
+    let mut sum = ClassStats {
+        size: size_of_class(class),
+        ..ClassStats::default()
+    };
+    for heap in heaps() {
+        sum.in_transfer += heap.transfers[class].0.inner.lock().objects;
+        let central = heap.centrals[class].0.inner.lock();
+        sum.spans += central.spans;
+        sum.span_bytes += page_bytes(central.pages as usize);
+        sum.handed_out += central.handed_out;
+        sum.taken_back += central.taken_back;
+        sum.purged_bytes += central.purged_pages as usize * OS_PAGE;
+        let lengths = central.lengths(heap.pages.map.table());
+        for (sum, length) in sum.spans_by_free_quarter.iter_mut().zip(lengths) {
+            *sum += length;
+        }
     }
+    sum
 }
 
 /// Figures of the whole process.
 #[must_use]
 pub fn stats() -> Stats {
     let mut stats = Stats::default();
+    let mut cached = [0; 2];
     {
         let registry = thread::REGISTRY.lock();
         stats.threads = registry.caches;
         stats.refills = registry.ended_refills;
         stats.flushes = registry.ended_flushes;
         registry.for_each(|cache| {
-            stats.thread_cache_bytes += cache.bytes();
+            cached[usize::from(cache.is_data())] += cache.bytes();
             stats.refills += cache.refills.load(Relaxed);
             stats.flushes += cache.flushes.load(Relaxed);
         });
@@ -140,47 +152,69 @@ pub fn stats() -> Stats {
     stats.helper_starts = helper::STARTS.load(Relaxed);
     stats.helper_released_bytes = helper::RELEASED.load(Relaxed);
     let (cpu_bytes, caches) = cpu_cache::held();
-    stats.thread_cache_bytes += cpu_bytes;
+    cached[0] += cpu_bytes;
+    stats.thread_cache_bytes = cached.iter().sum();
     stats.cpu_caches = caches;
     stats.refills += cpu_cache::REFILLS.load(Relaxed);
     stats.flushes += cpu_cache::FLUSHES.load(Relaxed);
     stats.orphaned_caches = thread::ORPHANED.load(Relaxed);
-    let mut small_span_bytes = 0;
-    let mut small_live_bytes = 0;
-    for class in 1..NUM_CLASSES {
-        let figures = class_stats(class);
-        small_span_bytes += figures.span_bytes;
-        // Live, cached or in transit: everything that has left the central free list.
-        let outside = figures.handed_out.saturating_sub(figures.taken_back) as usize;
-        small_live_bytes += outside * figures.size;
-        stats.purged_bytes += figures.purged_bytes;
-        stats.transfer_cache_bytes += figures.in_transfer * figures.size;
-        let transfer = HEAP.transfers[class].0.inner.lock();
-        stats.transfer_hits += transfer.hits;
-        stats.transfer_stores += transfer.stores;
+    for (heap, cached) in heaps().zip(cached) {
+        stats.add(heap, cached);
     }
-    HEAP.for_each_lock(|lock| stats.lock_waits += u64::from(lock.contended()));
-    let inner = HEAP.pages.inner.lock();
-    stats.heap_bytes = page_bytes(inner.grown - inner.holes);
-    stats.dirty_bytes = page_bytes(inner.dirty.pages);
-    stats.clean_bytes = page_bytes(inner.clean.pages);
-    stats.longest_free_run_bytes = inner.longest_free_bytes(HEAP.pages.map.table());
-    stats.free_runs = inner.dirty.runs + inner.clean.runs;
-    stats.span_peak_bytes = page_bytes(inner.highest_in_use());
-    stats.metadata_bytes = inner.metadata_bytes();
-    stats.pages = inner.counters;
-    stats.spans = inner.counters.spans_allocated - inner.counters.spans_freed;
-    let in_spans = page_bytes(inner.in_use);
-    drop(inner);
-    stats.refused_by_limit = HEAP.pages.limits.refused();
-    stats.small_span_bytes = small_span_bytes;
+    if let Some(heap) = crate::partition::data() {
+        let mut data = Stats::default();
+        data.add(heap, cached[1]);
+        stats.data_in_use_bytes = data.in_use_bytes;
+        stats.data_heap_bytes = data.heap_bytes;
+    }
     stats.resident_bytes = (stats.heap_bytes + stats.metadata_bytes)
         .saturating_sub(stats.clean_bytes + stats.purged_bytes);
-    stats.large_bytes = in_spans.saturating_sub(small_span_bytes);
-    stats.central_bytes = small_span_bytes.saturating_sub(small_live_bytes);
-    stats.in_use_bytes = (small_live_bytes + stats.large_bytes)
-        .saturating_sub(stats.thread_cache_bytes + stats.transfer_cache_bytes);
     stats
+}
+
+impl Stats {
+    /// Adds the figures of one partition, of which threads' caches hold `cached` bytes.
+    fn add(&mut self, heap: &Heap<Linux>, cached: usize) {
+        let mut small_span_bytes = 0;
+        let mut small_live_bytes = 0;
+        let mut in_transfer_bytes = 0;
+        for class in 1..NUM_CLASSES {
+            let size = size_of_class(class);
+            {
+                let transfer = heap.transfers[class].0.inner.lock();
+                in_transfer_bytes += transfer.objects * size;
+                self.transfer_hits += transfer.hits;
+                self.transfer_stores += transfer.stores;
+            }
+            let central = heap.centrals[class].0.inner.lock();
+            small_span_bytes += page_bytes(central.pages as usize);
+            // Live, cached or in transit: everything that has left the central free list.
+            let outside = central.handed_out.saturating_sub(central.taken_back) as usize;
+            small_live_bytes += outside * size;
+            self.purged_bytes += central.purged_pages as usize * OS_PAGE;
+        }
+        heap.for_each_lock(|lock| self.lock_waits += u64::from(lock.contended()));
+        let inner = heap.pages.inner.lock();
+        self.heap_bytes += page_bytes(inner.grown - inner.holes);
+        self.dirty_bytes += page_bytes(inner.dirty.pages);
+        self.clean_bytes += page_bytes(inner.clean.pages);
+        let longest = inner.longest_free_bytes(heap.pages.map.table());
+        self.longest_free_run_bytes = self.longest_free_run_bytes.max(longest);
+        self.free_runs += inner.dirty.runs + inner.clean.runs;
+        self.span_peak_bytes += page_bytes(inner.highest_in_use());
+        self.metadata_bytes += inner.metadata_bytes();
+        self.pages.add(&inner.counters);
+        self.spans += inner.counters.spans_allocated - inner.counters.spans_freed;
+        let large_bytes = page_bytes(inner.in_use).saturating_sub(small_span_bytes);
+        drop(inner);
+        self.refused_by_limit += heap.pages.limits.refused();
+        self.transfer_cache_bytes += in_transfer_bytes;
+        self.small_span_bytes += small_span_bytes;
+        self.large_bytes += large_bytes;
+        self.central_bytes += small_span_bytes.saturating_sub(small_live_bytes);
+        self.in_use_bytes +=
+            (small_live_bytes + large_bytes).saturating_sub(cached + in_transfer_bytes);
+    }
 }
 
 /// Text into a caller's buffer; counts what it would need in all.
@@ -278,6 +312,8 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ("grown_in_place", s.pages.grown_in_place),
         ("moved_by_remap", s.pages.moved_by_remap),
         ("huge_pages", s.pages.huge_pages),
+        ("data_in_use_bytes", s.data_in_use_bytes as u64),
+        ("data_heap_bytes", s.data_heap_bytes as u64),
         ("profile_live_samples", s.profile.live_samples),
         ("profile_samples", s.profile.samples),
         ("profile_dropped", s.profile.dropped),

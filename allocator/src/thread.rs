@@ -6,11 +6,12 @@
 //! rounds that POSIX allows; from then on the thread works without a cache.
 
 use crate::alloc::HEAP;
-use crate::hardened;
-use crate::profile;
+use crate::heap::Heap;
+use crate::os::Linux;
 use crate::sync::{Locked, RawLock};
 use crate::thread_cache::{CACHES, ThreadCache};
 use crate::tls;
+use crate::{hardened, partition, profile};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -45,6 +46,34 @@ static KEY: AtomicU32 = AtomicU32::new(0);
 pub(crate) static ORPHANED: AtomicU64 = AtomicU64::new(0);
 
 impl Registry {
+    fn enter(&mut self, cache: &'static ThreadCache) {
+        let record = core::ptr::from_ref(cache).cast_mut();
+        cache.next.store(self.head, Ordering::Relaxed);
+        if !self.head.is_null() {
+            // SAFETY: members of the list are live caches; the lock is held.
+            unsafe { (*self.head).prev.store(record, Ordering::Relaxed) };
+        }
+        self.head = record;
+    }
+
+    fn leave(&mut self, cache: &ThreadCache) {
+        let next = cache.next.load(Ordering::Relaxed);
+        let prev = cache.prev.load(Ordering::Relaxed);
+        // SAFETY: members of the list are live caches; the lock is held.
+        unsafe {
+            if prev.is_null() {
+                self.head = next;
+            } else {
+                (*prev).next.store(next, Ordering::Relaxed);
+            }
+            if !next.is_null() {
+                (*next).prev.store(prev, Ordering::Relaxed);
+            }
+        }
+        self.ended_refills += cache.refills.load(Ordering::Relaxed);
+        self.ended_flushes += cache.flushes.load(Ordering::Relaxed);
+    }
+
     /// Calls `visit` with every cache.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&ThreadCache)) {
         let mut cache = self.head;
@@ -159,12 +188,7 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
         let mut registry = REGISTRY.lock();
         registry.last_number = registry.last_number.wrapping_add(1).max(1);
         cache.start(registry.last_number, HEAP.epoch());
-        cache.next.store(registry.head, Ordering::Relaxed);
-        if !registry.head.is_null() {
-            // SAFETY: members of the list are live caches; the lock is held.
-            unsafe { (*registry.head).prev.store(record, Ordering::Relaxed) };
-        }
-        registry.head = record;
+        registry.enter(cache);
         registry.caches += 1;
         CACHES.store(registry.caches as usize, Ordering::Relaxed);
     }
@@ -181,6 +205,56 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
         }
     }
     Some(cache)
+}
+
+/// A thread's cache of the data partition.
+fn data_of(own: &ThreadCache) -> Option<&'static ThreadCache> {
+    // SAFETY: null, or a cache in metadata, which is never unmapped.
+    unsafe { own.data.load(Ordering::Relaxed).as_ref() }
+}
+
+/// Gives the calling thread a cache of the data partition, whose heap is `heap`. `None`: it has none in the main
+/// heap either, or no memory.
+#[cold]
+pub(crate) fn attach_data(heap: &'static Heap<Linux>) -> Option<&'static ThreadCache> {
+    let current = tls::data_cache();
+    if core::ptr::eq(current, &raw const tls::ENDED) {
+        return None;
+    }
+    // Looks after the thread's end, and whether it has been called.
+    let own = attach()?;
+    if let Some(data) = data_of(own) {
+        data.follow_epoch(heap);
+        // While a profile is taken every operation takes the slow path, which counts it.
+        if !profile::on() && !core::ptr::eq(current, data) {
+            tls::set_data_cache(data);
+        }
+        return Some(data);
+    }
+    let record = HEAP
+        .pages
+        .take_cache(size_of::<ThreadCache>())
+        .cast::<ThreadCache>();
+    if record.is_null() {
+        return None;
+    }
+    // SAFETY: as in `attach`.
+    let data: &'static ThreadCache = unsafe {
+        record.write(ThreadCache::new());
+        &*record
+    };
+    let mut registry = REGISTRY.lock();
+    data.start(own.thread(), heap.epoch());
+    if !own.slot.load(Ordering::Relaxed).is_null() {
+        data.slot.store(tls::data_slot_address(), Ordering::Relaxed);
+    }
+    data.data.store(record, Ordering::Relaxed);
+    registry.enter(data);
+    own.data.store(record, Ordering::Relaxed);
+    if !profile::on() {
+        tls::set_data_cache(data);
+    }
+    Some(data)
 }
 
 /// The calling thread's cache, or a static one, whatever the slot says.
@@ -203,6 +277,9 @@ fn show_own() -> Option<&'static ThreadCache> {
     // SAFETY: as in `own_cache`.
     let own = unsafe { &*own };
     let shown = if profile::on() { &tls::SAMPLED } else { own };
+    if profile::on() {
+        tls::set_data_cache(&tls::EMPTY);
+    }
     if !core::ptr::eq(tls::cache(), shown) {
         tls::set_cache(shown);
     }
@@ -212,7 +289,11 @@ fn show_own() -> Option<&'static ThreadCache> {
 /// Empties the calling thread's cache and calls all other threads to empty theirs before their next
 /// operation. The epoch must have been raised.
 pub(crate) fn call_all() {
-    own_cache().follow_epoch(&HEAP);
+    let own = own_cache();
+    own.follow_epoch(&HEAP);
+    if let (Some(data), Some(heap)) = (data_of(own), partition::data()) {
+        data.follow_epoch(heap);
+    }
     call_each(|cache| cache.bytes() > 0);
 }
 
@@ -223,7 +304,9 @@ pub(crate) fn call_each(wanted: impl Fn(&ThreadCache) -> bool) {
     let own = own_cache();
     REGISTRY.lock().for_each(|cache| {
         let slot = cache.slot.load(Ordering::Relaxed);
-        if !core::ptr::eq(cache, own) && !slot.is_null() && wanted(cache) {
+        let ours =
+            core::ptr::eq(cache, own) || core::ptr::eq(cache, own.data.load(Ordering::Relaxed));
+        if !ours && !slot.is_null() && wanted(cache) {
             // SAFETY: the thread exists while its cache is in the registry, whose lock is held. Its
             // slot is one word that it reads once an operation; it finds its cache again by its key.
             unsafe { (*slot).store((&raw const tls::CALLED).cast_mut(), Ordering::Release) };
@@ -262,23 +345,21 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
         // Not called any more once it has left the registry, so this is the last word.
         tls::set_own(null_mut());
         tls::set_cache(&tls::ENDED);
-        let next = cache.next.load(Ordering::Relaxed);
-        let prev = cache.prev.load(Ordering::Relaxed);
-        // SAFETY: members of the list are live caches; the lock is held.
-        unsafe {
-            if prev.is_null() {
-                registry.head = next;
-            } else {
-                (*prev).next.store(next, Ordering::Relaxed);
-            }
-            if !next.is_null() {
-                (*next).prev.store(prev, Ordering::Relaxed);
-            }
+        tls::set_data_cache(&tls::ENDED);
+        registry.leave(cache);
+        if let Some(data) = data_of(cache) {
+            registry.leave(data);
         }
         registry.caches -= 1;
         CACHES.store(registry.caches as usize, Ordering::Relaxed);
-        registry.ended_refills += cache.refills.load(Ordering::Relaxed);
-        registry.ended_flushes += cache.flushes.load(Ordering::Relaxed);
+    }
+    if let (Some(data), Some(heap)) = (data_of(cache), partition::data()) {
+        data.close(heap);
+        // SAFETY: nothing names the cache any more.
+        unsafe {
+            HEAP.pages
+                .give_cache(core::ptr::from_ref(data).cast_mut().cast())
+        };
     }
     cache.close(&HEAP);
     // SAFETY: the slot no longer names the cache, nor does the registry.
@@ -289,7 +370,10 @@ fn for_each_lock(mut visit: impl FnMut(&RawLock)) {
     visit(REGISTRY.raw());
     visit(hardened::lock());
     visit(profile::lock());
-    HEAP.for_each_lock(visit);
+    // One heap's locks after the other's; nobody holds locks of both.
+    for heap in partition::heaps() {
+        heap.for_each_lock(&mut visit);
+    }
 }
 
 extern "C" fn before_fork() {
@@ -310,17 +394,22 @@ extern "C" fn after_fork_child() {
     let own = own_cache();
     let mut registry = REGISTRY.lock();
     let mut orphans = 0;
-    registry.for_each(|cache| orphans += u64::from(!core::ptr::eq(cache, own)));
+    let data = data_of(own);
+    registry.for_each(|cache| {
+        let ours = core::ptr::eq(cache, own) || data.is_some_and(|data| core::ptr::eq(cache, data));
+        orphans += u64::from(!ours);
+    });
     ORPHANED.fetch_add(orphans, Ordering::Relaxed);
     own.alone(&HEAP);
+    registry.head = null_mut();
     let attached = own.thread() != 0;
-    own.next.store(null_mut(), Ordering::Relaxed);
-    own.prev.store(null_mut(), Ordering::Relaxed);
-    registry.head = if attached {
-        core::ptr::from_ref(own).cast_mut()
-    } else {
-        null_mut()
-    };
+    for cache in [attached.then_some(own), data].into_iter().flatten() {
+        cache.prev.store(null_mut(), Ordering::Relaxed);
+        registry.enter(cache);
+    }
+    if let Some(heap) = partition::data() {
+        data.unwrap_or(&tls::EMPTY).alone(heap);
+    }
     registry.caches = u32::from(attached);
     CACHES.store(registry.caches as usize, Ordering::Relaxed);
 }

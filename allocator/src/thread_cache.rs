@@ -87,6 +87,8 @@ pub struct ThreadCache {
     /// The owner's thread-local slot while others may write to it, else null. Changed under the
     /// registry's lock.
     pub(crate) slot: AtomicPtr<AtomicPtr<ThreadCache>>,
+    /// The thread's cache of the data partition, null if it has none; in that cache its own address.
+    pub(crate) data: AtomicPtr<ThreadCache>,
     pub(crate) refills: AtomicU64,
     pub(crate) flushes: AtomicU64,
     pub(crate) sampling: Sampling,
@@ -109,6 +111,7 @@ impl ThreadCache {
             next: AtomicPtr::new(null_mut()),
             prev: AtomicPtr::new(null_mut()),
             slot: AtomicPtr::new(null_mut()),
+            data: AtomicPtr::new(null_mut()),
             refills: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
             sampling: Sampling {
@@ -124,6 +127,11 @@ impl ThreadCache {
         self.thread.store(thread, Relaxed);
         self.epoch.store(epoch, Relaxed);
         self.cursor.store(1, Relaxed);
+    }
+
+    /// It holds blocks of the data partition.
+    pub(crate) fn is_data(&self) -> bool {
+        core::ptr::eq(self.data.load(Relaxed), self)
     }
 
     /// The thread's number.

@@ -31,11 +31,13 @@ core::arch::global_asm!(
     ".hidden __spanalloc_cache_slot",
     ".globl __spanalloc_cache_slot",
     ".type __spanalloc_cache_slot,@object",
-    ".size __spanalloc_cache_slot,16",
+    ".size __spanalloc_cache_slot,24",
     "__spanalloc_cache_slot:",
     ".quad {empty}",
     // The thread's own cache, whatever the slot says.
     ".quad 0",
+    // The thread's cache of the data partition.
+    ".quad {empty}",
     ".popsection",
     empty = sym EMPTY,
 );
@@ -91,6 +93,42 @@ pub fn set_cache(cache: &'static ThreadCache) {
     }
 }
 
+/// The thread's cache of the data partition ([`crate::partition`]).
+#[cfg(not(feature = "portable-tls"))]
+#[inline(always)]
+#[must_use]
+pub fn data_cache() -> &'static ThreadCache {
+    let slot: *const ThreadCache;
+    // SAFETY: as in `cache`.
+    unsafe {
+        core::arch::asm!(
+            "mov {0}, qword ptr [rip + __spanalloc_cache_slot@GOTTPOFF]",
+            "mov {0}, qword ptr fs:[{0} + 16]",
+            out(reg) slot,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+        &*slot
+    }
+}
+
+/// Where the calling thread's slot for the data partition is.
+#[cfg(not(feature = "portable-tls"))]
+#[must_use]
+pub fn data_slot_address() -> *mut AtomicPtr<ThreadCache> {
+    slot_address().wrapping_add(2)
+}
+
+/// Replaces the thread's cache of the data partition.
+pub fn set_data_cache(cache: &'static ThreadCache) {
+    // SAFETY: writes the thread's own slot.
+    unsafe {
+        (*data_slot_address()).store(
+            core::ptr::from_ref(cache).cast_mut(),
+            core::sync::atomic::Ordering::Relaxed,
+        );
+    }
+}
+
 /// The thread's own cache, null if it has none.
 #[cfg(not(feature = "portable-tls"))]
 #[must_use]
@@ -134,6 +172,21 @@ mod portable {
         static SLOT: AtomicPtr<ThreadCache> =
             const { AtomicPtr::new((&raw const EMPTY).cast_mut()) };
         static OWN: AtomicPtr<ThreadCache> = const { AtomicPtr::new(core::ptr::null_mut()) };
+        static DATA: AtomicPtr<ThreadCache> =
+            const { AtomicPtr::new((&raw const EMPTY).cast_mut()) };
+    }
+
+    /// The thread's cache of the data partition.
+    #[must_use]
+    pub fn data_cache() -> &'static ThreadCache {
+        // SAFETY: T1.
+        DATA.with(|slot| unsafe { &*slot.load(Relaxed) })
+    }
+
+    /// Where the calling thread's slot for the data partition is.
+    #[must_use]
+    pub fn data_slot_address() -> *mut AtomicPtr<ThreadCache> {
+        DATA.with(|slot| core::ptr::from_ref(slot).cast_mut())
     }
 
     /// The thread's own cache, null if it has none.
@@ -169,7 +222,7 @@ mod portable {
 }
 
 #[cfg(feature = "portable-tls")]
-pub use portable::{cache, own, set_cache, set_own, slot_address};
+pub use portable::{cache, data_cache, data_slot_address, own, set_cache, set_own, slot_address};
 
 #[cfg(test)]
 mod tests {

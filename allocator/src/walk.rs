@@ -42,6 +42,8 @@ pub struct Region {
     pub purged_bytes: usize,
     /// What it is.
     pub kind: Kind,
+    /// 0: of the main heap; 1: of the data partition.
+    pub partition: i32,
 }
 
 impl<O: Os> Heap<O> {
@@ -89,6 +91,7 @@ impl<O: Os> Heap<O> {
                     used: blocks,
                     purged_bytes: 0,
                     kind,
+                    partition: 0,
                 });
             }
             span.class as usize
@@ -111,11 +114,12 @@ impl<O: Os> Heap<O> {
             used: (span.fresh - span.free) as usize,
             purged_bytes: (span.purged as usize).saturating_sub(1) * crate::units::OS_PAGE,
             kind: Kind::Small,
+            partition: 0,
         })
     }
 }
 
-/// Walks the heap of the process, see [`Heap::walk`].
+/// Walks the heap of the process, the main part first, then the data partition, see [`Heap::walk`].
 ///
 /// ```
 /// # #[global_allocator]
@@ -128,6 +132,13 @@ impl<O: Os> Heap<O> {
 /// });
 /// assert!(found);
 /// ```
-pub fn walk(visit: impl FnMut(&Region) -> bool) -> bool {
-    crate::alloc::HEAP.walk(visit)
+pub fn walk(mut visit: impl FnMut(&Region) -> bool) -> bool {
+    crate::partition::heaps().zip(0..).all(|(heap, partition)| {
+        heap.walk(|region| {
+            visit(&Region {
+                partition,
+                ..*region
+            })
+        })
+    })
 }

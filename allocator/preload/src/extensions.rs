@@ -1,5 +1,6 @@
 //! `spanalloc_*`: what `spanalloc.h` declares.
 
+use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use spanalloc::alloc::OnLimit;
 use spanalloc::walk::Region;
@@ -41,6 +42,19 @@ pub unsafe extern "C" fn spanalloc_stats_json(buffer: *mut c_char, len: usize) -
 #[unsafe(no_mangle)]
 pub extern "C" fn spanalloc_release_memory() -> usize {
     spanalloc::trim(0).released_bytes
+}
+
+/// `malloc` for a block that will hold no pointers, see [`spanalloc::DataAlloc`].
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_malloc_data(size: usize) -> *mut c_void {
+    match Layout::from_size_align(size, 1) {
+        // SAFETY: any size is an answer; a size of 0 gets a block as in `malloc`.
+        Ok(layout) => unsafe { spanalloc::DataAlloc.alloc(layout) }.cast(),
+        Err(_) => {
+            crate::c::set_errno(libc::ENOMEM);
+            core::ptr::null_mut()
+        }
+    }
 }
 
 /// Makes a block usable for at least `size` bytes where it is, see [`spanalloc::alloc::try_grow`]. Returns the

@@ -5,7 +5,7 @@ use crate::cpu_cache::Undisturbed;
 use crate::heap::Block;
 use crate::size_class::{class_of, fine_class_of};
 use crate::units::MIN_ALIGN;
-use crate::{front_end, hardened, profile, tls};
+use crate::{front_end, hardened, partition, profile, tls};
 
 /// Frees a block; null is ignored. Anything that is not a live block ends the process, at once or
 /// when the thread cache flushes it.
@@ -63,6 +63,10 @@ unsafe extern "C" fn free_slow(block: *mut u8) {
             return unsafe { hardened::free(block) };
         }
         profile::freed(block);
+    }
+    if let Some(heap) = partition::owner(block) {
+        // SAFETY: the caller's duty.
+        return unsafe { partition::free(heap, block) };
     }
     match HEAP.block_of(block) {
         // SAFETY: the caller's duty.

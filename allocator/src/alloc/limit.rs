@@ -1,7 +1,7 @@
 //! Telling that a limit was reached, when no lock is held.
 
-use super::HEAP;
 use crate::limits;
+use crate::partition::heaps;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
@@ -36,25 +36,29 @@ pub fn set_limits(soft: usize, hard: usize, callback: Option<OnLimit>) {
         callback.map_or(null_mut(), |callback| callback as *mut ()),
         Relaxed,
     );
-    HEAP.pages.limits.set_soft(soft);
-    HEAP.pages.limits.set_hard(hard);
+    for heap in heaps() {
+        heap.pages.limits.set_soft(soft);
+        heap.pages.limits.set_hard(hard);
+    }
 }
 
 #[cold]
 #[inline(never)]
 pub(super) fn tell_limits() {
-    let told = HEAP.pages.limits.take();
+    let told = heaps().fold(0, |told, heap| told | heap.pages.limits.take());
     let callback = ON_LIMIT.load(Relaxed);
     for which in [limits::SOFT, limits::HARD] {
         if told & which == 0 {
             continue;
         }
         if callback.is_null() {
-            HEAP.pages.release_free(0);
+            for heap in heaps() {
+                heap.pages.release_free(0);
+            }
             continue;
         }
         // SAFETY: only functions of this type are stored.
         let callback = unsafe { core::mem::transmute::<*mut (), OnLimit>(callback) };
-        callback(which, HEAP.pages.in_use_bytes());
+        callback(which, heaps().map(|heap| heap.pages.in_use_bytes()).sum());
     }
 }

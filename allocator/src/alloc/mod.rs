@@ -20,6 +20,7 @@ use crate::hardened;
 use crate::heap::Heap;
 use crate::os::Linux;
 use crate::page_map::PageMap;
+use crate::partition;
 use crate::profile;
 use crate::size_class::{
     FINE_LIMIT, MAX_SMALL, NUM_CLASSES, class_of, class_of_aligned, fine_class_of,
@@ -79,8 +80,8 @@ fn no_memory() -> *mut u8 {
 
 /// The result of a slow path, when no lock is held any more: tells what the limits have to tell, and sets
 /// `errno` for null.
-fn answer(block: *mut u8) -> *mut u8 {
-    if HEAP.pages.limits.is_pending() {
+pub(crate) fn answer(block: *mut u8) -> *mut u8 {
+    if partition::heaps().any(|heap| heap.pages.limits.is_pending()) {
         limit::tell_limits();
     }
     if block.is_null() { no_memory() } else { block }

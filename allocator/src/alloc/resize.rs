@@ -6,7 +6,7 @@ use crate::heap::Block;
 use crate::page_heap::growth::headroom;
 use crate::size_class::{class_of, size_of_class};
 use crate::units::pages_for;
-use crate::{hardened, profile};
+use crate::{hardened, partition, profile};
 
 /// Blocks of this size and more get a span of their own with room behind it when they grow by realloc.
 const ROOMY_OLD: usize = 4 << 10;
@@ -26,7 +26,7 @@ pub unsafe fn usable_size(block: *mut u8) -> usize {
     } else if hardened::on() {
         hardened::usable_size(block)
     } else {
-        HEAP.usable_size(block)
+        partition::owner(block).unwrap_or(&HEAP).usable_size(block)
     }
 }
 
@@ -60,6 +60,10 @@ unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
         // SAFETY: the caller's duty.
         let moved = unsafe { hardened::reallocate(block, size) };
         return answer(moved);
+    }
+    if let Some(heap) = partition::owner(block) {
+        // SAFETY: the caller's duty.
+        return unsafe { partition::reallocate(heap, block, size) };
     }
     match HEAP.block_of(block) {
         // SAFETY: the caller's duty.
@@ -214,6 +218,10 @@ pub unsafe fn try_grow(block: *mut u8, size: usize) -> Option<usize> {
     }
     if hardened::on() || size > crate::units::MAX_REQUEST {
         return None;
+    }
+    if let Some(heap) = partition::owner(block) {
+        // SAFETY: the caller's duty.
+        return unsafe { partition::try_grow(heap, block, size) };
     }
     let Block::Large(span) = HEAP.block_of(block) else {
         return None;

@@ -2,6 +2,7 @@
 
 use super::HEAP;
 use crate::cpu_cache::{self, Undisturbed};
+use crate::partition::data;
 
 /// What a trim could do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,8 +21,14 @@ pub fn trim(keep_bytes: usize) -> Trimmed {
     let _undisturbed = Undisturbed::new();
     let of_cpus = cpu_cache::empty_all();
     HEAP.raise_epoch();
+    if let Some(heap) = data() {
+        heap.set_epoch(HEAP.epoch());
+    }
     crate::thread::call_all();
-    let released_bytes = HEAP.trim(keep_bytes);
+    let mut released_bytes = HEAP.trim(keep_bytes);
+    if let Some(heap) = data() {
+        released_bytes += heap.trim(0);
+    }
     Trimmed {
         released_bytes,
         unreachable_bytes: crate::thread::unreached_bytes() + of_cpus,
