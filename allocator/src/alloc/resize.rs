@@ -19,8 +19,19 @@ const MAX_REMAPS: u64 = 2_000;
 ///
 /// # Safety
 /// As [`free`].
+#[inline]
 #[must_use]
 pub unsafe fn usable_size(block: *mut u8) -> usize {
+    match class_at(block) {
+        0 => usable_size_slow(block),
+        class => size_of_class(class),
+    }
+}
+
+/// [`usable_size`] of what is no small block of the main heap.
+#[cold]
+#[inline(never)]
+extern "C" fn usable_size_slow(block: *mut u8) -> usize {
     if block.is_null() {
         0
     } else if hardened::on() {
