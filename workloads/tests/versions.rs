@@ -50,6 +50,22 @@ fn old_versions_are_read() {
     }
 }
 
+/// Recorded from `xz -k -c -3 small.txt` (60,000 bytes): of its window of 32 MiB it writes a part.
+#[test]
+fn version_2_1_says_how_much_was_written() {
+    let path = fixture("v2.1.hltrace");
+    assert_eq!(std::fs::read(&path).unwrap()[8..12], [2, 0, 1, 0]);
+    let summary = Trace::open(&path).unwrap().verify(&mut |_, _| {}).unwrap();
+    assert!(summary.complete);
+    assert_eq!(
+        (summary.allocations, summary.frees, summary.written_blocks),
+        (228, 69, 5)
+    );
+    // Files of older versions say nothing of it.
+    let old = Trace::open(&fixture("v2.0.hltrace")).unwrap();
+    assert_eq!(old.summary().written_blocks, 0);
+}
+
 /// What a killed heaplab of version 1.0 left: all that its program had done until then, and no end.
 #[test]
 fn an_old_raw_file_is_resolved() {

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use heaplab_ring::record::CLONED;
 use heaplab_ring::{Kind, Mapping, Pool, SESSION_VARIABLE, sys};
 
-use crate::{thread, tls};
+use crate::{large, thread, tls};
 
 /// Nothing decided yet.
 pub const UNKNOWN: u32 = 0;
@@ -219,6 +219,7 @@ pub fn left_by_fork() -> bool {
         return true;
     }
     PROCESS.store(number, Ordering::Relaxed);
+    large::forget();
     if mode() == RECORDING {
         open_door();
     }

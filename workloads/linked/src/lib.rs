@@ -12,7 +12,7 @@ compile_error!("heaplab records on Linux on x86-64 only");
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 
-use heaplab_hook::{session, thread};
+use heaplab_hook::{large, session, thread};
 use heaplab_ring::Kind;
 
 /// Nothing here panics on purpose; a defect must not unwind into the recorded program.
@@ -38,6 +38,10 @@ fn allocated(kind: Kind, block: *mut c_void, size: usize, align: usize) {
     let kind = if block.is_null() {
         Kind::FailedAlloc
     } else {
+        if size >= large::LARGE_BYTES {
+            // SAFETY: the block is fresh, so its contents mean nothing, or are zeros where calloc gave it.
+            unsafe { large::appeared(block as usize, size, Some(0)) };
+        }
         kind
     };
     let align_log2 = if align.is_power_of_two() {
@@ -80,6 +84,7 @@ pub unsafe extern "C" fn __wrap_calloc(count: usize, size: usize) -> *mut c_void
 pub unsafe extern "C" fn __wrap_free(block: *mut c_void) {
     if !block.is_null() {
         // Before the call: afterwards another thread may have the block already.
+        large::leaves(block as usize);
         thread::record(Kind::Free, block as usize, 0, 0);
     }
     // SAFETY: the caller's promise is passed on.
@@ -120,9 +125,16 @@ pub unsafe extern "C" fn __wrap_reallocarray(
 /// As for C `realloc`: `block` is null or a live block.
 #[inline(always)]
 unsafe fn reallocate(block: *mut c_void, size: usize, end: Kind) -> *mut c_void {
+    let before = large::resizes(block as usize, size);
     thread::record(Kind::ReallocBegin, block as usize, 0, 0);
     // SAFETY: the caller's promise is passed on.
     let new = unsafe { __real_realloc(block, size) };
+    if new.is_null() && size > 0 {
+        before.stays(block as usize);
+    } else if size >= large::LARGE_BYTES {
+        // SAFETY: nothing is said of its contents but for a fresh block, whose contents mean nothing.
+        unsafe { before.becomes(new as usize, size, block.is_null().then_some(0)) };
+    }
     thread::record(end, new as usize, size, 0);
     new
 }
@@ -194,6 +206,7 @@ extern "C" fn start() {
 
 extern "C" fn end() {
     if session::mode() == session::RECORDING {
+        large::tell_all();
         thread::record_always(Kind::Exit, 0, 0);
         thread::hand_over();
     }

@@ -9,6 +9,7 @@ use core::ptr;
 use heaplab_ring::Kind;
 
 use crate::real;
+use heaplab_hook::large;
 use heaplab_hook::thread::record;
 
 const ENOMEM: c_int = 12;
@@ -21,6 +22,10 @@ fn allocated(kind: Kind, block: *mut c_void, size: usize, align_log2: u8) {
     } else {
         #[cfg(feature = "stacks")]
         crate::stacks::allocation(block as usize, size);
+        if size >= large::LARGE_BYTES {
+            // SAFETY: the block is fresh, so its contents mean nothing, or are zeros where calloc gave it.
+            unsafe { large::appeared(block as usize, size, Some(0)) };
+        }
         kind
     };
     record(kind, block as usize, size, align_log2);
@@ -44,6 +49,7 @@ pub unsafe fn release(kind: Kind, block: *mut c_void, size: usize, align_log2: u
     if block.is_null() || real::is_bootstrap(block) {
         return;
     }
+    large::leaves(block as usize);
     record(kind, block as usize, size, align_log2);
     if let Some(next) = real::free() {
         // SAFETY: the caller's promise that the block is live is passed on.
@@ -128,9 +134,22 @@ unsafe fn reallocate(block: *mut c_void, size: usize, end: Kind) -> *mut c_void 
     let Some(next) = real::realloc() else {
         return real::bootstrap_allocate(size, 16);
     };
+    let before = large::resizes(block as usize, size);
+    let kept = match (before.bytes, real::malloc_usable_size()) {
+        _ if block.is_null() => Some(0),
+        // SAFETY: a live block of the next library's.
+        (1.., Some(usable)) if size > before.bytes => Some(unsafe { usable(block) }),
+        _ => None,
+    };
     record(Kind::ReallocBegin, block as usize, 0, 0);
     // SAFETY: the caller's promise is passed on.
     let new = unsafe { next(block, size) };
+    if new.is_null() && size > 0 {
+        before.stays(block as usize);
+    } else if size >= large::LARGE_BYTES {
+        // SAFETY: what realloc keeps of a block lies within its usable size of before; the rest means nothing.
+        unsafe { before.becomes(new as usize, size, kept) };
+    }
     #[cfg(feature = "stacks")]
     if !new.is_null() {
         crate::stacks::allocation(new as usize, size);
@@ -221,6 +240,7 @@ pub unsafe extern "C" fn free_sized(block: *mut c_void, size: usize) {
     if block.is_null() || real::is_bootstrap(block) {
         return;
     }
+    large::leaves(block as usize);
     record(Kind::FreeSized, block as usize, size, 0);
     // SAFETY: the caller's promise that the block is live and of this size is passed on.
     unsafe {
@@ -238,6 +258,7 @@ pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, align: usize, si
     if block.is_null() || real::is_bootstrap(block) {
         return;
     }
+    large::leaves(block as usize);
     record(Kind::FreeAlignedSized, block as usize, size, log2(align));
     // SAFETY: the caller's promise about the block is passed on.
     unsafe {

@@ -9,7 +9,7 @@ use core::arch::naked_asm;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use heaplab_hook::{session, thread};
+use heaplab_hook::{large, session, thread};
 use heaplab_ring::{Kind, Pool, sys};
 
 /// Longest name of a file or a mark that is kept.
@@ -246,6 +246,7 @@ fn recording() -> Option<Pool<'static>> {
 /// Runs when the process exits in order, among the last.
 pub extern "C" fn at_exit() {
     if session::mode() == session::RECORDING {
+        large::tell_all();
         thread::record_always(Kind::Exit, 0, 0);
         thread::hand_over();
     }

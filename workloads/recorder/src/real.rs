@@ -9,6 +9,7 @@ pub type Calloc = unsafe extern "C" fn(usize, usize) -> *mut c_void;
 pub type Realloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
 pub type AlignedAlloc = unsafe extern "C" fn(usize, usize) -> *mut c_void;
 pub type PosixMemalign = unsafe extern "C" fn(*mut *mut c_void, usize, usize) -> c_int;
+pub type UsableSize = unsafe extern "C" fn(*mut c_void) -> usize;
 pub type FreeSized = unsafe extern "C" fn(*mut c_void, usize);
 pub type FreeAlignedSized = unsafe extern "C" fn(*mut c_void, usize, usize);
 
@@ -49,6 +50,7 @@ entries! {
     posix_memalign: PosixMemalign = c"posix_memalign";
     valloc: Malloc = c"valloc";
     pvalloc: Malloc = c"pvalloc";
+    malloc_usable_size: UsableSize = c"malloc_usable_size";
     /// C23; older libraries have none.
     free_sized: FreeSized = c"free_sized";
     /// C23; older libraries have none.

@@ -60,6 +60,34 @@ fn every_function_of_the_family_is_recorded() {
 }
 
 #[test]
+fn of_large_blocks_it_is_told_how_much_was_written() {
+    let run = case("written", 0);
+    assert_eq!(run.status.code(), Some(0), "the program's blocks changed");
+    run.recorded.check();
+    run.assert_counts_equal();
+    let kib: Vec<u64> = (run.recorded.events())
+        .filter(|event| event.kind == RawKind::Written)
+        .map(|event| event.size / 1024)
+        .collect();
+    // As they end, the last one at the exit. A block shares its first and last page with others; the zeros were read, and so
+    // have pages.
+    let expected = [
+        (0, 8),
+        (100, 108),
+        (1024, 1024),
+        (1024, 1024),
+        (0, 8),
+        (256, 256),
+        (256, 268),
+        (256, 264),
+    ];
+    assert_eq!(kib.len(), expected.len(), "{kib:?}");
+    for (kib, (least, most)) in kib.iter().zip(expected) {
+        assert!((least..=most).contains(kib), "{kib} of {least} to {most}");
+    }
+}
+
+#[test]
 fn eight_threads_that_hand_blocks_over_are_counted_equal() {
     let run = case("handover", 0);
     assert!(run.status.success());

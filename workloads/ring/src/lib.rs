@@ -35,6 +35,9 @@ pub use map::{Mapping, SessionConfig};
 pub use pool::{Pool, SlotInfo, SlotState};
 pub use record::{Kind, Record, RecordView};
 
+/// Blocks of so many bytes and more are *large*: it is told of them how much the program has written.
+pub const LARGE_BYTES: usize = 64 * 1024;
+
 /// The environment variable that carries a session to the recorded program:
 /// `<fd>:<nonce in hex>:<path>`; the path serves when the descriptor was closed.
 pub const SESSION_VARIABLE: &str = "HEAPLAB_SESSION";

@@ -69,6 +69,8 @@ pub enum Kind {
     Mremap = 23,
     /// The program break is now `address`.
     Brk = 24,
+    /// Of the large block at `address` so many bytes (size) lie in pages that have been written.
+    Written = 25,
 }
 
 /// Kinds from here on are no events: they describe the events around them.
@@ -107,6 +109,7 @@ impl Kind {
             22 => Kind::Munmap,
             23 => Kind::Mremap,
             24 => Kind::Brk,
+            25 => Kind::Written,
             _ => return None,
         })
     }
@@ -296,7 +299,7 @@ mod tests {
     #[test]
     fn every_kind_has_its_own_number() {
         let known: Vec<Kind> = (0..=255u8).filter_map(Kind::from_u8).collect();
-        assert_eq!(known.len(), 29);
+        assert_eq!(known.len(), 30);
         for kind in known {
             assert_eq!(Kind::from_u8(kind as u8), Some(kind));
         }

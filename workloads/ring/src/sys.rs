@@ -9,6 +9,7 @@ const FSTAT: usize = 5;
 const MMAP: usize = 9;
 const MUNMAP: usize = 11;
 const RT_SIGPROCMASK: usize = 14;
+const MINCORE: usize = 27;
 const MADVISE: usize = 28;
 const GETPID: usize = 39;
 const READLINK: usize = 89;
@@ -254,6 +255,32 @@ pub(crate) unsafe fn map_shared_over(address: usize, bytes: usize, fd: i32) -> R
 pub(crate) unsafe fn unmap(address: usize, bytes: usize) {
     // SAFETY: handed to the caller.
     unsafe { syscall6(MUNMAP, [address, bytes, 0, 0, 0, 0]) };
+}
+
+/// Looks which pages from `address` (a page's) on occupy memory: one byte a page, bit 0. An error where something in the
+/// range is not mapped.
+pub fn resident(address: usize, pages: &mut [u8]) -> Result<(), u32> {
+    let args = [
+        address,
+        pages.len() * 4096,
+        pages.as_mut_ptr() as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the kernel reads no memory of the range and writes one byte for each of its pages.
+    check(unsafe { syscall6(MINCORE, args) }).map(drop)
+}
+
+/// Gives the memory of whole pages back: they read as zeros when they are next looked at. Where the kernel refuses (locked
+/// pages), nothing happens.
+///
+/// # Safety
+/// Nobody may rely on what the range holds, unless it is zeros.
+pub unsafe fn discard(address: usize, bytes: usize) {
+    const MADV_DONTNEED: usize = 4;
+    // SAFETY: handed to the caller.
+    unsafe { syscall6(MADVISE, [address, bytes, MADV_DONTNEED, 0, 0, 0]) };
 }
 
 /// A private page of zeros that a forked child finds zeroed again, if the kernel can do that;

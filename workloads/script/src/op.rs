@@ -25,6 +25,8 @@ pub enum OpKind {
     ThreadStart = 7,
     /// The thread ends here, after its last call, where the recorded one ended; `slot` and `size` unused
     ThreadEnd = 8,
+    /// Of the block that this thread's next op allocates or resizes only the first `size` bytes are written; `slot` unused
+    Written = 9,
 }
 
 /// The block at this slot was, or will be, handled by another thread: before the op touches the slot
@@ -103,6 +105,7 @@ impl Op {
             6 => OpKind::Mark,
             7 => OpKind::ThreadStart,
             8 => OpKind::ThreadEnd,
+            9 => OpKind::Written,
             _ => return None,
         })
     }

@@ -56,6 +56,11 @@ pub enum Action {
         /// The other one.
         thread: u32,
     },
+    /// Of the block that this thread's next event allocates or resizes only so much is written.
+    Written {
+        /// The first of its bytes.
+        bytes: u64,
+    },
     /// The thread ends; its last event.
     End,
     /// No event of its own: what follows is to be made so many nanoseconds after the beginning. Only of sources that are
@@ -184,6 +189,14 @@ fn plain_op(action: Action) -> Option<Op> {
     Some(match action {
         Action::Idle { ns } => Op::new(OpKind::Idle, 0, 0, 0, ns.min(heaplab_script::MAX_SIZE), 0),
         Action::Mark { phase } => Op::new(OpKind::Mark, 0, 0, 0, u64::from(phase), 0),
+        Action::Written { bytes } => Op::new(
+            OpKind::Written,
+            0,
+            0,
+            0,
+            bytes.min(heaplab_script::MAX_SIZE),
+            0,
+        ),
         Action::End => Op::new(OpKind::ThreadEnd, 0, 0, 0, 0, 0),
         Action::Start { thread } => Op::new(OpKind::ThreadStart, 0, 0, thread, 0, 0),
         _ => return None,

@@ -70,7 +70,11 @@ impl Ownership {
                 }
             }
             Action::Start { thread } => self.count(thread, 0, number)?,
-            Action::Idle { .. } | Action::Mark { .. } | Action::End | Action::At { .. } => {}
+            Action::Idle { .. }
+            | Action::Mark { .. }
+            | Action::Written { .. }
+            | Action::End
+            | Action::At { .. } => {}
         }
         Ok(())
     }

@@ -154,7 +154,7 @@ pub fn profile(
                 }
                 Effect::Free if event.kind == EventKind::Gone => pass.release(block, Release::End),
                 Effect::Free => pass.release(block, Release::Free),
-                Effect::None => {}
+                Effect::Told | Effect::None => {}
             }
             if pass.live_bytes > pass.totals.peak_bytes {
                 pass.totals.peak_bytes = pass.live_bytes;

@@ -154,6 +154,7 @@ impl Stream {
             Some(Kind::Munmap) => RawKind::Munmap,
             Some(Kind::Mremap) => RawKind::Mremap,
             Some(Kind::Brk) => RawKind::Brk,
+            Some(Kind::Written) => RawKind::Written,
             Some(Kind::Wide) => {
                 if self.wide.len() >= MOST_WIDE {
                     self.wide.remove(0);
@@ -261,6 +262,7 @@ mod tests {
             (Kind::Munmap, RawKind::Munmap),
             (Kind::Mremap, RawKind::Mremap),
             (Kind::Brk, RawKind::Brk),
+            (Kind::Written, RawKind::Written),
         ];
         let span = Calibration::measure(Clock::Monotonic).span(0);
         let mut stream = Stream::new(1, 1);
@@ -272,7 +274,7 @@ mod tests {
             let last = stream.events.events().pop().expect("an event");
             assert_eq!(last.kind, expected);
         }
-        for kind in [0, 25, 255] {
+        for kind in [0, 26, 255] {
             let record = record(kind, 0, 0);
             assert!(!stream.take_event(&record, span));
             assert_eq!(stream.push(record, span), Pushed::Nonsense);

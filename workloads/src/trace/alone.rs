@@ -213,7 +213,7 @@ impl Alone {
                 self.give(event.block)
             }
             (_, Effect::Alloc) => self.give(event.block),
-            (_, Effect::Resize) => self.get(event.block)?,
+            (_, Effect::Resize | Effect::Told) => self.get(event.block)?,
             (_, Effect::Free) => {
                 let id = self.get(event.block)?;
                 self.set(event.block, NONE);

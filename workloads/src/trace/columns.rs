@@ -49,7 +49,7 @@ impl Columns {
         self.ticks.put(event.tick - self.tick);
         self.tick = event.tick;
         let effect = event.kind.effect();
-        if matches!(effect, Effect::Resize | Effect::Free) {
+        if matches!(effect, Effect::Resize | Effect::Free | Effect::Told) {
             let step = i64::from(event.block) - i64::from(self.block);
             self.blocks.put(varint::zigzag(step));
         }
@@ -197,7 +197,7 @@ impl<'a> EventCursor<'a> {
         }
         self.tick = tick;
         let effect = kind.effect();
-        if matches!(effect, Effect::Resize | Effect::Free) {
+        if matches!(effect, Effect::Resize | Effect::Free | Effect::Told) {
             let step = varint::unzigzag(self.blocks.next().ok_or_else(short)?);
             self.block = self.block.wrapping_add(step as u32);
         }

@@ -17,7 +17,7 @@ pub const MAGIC: [u8; 8] = *b"HLTRACE\n";
 /// Readers refuse a larger major version.
 pub const MAJOR: u16 = 2;
 /// Counts additions that old readers may ignore.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// Bytes of the file header.
 pub const FILE_HEADER: u64 = 16;
 const CHUNK_MAGIC: u32 = u32::from_le_bytes(*b"HLck");

@@ -59,6 +59,8 @@ pub enum EventKind {
     Mremap = 22,
     /// brk; no block, `size` is the new break's distance from the first one seen
     Brk = 23,
+    /// of the block so many bytes (`size`) lay in pages that were written, since its allocation or last resize
+    Written = 24,
 }
 
 /// What an event does to a block.
@@ -70,6 +72,8 @@ pub enum Effect {
     Resize,
     /// A block is gone.
     Free,
+    /// Nothing, but one is told of.
+    Told,
     /// Nothing.
     None,
 }
@@ -102,6 +106,7 @@ impl EventKind {
             21 => Self::Munmap,
             22 => Self::Mremap,
             23 => Self::Brk,
+            24 => Self::Written,
             _ => return None,
         })
     }
@@ -117,6 +122,7 @@ impl EventKind {
             | Self::ReallocFree
             | Self::LostFree
             | Self::Gone => Effect::Free,
+            Self::Written => Effect::Told,
             Self::Failed
             | Self::Mark
             | Self::Fork
@@ -168,6 +174,7 @@ impl EventKind {
             Self::Munmap => "munmap",
             Self::Mremap => "mremap",
             Self::Brk => "brk",
+            Self::Written => "written",
         }
     }
 

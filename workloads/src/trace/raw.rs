@@ -67,6 +67,8 @@ pub enum RawKind {
     Mremap = 18,
     /// `brk` or `sbrk` moved the break to `address`.
     Brk = 19,
+    /// Of the block at `address` `size` bytes lie in pages that have been written.
+    Written = 20,
 }
 
 impl RawKind {
@@ -93,6 +95,7 @@ impl RawKind {
             17 => Self::Munmap,
             18 => Self::Mremap,
             19 => Self::Brk,
+            20 => Self::Written,
             _ => return None,
         })
     }

@@ -64,6 +64,8 @@ pub struct TraceSummary {
     pub foreign_frees: u64,
     /// Frees that were made up because an address came back while its block was alive.
     pub lost_frees: u64,
+    /// Times it was told how much of a block was written.
+    pub written_blocks: u64,
     /// Sum of gaps of 1 ms and more in which no thread had an event, nanoseconds.
     pub idle_ns: u64,
     /// From the first to the last event, nanoseconds.
@@ -136,6 +138,7 @@ impl TraceSummary {
                     thread.remote_frees += 1;
                 }
             }
+            Effect::Told => self.written_blocks += 1,
             Effect::None if event.kind == super::EventKind::Failed => self.failed += 1,
             Effect::None => {}
         }

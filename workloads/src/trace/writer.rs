@@ -246,6 +246,10 @@ impl TraceWriter {
             Effect::Free => self.blocks.free(event.block).map(|block| {
                 owner = block.thread;
             }),
+            Effect::Told => self
+                .blocks
+                .get(event.block)
+                .map(|block| event.size = event.size.min(block.size)),
             Effect::None => Ok(()),
         };
         outcome.map_err(|reason| TraceError::damaged(&self.path, self.out.offset(), reason))?;

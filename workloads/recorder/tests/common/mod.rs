@@ -286,7 +286,8 @@ impl Recorded {
                     | RawKind::Mmap
                     | RawKind::Munmap
                     | RawKind::Mremap
-                    | RawKind::Brk => {}
+                    | RawKind::Brk
+                    | RawKind::Written => {}
                     _ => *balance.entry(event.address).or_default() += 1,
                 }
             }
@@ -327,7 +328,8 @@ impl Recorded {
                 | RawKind::Mmap
                 | RawKind::Munmap
                 | RawKind::Mremap
-                | RawKind::Brk => {}
+                | RawKind::Brk
+                | RawKind::Written => {}
                 _ => assert!(
                     live.insert(event.address),
                     "event {number} is live: {event:?}"

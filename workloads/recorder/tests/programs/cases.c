@@ -124,6 +124,37 @@ static int use_plugin(const char *file, int flags) {
     return dlclose(plugin) ? 91 : 0;
 }
 
+// Large blocks of which parts are written. From the heap, so that one has the pages of another.
+static int written(void) {
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    free(malloc(8 << 20));
+    char *begin = malloc(1 << 20);
+    memset(begin, 1, 100 << 10);
+    free(begin);
+    char *whole = malloc(1 << 20);
+    memset(whole, 2, 1 << 20);
+    free(whole);
+    char *zeros = calloc(1, 1 << 20);
+    for (int i = 0; i < 1 << 20; i += 512)
+        if (zeros[i]) return 96;
+    free(zeros);
+    char *none = malloc(1 << 20);
+    free(none);
+    char *grown = malloc(256 << 10);
+    for (int i = 0; i < 256 << 10; i++) grown[i] = i * 7;
+    grown = realloc(grown, 1 << 20);
+    for (int i = 0; i < 256 << 10; i++)
+        if (grown[i] != (char)(i * 7)) return 97;
+    free(grown);
+    char *small = malloc(60 << 10);
+    memset(small, 1, 60 << 10);
+    free(small);
+    volatile char *kept = malloc(2 << 20);
+    for (int i = 0; i < 2 << 20; i += 8 * 4096) kept[i] = 3;
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *mode = argc > 1 ? argv[1] : "";
     int count = argc > 2 ? atoi(argv[2]) : 0;
@@ -226,6 +257,8 @@ int main(int argc, char **argv) {
             if (waitpid(child, &status, 0) != child || status) return 95;
             free(malloc(5003));
         }
+    } else if (!strcmp(mode, "written")) {
+        return written();
     } else if (!strcmp(mode, "churn")) {
         churn(count);
     } else if (!strcmp(mode, "kill") || !strcmp(mode, "abort") || !strcmp(mode, "_exit")) {

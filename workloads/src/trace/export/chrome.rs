@@ -85,7 +85,7 @@ pub fn export_chrome(
         }
         let effect = event.kind.effect();
         let owner = match effect {
-            Effect::Resize | Effect::Free => block.thread,
+            Effect::Resize | Effect::Free | Effect::Told => block.thread,
             _ => event.thread,
         };
         let process = process_of(owner) as usize;
@@ -110,7 +110,7 @@ pub fn export_chrome(
                 process.live_blocks -= 1;
                 process.frees += 1;
             }
-            Effect::None => {}
+            Effect::Told | Effect::None => {}
         }
         if let Some(calls) = calls.get_mut(event.thread as usize) {
             *calls += 1;

@@ -54,6 +54,10 @@ impl Intake {
         let mut block = 0;
         match kind.effect() {
             Effect::None => {}
+            Effect::Told => match self.blocks.get(&told.key) {
+                Some(&found) => block = found,
+                None => return Ok(()),
+            },
             Effect::Free => match self.blocks.remove(&told.key) {
                 Some(found) => block = found,
                 None => {

@@ -186,6 +186,17 @@ fn run(
                 event.align_log2 = old.align_log2;
                 old
             }
+            Effect::Told => {
+                let block = *blocks.get(event.block)?;
+                if event.size > block.size {
+                    return Err(format!(
+                        "more of block {} is written than it has",
+                        event.block
+                    ));
+                }
+                event.align_log2 = block.align_log2;
+                block
+            }
             Effect::None => Block::FREE,
         };
         seen(&event, &block, (blocks.live_bytes, blocks.live_blocks));

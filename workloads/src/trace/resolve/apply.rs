@@ -48,6 +48,7 @@ impl Merge<'_> {
                 let size = address.saturating_sub(first);
                 return self.mapping(stream, RawEvent { size, ..event }, EventKind::Brk);
             }
+            RawKind::Written => return self.written(stream, event, force),
             RawKind::ReallocBegin => return self.realloc_begin(stream, event, force),
             RawKind::ReallocEnd | RawKind::ReallocArrayEnd => {
                 return self.realloc_end(stream, event, force);
@@ -82,6 +83,26 @@ impl Merge<'_> {
     ) -> Result<Outcome, TraceError> {
         self.emit(stream, &event, kind, 0)?;
         Ok(Outcome::Done(None))
+    }
+
+    /// What was seen of a block. Of one that is older than the recording, or inherited, nothing is told.
+    fn written(
+        &mut self,
+        stream: usize,
+        event: RawEvent,
+        force: bool,
+    ) -> Result<Outcome, TraceError> {
+        let space = &self.spaces[self.streams[stream].process];
+        match space.blocks.get(&event.address).copied() {
+            Some(block) => {
+                self.emit(stream, &event, EventKind::Written, block)?;
+                Ok(Outcome::Done(None))
+            }
+            None if force || space.inherited.contains_key(&event.address) => {
+                Ok(Outcome::Done(None))
+            }
+            None => Ok(Outcome::Waits(event.address)),
+        }
     }
 
     fn allocation(

@@ -113,7 +113,7 @@ impl Space {
                 self.live_bytes -= before;
                 counts.end_live_blocks -= 1;
             }
-            Effect::None => {}
+            Effect::Told | Effect::None => {}
         }
         counts.end_live_bytes = self.live_bytes;
     }

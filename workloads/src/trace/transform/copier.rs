@@ -47,7 +47,7 @@ impl Numbers {
                 let new = to.event(*event, stack)?;
                 self.set(event.block, new);
             }
-            Effect::Resize | Effect::Free => {
+            Effect::Resize | Effect::Free | Effect::Told => {
                 if let Some(block) = self.get(event.block) {
                     to.event(TraceEvent { block, ..*event }, stack)?;
                 }
@@ -137,7 +137,7 @@ impl Copier {
                 *bytes -= old.map_or(0, |old| old.size);
                 *blocks -= 1;
             }
-            Effect::None => {}
+            Effect::Told | Effect::None => {}
         }
         let counts = &mut self.processes[heap];
         counts.peak_live_bytes = counts.peak_live_bytes.max(*bytes);

@@ -106,7 +106,9 @@ pub fn cut(
                 forks.skip(&event);
                 continue;
             }
-            Effect::Resize | Effect::Free if !part.has(event.thread) => event.thread = block.thread,
+            Effect::Resize | Effect::Free | Effect::Told if !part.has(event.thread) => {
+                event.thread = block.thread
+            }
             _ => {}
         }
         event.address = 0;
@@ -212,7 +214,7 @@ impl Mirror {
                 self.set(event.block, Some((block, stack)));
             }
             Effect::Free => self.set(event.block, None),
-            Effect::None => {}
+            Effect::Told | Effect::None => {}
         }
     }
 }

@@ -1,0 +1,288 @@
+//! How much of each large block the program writes.
+//!
+//! Programs reserve buffers and tables of which they write a part. A replay that writes all of them needs more memory than
+//! the program did, so at the end of a large block's life (free, resize, exit of the process) the kernel is asked which of
+//! its pages occupy memory. So that pages do not count which an earlier block has left resident there, a fresh block's whole
+//! pages are given back first: its contents mean nothing yet, or are zeros.
+//!
+//! Live large blocks stand in a table of buckets by address. A free looks at one counter, which is 0 for most buckets; only
+//! where a large block may be concerned more is done. A bucket that is full forgets blocks: nothing is told of them then, and
+//! a replay writes all of them.
+//!
+//! A program may allocate and free large blocks all the time. What is done here is timed, and once it has taken more than one
+//! part in [`SHARE`] of the time since the first large block, fresh blocks are let pass unseen until it is less.
+
+use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use heaplab_ring::{Kind, clock, sys};
+
+use crate::thread;
+
+pub use heaplab_ring::LARGE_BYTES;
+
+const PAGE_BYTES: usize = 4096;
+const BUCKETS: usize = 4096;
+const WAYS: usize = 8;
+/// An entry that somebody is filling; no block has this address.
+const TAKEN: usize = 1;
+/// Pages that are asked for at once; on the stack.
+const PAGES_AT_ONCE: usize = 512;
+/// One part in so many of the time may be spent here.
+const SHARE: u64 = 50;
+/// Ticks that may be spent besides, whatever the time: some 10 ms.
+const ALLOWANCE: u64 = 30_000_000;
+/// Pages that were given back come in again by a fault each, which costs the program about twice what giving them back did.
+const REFAULT: u64 = 2;
+
+/// A block in the table: its owner alone changes the entry, as nobody else may free or resize the block.
+struct Entry {
+    /// 0: empty.
+    address: AtomicUsize,
+    bytes: AtomicUsize,
+    /// Bytes it had when it was last told of; 0: never.
+    told: AtomicUsize,
+}
+
+static COUNTS: [AtomicU8; BUCKETS] = [const { AtomicU8::new(0) }; BUCKETS];
+static TABLE: [[Entry; WAYS]; BUCKETS] = [const {
+    [const {
+        Entry {
+            address: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            told: AtomicUsize::new(0),
+        }
+    }; WAYS]
+}; BUCKETS];
+
+/// When the first large block was seen, in ticks; 0: none yet.
+static BEGAN: AtomicU64 = AtomicU64::new(0);
+/// Ticks spent here since.
+static SPENT: AtomicU64 = AtomicU64::new(0);
+
+/// Whether there is time left for another block.
+fn affordable(now: u64) -> bool {
+    let began = match BEGAN.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => now,
+        Err(began) => began,
+    };
+    SPENT.load(Ordering::Relaxed) <= ALLOWANCE + now.saturating_sub(began) / SHARE
+}
+
+/// Books the time since `start`, `times` over.
+fn spend(start: u64, times: u64) {
+    // Ticks of two CPUs may differ by a little.
+    let ticks = clock::tsc().saturating_sub(start);
+    SPENT.fetch_add(ticks.saturating_mul(times), Ordering::Relaxed);
+}
+
+#[inline(always)]
+fn bucket(address: usize) -> usize {
+    // Fibonacci hashing: large blocks differ in the bits above the page.
+    (address >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (usize::BITS - BUCKETS.trailing_zeros())
+}
+
+/// After a block of at least [`LARGE_BYTES`] came from the allocator. Of its contents the first `kept` bytes are the
+/// program's; `None`: not known how many.
+///
+/// # Safety
+/// The block is alive, private to the caller yet, and its bytes from `kept` on mean nothing or are zeros.
+#[cold]
+#[inline(never)]
+pub unsafe fn appeared(address: usize, bytes: usize, kept: Option<usize>) {
+    if !thread::is_open() {
+        return;
+    }
+    if let Some(kept) = kept {
+        let now = clock::tsc();
+        if !affordable(now) {
+            return;
+        }
+        let (first, end) = whole_pages(address + kept.min(bytes), address + bytes);
+        if end > first {
+            debug_assert!(first >= address && end <= address + bytes);
+            // SAFETY: the caller's promise; only whole pages inside the block.
+            unsafe { sys::discard(first, end - first) };
+        }
+        spend(now, 1 + REFAULT);
+    }
+    insert(address, bytes, 0);
+}
+
+/// Before a block is freed.
+#[inline(always)]
+pub fn leaves(address: usize) {
+    if COUNTS[bucket(address)].load(Ordering::Relaxed) != 0 {
+        leaves_slowly(address);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn leaves_slowly(address: usize) {
+    if let Some((bytes, _)) = remove(address) {
+        tell(address, bytes);
+    }
+}
+
+/// A block that is being resized, as it was.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Before {
+    /// Bytes; 0 where it was not large, or is not known.
+    pub bytes: usize,
+    told: usize,
+}
+
+/// Before a block is resized to `size` bytes. A block that grows little by little is looked at once for each eighth of it: to
+/// look at every step would take time that grows with the square of its size.
+#[inline(always)]
+pub fn resizes(address: usize, size: usize) -> Before {
+    if COUNTS[bucket(address)].load(Ordering::Relaxed) == 0 {
+        return Before::default();
+    }
+    resizes_slowly(address, size)
+}
+
+#[cold]
+#[inline(never)]
+fn resizes_slowly(address: usize, size: usize) -> Before {
+    let Some((bytes, told)) = remove(address) else {
+        return Before::default();
+    };
+    let step = told / 8;
+    if size < LARGE_BYTES || bytes.abs_diff(told) > step {
+        tell(address, bytes);
+        return Before { bytes, told: bytes };
+    }
+    Before { bytes, told }
+}
+
+impl Before {
+    /// The resize failed.
+    pub fn stays(self, address: usize) {
+        if self.bytes != 0 {
+            insert(address, self.bytes, self.told);
+        }
+    }
+
+    /// The block is now this one, of at least [`LARGE_BYTES`].
+    ///
+    /// # Safety
+    /// As for [`appeared`].
+    pub unsafe fn becomes(self, address: usize, bytes: usize, kept: Option<usize>) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { appeared(address, bytes, kept) };
+        if self.told != 0
+            && let Some(entry) = find(address)
+        {
+            entry.told.store(self.told, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Tells of all large blocks that are alive: the process ends.
+#[cold]
+pub fn tell_all() {
+    for (count, entries) in COUNTS.iter().zip(&TABLE) {
+        if count.load(Ordering::Relaxed) == 0 {
+            continue;
+        }
+        for entry in entries {
+            let address = entry.address.load(Ordering::Acquire);
+            if address > TAKEN {
+                // Another thread may free it meanwhile: what is not mapped any more is not told of.
+                tell(address, entry.bytes.load(Ordering::Relaxed));
+            }
+        }
+    }
+}
+
+/// The calling process is a fork: the blocks are its parent's.
+#[cold]
+pub fn forget() {
+    for (count, entries) in COUNTS.iter().zip(&TABLE) {
+        if count.load(Ordering::Relaxed) != 0 {
+            for entry in entries {
+                entry.address.store(0, Ordering::Relaxed);
+            }
+            count.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+fn insert(address: usize, bytes: usize, told: usize) {
+    let index = bucket(address);
+    for entry in &TABLE[index] {
+        let free = entry.address.load(Ordering::Relaxed) == 0
+            && entry
+                .address
+                .compare_exchange(0, TAKEN, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok();
+        if free {
+            entry.bytes.store(bytes, Ordering::Relaxed);
+            entry.told.store(told, Ordering::Relaxed);
+            COUNTS[index].fetch_add(1, Ordering::Relaxed);
+            // Release: whoever sees the address sees the size. The block's later owner sees both, because it got the
+            // block from this thread.
+            entry.address.store(address, Ordering::Release);
+            return;
+        }
+    }
+}
+
+fn find(address: usize) -> Option<&'static Entry> {
+    let entries = &TABLE[bucket(address)];
+    entries
+        .iter()
+        .find(|entry| entry.address.load(Ordering::Acquire) == address)
+}
+
+/// Takes a block out of the table: its bytes, and those when it was last told of.
+fn remove(address: usize) -> Option<(usize, usize)> {
+    let entry = find(address)?;
+    let found = (
+        entry.bytes.load(Ordering::Relaxed),
+        entry.told.load(Ordering::Relaxed),
+    );
+    // A program that frees a block twice at once must not make us count down twice.
+    entry
+        .address
+        .compare_exchange(address, 0, Ordering::Release, Ordering::Relaxed)
+        .ok()?;
+    COUNTS[bucket(address)].fetch_sub(1, Ordering::Relaxed);
+    Some(found)
+}
+
+fn tell(address: usize, bytes: usize) {
+    if let Some(written) = written(address, bytes) {
+        thread::record(Kind::Written, address, written, 0);
+    }
+}
+
+/// Bytes of a block in pages that occupy memory. `None`: it is gone.
+fn written(address: usize, bytes: usize) -> Option<usize> {
+    let start = clock::tsc();
+    let end = address + bytes;
+    let mut pages = [0u8; PAGES_AT_ONCE];
+    let mut written = 0;
+    let mut at = address & !(PAGE_BYTES - 1);
+    while at < end {
+        let count = (end - at).div_ceil(PAGE_BYTES).min(PAGES_AT_ONCE);
+        let pages = &mut pages[..count];
+        sys::resident(at, pages).ok()?;
+        for page in pages {
+            let next = at + PAGE_BYTES;
+            if *page & 1 != 0 {
+                written += next.min(end) - at.max(address);
+            }
+            at = next;
+        }
+    }
+    spend(start, 1);
+    Some(written)
+}
+
+/// The whole pages between two addresses: first and end, which may lie before the first.
+fn whole_pages(from: usize, to: usize) -> (usize, usize) {
+    let first = from.next_multiple_of(PAGE_BYTES);
+    (first, (to & !(PAGE_BYTES - 1)).max(first))
+}
