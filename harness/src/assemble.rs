@@ -294,6 +294,11 @@ fn cell(
             continue;
         };
         let (mode, touch) = (input.shape)(kind);
+        let touch = match touch {
+            // Models and older traces tell of no block: all pages were written.
+            Touch::Recorded if report.told_blocks == 0 => Touch::Page,
+            touch => touch,
+        };
         let shape = (mode_name(mode), touch_name(touch));
         match kind {
             Kind::Speed => speed(&mut table, line, shape, &report),
@@ -384,6 +389,7 @@ pub fn touch_name(touch: Touch) -> &'static str {
         Touch::None => "none",
         Touch::First => "first",
         Touch::Page => "page",
+        Touch::Recorded => "recorded",
         Touch::All => "all",
     }
 }
@@ -464,6 +470,7 @@ mod tests {
             usable_at_peak_resident_bytes: live + 100,
             peak_live_bytes: live,
             resident_at_peak_live_bytes: 2 * live + 1000,
+            resident_at_peak_resident_bytes: 2 * live + 1000,
             usable_at_peak_live_bytes: live + 100,
             mean_resident_bytes: live + 1000,
             ..MemoryCurve::default()

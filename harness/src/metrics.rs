@@ -129,7 +129,7 @@ pub const ALL: [Described; 39] = [
         "unused_resident_at_peak_bytes",
         "bytes",
         "memory",
-        "resident minus usable bytes at the highest resident",
+        "resident minus usable bytes at the highest resident, without what is never written",
     ),
     lower(
         "resident_after_idle_10s_bytes",

@@ -62,7 +62,7 @@ impl Kind {
     /// What the replay writes where the user did not say.
     pub fn default_touch(self) -> Touch {
         match self {
-            Kind::Memory | Kind::Idle => Touch::Page,
+            Kind::Memory | Kind::Idle => Touch::Recorded,
             _ => Touch::First,
         }
     }

@@ -244,6 +244,7 @@ pub fn shape(args: &WorkloadArgs, kind: Kind) -> (Mode, Touch) {
         Some(TouchArg::None) => Touch::None,
         Some(TouchArg::First) => Touch::First,
         Some(TouchArg::Page) => Touch::Page,
+        Some(TouchArg::Recorded) => Touch::Recorded,
         Some(TouchArg::All) => Touch::All,
         None => kind.default_touch(),
     };

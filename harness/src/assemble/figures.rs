@@ -128,19 +128,18 @@ pub(super) fn memory(
         "bytes",
         own(report.start_anon_bytes) as f64,
     );
-    if curve.peak_live_bytes >= RATIO_FLOOR_BYTES {
+    let written = curve.peak_live_bytes - curve.unwritten_at_peak_live_bytes;
+    if written >= RATIO_FLOOR_BYTES {
         let resident = own(curve.resident_at_peak_live_bytes) as f64;
-        add(
-            "footprint_at_peak_live",
-            "ratio",
-            resident / curve.peak_live_bytes as f64,
-        );
+        add("footprint_at_peak_live", "ratio", resident / written as f64);
     }
-    if curve.live_at_peak_resident_bytes >= RATIO_FLOOR_BYTES {
+    let written = curve.live_at_peak_resident_bytes - curve.unwritten_at_peak_resident_bytes;
+    if written >= RATIO_FLOOR_BYTES {
+        let resident = own(curve.resident_at_peak_resident_bytes) as f64;
         add(
             "footprint_at_peak_resident",
             "ratio",
-            peak as f64 / curve.live_at_peak_resident_bytes as f64,
+            resident / written as f64,
         );
     }
     if let Some(mean) = curve.footprint_mean {
@@ -152,7 +151,7 @@ pub(super) fn memory(
     add(
         "unused_resident_at_peak_bytes",
         "bytes",
-        peak.saturating_sub(usable) as f64,
+        peak.saturating_sub(usable - curve.unwritten_at_peak_resident_bytes) as f64,
     );
     let lazy = curve.lazyfree_bytes.iter().max().copied().unwrap_or(0);
     add("lazyfree_peak_bytes", "bytes", lazy as f64);

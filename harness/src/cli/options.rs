@@ -78,6 +78,8 @@ pub enum TouchArg {
     First,
     /// One byte a page
     Page,
+    /// As page, but of large blocks as many pages as the recording saw written
+    Recorded,
     /// Every byte
     All,
 }

@@ -17,9 +17,11 @@ pub struct Meta {
     pub size: u64,
     /// Bytes that malloc_usable_size gave.
     pub usable: u64,
+    /// Of the requested bytes those behind the last one that is written.
+    pub unwritten: u64,
     /// Pattern at the block's begin and end; differs from block to block.
     tag: u64,
-    /// The pattern stands at the end too.
+    /// Where the pattern stands a second time, at the end of the bytes that are written; 0: nowhere.
     tagged_end: u64,
 }
 
@@ -49,6 +51,8 @@ pub struct Block {
     pub start: *mut c_void,
     /// Bytes requested.
     pub size: u64,
+    /// Of these so many, from the first on, may be written: beyond them no page is touched.
+    pub reach: u64,
     /// log2 of the alignment asked for, 0 = default.
     pub align_log2: u8,
 }
@@ -142,16 +146,19 @@ impl Checker {
             block.start as u64 ^ place.op.rotate_left(40) ^ u64::from(place.thread).rotate_left(20);
         meta.tag = scramble(seed);
         meta.size = block.size;
-        meta.tagged_end =
-            u64::from(block.size >= 16 && (policy >= touch::PAGE || block.size <= 64));
+        meta.tagged_end = match block.reach {
+            reach @ 16.. if policy >= touch::PAGE || block.size <= 64 => reach - 8,
+            _ => 0,
+        };
         let bytes = block.start.cast::<u8>();
+        debug_assert!(block.reach <= block.size);
         // SAFETY: both places lie inside the block of `size` bytes.
         unsafe {
             let tag = meta.tag.to_ne_bytes();
             ptr::copy_nonoverlapping(tag.as_ptr(), bytes, block.size.min(8) as usize);
             if meta.tagged_end != 0 {
                 bytes
-                    .add(block.size as usize - 8)
+                    .add(meta.tagged_end as usize)
                     .cast::<u64>()
                     .write_unaligned(meta.tag);
             }
@@ -168,9 +175,9 @@ fn holds(start: *mut c_void, meta: &Meta, kept: u64) -> bool {
         let found = std::slice::from_raw_parts(bytes, begin);
         found == &meta.tag.to_ne_bytes()[..begin]
             && (meta.tagged_end == 0
-                || kept < meta.size
+                || kept < meta.tagged_end + 8
                 || bytes
-                    .add(meta.size as usize - 8)
+                    .add(meta.tagged_end as usize)
                     .cast::<u64>()
                     .read_unaligned()
                     == meta.tag)

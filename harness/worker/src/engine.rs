@@ -47,6 +47,10 @@ pub struct Player<P> {
     pub wait_ns: u64,
     /// Nanoseconds slept for idle ops.
     pub idle_ns: u64,
+    /// Touch `recorded`: how much of the next block is written; [`usize::MAX`]: all.
+    reach: usize,
+    /// Blocks of which it was told how much is written.
+    pub told: u64,
     /// `paced`: when ops are made.
     pub pace: Option<Pace>,
 }
@@ -62,6 +66,7 @@ pub fn pick<P: Probe>(spec: &RunSpec, sized: bool) -> Play<P> {
                 touch::NONE => Player::<P>::play::<{ touch::NONE }, $check, $sized>,
                 touch::FIRST => Player::<P>::play::<{ touch::FIRST }, $check, $sized>,
                 touch::PAGE => Player::<P>::play::<{ touch::PAGE }, $check, $sized>,
+                touch::RECORDED => Player::<P>::play::<{ touch::RECORDED }, $check, $sized>,
                 _ => Player::<P>::play::<{ touch::ALL }, $check, $sized>,
             }
         };
@@ -87,6 +92,8 @@ impl<P: Probe> Player<P> {
             made: 0,
             wait_ns: 0,
             idle_ns: 0,
+            reach: usize::MAX,
+            told: 0,
             pace: None,
         }
     }
@@ -218,7 +225,7 @@ impl<P: Probe> Player<P> {
             if block.is_null() {
                 self.null(start, op);
             } else {
-                touch::<TOUCH>(block, size);
+                touch::<TOUCH>(block, self.reached::<TOUCH>(size));
             }
         }
     }
@@ -316,7 +323,7 @@ impl<P: Probe> Player<P> {
         }
         if !CHECK {
             // SAFETY: the subject gave a block of `size` bytes, or null for 0.
-            unsafe { touch::<TOUCH>(start, size as usize) };
+            unsafe { touch::<TOUCH>(start, self.reached::<TOUCH>(size as usize)) };
         }
         if CHECK || P::TRACKS {
             self.arrived::<TOUCH, CHECK>(place, op, kind, start);
@@ -331,6 +338,16 @@ impl<P: Probe> Player<P> {
         }
     }
 
+    /// How much of a fresh block of `size` bytes is written.
+    #[inline(always)]
+    fn reached<const TOUCH: u8>(&mut self, size: usize) -> usize {
+        if TOUCH == touch::RECORDED {
+            std::mem::replace(&mut self.reach, usize::MAX).min(size)
+        } else {
+            size
+        }
+    }
+
     /// Accounts for and checks a fresh block, which nothing has written to yet when it is checked.
     #[inline(never)]
     fn arrived<const TOUCH: u8, const CHECK: bool>(
@@ -341,9 +358,11 @@ impl<P: Probe> Player<P> {
         start: *mut c_void,
     ) {
         let zeroed = kind == OpKind::Calloc;
+        let size = op.size();
         let block = Block {
             start,
-            size: op.size(),
+            size,
+            reach: self.reached::<TOUCH>(size as usize) as u64,
             align_log2: op.align_log2(),
         };
         // SAFETY: in range; the slot's meta belongs to whoever may use the slot now.
@@ -352,18 +371,20 @@ impl<P: Probe> Player<P> {
             self.world
                 .checker
                 .allocated(place, block, zeroed, TOUCH, meta);
-            self.touch_behind_pattern::<TOUCH>(block);
+            Self::touch_behind_pattern::<TOUCH>(block);
         }
         meta.size = block.size;
+        meta.unwritten = block.size - block.reach;
         meta.usable = self.usable::<CHECK>(place, block);
-        self.probe.moved(meta.size as i64, meta.usable as i64);
+        self.probe
+            .moved(meta.size as i64, meta.usable as i64, meta.unwritten as i64);
     }
 
-    /// The touch policy for a block whose first and last 8 bytes hold the pattern already.
-    fn touch_behind_pattern<const TOUCH: u8>(&self, block: Block) {
-        if block.size > 24 {
+    /// The touch policy for a block in which the first 8 bytes and the last 8 within reach hold the pattern already.
+    fn touch_behind_pattern<const TOUCH: u8>(block: Block) {
+        if block.reach > 24 {
             // SAFETY: the part between the patterns lies inside the block.
-            unsafe { touch::<TOUCH>(block.start.byte_add(8), block.size as usize - 16) };
+            unsafe { touch::<TOUCH>(block.start.byte_add(8), block.reach as usize - 16) };
         }
     }
 
@@ -410,7 +431,11 @@ impl<P: Probe> Player<P> {
         if P::TRACKS {
             // SAFETY: as above.
             let meta = unsafe { self.world.metas.at(op.slot as usize).read() };
-            self.probe.moved(-(meta.size as i64), -(meta.usable as i64));
+            self.probe.moved(
+                -(meta.size as i64),
+                -(meta.usable as i64),
+                -(meta.unwritten as i64),
+            );
         }
         if shared {
             slots.shared(op.slot).empty(op.generation.wrapping_add(1));
@@ -453,11 +478,12 @@ impl<P: Probe> Player<P> {
         let block = Block {
             start,
             size,
+            reach: self.reached::<TOUCH>(size as usize) as u64,
             align_log2: 0,
         };
         if !CHECK {
             // SAFETY: the subject gave a block of `size` bytes, or null for 0.
-            unsafe { touch::<TOUCH>(start, size as usize) };
+            unsafe { touch::<TOUCH>(start, block.reach as usize) };
         }
         if CHECK || P::TRACKS {
             let mut after = before;
@@ -465,15 +491,17 @@ impl<P: Probe> Player<P> {
                 self.world
                     .checker
                     .reallocated(place, block, TOUCH, &mut after);
-                self.touch_behind_pattern::<TOUCH>(block);
+                Self::touch_behind_pattern::<TOUCH>(block);
             }
             after.size = size;
+            after.unwritten = size - block.reach;
             after.usable = self.usable::<CHECK>(place, block);
             // SAFETY: as above.
             unsafe { self.world.metas.at(op.slot as usize).write(after) };
             self.probe.moved(
                 after.size as i64 - before.size as i64,
                 after.usable as i64 - before.usable as i64,
+                after.unwritten as i64 - before.unwritten as i64,
             );
         }
         if shared {
@@ -514,6 +542,10 @@ impl<P: Probe> Player<P> {
                 clock::sleep_ns(op.size());
                 self.idle_ns += op.size();
                 self.probe.slept(op.size());
+            }
+            Some(OpKind::Written) => {
+                self.reach = op.size() as usize;
+                self.told += 1;
             }
             Some(OpKind::ThreadStart) => self.world.start_thread(op.slot),
             // The stream of a thread that ends has no further op.

@@ -1,2 +1,3 @@
-//! The protocol between the harness and its workers; the worker itself is the binary of this package.
+//! The protocol between the harness and its workers, and what needs no process to be tested; the worker itself is the binary of this package.
+pub mod peak;
 pub mod protocol;

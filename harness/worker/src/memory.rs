@@ -6,11 +6,12 @@ use crate::probe::Probe;
 use crate::shape;
 use crate::statm;
 use crate::world::World;
+use heaplab_worker::peak::{Instant, Peak};
 use heaplab_worker::protocol::MemoryCurve;
 
 /// Samples between two points of the curve, for the peak and the averages.
 const DENSE: u64 = 8;
-/// Below this many live bytes the footprint says nothing.
+/// Below this many live bytes that are written the footprint says nothing.
 const LIVE_FLOOR: u64 = 64 << 10;
 /// Samples during the idle tail, and as many during the trickle.
 const TAIL_SAMPLES: u64 = 20;
@@ -38,9 +39,9 @@ impl Probe for Memory {
     }
 
     #[inline(always)]
-    fn moved(&mut self, live: i64, usable: i64) {
+    fn moved(&mut self, live: i64, usable: i64, unwritten: i64) {
         // SAFETY: memory is measured in lockstep only, and the thread whose turn it is is the only one here.
-        unsafe { (*self.world.recorder()).moved(live, usable) };
+        unsafe { (*self.world.recorder()).moved(live, usable, unwritten) };
     }
 }
 
@@ -50,6 +51,8 @@ pub struct Recorder {
     calls: u64,
     live: u64,
     usable: u64,
+    /// Of the live bytes those that are never written.
+    unwritten: u64,
     start_ns: u64,
     /// The clock that subjects read, at call 0; 0: they read the real one.
     subject_ns: u64,
@@ -70,6 +73,7 @@ pub struct Recorder {
     /// Time spent walking page tables, and the lazily freed bytes it found last.
     walked_ns: u64,
     lazyfree: u64,
+    peak: Peak,
     curve: MemoryCurve,
 }
 
@@ -107,16 +111,18 @@ impl Recorder {
     }
 
     #[inline(always)]
-    fn moved(&mut self, live: i64, usable: i64) {
+    fn moved(&mut self, live: i64, usable: i64, unwritten: i64) {
         self.calls += 1;
         if self.subject_ns != 0 {
             shape::set_subject_clock(self.subject_ns + self.calls * CALL_NS);
         }
         self.live = self.live.wrapping_add_signed(live);
         self.usable = self.usable.wrapping_add_signed(usable);
+        self.unwritten = self.unwritten.wrapping_add_signed(unwritten);
         if self.live > self.curve.peak_live_bytes {
             self.curve.peak_live_bytes = self.live;
             self.curve.usable_at_peak_live_bytes = self.usable;
+            self.curve.unwritten_at_peak_live_bytes = self.unwritten;
         }
         if self.calls >= self.next_sample || self.live > self.live_alarm {
             self.sample();
@@ -130,16 +136,18 @@ impl Recorder {
         let weight = self.calls - self.last_sample;
         self.last_sample = self.calls;
         self.resident_sum += u128::from(resident) * u128::from(weight);
-        if self.live >= LIVE_FLOOR {
+        let written = self.live - self.unwritten;
+        if written >= LIVE_FLOOR {
             let own = resident.saturating_sub(self.baseline);
-            self.footprint_sum += own as f64 / self.live as f64 * weight as f64;
+            self.footprint_sum += own as f64 / written as f64 * weight as f64;
             self.footprint_calls += weight;
         }
-        if resident > self.curve.peak_resident_bytes {
-            self.curve.peak_resident_bytes = resident;
-            self.curve.live_at_peak_resident_bytes = self.live;
-            self.curve.usable_at_peak_resident_bytes = self.usable;
-        }
+        self.peak.look(Instant {
+            resident,
+            live: self.live,
+            usable: self.usable,
+            unwritten: self.unwritten,
+        });
         if self.live >= self.sampled_live {
             self.sampled_live = self.live;
             self.live_alarm = self.live + (self.live / 100).max(LIVE_FLOOR);
@@ -224,6 +232,12 @@ impl Recorder {
     /// The finished curve.
     pub fn curve(&self) -> MemoryCurve {
         let mut curve = self.curve.clone();
+        let at_peak = self.peak.instant;
+        curve.peak_resident_bytes = self.peak.resident;
+        curve.resident_at_peak_resident_bytes = at_peak.resident;
+        curve.live_at_peak_resident_bytes = at_peak.live;
+        curve.usable_at_peak_resident_bytes = at_peak.usable;
+        curve.unwritten_at_peak_resident_bytes = at_peak.unwritten;
         curve.mean_resident_bytes = match self.calls {
             0 => curve.peak_resident_bytes,
             calls => (self.resident_sum / u128::from(calls)) as u64,

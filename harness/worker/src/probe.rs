@@ -48,10 +48,10 @@ pub trait Probe: Sized + 'static {
         let _ = ns;
     }
 
-    /// A call changed the requested and usable bytes alive.
+    /// A call changed the requested and usable bytes alive, and those of the requested ones that are never written.
     #[inline(always)]
-    fn moved(&mut self, live: i64, usable: i64) {
-        let _ = (live, usable);
+    fn moved(&mut self, live: i64, usable: i64, unwritten: i64) {
+        let _ = (live, usable, unwritten);
     }
 
     /// After the thread's last op.

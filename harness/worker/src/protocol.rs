@@ -43,6 +43,8 @@ pub enum Touch {
     First,
     /// One byte a page (and the first cache line).
     Page,
+    /// As `page`, but of large blocks only as many pages as the recording saw written, where it did.
+    Recorded,
     /// Every byte.
     All,
 }
@@ -206,6 +208,9 @@ pub struct Report {
     /// Nanoseconds slept for the script's idle ops (`memory` only: the other measures skip them).
     #[serde(default)]
     pub idle_ns: u64,
+    /// Blocks of which the script tells how much is written; 0: touch `recorded` was the same as `page`.
+    #[serde(default)]
+    pub told_blocks: u64,
     /// Minor faults during the replay.
     pub minor_faults: u64,
     /// Major faults during the replay.
@@ -267,22 +272,29 @@ pub struct MemoryCurve {
     /// Anonymous resident bytes + shared memory that is not the worker's + huge pages, minus nothing: the
     /// harness subtracts the bare worker's baseline.
     pub resident_bytes: Vec<u64>,
-    /// Resident bytes at the highest point seen (sampled more densely than the curve), with live and usable bytes
-    /// at that instant.
+    /// Resident bytes at the highest point seen (sampled more densely than the curve).
     pub peak_resident_bytes: u64,
+    /// Resident bytes at the instant that stands for the peak: within 5 % of the highest, and with the most alive of those.
+    pub resident_at_peak_resident_bytes: u64,
     /// Live bytes at that instant.
     pub live_at_peak_resident_bytes: u64,
     /// Usable bytes at that instant.
     pub usable_at_peak_resident_bytes: u64,
+    /// Live bytes at that instant that the program never writes (touch `recorded`).
+    #[serde(default)]
+    pub unwritten_at_peak_resident_bytes: u64,
     /// Highest live bytes, exact.
     pub peak_live_bytes: u64,
     /// Resident bytes at that instant (nearest sample).
     pub resident_at_peak_live_bytes: u64,
     /// Usable bytes at that instant.
     pub usable_at_peak_live_bytes: u64,
+    /// Live bytes at that instant that the program never writes (touch `recorded`).
+    #[serde(default)]
+    pub unwritten_at_peak_live_bytes: u64,
     /// Average of resident bytes weighted by ops.
     pub mean_resident_bytes: u64,
-    /// Average of resident / live weighted by ops, over samples with live above 64 KiB; absent if there are none.
+    /// Average of resident / live (without what is never written) weighted by ops, over samples with that above 64 KiB; absent if there are none.
     pub footprint_mean: Option<f64>,
     /// Resident bytes after the idle tail; absent without a tail.
     pub after_idle_bytes: Option<u64>,

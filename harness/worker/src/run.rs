@@ -149,6 +149,7 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
         report.calls = results.calls;
         report.wait_ns = results.wait_ns;
         report.idle_ns = results.idle_ns;
+        report.told_blocks = results.told;
         report.latency = latency::encode(&results.latency);
         report.lateness = pace::summary(&results.late);
     });
@@ -271,6 +272,7 @@ fn leave<P: Probe>(world: &'static World, mut player: Player<P>) {
         results.calls += player.made;
         results.wait_ns += player.wait_ns;
         results.idle_ns += player.idle_ns;
+        results.told += player.told;
     });
     player.probe.finish(world);
 }

@@ -9,8 +9,10 @@ pub const NONE: u8 = 0;
 pub const FIRST: u8 = 1;
 /// One byte a page and the first cache line.
 pub const PAGE: u8 = 2;
+/// As [`PAGE`], but only of the bytes that the recording saw written.
+pub const RECORDED: u8 = 3;
 /// All bytes.
-pub const ALL: u8 = 3;
+pub const ALL: u8 = 4;
 
 /// The policy's number.
 pub const fn number(touch: Touch) -> u8 {
@@ -18,6 +20,7 @@ pub const fn number(touch: Touch) -> u8 {
         Touch::None => NONE,
         Touch::First => FIRST,
         Touch::Page => PAGE,
+        Touch::Recorded => RECORDED,
         Touch::All => ALL,
     }
 }
@@ -39,7 +42,7 @@ pub unsafe fn touch<const POLICY: u8>(block: *mut c_void, size: usize) {
             return;
         }
         bytes.write_volatile(0xa5);
-        if POLICY == PAGE {
+        if POLICY == PAGE || POLICY == RECORDED {
             // Every page that the block reaches into, at its first byte inside the block.
             let mut offset = 4096 - (bytes as usize & 4095);
             while offset < size {

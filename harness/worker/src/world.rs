@@ -25,6 +25,8 @@ pub struct Results {
     pub wait_ns: u64,
     /// Nanoseconds slept.
     pub idle_ns: u64,
+    /// Blocks of which it was told how much is written.
+    pub told: u64,
     /// Histograms (`latency`).
     pub latency: latency::Set,
     /// How late ops were made (`paced`).
@@ -96,6 +98,7 @@ impl World {
             calls: 0,
             wait_ns: 0,
             idle_ns: 0,
+            told: 0,
             latency: latency::none(),
             late: pace::none(),
         };

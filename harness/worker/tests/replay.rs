@@ -119,7 +119,13 @@ fn every_touch_and_api_makes_all_calls() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("s");
     single(&script, 50);
-    for touch in [Touch::None, Touch::First, Touch::Page, Touch::All] {
+    for touch in [
+        Touch::None,
+        Touch::First,
+        Touch::Page,
+        Touch::Recorded,
+        Touch::All,
+    ] {
         for api in [Api::Malloc, Api::Sized] {
             for integrity in [false, true] {
                 let spec = RunSpec {
@@ -150,6 +156,56 @@ fn the_memory_curve_is_exact_and_the_same_in_every_run() {
     assert_eq!(curves[0].peak_live_bytes, 104);
     assert_eq!(*curves[0].live_bytes.last().unwrap(), 0);
     assert!(curves[0].after_idle_bytes.unwrap() > 0);
+}
+
+/// A block of 8 MiB of which the first MiB is written, one of 4 MiB of which nothing is known, the first grown to 12 MiB with
+/// nothing more written.
+fn partly_written(path: &Path) {
+    let mut script = ScriptWriter::create(path, 1).unwrap();
+    let ops = [
+        Op::new(OpKind::Written, 0, 0, 0, 1 << 20, 0),
+        Op::new(OpKind::Malloc, 0, 0, 0, 8 << 20, 0),
+        Op::new(OpKind::Malloc, 0, 0, 1, 4 << 20, 0),
+        Op::new(OpKind::Written, 0, 0, 0, 1 << 20, 0),
+        Op::new(OpKind::Realloc, 0, 0, 0, 12 << 20, 0),
+        Op::new(OpKind::Free, 0, 0, 0, 12 << 20, 0),
+        Op::new(OpKind::Free, 0, 0, 1, 4 << 20, 0),
+    ];
+    for op in ops {
+        script.push(0, op).unwrap();
+    }
+    script.order(0, 7).unwrap();
+    script
+        .finish(ScriptInfo {
+            private_slots: 2,
+            ..ScriptInfo::default()
+        })
+        .unwrap();
+}
+
+#[test]
+fn only_what_the_recording_saw_written_is_written() {
+    const MIB: u64 = 1 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    partly_written(&script);
+    for (touch, mib, unwritten) in [(Touch::Recorded, 5, 11 * MIB), (Touch::Page, 16, 0)] {
+        let spec = RunSpec {
+            touch,
+            samples: 7,
+            ..spec(&script, Measure::Memory, Mode::Lockstep)
+        };
+        let report = report(&spec);
+        assert_eq!(report.calls, 5, "to be told is no call");
+        let curve = report.memory.unwrap();
+        assert_eq!(curve.peak_live_bytes, 16 * MIB);
+        assert_eq!(curve.unwritten_at_peak_live_bytes, unwritten);
+        let resident = curve.peak_resident_bytes - report.start_anon_bytes;
+        assert!(
+            (mib * MIB..mib * MIB + MIB / 2).contains(&resident),
+            "{touch:?}: {resident} for {mib} MiB"
+        );
+    }
 }
 
 #[test]
