@@ -286,8 +286,9 @@ impl ThreadCache {
 
     /// What the thread's bins may add up to.
     fn limit<O: Os>(heap: &Heap<O>) -> usize {
-        (heap.pages.in_use_bytes() / 4)
-            .min(TOTAL_BYTES / CACHES.load(Relaxed).max(1))
+        let threads = CACHES.load(Relaxed).max(1);
+        (heap.pages.in_use_bytes() / (3 + threads))
+            .min(TOTAL_BYTES / threads)
             .max(LEAST_BYTES)
             .min(LIMIT_BYTES.load(Relaxed))
     }
