@@ -36,8 +36,10 @@ const TOTAL_BYTES: usize = 32 << 20;
 pub(crate) static CACHES: AtomicUsize = AtomicUsize::new(0);
 /// See [`LIMIT_BYTES`].
 const LEAST_BYTES: usize = 64 << 10;
-/// A bin may hold this part of its class's spans once past its first capacity.
-const CLASS_SHARE: usize = 4;
+/// A bin may hold this part of its class's spans once past its first capacity ...
+const CLASS_SHARE: usize = 2;
+/// ... and this part when its objects are larger than what a bin starts with room for.
+const LARGE_SHARE: usize = 4;
 /// Bins that one miss looks at for room to take over. More would cost busy classes more than the
 /// room is worth.
 const STEAL_STEPS: usize = 4;
@@ -307,7 +309,12 @@ impl ThreadCache {
             // Of large ones a single place takes most of what there is.
             if 4 * size <= limit { first } else { 1 }
         } else {
-            let share = heap.centrals[class].0.bytes() / (CLASS_SHARE * size);
+            let part = if size <= FIRST_BYTES {
+                CLASS_SHARE
+            } else {
+                LARGE_SHARE
+            };
+            let share = heap.centrals[class].0.bytes() / (part * size);
             (2 * cap + 1).min(2 * batch_of(class) - 1).min(share)
         };
         if target <= cap {
