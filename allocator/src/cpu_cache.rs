@@ -19,6 +19,9 @@ use core::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering:
 
 /// Bytes that a list starts with room for, at least one object.
 const FIRST_BYTES: usize = 1 << 10;
+/// Bytes and objects that a list may hold.
+const MOST_BYTES: usize = 128 << 10;
+const MOST_OBJECTS: usize = 4 * MAX_BATCH;
 
 /// The caches of one CPU.
 #[derive(Debug)]
@@ -133,7 +136,8 @@ fn grow(slab: *mut CpuCache, class: usize) -> bool {
     } else {
         old * 2
     };
-    let new = new.min(batch_of(class));
+    let most = (MOST_BYTES / size_of_class(class)).clamp(1, MOST_OBJECTS);
+    let new = new.min(most);
     limit.store(new as u32, Relaxed);
     new > old
 }
@@ -147,7 +151,8 @@ pub(crate) fn refill(rseq: Rseq, class: usize) -> *mut u8 {
         1
     } else {
         // SAFETY: caches are never unmapped.
-        unsafe { (&(*slab).limits)[class].load(Relaxed) as usize }.div_ceil(2)
+        let limit = unsafe { (&(*slab).limits)[class].load(Relaxed) as usize };
+        limit.div_ceil(2).min(batch_of(class))
     };
     let mut objects = [null_mut(); MAX_BATCH];
     let got = HEAP.refill(class, cpu_number(rseq), &mut objects[..want.max(1)]);
@@ -194,7 +199,12 @@ pub(crate) unsafe fn overflow(rseq: Rseq, class: usize, object: *mut u8) {
         let list = rseq.take_all(&SLABS, class);
         if list != 0 {
             FLUSHES.fetch_add(1, Relaxed);
-            flush(class, cpu_number(rseq), list);
+            let len = rseq::len_of(list);
+            let rest = flush(class, cpu_number(rseq), list, len.div_ceil(2));
+            // What is left goes back, unless another thread has freed objects here meanwhile.
+            if rest != 0 && !rseq.install(&SLABS, class, rest) {
+                flush(class, cpu_number(rseq), rest, len / 2);
+            }
         }
         if !push(rseq, class, object) {
             HEAP.flush(class, cpu_number(rseq), &[object], false);
@@ -207,12 +217,11 @@ fn cpu_number(rseq: Rseq) -> u32 {
     rseq.cpu() as u32 + 1
 }
 
-/// Gives a list to the middle tier.
+/// Gives the first `left` objects of a list to the middle tier; the list of the others.
 ///
 /// # Safety
-/// The list is the caller's.
-unsafe fn flush(class: usize, cpu: u32, mut list: u64) {
-    let mut left = rseq::len_of(list);
+/// The list is the caller's and has so many.
+unsafe fn flush(class: usize, cpu: u32, mut list: u64, mut left: usize) -> u64 {
     let mut last = null_mut();
     while left > 0 {
         let mut objects = [null_mut(); MAX_BATCH];
@@ -231,6 +240,7 @@ unsafe fn flush(class: usize, cpu: u32, mut list: u64) {
         // SAFETY: the caller's duty.
         unsafe { HEAP.flush(class, cpu, batch, false) };
     }
+    list
 }
 
 /// Empties the caches of all CPUs. What could not be reached is in the result, in bytes.
@@ -254,7 +264,7 @@ pub(crate) fn empty_all() -> usize {
             if ours {
                 list.store(0, Relaxed);
                 // SAFETY: nobody else can reach the objects.
-                unsafe { flush(class, cpu as u32 + 1, word) };
+                unsafe { flush(class, cpu as u32 + 1, word, rseq::len_of(word)) };
             } else {
                 unreached += rseq::len_of(word) * size_of_class(class);
             }

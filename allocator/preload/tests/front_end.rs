@@ -150,3 +150,89 @@ fn programs_run_the_same_with_a_cache_per_cpu() {
     );
     assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
 }
+
+/// Threads that are moved from CPU to CPU all the time, with a timer whose handler allocates: sections are restarted
+/// in every place. Blocks are stamped by their owners, so that one handed out twice shows.
+const MIGRATION: &str = r#"
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+#define CHECK(c) do { if (!(c)) { fprintf(stderr, "line %d: %s\n", __LINE__, #c); _exit(1); } } while (0)
+static volatile int stop;
+static void on_timer(int s) { (void)s; uint64_t *b = malloc(64); CHECK(b); b[0] = b[7] = 42; CHECK(b[0] == 42); free(b); }
+static void *mover(void *argument) {
+    cpu_set_t all; sched_getaffinity(0, sizeof all, &all);
+    pthread_t *threads = argument;
+    for (unsigned round = 0; !stop; round++) {
+        for (int i = 0; i < 3; i++) {
+            int cpu = (round + i) % CPU_SETSIZE;
+            for (int k = 0; k < CPU_SETSIZE && !CPU_ISSET(cpu, &all); k++) cpu = (cpu + 1) % CPU_SETSIZE;
+            cpu_set_t one; CPU_ZERO(&one); CPU_SET(cpu, &one);
+            pthread_setaffinity_np(threads[i], sizeof one, &one);
+        }
+        usleep(50);
+    }
+    return 0;
+}
+static void *work(void *argument) {
+    uint64_t me = (uintptr_t)argument; unsigned seed = me;
+    uint64_t *kept[500] = {0}; size_t words[500] = {0};
+    for (int i = 0; i < 300000; i++) {
+        int at = rand_r(&seed) % 500;
+        if (kept[at]) { for (size_t k = 0; k < words[at]; k++) CHECK(kept[at][k] == (me << 32 | at)); free(kept[at]); }
+        words[at] = rand_r(&seed) % 16 + 1;
+        CHECK(kept[at] = malloc(words[at] * 8));
+        for (size_t k = 0; k < words[at]; k++) kept[at][k] = me << 32 | at;
+    }
+    for (int i = 0; i < 500; i++) free(kept[i]);
+    return 0;
+}
+int main(void) {
+    signal(SIGALRM, on_timer);
+    struct itimerval often = {{0, 100}, {0, 100}};
+    setitimer(ITIMER_REAL, &often, 0);
+    pthread_t threads[3], other;
+    for (uintptr_t i = 0; i < 3; i++) pthread_create(&threads[i], 0, work, (void *)(i + 1));
+    pthread_create(&other, 0, mover, threads);
+    for (int i = 0; i < 3; i++) pthread_join(threads[i], 0);
+    stop = 1; pthread_join(other, 0);
+    return 0;
+}
+"#;
+
+#[test]
+fn threads_may_be_moved_between_cpus_in_the_middle_of_anything() {
+    let program = compile("front_end_migration.c", MIGRATION);
+    passes(preloaded(program).env("SPANALLOC_CONF", "front_end=cpu"));
+}
+
+#[test]
+fn under_valgrind_threads_have_caches_and_it_is_said() {
+    assert!(common::installed("valgrind"), "install valgrind");
+    let program = compile(
+        "front_end_valgrind.c",
+        "#include <stdio.h>\n#include <stdlib.h>\nsize_t spanalloc_stats_json(char *, size_t);\n\
+         int main(void) { static char json[1 << 16]; free(malloc(10)); spanalloc_stats_json(json, sizeof json); puts(json); return 0; }",
+    );
+    let output = passes(
+        preloaded("valgrind")
+            .env_remove("LD_PRELOAD")
+            .args([
+                "-q",
+                "--tool=none",
+                "--soname-synonyms=somalloc=nouserintercepts",
+            ])
+            .arg(program)
+            .env("SPANALLOC_CONF", "front_end=cpu"),
+    );
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\"front_end\":\"thread\""));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("front_end=cpu needs"), "{errors}");
+}

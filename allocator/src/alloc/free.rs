@@ -1,7 +1,7 @@
 //! Frees: by address alone, or by the size that was asked for.
 
 use super::{GROWING, HEAP, class_at, detour};
-use crate::cpu_cache::Undisturbed;
+use crate::cpu_cache::{self, Undisturbed};
 use crate::heap::Block;
 use crate::size_class::{class_of, fine_class_of};
 use crate::units::MIN_ALIGN;
@@ -54,6 +54,14 @@ unsafe extern "C" fn free_expecting_slow(block: *mut u8, size: usize) {
 #[cold]
 #[inline(never)]
 unsafe extern "C" fn free_slow(block: *mut u8) {
+    // The fast path of the front end per CPU.
+    if let Some(rseq) = cpu_cache::in_use() {
+        let class = class_at(block);
+        // SAFETY: the caller's duty.
+        if class != 0 && unsafe { cpu_cache::push(rseq, class, block) } {
+            return;
+        }
+    }
     if block.is_null() {
         return;
     }

@@ -14,7 +14,7 @@ pub use limit::{OnLimit, set_limits};
 pub use resize::{reallocate, reallocate_exact, try_grow, usable_size};
 pub use trim::{Trimmed, trim};
 
-use crate::cpu_cache::Undisturbed;
+use crate::cpu_cache::{self, Undisturbed};
 use crate::front_end;
 use crate::hardened;
 use crate::heap::Heap;
@@ -132,6 +132,15 @@ extern "C" fn allocate_middle(size: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 pub extern "C" fn allocate_slow(size: usize) -> *mut u8 {
+    // The fast path of the front end per CPU, which has neither detour nor thread caches.
+    if let Some(rseq) = cpu_cache::in_use()
+        && let Some(class) = class_of(size)
+    {
+        let block = cpu_cache::pop(rseq, class);
+        if !block.is_null() {
+            return block;
+        }
+    }
     if detour() {
         return allocate_detour(size, 1);
     }
