@@ -178,3 +178,32 @@ fn a_figure_of_the_replay_that_has_no_column_is_not_taken_for_the_users() {
     fill_ratios(&mut result);
     assert_eq!(screen(&result), screen(&single()));
 }
+
+#[test]
+fn a_ratio_that_contradicts_the_medians_is_explained() {
+    let mut result = single();
+    let said = "point in opposite directions, and the ratio counts";
+    assert!(!screen(&result).contains(said), "{}", screen(&result));
+    // Slower in the later blocks; in one of the early ones only the other was disturbed.
+    let system = [10.0, 10.0, 10.0, 10.0, 30.0, 30.0, 30.0];
+    let other = [9.5, 9.5, 9.5, 15.0, 28.5, 28.5, 28.5];
+    for (subject, values) in [("system", system), ("mimalloc", other)] {
+        let cell = (result.cells.iter_mut().find(|c| c.subject == subject)).unwrap();
+        let metric = cell.metrics.get_mut("ns_per_op").unwrap();
+        let samples = (0u32..).zip(values).map(|(block, value)| Sample {
+            block,
+            order: 0,
+            value,
+        });
+        let (mode, touch) = (metric.mode.clone(), metric.touch.clone());
+        *metric =
+            Metric::from_samples("ns", Better::Lower, &mode, &touch, samples.collect()).unwrap();
+    }
+    fill_ratios(&mut result);
+    let text = screen(&result);
+    assert!(text.contains(said), "{text}");
+    assert!(
+        text.contains("15.0 ns against 10.0 ns by medians, -5.0 % by pairs"),
+        "{text}"
+    );
+}

@@ -45,11 +45,11 @@ pub(super) fn marks(
         }
     }
     // Every cell's own value is in the result (`null_by_workload`, `wait_ns_per_op`); a sentence names the worst.
-    let sentence = |mut cells: Vec<(f64, String)>, what: &str| {
+    let sentence = |mut cells: Vec<(f64, String)>, what: &str, meaning: &str| {
         cells.sort_by(|a, b| b.0.total_cmp(&a.0));
         let (share, name) = cells.first()?;
         Some(format!(
-            "{what} in {} of {timed} cells, most in {name}: {:.0} %",
+            "{what} in {} of {timed} cells, most in {name}: {:.0} %{meaning}",
             cells.len(),
             100.0 * share
         ))
@@ -57,11 +57,13 @@ pub(super) fn marks(
     [
         sentence(
             harness,
-            "the harness's own cost is more than a quarter of the time per op",
+            "the replay's own work is more than a quarter of the time per op",
+            "; it is the same for all allocators: the order stands, and they differ by more than the ratios say",
         ),
         sentence(
             waiting,
             "threads waited for other threads' blocks for more than 10 % of the time",
+            "",
         ),
     ]
     .into_iter()

@@ -195,6 +195,55 @@ pub(super) fn purge(subject: &Subject) -> String {
     String::new()
 }
 
+/// Said where a ratio and the two medians beside it point in opposite directions, about the widest of them: a ratio compares runs
+/// of one block, a median is over all blocks, and a machine that got slower meanwhile moves only the medians.
+fn contradictions(result: &ResultSet) -> Option<String> {
+    let mut found = Vec::new();
+    for key in keys(result) {
+        let cells = cells(result, &key);
+        let base = cells.iter().find(|c| c.subject == BASELINE);
+        for cell in &cells {
+            for name in [time_metric(cell), memory_metric(cell)]
+                .into_iter()
+                .flatten()
+            {
+                let both = base
+                    .and_then(|base| base.metrics.get(name))
+                    .zip(cell.metrics.get(name));
+                let Some((before, metric)) = both else {
+                    continue;
+                };
+                let Some(ratio) = metric.ratio_to_system else {
+                    continue;
+                };
+                let (paired, medians) = (ratio.median - 1.0, metric.median / before.median - 1.0);
+                // As they are printed: what rounds to nothing points nowhere.
+                let seen = |share: f64| share.abs() >= 0.005;
+                if paired * medians < 0.0 && (seen(paired) || seen(medians)) {
+                    found.push((
+                        (paired - medians).abs(),
+                        format!(
+                            "{}/{}: {} against {} by medians, {paired:+.1} % by pairs",
+                            group_name(result, &key),
+                            cell.subject,
+                            units::value(&metric.unit, metric.median),
+                            units::value(&metric.unit, before.median),
+                            paired = 100.0 * paired,
+                        ),
+                    ));
+                }
+            }
+        }
+    }
+    let count = found.len();
+    let (_, widest) = found.into_iter().max_by(|a, b| a.0.total_cmp(&b.0))?;
+    Some(format!(
+        "the ratio to {BASELINE} compares runs of the same block, the figure before it is the median of all blocks: where the \
+         machine's speed changed meanwhile they point in opposite directions, and the ratio counts ({} of the rows, most {widest})",
+        count
+    ))
+}
+
 /// Sentences about the whole set.
 pub(super) fn warnings(result: &ResultSet) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -226,6 +275,7 @@ pub(super) fn warnings(result: &ResultSet) -> Vec<String> {
             ));
         }
     }
+    warnings.extend(contradictions(result));
     let floors: Vec<f64> = result
         .cells
         .iter()
