@@ -92,6 +92,10 @@ impl Spill {
             let within = this.length as usize % SEGMENT;
             if within == 0 {
                 this.segments.push(this.chunks.len());
+                // What has filled a segment mostly fills the next one: growing it step by step would copy it.
+                if this.length > 0 {
+                    this.open.reserve_exact(SEGMENT);
+                }
             }
             let (now, later) = bytes.split_at(bytes.len().min(SEGMENT - within));
             this.open.extend_from_slice(now);
@@ -147,6 +151,18 @@ impl Spill {
         Ok(())
     }
 
+    /// The bytes of one segment where they lie in memory in one piece.
+    pub fn view(&self, stream: usize, segment: usize) -> Option<&[u8]> {
+        let this = &self.streams[stream];
+        let begin = *this.segments.get(segment)?;
+        let last = this.segments.get(segment + 1).copied();
+        match this.chunks.get(begin..last.unwrap_or(this.chunks.len()))? {
+            [Chunk::Memory(bytes)] if last.is_some() || this.open.is_empty() => Some(bytes),
+            [] if last.is_none() => Some(&this.open),
+            _ => None,
+        }
+    }
+
     /// Puts the bytes of one segment into `out`, in place of what it holds.
     pub fn read(&self, stream: usize, segment: usize, out: &mut Vec<u8>) -> io::Result<()> {
         let this = &self.streams[stream];
@@ -193,17 +209,22 @@ mod tests {
             spill.append(stream, &bytes).unwrap();
             wanted[stream].extend(bytes);
         }
-        let mut segment = Vec::new();
+        let (mut segment, mut views) = (Vec::new(), 0);
         for (stream, wanted) in wanted.iter().enumerate() {
             assert_eq!(spill.length(stream), wanted.len() as u64);
             let mut all = Vec::new();
             for number in 0..spill.segments(stream) {
                 spill.read(stream, number, &mut segment).unwrap();
+                if let Some(seen) = spill.view(stream, number) {
+                    assert!(seen == segment, "stream {stream}, segment {number}");
+                    views += 1;
+                }
                 all.extend_from_slice(&segment);
             }
             assert!(all == *wanted, "stream {stream}");
         }
         assert!(spill.end > 0, "the budget was never exceeded");
+        assert!(views > 0, "nothing lay in memory at the end");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -365,20 +365,28 @@ impl ScriptWriter {
         let hashes: Vec<AtomicU64> = pieces.iter().map(|_| AtomicU64::new(0)).collect();
         let next = AtomicUsize::new(0);
         let work = || -> io::Result<()> {
-            let mut bytes = Vec::with_capacity(SEGMENT);
+            let mut read = Vec::new();
+            let mut moved = vec![0; SEGMENT];
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(piece) = pieces.get(index) else {
                     return Ok(());
                 };
-                self.spill.read(piece.stream, piece.segment, &mut bytes)?;
-                let hash = if piece.stream == ORDER {
-                    SegmentHash::of(&bytes)
+                let bytes = match self.spill.view(piece.stream, piece.segment) {
+                    Some(bytes) => bytes,
+                    None => {
+                        self.spill.read(piece.stream, piece.segment, &mut read)?;
+                        &read
+                    }
+                };
+                let (hash, bytes) = if piece.stream == ORDER {
+                    (SegmentHash::of(bytes), bytes)
                 } else {
-                    relocate(&mut bytes, bases(piece.stream))
+                    let moved = &mut moved[..bytes.len()];
+                    (relocate(bytes, moved, bases(piece.stream)), &*moved)
                 };
                 hashes[index].store(hash, Ordering::Relaxed);
-                file.write_all_at(&bytes, piece.at)?;
+                file.write_all_at(bytes, piece.at)?;
             }
         };
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -433,18 +441,19 @@ fn unique() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Adds the bases to the slots of calls, in place; returns the hash of the result.
-fn relocate(bytes: &mut [u8], bases: Bases) -> u64 {
+/// Copies ops with the bases added to the slots of calls; returns the hash of the result.
+fn relocate(from: &[u8], to: &mut [u8], bases: Bases) -> u64 {
     let mut hash = SegmentHash::new();
-    for op in bytes.chunks_exact_mut(16) {
-        let mut low = layout::read_u64(op, 0);
+    for (op, out) in from.chunks_exact(16).zip(to.chunks_exact_mut(16)) {
+        let (mut low, high) = (layout::read_u64(op, 0), layout::read_u64(op, 8));
         if low as u8 <= OpKind::Free as u8 {
             let shared = (low >> 8) as u8 & FLAG_SHARED != 0;
             let base = if shared { bases.shared } else { bases.private };
             low = low.wrapping_add(u64::from(base) << 32);
-            op[..8].copy_from_slice(&low.to_le_bytes());
         }
-        hash.pair(low, layout::read_u64(op, 8));
+        out[..8].copy_from_slice(&low.to_le_bytes());
+        out[8..].copy_from_slice(&high.to_le_bytes());
+        hash.pair(low, high);
     }
     hash.value()
 }
