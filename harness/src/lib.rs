@@ -31,6 +31,7 @@ pub mod progress;
 pub mod recording;
 pub mod render;
 pub mod replays;
+pub mod script_cache;
 pub mod service;
 pub mod session;
 pub mod subject;

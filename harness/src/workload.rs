@@ -5,11 +5,11 @@ use crate::cli::options::{ApiArg, MeasureArg, ModeArg, ThpArg, TouchArg, Workloa
 use crate::cli::value::Cpus;
 use crate::error::{Error, lower_first};
 use crate::plan::{Comparison, Kind};
+use crate::script_cache;
 use heaplab_reports::schema::Recorded;
 use heaplab_worker::protocol::{Api, Machine, Mode, Thp, Touch};
 use heaplab_workloads::trace::TraceError;
 use heaplab_workloads::{Params, Workload, WorkloadError};
-use std::path::PathBuf;
 
 /// Compiles the workloads of `names`, or of `suite` where there are none, into the cache of scripts.
 ///
@@ -27,7 +27,7 @@ pub fn comparisons(
     } else {
         names.to_vec()
     };
-    let cache = cache();
+    let cache = script_cache::folder();
     let apis: Vec<Api> = if args.api.is_empty() {
         vec![Api::Malloc]
     } else {
@@ -186,25 +186,6 @@ fn missing(workload: &Workload) -> Result<Option<String>, Error> {
         ));
     }
     Ok((!notes.is_empty()).then(|| notes.join("; ")))
-}
-
-/// Where compiled scripts are kept between runs: beside the embedded files, or among temporary files.
-fn cache() -> PathBuf {
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|p| p.is_absolute())
-    };
-    let home =
-        absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
-    let folder = home.map(|home| home.join("heaplab").join("scripts"));
-    match folder {
-        Some(folder) if std::fs::create_dir_all(&folder).is_ok() => folder,
-        _ => std::env::temp_dir().join(format!(
-            "heaplab-scripts-{}",
-            rustix::process::geteuid().as_raw()
-        )),
-    }
 }
 
 /// The measures, in a fixed order, each once.

@@ -365,6 +365,12 @@ impl Workload {
             && let Ok(script) = Script::open(&path)
         {
             let info = script.info().clone();
+            // Those who clear the cache remove first what was used longest ago. Where that cannot be said, the
+            // file's age will do.
+            let _ = std::fs::File::options()
+                .append(true)
+                .open(&path)
+                .and_then(|file| file.set_modified(std::time::SystemTime::now()));
             return Ok(CompiledScript {
                 path,
                 info,
