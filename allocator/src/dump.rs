@@ -2,7 +2,6 @@
 //! (`dump_signal`). Nothing here allocates.
 
 use crate::fault::Line;
-use crate::os::{self, BareThread};
 use crate::size_class::NUM_CLASSES;
 use crate::stats::{VERSION, class_stats, stats};
 use core::fmt::{self, Write};
@@ -74,28 +73,9 @@ fn write_all(out: &mut impl Write) -> fmt::Result {
     Ok(())
 }
 
-static THREAD: BareThread = BareThread::new();
-
-extern "C" fn body() {
+/// What [`SIGNAL`] asks for.
+pub(crate) extern "C" fn on_signal() {
     print();
-}
-
-/// The interrupted thread may hold any lock, so another one, which can wait for it, does the printing.
-extern "C" fn on_signal(_: i32) {
-    THREAD.start(body);
-}
-
-/// Installs what the settings ask for. A signal that the program handles already is left alone.
-pub(crate) fn install() {
-    let signal = SIGNAL.load(Relaxed);
-    if signal != 0 {
-        os::handle_signal(signal as i32, on_signal);
-    }
-}
-
-/// Only in a fork child.
-pub(crate) fn forget() {
-    THREAD.forget();
 }
 
 /// To be called when the process ends.

@@ -119,6 +119,9 @@ pub mod stats;
 pub mod dump;
 
 #[cfg(not(loom))]
+mod on_signal;
+
+#[cfg(not(loom))]
 mod global;
 
 #[cfg(not(loom))]

@@ -127,8 +127,7 @@ pub fn start_process() {
     if hardened::on() {
         hardened::explain_faults();
     }
-    crate::dump::install();
-    profile::install();
+    crate::on_signal::install();
 }
 
 fn install_fork_handlers() {
@@ -389,8 +388,7 @@ extern "C" fn after_fork_parent() {
 extern "C" fn after_fork_child() {
     for_each_lock(RawLock::reset);
     crate::helper::forget();
-    crate::dump::forget();
-    profile::forget();
+    crate::on_signal::forget();
     let own = own_cache();
     let mut registry = REGISTRY.lock();
     let mut orphans = 0;

@@ -16,7 +16,7 @@ mod write;
 
 use crate::alloc::set_detour;
 use crate::fault::Line;
-use crate::os::{self, BareThread};
+use crate::os;
 use crate::sync::{Locked, RawLock};
 use crate::thread::{attach, call_each};
 use crate::{cpu_cache, hardened};
@@ -240,29 +240,11 @@ fn write_here(number: u32) {
     }
 }
 
-static THREAD: BareThread = BareThread::new();
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
 
-extern "C" fn body() {
+/// What [`SIGNAL`] asks for.
+pub(crate) extern "C" fn on_signal() {
     write_here(SIGNALS.fetch_add(1, Relaxed) + 1);
-}
-
-/// As with the dump: the interrupted thread may hold any lock.
-extern "C" fn on_signal(_: i32) {
-    THREAD.start(body);
-}
-
-/// Installs what the settings ask for. A signal that the program handles already is left alone.
-pub(crate) fn install() {
-    let signal = SIGNAL.load(Relaxed);
-    if signal != 0 {
-        os::handle_signal(signal as i32, on_signal);
-    }
-}
-
-/// Only in a fork child.
-pub(crate) fn forget() {
-    THREAD.forget();
 }
 
 /// To be called when the process ends.
