@@ -1,9 +1,8 @@
 //! Parse, dispatch, exit status.
 #![forbid(unsafe_code)]
 
-use clap::Parser;
 use clap::error::ErrorKind;
-use heaplab::cli::{Cli, usage};
+use heaplab::cli::usage;
 use heaplab::error::Error;
 use heaplab::{cmd, out, recording};
 use std::process::ExitCode;
@@ -17,7 +16,7 @@ fn main() -> ExitCode {
             Err(error) => ExitCode::from(error.code()),
         };
     }
-    let status = match Cli::try_parse() {
+    let status = match usage::parse(std::env::args_os()) {
         Ok(cli) => cmd::dispatch(cli).map(heaplab::error::Outcome::code),
         Err(e) => match e.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {

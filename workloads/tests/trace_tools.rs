@@ -359,6 +359,7 @@ fn what_cannot_be_imported_is_named() {
     let cases = [
         ("hello\n", None, "neither a heaptrack file"),
         ("", None, "neither a heaptrack file"),
+        ("HLTRACE\n", None, "is a heaplab trace already"),
         ("v 10400 9\n", None, "line 1: its format is newer"),
         (
             "v 1 3\n+ xyz 1 2\n",

@@ -1,8 +1,11 @@
 //! Turns the argument parser's errors into the form of the contract: one lower-case sentence with the offending name
 //! and a next step.
 
+use crate::cli::Cli;
 use crate::error::{Error, lower_first};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, CommandFactory, FromArgMatches};
+use std::ffi::OsString;
 
 /// The sentence for a parser error that is not a request for help.
 pub fn sentence(error: &clap::Error) -> Error {
@@ -131,15 +134,42 @@ fn fallback(error: &clap::Error) -> String {
     )
 }
 
+/// Parses a command line. A negative number is the value that it stands for, and is refused as that, not as an option.
+///
+/// # Errors
+/// What clap refuses; [`sentence`] says it in words.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    fn with_negatives(command: Command) -> Command {
+        let names = command
+            .get_subcommands()
+            .map(|one| one.get_name().to_owned());
+        let names: Vec<String> = names.collect();
+        let command = command.allow_negative_numbers(true);
+        names.into_iter().fold(command, |all, name| {
+            all.mut_subcommand(name, with_negatives)
+        })
+    }
+    let matches = with_negatives(Cli::command()).try_get_matches_from(words)?;
+    Cli::from_arg_matches(&matches)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Cli;
-    use clap::Parser;
 
     fn of(args: &[&str]) -> String {
         let all = std::iter::once("heaplab").chain(args.iter().copied());
-        sentence(&Cli::try_parse_from(all).expect_err("must be refused")).to_string()
+        sentence(&parse(all.map(OsString::from)).expect_err("must be refused")).to_string()
+    }
+
+    #[test]
+    fn a_negative_number_is_a_value() {
+        let cut = ["trace", "cut", "a", "-o", "b", "--from-event", "-3"];
+        assert!(
+            of(&cut).starts_with("invalid value '-3' for '--from-event'"),
+            "{}",
+            of(&cut)
+        );
     }
 
     #[test]

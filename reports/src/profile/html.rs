@@ -157,7 +157,7 @@ fn section(profile: &Profile, metric: Metric) -> Section {
             _ => "blocks",
         },
         more: sites.len().saturating_sub(ROWS),
-        rare: unranked(profile, metric, &rare),
+        rare: unranked(profile, metric, &sites, &rare),
         rows: sites
             .iter()
             .take(ROWS)

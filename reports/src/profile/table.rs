@@ -101,13 +101,24 @@ pub(super) fn ranked(profile: &Profile, metric: Metric) -> (Vec<&Site>, Vec<&Sit
     (sites, rare)
 }
 
-/// What is said of sites that are not ranked.
-pub(super) fn unranked(profile: &Profile, metric: Metric, rare: &[&Site]) -> Option<String> {
+/// What is said of sites that are not ranked: what the ranked ones leave over of the exact whole, which their own estimates
+/// may exceed by far.
+pub(super) fn unranked(
+    profile: &Profile,
+    metric: Metric,
+    ranked: &[&Site],
+    rare: &[&Site],
+) -> Option<String> {
     if rare.is_empty() {
         return None;
     }
-    let sum: f64 = rare.iter().map(|site| metric.of(&site.costs).value).sum();
-    let share = share(sum, metric.total(&profile.totals) as f64);
+    let sum = |sites: &[&Site]| -> f64 {
+        let values = sites.iter().map(|site| metric.of(&site.costs).value);
+        values.sum()
+    };
+    let whole = metric.total(&profile.totals) as f64;
+    let left = (whole - sum(ranked)).max(0.0);
+    let share = share(sum(rare).min(left), whole);
     Some(match rare.len() {
         1 => format!("1 place with about {share} was sampled too rarely to be ranked"),
         n => format!("{n} places with together about {share} were sampled too rarely to be ranked"),
@@ -143,7 +154,7 @@ pub(super) fn error(amount: super::schema::Amount) -> String {
 fn section(profile: &Profile, metric: Metric, style: Style, top: usize) -> Vec<String> {
     let (sites, rare) = ranked(profile, metric);
     let mut lines = vec![style.paint("1", &title(profile, metric))];
-    let rarely = unranked(profile, metric, &rare).map(|text| format!("    {text}"));
+    let rarely = unranked(profile, metric, &sites, &rare).map(|text| format!("    {text}"));
     if sites.is_empty() {
         lines.push(
             rarely.unwrap_or_else(|| match metric.total(&profile.totals) {

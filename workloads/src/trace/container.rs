@@ -246,10 +246,8 @@ pub struct ChunkReader {
 impl ChunkReader {
     /// Opens a file and checks magic and version.
     pub fn open(path: &Path) -> Result<Self, TraceError> {
-        let file = File::open(path).map_err(|error| TraceError::io("open", path, error))?;
-        let about = file
-            .metadata()
-            .map_err(|error| TraceError::io("read", path, error))?;
+        // Before it is opened: opening a pipe would wait for somebody who writes to it.
+        let about = std::fs::metadata(path).map_err(|error| TraceError::io("open", path, error))?;
         let not = |reason: String| TraceError::NotATrace {
             path: path.to_path_buf(),
             reason,
@@ -257,7 +255,12 @@ impl ChunkReader {
         if !about.is_file() {
             return Err(not("it is not a regular file".into()));
         }
-        Self::checked(path, about.len(), Data::File(file))
+        let file = File::open(path).map_err(|error| TraceError::io("open", path, error))?;
+        let length = file
+            .metadata()
+            .map_err(|error| TraceError::io("read", path, error))?
+            .len();
+        Self::checked(path, length, Data::File(file))
     }
 
     /// Reads an embedded trace; `name` stands for its path in errors.

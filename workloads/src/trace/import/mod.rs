@@ -65,6 +65,12 @@ pub fn import(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<TraceSummary, TraceError> {
     let mut lines = Lines::open(from)?;
+    if lines.peek()?.starts_with("HLTRACE") {
+        return Err(TraceError::Usage(format!(
+            "'{}' is a heaplab trace already: use it as it is",
+            from.display()
+        )));
+    }
     let format = match options.format {
         Some(format) => format,
         None => detect(lines.peek()?).ok_or_else(|| {
