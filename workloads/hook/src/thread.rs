@@ -10,9 +10,7 @@ use core::sync::atomic::Ordering;
 use heaplab_ring::clock::TICK_SHIFT;
 use heaplab_ring::layout::{GATE_CLOCK, GATE_PAUSED};
 use heaplab_ring::pool::Owner;
-use heaplab_ring::record::{
-    AHEAD_BYTES, MAX_SIZE, TEXT_BYTES, WIDE, event_word, prefetch_for_writing,
-};
+use heaplab_ring::record::{MAX_SIZE, TEXT_BYTES, WIDE, event_word};
 use heaplab_ring::{CHUNK_BYTES, Chunk, Kind, Pool, RECORDS_PER_CHUNK, Record, clock, layout, sys};
 
 use crate::session;
@@ -116,7 +114,6 @@ fn describe_slowly(kind: Kind, word: u64, address: u64) -> bool {
 #[inline(always)]
 unsafe fn publish(cursor: usize, word: u64, kind: Kind, address: usize) {
     let (chunk, record) = place(cursor);
-    prefetch_for_writing(cursor + AHEAD_BYTES);
     record.publish(word, kind, address as u64, chunk.generation());
 }
 
@@ -317,6 +314,9 @@ fn try_refill(state: &ThreadState, pool: &Pool<'static>, time: u64) -> Option<bo
         return Some(true);
     }
     if cursor != 0 {
+        if !pool.is_stopped() && hand_on(state, pool, cursor - CHUNK_BYTES, time) {
+            return Some(true);
+        }
         close_chunk(pool, cursor - CHUNK_BYTES, RECORDS_PER_CHUNK, false);
         state.cursor.store(0, Ordering::Relaxed);
     }
@@ -331,15 +331,7 @@ fn try_refill(state: &ThreadState, pool: &Pool<'static>, time: u64) -> Option<bo
             .thread
             .store(pool.next_thread().wrapping_add(1), Ordering::Relaxed);
     }
-    let owner = Owner {
-        thread: state.thread.load(Ordering::Relaxed).wrapping_sub(1),
-        os_tid: state.os_tid.load(Ordering::Relaxed),
-        sequence: state.sequence.load(Ordering::Relaxed),
-        process: session::process(),
-        pid: session::pid(),
-        base: time,
-        name: sys::thread_name(),
-    };
+    let owner = owner(state, time, sys::thread_name());
     let index = pool.take(&owner)?;
     state
         .sequence
@@ -356,11 +348,55 @@ fn try_refill(state: &ThreadState, pool: &Pool<'static>, time: u64) -> Option<bo
     Some(true)
 }
 
+/// The calling thread as the owner of a chunk whose times count from `base`.
+fn owner(state: &ThreadState, base: u64, name: [u8; 16]) -> Owner {
+    Owner {
+        thread: state.thread.load(Ordering::Relaxed).wrapping_sub(1),
+        os_tid: state.os_tid.load(Ordering::Relaxed),
+        sequence: state.sequence.load(Ordering::Relaxed),
+        process: session::process(),
+        pid: session::pid(),
+        base,
+        name,
+    }
+}
+
+/// Hands a copy of the full chunk at this address to the drainer, and begins the chunk anew: it stays in this core's caches.
+/// `false`: there is no free chunk, or the chunk is not whole.
+fn hand_on(state: &ThreadState, pool: &Pool<'static>, chunk: usize, time: u64) -> bool {
+    // The chunk's number is the last one taken.
+    let sequence = state.sequence.load(Ordering::Relaxed);
+    let owner = Owner {
+        sequence: sequence.wrapping_sub(1),
+        ..owner(state, state.base.load(Ordering::Relaxed), [0; 16])
+    };
+    let Some(copy) = pool.take_for_copy(&owner) else {
+        return false;
+    };
+    let index = chunk_index(pool, chunk);
+    if !pool.copy(index, copy) {
+        return false;
+    }
+    pool.close(copy, RECORDS_PER_CHUNK, false, sys::thread_name());
+    pool.restart(index, sequence, time);
+    state
+        .sequence
+        .store(sequence.wrapping_add(1), Ordering::Relaxed);
+    state.base.store(time, Ordering::Relaxed);
+    state
+        .cursor
+        .store(chunk + layout::CHUNK_HEADER_BYTES, Ordering::Relaxed);
+    true
+}
+
+fn chunk_index(pool: &Pool<'static>, chunk: usize) -> u32 {
+    let first = core::ptr::from_ref(pool.chunk(0)) as usize;
+    ((chunk - first) / CHUNK_BYTES) as u32
+}
+
 /// Hands the chunk at this address to the drainer.
 fn close_chunk(pool: &Pool<'static>, chunk: usize, length: usize, at_end: bool) {
-    let first = core::ptr::from_ref(pool.chunk(0)) as usize;
-    let index = (chunk - first) / CHUNK_BYTES;
-    pool.close(index as u32, length, at_end, sys::thread_name());
+    pool.close(chunk_index(pool, chunk), length, at_end, sys::thread_name());
 }
 
 /// Whether the drainer's process exists and is not a zombie.

@@ -5,12 +5,17 @@
 //!       thread           thread             drainer
 //! ```
 //! A thread writes only into its Active chunk; the drainer reads Active and Closed chunks and
-//! recycles only Closed ones, or Active ones whose thread is known to be dead.
+//! recycles only Closed ones, or others whose thread is known to be dead.
+//!
+//! A full chunk usually stays with its thread, so that a thread writes to lines that no other core has read: its records are
+//! copied to a second chunk (Filling), which is closed under the same sequence number, and the first one begins anew under
+//! the next. Whatever instant the thread dies at, records with one sequence number are the same records: the drainer takes
+//! the chunk that it meets first and drops the other.
 
 use crate::clock::Clock;
 use crate::layout::{Chunk, Control, GATE_PAUSED, RECORDS_PER_CHUNK, Slot};
 use crate::record::RecordView;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, fence};
 
 /// Where a chunk is in its circle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +28,8 @@ pub enum SlotState {
     Closed = 2,
     /// Closed because the thread ends; events may still follow in a further chunk.
     ClosedAtEnd = 3,
+    /// A thread copies its full chunk to this one.
+    Filling = 4,
 }
 
 /// A slot, read out.
@@ -86,6 +93,15 @@ impl<'a> Pool<'a> {
     /// Pops a free chunk and makes it `owner`'s; `None` when there is none.
     /// Wait-free apart from contention; a death inside loses at most one empty chunk.
     pub fn take(&self, owner: &Owner) -> Option<u32> {
+        self.take_as(owner, SlotState::Active)
+    }
+
+    /// As [`Pool::take`], a chunk for [`Pool::copy`].
+    pub fn take_for_copy(&self, owner: &Owner) -> Option<u32> {
+        self.take_as(owner, SlotState::Filling)
+    }
+
+    fn take_as(&self, owner: &Owner, state: SlotState) -> Option<u32> {
         let mut head = self.control.free_head.load(Ordering::Acquire);
         let index = loop {
             let index = (head as u32).checked_sub(1)?;
@@ -116,8 +132,7 @@ impl<'a> Pool<'a> {
         slot.length
             .store(RECORDS_PER_CHUNK as u32, Ordering::Relaxed);
         set_name(slot, owner.name);
-        slot.state
-            .store(SlotState::Active as u32, Ordering::Release);
+        slot.state.store(state as u32, Ordering::Release);
         Some(index)
     }
 
@@ -135,6 +150,44 @@ impl<'a> Pool<'a> {
             SlotState::Closed
         };
         slot.state.store(state as u32, Ordering::Release);
+    }
+
+    /// Copies the full chunk `from` to `to`, both the caller's. `false`: a slot of it has been reserved and not committed (its
+    /// hook was interrupted by the handler that is calling); `to` is then free again.
+    pub fn copy(&self, from: u32, to: u32) -> bool {
+        let (from, target) = (&self.chunks[from as usize], &self.chunks[to as usize]);
+        let (mark, new_mark) = (from.generation(), target.generation());
+        let records = from.records.iter().zip(&target.records);
+        let whole = records.fold(true, |whole, (record, copy)| {
+            whole & record.copy_to(copy, mark, new_mark)
+        });
+        crate::record::end_of_copy();
+        if !whole {
+            self.recycle(to);
+        }
+        whole
+    }
+
+    /// Begins a copied chunk anew, after the copy was closed: under another sequence number, its times from `base` on.
+    pub fn restart(&self, index: u32, sequence: u32, base: u64) {
+        self.next_generation(index);
+        // Whoever reads a record that comes after this, and then looks at the generation, sees the new one.
+        fence(Ordering::Release);
+        let slot = &self.slots[index as usize];
+        slot.base.store(base, Ordering::Relaxed);
+        // Release: under this number no earlier record is to be seen.
+        slot.sequence.store(sequence, Ordering::Release);
+    }
+
+    /// Makes all records of a chunk empty.
+    fn next_generation(&self, index: u32) {
+        let chunk = &self.chunks[index as usize];
+        let next = (chunk.generation() + 1) & u32::from(u8::MAX);
+        if next == 0 {
+            // The mark starts again at 1: what was left by that generation must not read as new.
+            chunk.records.iter().for_each(|record| record.clear());
+        }
+        chunk.generation.store(next.max(1), Ordering::Relaxed);
     }
 
     /// Whether a free chunk was there a moment ago.
@@ -300,6 +353,7 @@ impl<'a> Pool<'a> {
             1 => SlotState::Active,
             2 => SlotState::Closed,
             3 => SlotState::ClosedAtEnd,
+            4 => SlotState::Filling,
             _ => SlotState::Free,
         };
         let mut name = [0; 16];
@@ -310,7 +364,8 @@ impl<'a> Pool<'a> {
             state,
             thread: slot.thread.load(Ordering::Relaxed),
             os_tid: slot.os_tid.load(Ordering::Relaxed),
-            sequence: slot.sequence.load(Ordering::Relaxed),
+            // Acquire: see `restart`.
+            sequence: slot.sequence.load(Ordering::Acquire),
             process: slot.process.load(Ordering::Relaxed),
             pid: slot.pid.load(Ordering::Relaxed),
             base: slot.base.load(Ordering::Relaxed),
@@ -326,15 +381,17 @@ impl<'a> Pool<'a> {
         chunk.records.get(position)?.read(chunk.generation())
     }
 
+    /// Whether what was read of a chunk of a living thread belongs together: the thread has not begun it anew since `slot` and
+    /// `generation` were read.
+    pub fn is_same(&self, index: u32, slot: &SlotInfo, generation: u32) -> bool {
+        fence(Ordering::Acquire);
+        self.chunks[index as usize].generation() == generation
+            && self.slots[index as usize].sequence.load(Ordering::Relaxed) == slot.sequence
+    }
+
     /// Gives a drained chunk back. Its owner must have closed it or be dead: nobody writes to it.
     pub fn recycle(&self, index: u32) {
-        let chunk = &self.chunks[index as usize];
-        let next = (chunk.generation() + 1) & u32::from(u8::MAX);
-        if next == 0 {
-            // The mark starts again at 1: what was left by that generation must not read as new.
-            chunk.records.iter().for_each(|record| record.clear());
-        }
-        chunk.generation.store(next.max(1), Ordering::Relaxed);
+        self.next_generation(index);
         let slot = &self.slots[index as usize];
         slot.state.store(SlotState::Free as u32, Ordering::Relaxed);
         let mut head = self.control.free_head.load(Ordering::Relaxed);

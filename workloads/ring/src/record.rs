@@ -124,23 +124,6 @@ const SIZE_BITS: u32 = 26;
 /// Bit in the size of a [`Kind::ProcessStart`]: ids of processes are below 2^22.
 pub const CLONED: usize = 1 << 25;
 
-/// How far ahead of a record the hook asks for the memory that it will write: the drainer has read it last, so that it must
-/// come from another core's cache, which takes as long as some ten records.
-pub const AHEAD_BYTES: usize = 768;
-
-/// Asks for the cache line of an address, to write to it. Any address may be given.
-#[inline(always)]
-pub fn prefetch_for_writing(address: usize) {
-    // SAFETY: prefetches have no effect but on the cache and never fault; a processor without this one takes it for a no-op.
-    unsafe {
-        core::arch::asm!(
-            "prefetchw byte ptr [{address}]",
-            address = in(reg) address,
-            options(nostack, preserves_flags, readonly),
-        );
-    }
-}
-
 /// Bytes of text that a record holds.
 pub const TEXT_BYTES: usize = 13;
 /// Bit beside the length of a first piece of text.
@@ -235,6 +218,22 @@ impl Record {
         self.publish(both as u64, Kind::Text, (both >> 64) as u64, generation);
     }
 
+    /// Copies the record to a chunk of generation `new_mark`; `false` where it is not committed in generation `mark`.
+    /// The stores pass the caches by: the line may be in the drainer's, and the thread does not need it again. They are in
+    /// order only after [`end_of_copy`].
+    #[inline(always)]
+    pub(crate) fn copy_to(&self, copy: &Record, mark: u32, new_mark: u32) -> bool {
+        // The caller's own thread wrote them.
+        let (word, commit) = (
+            self.word.load(Ordering::Relaxed),
+            self.commit.load(Ordering::Relaxed),
+        );
+        let new = commit & !u64::from(u8::MAX) | u64::from(new_mark as u8);
+        store_past_caches(&copy.word, word);
+        store_past_caches(&copy.commit, new);
+        commit as u8 == mark as u8
+    }
+
     /// The record, if it is committed in this generation of its chunk.
     #[inline(always)]
     pub fn read(&self, generation: u32) -> Option<RecordView> {
@@ -252,6 +251,35 @@ impl Record {
     /// Makes the record empty in every generation.
     pub(crate) fn clear(&self) {
         self.commit.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(not(loom))]
+#[inline(always)]
+fn store_past_caches(cell: &AtomicU64, value: u64) {
+    // SAFETY: the cell is alive and aligned, and like every atomic may be written from here. The instruction belongs to SSE2,
+    // which every x86-64 processor has, and stores the eight bytes at once.
+    unsafe {
+        core::arch::asm!(
+            "movnti qword ptr [{cell}], {value}",
+            cell = in(reg) cell.as_ptr(),
+            value = in(reg) value,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+#[cfg(loom)]
+fn store_past_caches(cell: &AtomicU64, value: u64) {
+    cell.store(value, Ordering::Relaxed);
+}
+
+/// Everything that was copied comes before what is stored from now on, the closing of the chunk above all.
+pub(crate) fn end_of_copy() {
+    #[cfg(not(loom))]
+    // SAFETY: a fence has no operand; it belongs to SSE.
+    unsafe {
+        core::arch::asm!("sfence", options(nostack, preserves_flags));
     }
 }
 

@@ -63,12 +63,11 @@ pub struct Reading<'a> {
     pub clock: &'a Calibration,
 }
 
-/// Reads what is committed of a chunk from `position` on. A chunk that is `over` is read to its
-/// end, past empty slots, which are noted; one in use up to the first empty slot.
-/// `pinned` are the chunks that wait for slots to be filled; this one is added if it must.
+/// Reads what is committed of a chunk and was not read before. A chunk that is `over` is read to its
+/// end, past empty slots, which are returned; one in use up to the first empty slot.
+/// `pinned` are the chunks that wait for slots to be filled.
 pub fn read_chunk(
     of: Reading<'_>,
-    position: &mut usize,
     pinned: &mut [Pinned],
     stream: &mut Stream,
     got: &mut Got,
@@ -87,8 +86,23 @@ pub fn read_chunk(
         .filter(|pinned| pinned.thread == of.slot.thread)
         .collect();
     let mut holes = Vec::new();
+    if !of.over {
+        let records: Vec<RecordView> = (records[stream.position.min(end)..].iter())
+            .map_while(|record| record.read(generation))
+            .collect();
+        if of.pool.is_same(of.index, of.slot, generation) {
+            stream.position += records.len();
+            for record in records {
+                for chunk in &mut earlier {
+                    fill(of.pool, chunk, stream, got);
+                }
+                got.push(stream, record, span);
+            }
+        }
+        return holes;
+    }
     let mut trailing = 0;
-    while let Some(record) = records.get(*position) {
+    for (position, record) in records.iter().enumerate().skip(stream.position) {
         match record.read(generation) {
             Some(record) => {
                 trailing = 0;
@@ -99,13 +113,11 @@ pub fn read_chunk(
                 }
                 got.push(stream, record, span);
             }
-            None if of.over => {
+            None => {
                 trailing += 1;
-                holes.push(*position);
+                holes.push(position);
             }
-            None => break,
         }
-        *position += 1;
     }
     if !closed {
         // The unused end of a dead thread's chunk is no hole.

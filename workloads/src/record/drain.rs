@@ -38,8 +38,6 @@ pub struct Drainer<'a, S: Sink> {
     threads: HashMap<u32, Stream>,
     /// The thread of a process that now has this kernel id; an earlier one with the same id is dead.
     by_tid: HashMap<(u32, u32), u32>,
-    /// Records already read of each chunk.
-    positions: Vec<usize>,
     pinned: Vec<Pinned>,
     buffered: usize,
     /// Chunks given back in the last pass.
@@ -61,7 +59,6 @@ impl<'a, S: Sink> Drainer<'a, S> {
             sink,
             threads: HashMap::new(),
             by_tid: HashMap::new(),
-            positions: vec![0; pool.chunk_count() as usize],
             pinned: Vec::new(),
             buffered: 0,
             recycled: 0,
@@ -164,13 +161,22 @@ impl<'a, S: Sink> Drainer<'a, S> {
             let Some(stream) = self.threads.get_mut(&slot.thread) else {
                 continue;
             };
-            if slot.sequence != stream.next_sequence {
+            let process_dead = self.processes.get(slot.process).is_none_or(|p| p.dead);
+            let dead = ended || stream.dead || process_dead;
+            let behind = slot.sequence.wrapping_sub(stream.next_sequence) as i32;
+            if slot.state == SlotState::Filling || behind < 0 {
+                // Of a copy and its original one is dropped, which a living thread does itself.
+                if dead {
+                    self.pool.recycle(index);
+                    self.recycled += 1;
+                }
+                continue;
+            }
+            if behind > 0 {
                 // An earlier chunk of this thread comes first, in this pass or the next.
                 closed = true;
                 continue;
             }
-            let process_dead = self.processes.get(slot.process).is_none_or(|p| p.dead);
-            let dead = ended || stream.dead || process_dead;
             let over = dead || slot.state != SlotState::Active;
             closed |= over;
             if !over && !in_use {
@@ -184,11 +190,11 @@ impl<'a, S: Sink> Drainer<'a, S> {
                 over,
                 clock: &self.clock,
             };
-            let position = &mut self.positions[index as usize];
-            let holes = chunks::read_chunk(of, position, &mut self.pinned, stream, &mut self.got);
+            let holes = chunks::read_chunk(of, &mut self.pinned, stream, &mut self.got);
             progress |= before != (self.got.events, self.got.others) || over;
             if over {
                 stream.next_sequence = stream.next_sequence.wrapping_add(1);
+                stream.position = 0;
                 stream.ending |= slot.state == SlotState::ClosedAtEnd;
                 if dead || holes.is_empty() {
                     self.summary.torn_records += holes.len() as u64;
@@ -202,7 +208,6 @@ impl<'a, S: Sink> Drainer<'a, S> {
                         holes,
                     });
                 }
-                self.positions[index as usize] = 0;
             }
             let name = slot.name;
             self.rename(slot.thread, &name_of(&name))?;

@@ -20,6 +20,8 @@ pub struct Stream {
     pub os_tid: u32,
     /// The sequence number of the chunk that is read now.
     pub next_sequence: u32,
+    /// Records already read of it.
+    pub position: usize,
     /// Time of the last event.
     pub last_ns: u64,
     pub name: String,
@@ -102,6 +104,7 @@ impl Stream {
             process,
             os_tid,
             next_sequence: 0,
+            position: 0,
             last_ns: 0,
             name: String::new(),
             ending: false,
