@@ -40,6 +40,17 @@ pub struct Replays<'a> {
     pub tails: Tails,
 }
 
+/// How often a run goes through the script.
+pub fn repeats(comparison: &Comparison, kind: Kind, mode: Mode) -> u32 {
+    match kind {
+        // A paced replay takes as long as the program did.
+        Kind::Speed if mode != Mode::Paced => {
+            (SPEED_CALLS / comparison.calls.max(1)).clamp(1, 100) as u32
+        }
+        _ => 1,
+    }
+}
+
 /// The specification of a run.
 pub fn spec(
     comparison: &Comparison,
@@ -49,13 +60,7 @@ pub fn spec(
     null: bool,
 ) -> RunSpec {
     let measure = kind.measure().unwrap_or(Measure::Speed);
-    let repeat = match kind {
-        // A paced replay takes as long as the program did.
-        Kind::Speed if shape.0 != Mode::Paced => {
-            (SPEED_CALLS / comparison.calls.max(1)).clamp(1, 100) as u32
-        }
-        _ => 1,
-    };
+    let repeat = repeats(comparison, kind, shape.0);
     RunSpec {
         mode: shape.0,
         touch: shape.1,

@@ -3,6 +3,7 @@
 mod completions;
 mod diff;
 mod doctor;
+mod estimate;
 mod gate;
 mod licenses;
 mod list;

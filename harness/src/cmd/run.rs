@@ -1,5 +1,6 @@
 //! `heaplab run`: the comparison, on workloads or on a whole program.
 
+use super::estimate;
 use crate::campaign::{Campaign, Finished, hex};
 use crate::cli::{Cli, Command, RunArgs};
 use crate::engine::{LEAST_BLOCKS, Repetition};
@@ -25,13 +26,6 @@ use std::time::Duration;
 /// The idle tail of memory runs where the user did not say, and the suites that have one: it costs half a minute in all.
 const IDLE: Duration = Duration::from_secs(10);
 const IDLE_SUITES: [&str; 3] = ["standard", "full", "fragmentation"];
-/// What a replay in the script's order costs, nanoseconds: a call with its checks, and a change of the thread (measured
-/// on a virtual machine of 2 CPUs: 0.25 and 4 µs).
-const ORDERED_CALL_NS: u64 = 250;
-const SWITCH_NS: u64 = 4_000;
-/// Replays that are expected to take longer are announced.
-const LONG: Duration = Duration::from_secs(3);
-
 /// Time that a run without `--blocks` and `--budget` takes, about.
 const DEFAULT_BUDGET: Duration = Duration::from_secs(90);
 
@@ -158,7 +152,15 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         idle,
         tails: Tails::default(),
     };
-    say_durations(&comparisons, &shape, terminal);
+    let repetition = repetition(args);
+    estimate::say(
+        &comparisons,
+        subjects.len(),
+        &shape,
+        repetition,
+        idle,
+        terminal,
+    );
     let campaign = campaign(
         args,
         origin,
@@ -169,45 +171,6 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         terminal,
     )?;
     show(args, terminal, campaign.go(&mut executor, terminal)?)
-}
-
-/// Says beforehand how long replays in the script's order will take, where that is long.
-fn say_durations(
-    comparisons: &[Comparison],
-    shape: &dyn Fn(
-        Kind,
-    ) -> (
-        heaplab_worker::protocol::Mode,
-        heaplab_worker::protocol::Touch,
-    ),
-    terminal: &Terminal,
-) {
-    for comparison in comparisons {
-        let ordered = (comparison.kinds.iter())
-            .any(|kind| shape(*kind).0 == heaplab_worker::protocol::Mode::Lockstep);
-        let expected = lockstep_duration(comparison);
-        if ordered && expected > LONG {
-            terminal.say(&format!(
-                "{}: a replay in lockstep takes about {:.0} s ({} calls, {} changes of the thread)",
-                comparison.title(),
-                expected.as_secs_f64(),
-                comparison.calls,
-                comparison.switches
-            ));
-        }
-    }
-}
-
-/// How long one replay in lockstep takes, about.
-fn lockstep_duration(comparison: &Comparison) -> Duration {
-    let switches = match comparison.started_threads {
-        1 => 0,
-        _ => comparison.switches,
-    };
-    Duration::from_nanos(
-        (comparison.calls.saturating_mul(ORDERED_CALL_NS))
-            .saturating_add(switches.saturating_mul(SWITCH_NS)),
-    )
 }
 
 fn program(
@@ -419,14 +382,18 @@ fn campaign<'a>(
         comparisons,
         subjects,
         shape,
-        repetition: match args.repeat.blocks {
-            Some(blocks) => Repetition::Blocks(blocks),
-            None => Repetition::Budget(args.repeat.budget.unwrap_or(DEFAULT_BUDGET)),
-        },
+        repetition: repetition(args),
         least_blocks: LEAST_BLOCKS,
         notes: Vec::new(),
         report: !args.output.no_report,
     })
+}
+
+fn repetition(args: &RunArgs) -> Repetition {
+    match args.repeat.blocks {
+        Some(blocks) => Repetition::Blocks(blocks),
+        None => Repetition::Budget(args.repeat.budget.unwrap_or(DEFAULT_BUDGET)),
+    }
 }
 
 fn show(args: &RunArgs, terminal: &Terminal, finished: Finished) -> Result<Outcome, Error> {

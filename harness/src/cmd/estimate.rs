@@ -1,0 +1,149 @@
+//! How long a run will take, said before it begins.
+
+use crate::engine::{LEAST_BLOCKS, Repetition};
+use crate::out::Terminal;
+use crate::plan::{Comparison, Kind};
+use crate::replays;
+use heaplab_worker::protocol::{Mode, Touch};
+use std::time::Duration;
+
+/// What a replay in the script's order costs, nanoseconds: a call with its checks, and a change of the thread (measured
+/// on a virtual machine of 2 CPUs: 0.25 and 4 µs).
+const ORDERED_CALL_NS: u64 = 250;
+const SWITCH_NS: u64 = 4_000;
+/// A call of a free replay, and one whose time is taken, nanoseconds: the mean of four allocators on all workloads.
+const CALL_NS: u64 = 30;
+const TIMED_CALL_NS: u64 = 90;
+/// Starting a worker, and what lies between two runs.
+const START: Duration = Duration::from_millis(120);
+/// Idle tails that pass together; each is followed by a trickle of the same length.
+const TAILS_TOGETHER: u64 = 32;
+/// Replays that are expected to take longer are announced.
+const LONG: Duration = Duration::from_secs(3);
+
+/// Mode and touch of a measure.
+type Shape<'a> = &'a dyn Fn(Kind) -> (Mode, Touch);
+
+/// Says how long the whole will take, and which replays in the script's order will take long.
+pub fn say(
+    comparisons: &[Comparison],
+    subjects: usize,
+    shape: Shape<'_>,
+    repetition: Repetition,
+    idle: Duration,
+    terminal: &Terminal,
+) {
+    let whole = whole(comparisons, subjects, shape, repetition, idle);
+    if whole > LONG {
+        let plural = |count: usize, what: &str| match count {
+            1 => format!("1 {what}"),
+            _ => format!("{count} {what}s"),
+        };
+        terminal.say(&format!(
+            "{}, {}: about {}",
+            plural(comparisons.len(), "workload"),
+            plural(subjects, "allocator"),
+            words(whole)
+        ));
+    }
+    for comparison in comparisons {
+        let ordered = (comparison.kinds.iter()).any(|kind| shape(*kind).0 == Mode::Lockstep);
+        let expected = lockstep(comparison);
+        if ordered && expected > LONG {
+            terminal.say(&format!(
+                "{}: a replay in lockstep takes about {:.0} s ({} calls, {} changes of the thread)",
+                comparison.title(),
+                expected.as_secs_f64(),
+                comparison.calls,
+                comparison.switches
+            ));
+        }
+    }
+}
+
+/// The whole run. A budget is used up, and exceeded where the least number of blocks takes longer.
+fn whole(
+    comparisons: &[Comparison],
+    subjects: usize,
+    shape: Shape<'_>,
+    repetition: Repetition,
+    idle: Duration,
+) -> Duration {
+    let subjects = subjects as u64;
+    let block: Duration = (comparisons.iter())
+        .flat_map(|comparison| comparison.kinds.iter().map(move |kind| (comparison, *kind)))
+        .filter(|(_, kind)| *kind != Kind::Idle)
+        .map(|(comparison, kind)| run(comparison, kind, shape(kind).0) * subjects as u32)
+        .sum();
+    let tails = (comparisons.iter())
+        .filter(|comparison| comparison.kinds.contains(&Kind::Idle))
+        .count() as u64;
+    let tails = idle * 2 * (tails * subjects).div_ceil(TAILS_TOGETHER) as u32;
+    match repetition {
+        Repetition::Blocks(blocks) => block * blocks + tails,
+        Repetition::Budget(budget) => (block * LEAST_BLOCKS + tails).max(budget),
+    }
+}
+
+/// One run.
+fn run(comparison: &Comparison, kind: Kind, mode: Mode) -> Duration {
+    let replay = match (kind, mode) {
+        (_, Mode::Lockstep) => lockstep(comparison),
+        (Kind::Latency, _) => Duration::from_nanos(comparison.calls * TIMED_CALL_NS),
+        _ => Duration::from_nanos(
+            comparison.calls * CALL_NS * u64::from(replays::repeats(comparison, kind, mode)),
+        ),
+    };
+    START + replay
+}
+
+/// One replay in lockstep.
+fn lockstep(comparison: &Comparison) -> Duration {
+    let switches = match comparison.started_threads {
+        1 => 0,
+        _ => comparison.switches,
+    };
+    Duration::from_nanos(
+        (comparison.calls.saturating_mul(ORDERED_CALL_NS))
+            .saturating_add(switches.saturating_mul(SWITCH_NS)),
+    )
+}
+
+/// As people say it.
+fn words(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..100 => format!("{seconds} s"),
+        seconds @ 100..6000 => format!("{} min", (seconds + 30) / 60),
+        seconds => format!("{:.1} h", seconds as f64 / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::comparison;
+
+    #[test]
+    fn more_blocks_and_longer_orders_take_longer_and_a_budget_is_used_up() {
+        let all = [comparison("churn", &[Kind::Speed, Kind::Memory])];
+        let free = |_: Kind| (Mode::Fast, Touch::First);
+        let blocks = |count| whole(&all, 2, &free, Repetition::Blocks(count), Duration::ZERO);
+        assert!(blocks(1) >= START * 4);
+        assert_eq!(blocks(6), blocks(1) * 6);
+        let budget = |seconds| {
+            let budget = Repetition::Budget(Duration::from_secs(seconds));
+            whole(&all, 2, &free, budget, Duration::ZERO)
+        };
+        assert_eq!(budget(90), Duration::from_secs(90));
+        assert_eq!(budget(0), blocks(LEAST_BLOCKS));
+        let idle = [comparison("churn", &[Kind::Idle])];
+        let tails = |subjects| {
+            let once = Repetition::Blocks(8);
+            whole(&idle, subjects, &free, once, Duration::from_secs(10)).as_secs()
+        };
+        assert_eq!((tails(4), tails(33)), (20, 40));
+        assert_eq!(words(Duration::from_secs(89)), "89 s");
+        assert_eq!(words(Duration::from_secs(610)), "10 min");
+        assert_eq!(words(Duration::from_secs(9000)), "2.5 h");
+    }
+}
