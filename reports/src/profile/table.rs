@@ -101,8 +101,8 @@ pub(super) fn ranked(profile: &Profile, metric: Metric) -> (Vec<&Site>, Vec<&Sit
     (sites, rare)
 }
 
-/// What is said of sites that are not ranked: what the ranked ones leave over of the exact whole, which their own estimates
-/// may exceed by far.
+/// What is said of sites that are not ranked: their estimate, which may be far off, but not more than the ranked ones leave
+/// over of the exact whole. Up to a twentieth may overlap: the ranked ones are estimates, too.
 pub(super) fn unranked(
     profile: &Profile,
     metric: Metric,
@@ -117,7 +117,7 @@ pub(super) fn unranked(
         values.sum()
     };
     let whole = metric.total(&profile.totals) as f64;
-    let left = (whole - sum(ranked)).max(0.0);
+    let left = (whole - sum(ranked)).max(whole / 20.0);
     let share = share(sum(rare).min(left), whole);
     Some(match rare.len() {
         1 => format!("1 place with about {share} was sampled too rarely to be ranked"),
