@@ -31,6 +31,10 @@ const PAGES_AT_ONCE: usize = 512;
 const SHARE: u64 = 50;
 /// Ticks that may be spent besides, whatever the time: some 10 ms.
 const ALLOWANCE: u64 = 30_000_000;
+/// Ticks that one call, and each page in it, take at most, several times what was measured: beyond that somebody else had
+/// the CPU. Without this bound a busy machine would make blocks go unseen that a quiet one shows.
+const CALL_TICKS: u64 = 60_000;
+const PAGE_TICKS: u64 = 1_500;
 /// Pages that were given back come in again by a fault each, which costs the program about twice what giving them back did.
 const REFAULT: u64 = 2;
 
@@ -68,11 +72,12 @@ fn affordable(now: u64) -> bool {
     SPENT.load(Ordering::Relaxed) <= ALLOWANCE + now.saturating_sub(began) / SHARE
 }
 
-/// Books the time since `start`, `times` over.
-fn spend(start: u64, times: u64) {
+/// Books the time that `bytes` of a block took since `start`, `times` over.
+fn spend(start: u64, bytes: usize, times: u64) {
     // Ticks of two CPUs may differ by a little.
     let ticks = clock::tsc().saturating_sub(start);
-    SPENT.fetch_add(ticks.saturating_mul(times), Ordering::Relaxed);
+    let most = CALL_TICKS + (bytes / PAGE_BYTES) as u64 * PAGE_TICKS;
+    SPENT.fetch_add(ticks.min(most).saturating_mul(times), Ordering::Relaxed);
 }
 
 #[inline(always)]
@@ -103,7 +108,7 @@ pub unsafe fn appeared(address: usize, bytes: usize, kept: Option<usize>) {
             // SAFETY: the caller's promise; only whole pages inside the block.
             unsafe { sys::discard(first, end - first) };
         }
-        spend(now, 1 + REFAULT);
+        spend(now, end - first, 1 + REFAULT);
     }
     insert(address, bytes, 0);
 }
@@ -277,7 +282,7 @@ fn written(address: usize, bytes: usize) -> Option<usize> {
             at = next;
         }
     }
-    spend(start, 1);
+    spend(start, bytes, 1);
     Some(written)
 }
 
