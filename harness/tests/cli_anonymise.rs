@@ -130,8 +130,11 @@ fn check(at: &Path, command: &[&str], secrets: &[&str]) {
         assert_eq!(holds(&bare, secret), None, "{secret}");
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-    for never in [host.trim(), "ENVIRON_NAME", "environ-value", "/proc/"] {
-        assert_eq!(holds(&bare, never), None, "{never}");
+    let mut never = vec!["ENVIRON_NAME", "environ-value", "/proc/"];
+    // Two or three letters stand somewhere in any packed numbers.
+    never.extend(Some(host.trim()).filter(|name| name.len() >= 6));
+    for text in never {
+        assert_eq!(holds(&bare, text), None, "{text}");
     }
     let said = words(&told);
     assert!(said.len() > 50, "{said:?}");
