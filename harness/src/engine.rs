@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Blocks that a budget always buys, so that at least a range can be shown.
 pub const LEAST_BLOCKS: u32 = 3;
 /// No stream grows beyond this; what has not settled by then will not.
-const MOST_BLOCKS: u32 = 60;
+pub const MOST_BLOCKS: u32 = 60;
 /// Half the width of a paired interval that counts as narrow: speed and programs, memory and counts.
 const NARROW_TIME: f64 = 0.02;
 const NARROW_BYTES: f64 = 0.01;

@@ -1,6 +1,6 @@
 //! How long a run will take, said before it begins.
 
-use crate::engine::{LEAST_BLOCKS, Repetition};
+use crate::engine::{LEAST_BLOCKS, MOST_BLOCKS, Repetition};
 use crate::out::Terminal;
 use crate::plan::{Comparison, Kind};
 use crate::replays;
@@ -40,9 +40,13 @@ pub fn say(
             _ => format!("{count} {what}s"),
         };
         terminal.say(&format!(
-            "{}, {}: about {}",
+            "{}, {}: {} {}",
             plural(comparisons.len(), "workload"),
             plural(subjects, "allocator"),
+            match repetition {
+                Repetition::Blocks(_) => "about",
+                Repetition::Budget(_) => "up to about",
+            },
             words(whole)
         ));
     }
@@ -61,7 +65,8 @@ pub fn say(
     }
 }
 
-/// The whole run. A budget is used up, and exceeded where the least number of blocks takes longer.
+/// The whole run. A budget is used up at most, less where the most blocks take less, and exceeded where the least
+/// number of blocks takes longer.
 fn whole(
     comparisons: &[Comparison],
     subjects: usize,
@@ -81,7 +86,9 @@ fn whole(
     let tails = idle * 2 * (tails * subjects).div_ceil(TAILS_TOGETHER) as u32;
     match repetition {
         Repetition::Blocks(blocks) => block * blocks + tails,
-        Repetition::Budget(budget) => (block * LEAST_BLOCKS + tails).max(budget),
+        Repetition::Budget(budget) => budget
+            .min(block * MOST_BLOCKS + tails)
+            .max(block * LEAST_BLOCKS + tails),
     }
 }
 
@@ -134,7 +141,9 @@ mod tests {
             let budget = Repetition::Budget(Duration::from_secs(seconds));
             whole(&all, 2, &free, budget, Duration::ZERO)
         };
-        assert_eq!(budget(90), Duration::from_secs(90));
+        let most = blocks(MOST_BLOCKS);
+        assert_eq!(budget(most.as_secs() - 1).as_secs(), most.as_secs() - 1);
+        assert_eq!(budget(3600), most);
         assert_eq!(budget(0), blocks(LEAST_BLOCKS));
         let idle = [comparison("churn", &[Kind::Idle])];
         let tails = |subjects| {

@@ -152,15 +152,6 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         idle,
         tails: Tails::default(),
     };
-    let repetition = repetition(args);
-    estimate::say(
-        &comparisons,
-        subjects.len(),
-        &shape,
-        repetition,
-        idle,
-        terminal,
-    );
     let campaign = campaign(
         args,
         origin,
@@ -170,6 +161,14 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         &shape,
         terminal,
     )?;
+    estimate::say(
+        &comparisons,
+        subjects.len(),
+        &shape,
+        campaign.repetition,
+        idle,
+        terminal,
+    );
     show(args, terminal, campaign.go(&mut executor, terminal)?)
 }
 
