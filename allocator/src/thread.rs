@@ -144,6 +144,20 @@ fn install_fork_handlers() {
     }
 }
 
+/// A cache without room, in metadata, which is never unmapped. `None`: no memory.
+fn new_cache() -> Option<*mut ThreadCache> {
+    let record = HEAP
+        .pages
+        .take_cache(size_of::<ThreadCache>())
+        .cast::<ThreadCache>();
+    if record.is_null() {
+        return None;
+    }
+    // SAFETY: the record is large enough and aligned to 64.
+    unsafe { record.write(ThreadCache::new()) };
+    Some(record)
+}
+
 /// Gives the calling thread a cache of its own. `None`: past the thread's end, or no memory.
 #[cold]
 pub(crate) fn attach() -> Option<&'static ThreadCache> {
@@ -162,27 +176,17 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
     if !core::ptr::eq(current, &raw const tls::EMPTY) {
         return Some(current);
     }
+    // Before there is a cache, because the choice of the front end is about whether there will be.
     crate::config::load_once();
     if hardened::checked() {
         return None;
     }
-    // Before there is a cache, because the choice of the front end is about whether there will be.
-    crate::config::load_once();
     if crate::cpu_cache::in_use().is_some() {
         return None;
     }
-    let record = HEAP
-        .pages
-        .take_cache(size_of::<ThreadCache>())
-        .cast::<ThreadCache>();
-    if record.is_null() {
-        return None;
-    }
-    // SAFETY: the record is large enough, aligned to 64, and metadata is never unmapped.
-    let cache: &'static ThreadCache = unsafe {
-        record.write(ThreadCache::new());
-        &*record
-    };
+    let record = new_cache()?;
+    // SAFETY: a cache that is never unmapped.
+    let cache: &'static ThreadCache = unsafe { &*record };
     {
         let mut registry = REGISTRY.lock();
         registry.last_number = registry.last_number.wrapping_add(1).max(1);
@@ -230,18 +234,9 @@ pub(crate) fn attach_data(heap: &'static Heap<Linux>) -> Option<&'static ThreadC
         }
         return Some(data);
     }
-    let record = HEAP
-        .pages
-        .take_cache(size_of::<ThreadCache>())
-        .cast::<ThreadCache>();
-    if record.is_null() {
-        return None;
-    }
+    let record = new_cache()?;
     // SAFETY: as in `attach`.
-    let data: &'static ThreadCache = unsafe {
-        record.write(ThreadCache::new());
-        &*record
-    };
+    let data: &'static ThreadCache = unsafe { &*record };
     let mut registry = REGISTRY.lock();
     data.start(own.thread(), heap.epoch());
     if !own.slot.load(Ordering::Relaxed).is_null() {
