@@ -1,73 +1,20 @@
 //! Traces: what was recorded is what is read, replayed and verified; what is damaged is an error that says where.
 
 mod common;
+#[path = "common/streams.rs"]
+mod streams;
 
 use common::{follow_order, interpret};
 use heaplab_script::Script;
 use heaplab_workloads::trace::raw::{RawEvent, RawKind, RawWriter};
 use heaplab_workloads::trace::{
-    CutOptions, EventKind, FinishInfo, MachineShape, ProcessInfo, ResolveOptions, Trace,
-    TraceEvent, TraceHeader, TraceSummary, anonymise, cut, export_csv, resolve_file,
+    EventKind, FinishInfo, ResolveOptions, Trace, TraceSummary, export_csv, resolve_file,
 };
 use heaplab_workloads::{Params, Workload};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::path::Path;
-
-fn header() -> TraceHeader {
-    TraceHeader {
-        created: "2026-01-01T00:00:00Z".into(),
-        tool: "test".into(),
-        machine: MachineShape {
-            cpus: 2,
-            page_size: 4096,
-            ..MachineShape::default()
-        },
-        allocator: "/opt/secret-allocator.so".into(),
-        argv: vec!["/opt/secret-program".into(), "--secret-flag".into()],
-    }
-}
-
-fn event(time_ns: u64, kind: RawKind, address: u64, size: u64) -> RawEvent {
-    RawEvent {
-        time_ns,
-        address,
-        size,
-        kind,
-        align_log2: 0,
-    }
-}
-
-/// Writes a raw file from streams of threads, each in pieces of `piece` events, and resolves it.
-fn record(folder: &Path, streams: &[Vec<RawEvent>], piece: usize) -> (Trace, TraceSummary) {
-    let raw = folder.join("t.raw");
-    let out = folder.join("t.hltrace");
-    let mut writer = RawWriter::create(&raw, &header()).unwrap();
-    for (thread, events) in streams.iter().enumerate() {
-        let thread = thread as u32;
-        let start = events.first().map_or(0, |event| event.time_ns);
-        writer.thread_start(thread, 1000 + thread, start).unwrap();
-        writer.thread_name(thread, "secret-thread").unwrap();
-        for part in events.chunks(piece) {
-            writer.events(thread, part).unwrap();
-        }
-        writer.thread_end(thread, u64::MAX / 4).unwrap();
-    }
-    writer.mark(0, "secret-mark").unwrap();
-    writer.note("secret-note").unwrap();
-    writer
-        .finish(FinishInfo {
-            exit_status: Some(0),
-            ..FinishInfo::default()
-        })
-        .unwrap();
-    let summary = resolve_file(&raw, &out, &ResolveOptions::default(), &mut |_, _| {}).unwrap();
-    (Trace::open(&out).unwrap(), summary)
-}
-
-fn all(trace: &Trace) -> Vec<TraceEvent> {
-    trace.events().collect::<Result<_, _>>().unwrap()
-}
+use streams::{all, event, header, long_streams, record};
 
 #[test]
 fn one_thread_keeps_everything() {
@@ -327,30 +274,6 @@ fn replays(folder: &Path, trace: &Trace, summary: &TraceSummary) {
     interpret(&script, |_| 0);
 }
 
-/// A longer load over several segments and threads.
-fn long_streams(events: usize) -> Vec<Vec<RawEvent>> {
-    let mut streams = vec![Vec::new(); 3];
-    let mut state = 1u64;
-    let mut next = 0x7000_0000u64;
-    let mut live: Vec<u64> = Vec::new();
-    for index in 0..events {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let thread = (state >> 40) as usize % 3;
-        let time = index as u64 * 120 + if index > events / 2 { 50_000_000 } else { 0 };
-        if live.len() < 1000 || state >> 63 == 0 {
-            next += 16 * (1 + (state >> 50) % 8);
-            live.push(next);
-            streams[thread].push(event(time, RawKind::Malloc, next, (state >> 30) % 500));
-        } else {
-            let address = live.swap_remove((state >> 20) as usize % live.len());
-            streams[thread].push(event(time, RawKind::Free, address, 0));
-        }
-    }
-    streams
-}
-
 #[test]
 fn segments_statistics_and_the_script_agree() {
     let folder = tempfile::tempdir().unwrap();
@@ -512,195 +435,6 @@ fn threads_end_where_they_ended_and_times_are_kept() {
     let timed = compile(true);
     let mut cursor = timed.cursor(0, 1 << 20);
     assert_eq!(cursor.next(u64::MAX).unwrap().times.last(), Some(&9_000));
-}
-
-#[test]
-fn cuts_replay_and_keep_the_live_bytes() {
-    let folder = tempfile::tempdir().unwrap();
-    let (trace, summary) = record(folder.path(), &long_streams(200_000), 5_000);
-    let part = folder.path().join("part.hltrace");
-    let options = CutOptions {
-        from_event: Some(50_000),
-        to_event: Some(150_000),
-        ..CutOptions::default()
-    };
-    cut(&trace, &part, &options, &mut |_, _| {}).unwrap();
-    let cut_trace = Trace::open(&part).unwrap();
-    let cut_summary = cut_trace.verify(&mut |_, _| {}).unwrap();
-    let mut live_at = (0i64, 0i64);
-    for (index, event) in all(&trace).iter().enumerate() {
-        let change = match event.kind {
-            EventKind::Malloc => event.size as i64,
-            _ => -(event.size as i64),
-        };
-        if index < 50_000 {
-            live_at.0 += change;
-        }
-        if index < 150_000 {
-            live_at.1 += change;
-        }
-    }
-    assert_eq!(cut_summary.end_live_bytes as i64, live_at.1);
-    let prelude = cut_summary.events - 100_000;
-    let first: u64 = all(&cut_trace)
-        .iter()
-        .take(prelude as usize)
-        .map(|event| event.size)
-        .sum();
-    assert_eq!(first as i64, live_at.0);
-    assert!(cut_summary.complete && summary.complete);
-
-    let by_time = CutOptions {
-        from_ns: Some(1_000_000),
-        to_ns: Some(2_000_000),
-        ..CutOptions::default()
-    };
-    cut(&trace, &part, &by_time, &mut |_, _| {}).unwrap();
-    Trace::open(&part).unwrap().verify(&mut |_, _| {}).unwrap();
-    let empty = CutOptions {
-        from_event: Some(1 << 40),
-        ..CutOptions::default()
-    };
-    let nothing = folder.path().join("nothing.hltrace");
-    let error = cut(&trace, &nothing, &empty, &mut |_, _| {})
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("the part is empty"), "{error}");
-    assert!(!nothing.exists());
-}
-
-/// All bytes of a file as a reader could see them: headers, meta, and bodies decompressed.
-fn in_the_clear(path: &Path) -> Vec<u8> {
-    let bytes = std::fs::read(path).unwrap();
-    let mut clear = bytes.clone();
-    let mut at = 16;
-    while at + 32 <= bytes.len() && &bytes[at..at + 4] == b"HLck" {
-        let word =
-            |from: usize| u32::from_le_bytes(bytes[at + from..at + from + 4].try_into().unwrap());
-        let body = at + 32 + word(8) as usize;
-        let end = body + word(12) as usize;
-        if bytes[at + 6] & 1 != 0 {
-            let raw = word(16) as usize;
-            clear.extend(zstd::bulk::decompress(&bytes[body..end], raw).unwrap());
-        }
-        at = end;
-    }
-    assert_eq!(
-        bytes.len() - at,
-        16,
-        "every byte up to the trailer is a chunk's"
-    );
-    clear
-}
-
-fn holds(bytes: &[u8], text: &str) -> bool {
-    bytes
-        .windows(text.len())
-        .any(|window| window == text.as_bytes())
-}
-
-#[test]
-fn anonymised_traces_hold_nothing_of_the_program() {
-    let folder = tempfile::tempdir().unwrap();
-    let raw = folder.path().join("t.raw");
-    let path = folder.path().join("t.hltrace");
-    // Long enough to be compressed, so that a search of the file's bytes alone would find nothing.
-    let secrets = |what: &str| format!("secret-{what}-").repeat(20);
-    let mut writer = RawWriter::create(
-        &raw,
-        &TraceHeader {
-            argv: vec![secrets("program"), secrets("argument")],
-            ..header()
-        },
-    )
-    .unwrap();
-    for process in 0..2u32 {
-        let info = ProcessInfo {
-            process,
-            pid: 1_731_337_042 + process,
-            parent: process.checked_sub(1),
-            program: secrets("path"),
-            argv: vec![secrets("flag")],
-            ..ProcessInfo::default()
-        };
-        writer.process_start(&info).unwrap();
-    }
-    for (thread, events) in long_streams(2_000).iter().enumerate() {
-        let thread = thread as u32;
-        writer
-            .thread_start_in(thread % 2, thread, 1_731_337_042, 0)
-            .unwrap();
-        writer.thread_name(thread, &secrets("thread")).unwrap();
-        writer.events(thread, events).unwrap();
-    }
-    writer.mark_in(Some(1), 0, &secrets("mark")).unwrap();
-    writer.note(&secrets("note")).unwrap();
-    writer.finish(FinishInfo::default()).unwrap();
-    let options = ResolveOptions {
-        keep_addresses: true,
-        ..ResolveOptions::default()
-    };
-    let summary = resolve_file(&raw, &path, &options, &mut |_, _| {}).unwrap();
-    let clear = in_the_clear(&path);
-    for what in [
-        "program",
-        "argument",
-        "path",
-        "flag",
-        "thread",
-        "mark",
-        "note",
-        "allocator",
-    ] {
-        assert!(
-            holds(&clear, &format!("secret-{what}")),
-            "{what} was never there"
-        );
-    }
-    assert!(holds(&clear, "1731337042") && holds(&clear, "2026"));
-
-    let trace = Trace::open(&path).unwrap();
-    let bare = folder.path().join("bare.hltrace");
-    anonymise(&trace, &bare, &mut |_, _| {}).unwrap();
-    let clear = in_the_clear(&bare);
-    for text in ["secret", "2026", "1731337042", "1731337043"] {
-        let at = clear
-            .windows(text.len())
-            .position(|part| part == text.as_bytes());
-        let around = at.map(|at| String::from_utf8_lossy(&clear[at.saturating_sub(80)..at + 20]));
-        assert_eq!(around, None);
-    }
-    let copy = Trace::open(&bare).unwrap();
-    assert!(trace.has_addresses().unwrap() && !copy.has_addresses().unwrap());
-    let seen = format!("{:?}{:?}{:?}", copy.names(), copy.marks(), copy.notes());
-    assert_eq!(seen, "[][][]");
-    let bared = |event: &TraceEvent| TraceEvent {
-        address: 0,
-        ..*event
-    };
-    assert!(
-        all(&copy)
-            .iter()
-            .eq(all(&trace).iter().map(bared).collect::<Vec<_>>().iter())
-    );
-    // The processes stay, without what they were.
-    assert_eq!(copy.summary().allocations, summary.allocations);
-    let counts = |summary: &TraceSummary| -> Vec<_> {
-        let table = summary.process_table.iter();
-        table
-            .map(|one| {
-                (
-                    one.threads,
-                    one.events,
-                    one.allocations,
-                    one.frees,
-                    one.peak_live_bytes,
-                )
-            })
-            .collect()
-    };
-    assert_eq!(counts(copy.summary()), counts(&summary));
-    assert_eq!(copy.summary().thread_table[1].process, 1);
 }
 
 #[test]
