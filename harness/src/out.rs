@@ -5,7 +5,10 @@
 
 use crate::cli::options::{ColorArg, GlobalArgs};
 use crate::error::{Error, reason_of};
+use std::fs::Permissions;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 /// What a command needs to know about its terminal.
 #[derive(Clone, Copy, Debug)]
@@ -151,6 +154,17 @@ pub fn human_bytes(n: u64) -> String {
         1_048_576..1_073_741_824 => format!("{:.2} MiB", f / 1_048_576.0),
         _ => format!("{:.2} GiB", f / 1_073_741_824.0),
     }
+}
+
+/// A file in `folder` that becomes the user's when it is whole, with the permissions that files get here; temporary
+/// files alone are their owner's.
+///
+/// # Errors
+/// The file system's.
+pub fn unfinished_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)
 }
 
 #[cfg(test)]

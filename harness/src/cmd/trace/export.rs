@@ -37,7 +37,7 @@ pub fn run(args: &TraceExport, terminal: &Terminal) -> Result<Outcome, Error> {
         .unwrap_or(Path::new("."));
     let failed = |error: std::io::Error| Error::io("write", path, &error);
     trace::replaceable(path).map_err(failed)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let mut file = out::unfinished_in(folder).map_err(failed)?;
     let unfinished = file.path().to_path_buf();
     let watch = Watch::new(terminal, "writing").removing_file(unfinished);
     let mut buffered = BufWriter::with_capacity(1 << 16, file.as_file_mut());

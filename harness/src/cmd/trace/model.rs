@@ -6,7 +6,7 @@ use crate::cli::trace::TraceModel;
 use crate::error::{Error, Outcome};
 use crate::out::{self, Terminal, human_bytes};
 use crate::workload;
-use heaplab_reports::schema::{Cell, ResultSet};
+use heaplab_reports::schema::ResultSet;
 use heaplab_workloads::{Workload, fit};
 use serde_json::json;
 use std::path::Path;
@@ -38,8 +38,7 @@ pub fn run(args: &TraceModel, terminal: &Terminal) -> Result<Outcome, Error> {
         .out
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
-    let mut file =
-        tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(failed)?;
+    let mut file = out::unfinished_in(folder.unwrap_or(Path::new("."))).map_err(failed)?;
     std::io::Write::write_all(&mut file, fitted.text.as_bytes()).map_err(failed)?;
     file.persist(&args.out)
         .map_err(|error| failed(error.error))?;
@@ -57,8 +56,12 @@ pub fn run(args: &TraceModel, terminal: &Terminal) -> Result<Outcome, Error> {
     if args.no_check {
         return Ok(Outcome::Done);
     }
-    let result = replay(args)?;
-    let rows = compare(&result, workload.name(), fitted.model.name());
+    // A model does not say how much of its blocks is written, so both write every page; the time is that of calls.
+    let results = [
+        replay(args, &["--measure", "speed"])?,
+        replay(args, &["--measure", "memory", "--touch", "page"])?,
+    ];
+    let rows = compare(&results, workload.name(), fitted.model.name());
     if rows.is_empty() {
         return Err(Error::Verification(
             "no allocator replayed both the trace and the model; 'heaplab run' with both says why"
@@ -79,8 +82,8 @@ fn model_name(out: &Path, trace: &str) -> String {
     }
 }
 
-/// Both replayed by a `heaplab run` of its own, whose result set is thrown away.
-fn replay(args: &TraceModel) -> Result<ResultSet, Error> {
+/// Both replayed by a `heaplab run` of its own that takes one measure, whose result set is thrown away.
+fn replay(args: &TraceModel, measure: &[&str]) -> Result<ResultSet, Error> {
     let program =
         std::env::current_exe().map_err(|error| Error::io("find", Path::new("heaplab"), &error))?;
     let folder = tempfile::tempdir()
@@ -88,15 +91,8 @@ fn replay(args: &TraceModel) -> Result<ResultSet, Error> {
     let results = folder.path().join("results");
     let mut command = Command::new(program);
     command
-        .args([
-            "run",
-            "--quiet",
-            "--no-report",
-            "--measure",
-            "speed,memory",
-            "--seed",
-            "1",
-        ])
+        .args(["run", "--quiet", "--no-report", "--seed", "1"])
+        .args(measure)
         .args(["--blocks", &args.blocks.to_string()])
         .args(["--subject", &args.subjects.specs().join(",")])
         .arg("--out")
@@ -125,16 +121,17 @@ struct Row {
     footprint: (f64, f64),
 }
 
-fn compare(result: &ResultSet, trace: &str, model: &str) -> Vec<Row> {
-    let find = |workload: &str, subject: &str| {
-        let mut cells = result.cells.iter();
-        cells.find(|cell| cell.workload == workload && cell.subject == subject)
+fn compare(results: &[ResultSet; 2], trace: &str, model: &str) -> Vec<Row> {
+    let median = |workload: &str, subject: &str, name: &str| {
+        (results.iter().flat_map(|result| &result.cells))
+            .filter(|cell| cell.workload == workload && cell.subject == subject)
+            .find_map(|cell| cell.metrics.get(name))
+            .map(|metric| metric.median)
     };
-    let median = |cell: &Cell, name: &str| cell.metrics.get(name).map(|metric| metric.median);
-    (result.subjects.iter())
+    (results[0].subjects.iter())
         .filter_map(|subject| {
-            let cells = (find(trace, &subject.name)?, find(model, &subject.name)?);
-            let both = |name: &str| Some((median(cells.0, name)?, median(cells.1, name)?));
+            let of = |workload: &str, name: &str| median(workload, &subject.name, name);
+            let both = |name: &str| Some((of(trace, name)?, of(model, name)?));
             Some(Row {
                 subject: subject.name.clone(),
                 ns: both("ns_per_op")?,
