@@ -312,9 +312,11 @@ impl Workload {
             Self::Trace(trace) => {
                 let summary = trace.trace.summary();
                 let (threads, ops, peak_live_bytes) = match trace.process() {
-                    Some((process, _)) => {
-                        (process.threads, process.events, process.peak_live_bytes)
-                    }
+                    Some((process, _)) => (
+                        process.threads,
+                        process.allocations + process.frees + process.reallocs,
+                        process.peak_live_bytes,
+                    ),
                     None => (
                         summary.threads,
                         summary.allocations + summary.frees + summary.lost_frees + summary.reallocs,

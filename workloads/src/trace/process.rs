@@ -68,6 +68,8 @@ pub struct ProcessCounts {
     pub allocations: u64,
     /// Frees.
     pub frees: u64,
+    /// Resizes of a block; 0 in files of older versions.
+    pub reallocs: u64,
     /// Bytes requested, reallocs with their whole new size.
     pub bytes_allocated: u64,
     /// Largest sum of requested bytes alive, without inherited blocks that it never touched.

@@ -101,6 +101,7 @@ impl Space {
                 self.live_bytes = (self.live_bytes - before).saturating_add(size);
                 counts.peak_live_bytes = counts.peak_live_bytes.max(self.live_bytes);
                 counts.end_live_blocks += u64::from(kind.effect() == Effect::Alloc);
+                counts.reallocs += u64::from(kind.effect() == Effect::Resize);
                 if kind != EventKind::Inherited {
                     counts.allocations += u64::from(kind.effect() == Effect::Alloc);
                     counts.bytes_allocated = counts.bytes_allocated.saturating_add(size);

@@ -120,7 +120,10 @@ impl Copier {
                 counts.allocations += 1;
                 counts.bytes_allocated = counts.bytes_allocated.saturating_add(size);
             }
-            Effect::Resize => counts.bytes_allocated = counts.bytes_allocated.saturating_add(size),
+            Effect::Resize => {
+                counts.reallocs += 1;
+                counts.bytes_allocated = counts.bytes_allocated.saturating_add(size);
+            }
             Effect::Free if !matches!(event.kind, EventKind::Gone | EventKind::LostFree) => {
                 counts.frees += 1;
             }
