@@ -1,6 +1,9 @@
 //! What one event changes, kind by kind.
 
-use super::*;
+use super::merge::{FORK, Merge, Outcome, Pending};
+use crate::trace::error::TraceError;
+use crate::trace::event::EventKind;
+use crate::trace::raw::{RawEvent, RawKind};
 
 impl Merge<'_> {
     pub(super) fn apply(

@@ -1,0 +1,44 @@
+//! How a recording fails: with the statuses of wrappers such as `env`, and with what is kept.
+
+use crate::error::{Error, lower_first};
+use crate::workload;
+use heaplab_workloads::record::RecordError;
+use heaplab_workloads::trace::TraceError;
+use std::path::Path;
+
+/// Status of failures of heaplab itself, as shells and wrappers such as `env` have it.
+const OURS: u8 = 125;
+
+/// Failure of heaplab itself.
+pub(super) fn ours(message: impl Into<String>) -> Error {
+    Error::Launch {
+        code: OURS,
+        message: message.into(),
+    }
+}
+
+pub(super) fn failed(error: RecordError) -> Error {
+    ours(lower_first(&error.to_string()))
+}
+
+/// The raw file could not even be begun.
+pub(super) fn unwritable(error: TraceError) -> Error {
+    ours(workload::trace_error(error).to_string())
+}
+
+/// Recording was stopped on the way; the raw file is readable up to there.
+pub(super) fn stopped(error: RecordError, part: &Path) -> Error {
+    let why = match error {
+        RecordError::Trace(error) => workload::trace_error(error).to_string(),
+        other => lower_first(&other.to_string()),
+    };
+    ours(format!("{why}; {}", kept(part)))
+}
+
+/// What is left of a recording that was not finished.
+pub(super) fn kept(part: &Path) -> String {
+    format!(
+        "what was recorded until then is in '{}', which `heaplab trace stats` can read, and `heaplab run` under a name that ends in .hltrace",
+        part.display()
+    )
+}

@@ -1,0 +1,145 @@
+//! The file of a recording: its head before the program starts; its end, the order of its events and its final name after
+//! the program has ended.
+
+use super::cause::Inspected;
+use super::failure::{kept, stopped};
+use super::recorded::{Recorded, not_recorded, remarks};
+use super::{Ended, Recording, SHOW_AFTER, cost};
+use crate::clock::Utc;
+use crate::error::Error;
+use crate::exec::Limits;
+use crate::fingerprint;
+use crate::out::{Terminal, remark};
+use crate::progress::Progress;
+use heaplab_workloads::trace::raw::RawWriter;
+use heaplab_workloads::trace::{
+    FinishInfo, MachineShape, ResolveOptions, TraceHeader, TraceSummary, resolve_file,
+    temporary_path,
+};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::time::Instant;
+
+impl Recording<'_> {
+    pub(super) fn header(&self, inspected: &Inspected) -> TraceHeader {
+        let machine = fingerprint::read();
+        let preloaded = std::env::var("LD_PRELOAD")
+            .ok()
+            .filter(|list| !list.is_empty());
+        TraceHeader {
+            created: Utc::now().rfc3339(),
+            tool: format!("heaplab {}", env!("CARGO_PKG_VERSION")),
+            machine: MachineShape {
+                cpus: fingerprint::usable_cpus(),
+                page_size: machine.page_size as u32,
+                thp: machine.thp,
+                kernel: machine.kernel,
+                libc: machine.libc,
+                cpu_model: machine.cpu,
+                memory_limit: machine
+                    .details
+                    .get("memory_limit")
+                    .and_then(|bytes| bytes.parse().ok()),
+            },
+            allocator: preloaded
+                .or_else(|| inspected.carried.map(str::to_string))
+                .or_else(|| crate::program::brought_allocator(self.command, &Limits::seconds(10)))
+                .unwrap_or_else(|| "system".into()),
+            argv: self
+                .command
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect(),
+        }
+    }
+
+    pub(super) fn finish(
+        &self,
+        terminal: &Terminal,
+        inspected: &Inspected,
+        ended: &Ended,
+        mut raw: RawWriter,
+        part: &Path,
+    ) -> Result<Recorded, Error> {
+        let name = self.command[0].to_string_lossy();
+        let (status, drained) = (ended.status, &ended.drained);
+        if let Some(why) = inspected.nothing(&name, drained) {
+            let _ = std::fs::remove_file(part);
+            return Ok(Recorded {
+                status,
+                stopped: false,
+                trouble: None,
+                trace: None,
+                remarks: vec![why],
+            });
+        }
+        let mut remarks = remarks(drained);
+        let not_recorded = not_recorded(drained);
+        remarks.extend(not_recorded.iter().cloned());
+        for line in &not_recorded {
+            raw.note(line).map_err(|e| stopped(e.into(), part))?;
+        }
+        remarks.extend(inspected.warning(&name));
+        let cost = match cost::cost() {
+            Ok(cost) => Some(cost),
+            Err(error) => {
+                remarks.push(error.to_string());
+                None
+            }
+        };
+        if let Some(warning) = inspected.warning(&name) {
+            raw.note(&warning).map_err(|e| stopped(e.into(), part))?;
+        }
+        raw.finish(FinishInfo {
+            lost_events: drained.lost_events,
+            recorder_ns_per_event: cost,
+            exit_status: status.code(),
+            signal: status.signal(),
+            duration_ns: drained.duration_ns,
+            cpu_ns: ended.cpu_ns,
+        })
+        .map_err(|e| stopped(e.into(), part))?;
+        let trace = self.resolve(terminal, ended, part)?;
+        let _ = std::fs::remove_file(part);
+        Ok(Recorded {
+            status,
+            stopped: false,
+            trouble: None,
+            trace: Some(trace),
+            remarks,
+        })
+    }
+
+    /// The raw file becomes the trace; Ctrl-C leaves the raw file.
+    fn resolve(
+        &self,
+        terminal: &Terminal,
+        ended: &Ended,
+        part: &Path,
+    ) -> Result<TraceSummary, Error> {
+        terminal.detail("the program has ended; its events are being brought into order");
+        let options = ResolveOptions {
+            keep_addresses: self.keep_addresses,
+            ..ResolveOptions::default()
+        };
+        let begun = Instant::now();
+        let mut progress = None;
+        resolve_file(part, &self.out, &options, &mut |done, all| {
+            if let Some(signal) = ended.signals.asked_to_end() {
+                drop(progress.take());
+                let _ = std::fs::remove_file(temporary_path(&self.out));
+                remark(&format!(
+                    "heaplab: interrupted while the events were being brought into order; {}",
+                    kept(part)
+                ));
+                std::process::exit(128 + signal.as_raw());
+            }
+            if begun.elapsed() >= SHOW_AFTER {
+                progress
+                    .get_or_insert_with(|| Progress::new(terminal, all))
+                    .at(done, "bringing the events into order");
+            }
+        })
+        .map_err(|e| stopped(e.into(), part))
+    }
+}
