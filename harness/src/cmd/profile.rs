@@ -120,6 +120,11 @@ fn report(
         process: args.process,
     };
     let mut watch = Watch::new(terminal, "reading");
+    if beside {
+        watch = watch.keeping(format!(
+            "the recording is kept: `heaplab profile {shown}` makes its profile"
+        ));
+    }
     let made = profiling::make(&trace, &options, &mut watch.events());
     watch.clear();
     let made = made.map_err(trace_error)?;

@@ -18,7 +18,8 @@ pub fn run(args: &TraceExport, terminal: &Terminal) -> Result<Outcome, Error> {
     let trace = open(&args.file)?;
     let Some(path) = args.out.as_deref() else {
         let mut standard = BufWriter::with_capacity(1 << 16, std::io::stdout());
-        let watch = Watch::new(terminal, "writing");
+        let watch = Watch::new(terminal, "writing")
+            .keeping("what was written until then is not the whole trace".into());
         let written = write(&trace, args, &mut standard, watch)?.and_then(|()| {
             standard
                 .flush()

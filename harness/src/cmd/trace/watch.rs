@@ -19,6 +19,7 @@ pub struct Watch {
     what: &'static str,
     started: Instant,
     temporary: Option<PathBuf>,
+    kept: Option<String>,
 }
 
 impl Watch {
@@ -31,7 +32,14 @@ impl Watch {
             what,
             started: Instant::now(),
             temporary: None,
+            kept: None,
         }
+    }
+
+    /// What is left when the work is interrupted: half a sentence.
+    pub fn keeping(mut self, what: String) -> Self {
+        self.kept = Some(what);
+        self
     }
 
     /// The unfinished form of this file is removed when the work is interrupted.
@@ -57,7 +65,12 @@ impl Watch {
                 // Nothing to be done about an error: the process ends.
                 let _ = std::fs::remove_file(unfinished);
             }
-            remark("heaplab: interrupted; nothing was written");
+            let left = match (&self.kept, &self.temporary) {
+                (Some(kept), _) => kept,
+                (None, Some(_)) => "nothing was written",
+                (None, None) => "not all was read, so nothing is shown",
+            };
+            remark(&format!("heaplab: interrupted; {left}"));
             std::process::exit(INTERRUPTED);
         }
         if !self.wanted || self.started.elapsed() < PATIENCE {
