@@ -8,7 +8,7 @@ use heaplab_reports::profile::{
 use heaplab_workloads::profile::{self, Estimate, HeapProfile, ProfileOptions};
 use heaplab_workloads::trace::stacks::Symbols;
 use heaplab_workloads::trace::{StackMode, StackTable, Trace, TraceError};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Reads a trace, names its stacks and adds up. A trace without stacks gives a profile without sites.
 ///
@@ -23,7 +23,7 @@ pub fn make(
     let nothing = StackTable::default();
     let table = trace.stacks().unwrap_or(&nothing);
     let (symbols, known) = naming::names(table);
-    let (frames, of_frame) = locations(table, &symbols);
+    let (frames, of_frame) = locations(table, &modules(trace, table), &symbols);
     let (mode, period_bytes) = match found.mode {
         StackMode::Full => ("full", None),
         StackMode::Sampled { period } => ("sampled", Some(period)),
@@ -73,9 +73,35 @@ pub fn make(
     Ok(profile)
 }
 
+/// What each module is called: its file's name, or, for a program that was called by another (a symbolic link, as
+/// `redis-server` is one to `redis-check-rdb`), that one.
+fn modules(trace: &Trace, table: &StackTable) -> Vec<String> {
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    table
+        .modules
+        .iter()
+        .map(|module| {
+            let called: BTreeSet<String> = (trace.processes().iter())
+                .filter(|process| process.info.program == module.path)
+                .filter_map(|process| process.info.argv.first().map(|word| name(word)))
+                .collect();
+            let mut called = called.into_iter();
+            match (called.next(), called.next()) {
+                // A shell that logs in calls itself `-bash`.
+                (Some(only), None) if !only.is_empty() && !only.starts_with('-') => only,
+                _ => name(&module.path),
+            }
+        })
+        .collect()
+}
+
 /// All calls, each once, and for each frame of the table its calls from the outermost inward: a function, then what was
 /// inlined into it.
-fn locations(table: &StackTable, symbols: &Symbols) -> (Vec<Location>, Vec<Vec<u32>>) {
+fn locations(
+    table: &StackTable,
+    modules: &[String],
+    symbols: &Symbols,
+) -> (Vec<Location>, Vec<Vec<u32>>) {
     let mut locations = Vec::new();
     let mut known: HashMap<Location, u32> = HashMap::new();
     let mut intern = |location: Location| {
@@ -89,12 +115,8 @@ fn locations(table: &StackTable, symbols: &Symbols) -> (Vec<Location>, Vec<Vec<u
         .iter()
         .enumerate()
         .map(|(index, frame)| {
-            let module = frame
-                .module
-                .and_then(|module| table.modules.get(module as usize));
-            let module = module.map_or("", |module| {
-                module.path.rsplit('/').next().unwrap_or_default()
-            });
+            let module = frame.module.and_then(|module| modules.get(module as usize));
+            let module = module.map_or("", String::as_str);
             let found = symbols.get(index).map_or(&[][..], Vec::as_slice);
             if found.is_empty() {
                 let function = match (module, frame.address) {

@@ -109,6 +109,8 @@ fn the_terminal_names_the_programs_own_calls_and_says_how_sure_it_is() {
         assert!(line.contains(part) || part == "20.0 k", "{part}: {line}");
     }
     assert!(!line.contains("/very/long/"), "{line}");
+    let below = text.split_once(line).unwrap().1.lines().nth(1).unwrap();
+    assert_eq!(below.trim(), "← main", "who called it: {text}");
     assert!(
         !text.contains("operator new"),
         "plumbing has no row: {text}"
@@ -194,6 +196,10 @@ fn files_agree_with_each_other() {
         "main;</script><b>:x 500000\nmain;Parser::node;operator new 2000000\n"
     );
     let page = read("profile.html");
+    assert!(
+        page.contains("← <code>main</code>"),
+        "the page names callers, too"
+    );
     // Only our own script ends a script element, and a name is never markup.
     assert_eq!(
         page.matches("</script>").count(),

@@ -1,7 +1,8 @@
 //! `profile.html`: one self-contained page. Tables are readable without script; the flame graph is drawn by the page's own.
 
+use super::callers::callers;
 use super::schema::{Metric, Profile};
-use super::table::{error, notes, ranked, share, title, unranked};
+use super::table::{amounts, error, notes, ranked, remainder, share, title, unranked};
 use crate::error::ReportError;
 use crate::units;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
@@ -23,8 +24,14 @@ struct Row {
     error: String,
     beside: String,
     function: String,
+    /// End of the path, and the whole.
     place: String,
+    whole_place: String,
     via: String,
+    /// Who called it, the direct caller first.
+    callers: Vec<String>,
+    /// Share that came so, and how many other direct callers there are; empty: all of it, none.
+    rest: String,
 }
 
 #[derive(Serialize)]
@@ -134,14 +141,8 @@ pub fn render(profile: &Profile) -> Result<String, ReportError> {
 
 fn section(profile: &Profile, metric: Metric) -> Section {
     let whole = metric.total(&profile.totals) as f64;
-    let amounts = |bytes: bool, value: f64| {
-        if bytes {
-            units::bytes(value)
-        } else {
-            units::count(value)
-        }
-    };
     let (sites, rare) = ranked(profile, metric);
+    let chains = callers(profile, metric);
     let largest = sites
         .first()
         .map_or(1.0, |site| metric.of(&site.costs).value);
@@ -163,6 +164,7 @@ fn section(profile: &Profile, metric: Metric) -> Section {
             .take(ROWS)
             .map(|site| {
                 let amount = metric.of(&site.costs);
+                let chain = chains.get(&site.location).cloned().unwrap_or_default();
                 Row {
                     share: share(amount.value, whole),
                     width: (1000.0 * amount.value / largest).round() / 10.0,
@@ -170,11 +172,22 @@ fn section(profile: &Profile, metric: Metric) -> Section {
                     error: error(amount),
                     beside: amounts(!metric.is_bytes(), metric.beside(&site.costs).value),
                     function: site.location.function.clone(),
-                    place: site.location.place(),
+                    place: end_of_path(&site.location.place()),
+                    whole_place: site.location.place(),
                     via: site.via.clone(),
+                    rest: remainder(&chain),
+                    callers: chain.functions,
                 }
             })
             .collect(),
+    }
+}
+
+/// The last three components of a path: enough to find the file, and few enough to be read.
+fn end_of_path(path: &str) -> String {
+    match path.rmatch_indices('/').nth(2) {
+        Some((at, _)) if at > 0 => format!("…{}", &path[at..]),
+        _ => path.to_owned(),
     }
 }
 

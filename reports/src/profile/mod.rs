@@ -1,8 +1,9 @@
 //! Heap profiles: the schema of `profile.json` and everything made from it.
 //!
-//! `schema` is the data, `sites` decides which call of a stack is the program's own and adds up by it, `table` is the
-//! terminal, `collapsed`, `flame`, `pprof` and `html` are files. Nothing here reads traces or resolves names.
+//! `schema` is the data, `sites` decides which call of a stack is the program's own and adds up by it, `callers` who
+//! asked for it, `table` is the terminal, `collapsed`, `flame`, `pprof` and `html` are files. Nothing here reads traces or resolves names.
 
+mod callers;
 mod collapsed;
 mod flame;
 mod html;

@@ -1,8 +1,10 @@
 //! What the terminal shows.
 
+use super::callers::{Chain, callers};
 use super::schema::{Metric, Profile, Site};
 use crate::table::{Field, Style, align};
 use crate::units;
+use std::collections::BTreeMap;
 
 /// Columns of a function's name, and of a place.
 const FUNCTION: usize = 46;
@@ -11,6 +13,12 @@ const PLACE: usize = 38;
 const FEWEST_SAMPLES: u64 = 4;
 /// Columns of a note.
 const NOTE: usize = 100;
+/// Columns of a line of callers.
+const WIDTH: usize = 110;
+/// Rows of a table whose callers are named.
+const CALLED: usize = 3;
+/// A share that is smaller is shown as 0.0 %.
+const VISIBLE: f64 = 0.000_5;
 
 /// The tables, each with at most `top` rows.
 pub fn render(profile: &Profile, style: Style, top: usize) -> String {
@@ -118,11 +126,25 @@ pub(super) fn unranked(
     };
     let whole = metric.total(&profile.totals) as f64;
     let left = (whole - sum(ranked)).max(whole / 20.0);
-    let share = share(sum(rare).min(left), whole);
+    let rest = sum(rare).min(left);
+    let share = if rest < VISIBLE * whole {
+        "less than 0.1 %".into()
+    } else {
+        format!("about {}", share(rest, whole))
+    };
     Some(match rare.len() {
-        1 => format!("1 place with about {share} was sampled too rarely to be ranked"),
-        n => format!("{n} places with together about {share} were sampled too rarely to be ranked"),
+        1 => format!("1 place with {share} was sampled too rarely to be ranked"),
+        n => format!("{n} places with together {share} were sampled too rarely to be ranked"),
     })
+}
+
+/// Bytes, or a whole number of blocks: an estimate of 3.16 blocks is about three.
+pub(super) fn amounts(bytes: bool, value: f64) -> String {
+    if bytes {
+        units::bytes(value)
+    } else {
+        units::count(value.round())
+    }
 }
 
 /// A fraction of an amount in whole or tenths of percent.
@@ -166,13 +188,9 @@ fn section(profile: &Profile, metric: Metric, style: Style, top: usize) -> Vec<S
     }
     // The whole is known exactly; what estimates leave over or exceed it by is chance.
     let whole = metric.total(&profile.totals) as f64;
-    let amounts = |bytes: bool, value: f64| {
-        if bytes {
-            units::bytes(value)
-        } else {
-            units::count(value)
-        }
-    };
+    // What shows as 0.0 % is among the rest, but the first row stands for itself.
+    let visible = |site: &&&Site| metric.of(&site.costs).value >= VISIBLE * whole;
+    let top = sites.iter().filter(visible).count().clamp(1, top);
     let sampled = profile.sampling.period_bytes.is_some();
     let (first, second) = match metric {
         Metric::ShortLived => ("blocks", "bytes"),
@@ -210,20 +228,61 @@ fn section(profile: &Profile, metric: Metric, style: Style, top: usize) -> Vec<S
         rows.push(row);
     }
     let gaps = vec![2; rows[0].len()];
-    lines.extend(align(&rows, &gaps, style));
+    let names = align(&rows[..], &gaps, Style::Plain)[0].find("function");
+    let chains = callers(profile, metric);
+    for (number, line) in align(&rows, &gaps, style).into_iter().enumerate() {
+        lines.push(line);
+        let site = number.checked_sub(1).filter(|site| *site < CALLED);
+        let chain = site.and_then(|site| chains.get(&sites[site].location));
+        if let (Some(chain), Some(indent)) = (chain, names) {
+            let text = called(chain, WIDTH.saturating_sub(indent));
+            lines.push(format!("{}{}", " ".repeat(indent), style.paint("2", &text)));
+        }
+    }
     if let Some(rest) = sites.len().checked_sub(top).filter(|rest| *rest > 0) {
         let sum: f64 = sites
             .iter()
             .skip(top)
             .map(|site| metric.of(&site.costs).value)
             .sum();
+        let unit = if metric.is_bytes() { "" } else { " blocks" };
         lines.push(format!(
-            "    and {rest} more with {}",
+            "    and {rest} more with {}{unit}",
             amounts(metric.is_bytes(), sum)
         ));
     }
     lines.extend(rarely);
     lines
+}
+
+/// How much came on the way that is named, and how many other ways there are; nothing where that is all.
+pub(super) fn remainder(chain: &Chain) -> String {
+    let percent = share(chain.share, 1.0);
+    match (chain.share >= 0.9995, chain.others) {
+        (true, _) => String::new(),
+        (false, 0) => percent,
+        (false, 1) => format!("{percent}, 1 other caller"),
+        (false, n) => format!("{percent}, {n} other callers"),
+    }
+}
+
+/// `← parse ← read_all  62 %`: who called a site.
+fn called(chain: &Chain, width: usize) -> String {
+    let tail = match remainder(chain) {
+        rest if rest.is_empty() => rest,
+        rest => format!("  {rest}"),
+    };
+    let room = width.saturating_sub(tail.chars().count());
+    let mut text = String::new();
+    for function in &chain.functions {
+        let step = format!("← {} ", shorten(function, FUNCTION, false));
+        // The direct caller is named in any case.
+        if !text.is_empty() && text.chars().count() + step.chars().count() > room + 1 {
+            break;
+        }
+        text.push_str(&step);
+    }
+    text.trim_end().to_owned() + &tail
 }
 
 /// Cuts a text to a width: the begin of a function, the end of a path.
@@ -293,6 +352,7 @@ pub(super) fn notes(profile: &Profile) -> Vec<String> {
             notes.push(format!("! {name} has no names: {why}"));
         }
     }
+    notes.extend(unnamed(profile));
     notes.extend(
         profile
             .missing
@@ -300,4 +360,32 @@ pub(super) fn notes(profile: &Profile) -> Vec<String> {
             .map(|what| format!("! missing: {what}")),
     );
     notes
+}
+
+/// Modules that have names, but not those of the functions that matter: stripped programs keep what they export.
+fn unnamed(profile: &Profile) -> Vec<String> {
+    let mut nameless: BTreeMap<&str, f64> = BTreeMap::new();
+    for site in &profile.sites {
+        let location = &site.location;
+        let address = location.function.strip_prefix(&location.module);
+        if address.is_some_and(|rest| rest.starts_with("+0x")) {
+            *nameless.entry(&location.module).or_default() += site.costs.bytes.value;
+        }
+    }
+    let known = |module: &str| {
+        let of = |file: &&super::schema::ModuleNames| file.path.rsplit('/').next() == Some(module);
+        let found = profile.modules.iter().find(of);
+        found.is_none_or(|file| !file.names.starts_with("nothing"))
+    };
+    nameless
+        .into_iter()
+        .filter(|(module, bytes)| *bytes >= profile.totals.bytes as f64 / 20.0 && known(module))
+        .map(|(module, bytes)| {
+            format!(
+                "! {} of the bytes were allocated by functions of {module} that it has no names of: install its debug symbols, or \
+                 compile it with -g",
+                share(bytes, profile.totals.bytes as f64)
+            )
+        })
+        .collect()
 }

@@ -7,6 +7,7 @@ use crate::cli::ListFormat;
 use crate::cli::trace::TraceFile;
 use crate::error::{Error, Outcome};
 use crate::out::{self, human_bytes, human_count};
+use heaplab_reports::units;
 use heaplab_workloads::trace::{self, Trace, TraceSummary};
 use serde_json::json;
 
@@ -42,11 +43,12 @@ pub fn run(args: &TraceFile) -> Result<Outcome, Error> {
     let machine = &header.machine;
     let mut rows = Rows::default();
     rows.add("file", args.file.display().to_string());
-    rows.add("command", header.argv.join(" "));
-    rows.add(
-        "recorded",
-        format!("{}  by {}", header.created, header.tool),
-    );
+    rows.add("command", units::shell_command(&header.argv));
+    let by = match header.tool.as_str() {
+        "" => String::new(),
+        tool => format!("by {tool}"),
+    };
+    rows.add("recorded", format!("{}  {by}", header.created));
     rows.add("allocator", header.allocator.clone());
     let limit = machine
         .memory_limit
@@ -56,9 +58,14 @@ pub fn run(args: &TraceFile) -> Result<Outcome, Error> {
         "" => String::new(),
         thp => format!(", THP {thp}"),
     };
+    let cpus = match machine.cpus {
+        0 => String::new(),
+        1 => "1 CPU".into(),
+        cpus => format!("{cpus} CPUs"),
+    };
     rows.add(
         "machine",
-        format!("{} CPUs{thp}{limit}  {}", machine.cpus, machine.cpu_model),
+        format!("{cpus}{thp}{limit}  {}", machine.cpu_model),
     );
     rows.add("system", format!("{}  {}", machine.kernel, machine.libc));
     rows.add("events", human_count(summary.events));

@@ -3,7 +3,8 @@
 use crate::interrupt;
 use crate::out::{Terminal, remark};
 use heaplab_workloads::trace::temporary_path;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -77,8 +78,15 @@ impl Watch {
             return;
         }
         let bar = self.bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("{msg} {bar:30} {percent} %  {eta} left")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let started = self.started;
+            let left = move |state: &ProgressState, text: &mut dyn Write| {
+                let left = left(started.elapsed(), state.pos(), state.len().unwrap_or(0));
+                // What cannot be drawn is not missed.
+                let _ = write!(text, "{:#}", HumanDuration(left));
+            };
+            let style = ProgressStyle::with_template("{msg} {bar:30} {percent:>3} %  {left} left")
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .with_key("left", left);
             ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
                 .with_style(style)
                 .with_message(self.what)
@@ -95,8 +103,28 @@ impl Watch {
     }
 }
 
+/// How long the rest takes at the pace from the start; the bar's own estimate begins with the bar and takes what was done
+/// before for the work of an instant.
+fn left(elapsed: Duration, done: u64, total: u64) -> Duration {
+    let pace = elapsed.as_secs_f64() / done.max(1) as f64;
+    Duration::from_secs_f64((pace * total.saturating_sub(done) as f64).min(1e9))
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_takes_as_long_as_the_pace_says() {
+        let seconds = Duration::from_secs;
+        assert_eq!(left(seconds(6), 30, 100), seconds(14));
+        assert_eq!(left(seconds(2), 100, 100), seconds(0));
+        assert!(left(seconds(2), 0, u64::MAX) > seconds(1_000_000));
     }
 }
