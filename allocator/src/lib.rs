@@ -98,6 +98,9 @@ pub mod alloc;
 mod partition;
 
 #[cfg(not(loom))]
+pub mod tiny;
+
+#[cfg(not(loom))]
 pub mod rseq;
 
 #[cfg(not(loom))]
@@ -132,6 +135,9 @@ pub use alloc::{Trimmed, set_limits, trim};
 
 #[cfg(not(loom))]
 pub use partition::DataAlloc;
+
+#[cfg(not(loom))]
+pub use tiny::TinyAlloc;
 
 #[cfg(not(loom))]
 pub use walk::walk;

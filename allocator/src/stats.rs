@@ -71,6 +71,8 @@ pub struct Stats {
     /// Times that a thread cache was filled or emptied.
     pub refills: u64,
     pub flushes: u64,
+    /// Blocks that [`crate::TinyAlloc`] has cut pieces off.
+    pub tiny_blocks: u64,
     /// Batches stored in and fetched from transfer caches.
     pub transfer_stores: u64,
     pub transfer_hits: u64,
@@ -140,10 +142,12 @@ pub fn stats() -> Stats {
         stats.threads = registry.caches;
         stats.refills = registry.ended_refills;
         stats.flushes = registry.ended_flushes;
+        stats.tiny_blocks = registry.ended_tiny_blocks;
         registry.for_each(|cache| {
             cached[usize::from(cache.is_data())] += cache.bytes();
             stats.refills += cache.refills.load(Relaxed);
             stats.flushes += cache.flushes.load(Relaxed);
+            stats.tiny_blocks += cache.tiny.blocks.load(Relaxed);
         });
     }
     stats.profile = profile_stats();
@@ -296,6 +300,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ("helper_released_bytes", s.helper_released_bytes),
         ("refills", s.refills),
         ("flushes", s.flushes),
+        ("tiny_blocks", s.tiny_blocks),
         ("transfer_stores", s.transfer_stores),
         ("transfer_hits", s.transfer_hits),
         ("lock_waits", s.lock_waits),

@@ -24,9 +24,10 @@ pub(crate) struct Registry {
     head: *mut ThreadCache,
     pub(crate) caches: u32,
     last_number: u32,
-    /// Refills and flushes of threads that have ended.
+    /// Refills, flushes and shared tiny blocks of threads that have ended.
     pub(crate) ended_refills: u64,
     pub(crate) ended_flushes: u64,
+    pub(crate) ended_tiny_blocks: u64,
 }
 
 // SAFETY: the list belongs to the registry; its lock guards it.
@@ -38,6 +39,7 @@ pub(crate) static REGISTRY: Locked<Registry> = Locked::new(Registry {
     last_number: 0,
     ended_refills: 0,
     ended_flushes: 0,
+    ended_tiny_blocks: 0,
 });
 
 /// The pthread key plus one; 0 while there is none.
@@ -72,6 +74,7 @@ impl Registry {
         }
         self.ended_refills += cache.refills.load(Ordering::Relaxed);
         self.ended_flushes += cache.flushes.load(Ordering::Relaxed);
+        self.ended_tiny_blocks += cache.tiny.blocks.load(Ordering::Relaxed);
     }
 
     /// Calls `visit` with every cache.
@@ -334,6 +337,7 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
             return;
         }
     }
+    cache.tiny.leave();
     {
         let mut registry = REGISTRY.lock();
         // Not called any more once it has left the registry, so this is the last word.

@@ -17,6 +17,7 @@
 use crate::heap::Heap;
 use crate::os::Os;
 use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
+use crate::tiny::Cutting;
 use crate::transfer_cache::Places;
 use core::ptr::null_mut;
 use core::sync::atomic::{
@@ -94,6 +95,7 @@ pub struct ThreadCache {
     pub(crate) refills: AtomicU64,
     pub(crate) flushes: AtomicU64,
     pub(crate) sampling: Sampling,
+    pub(crate) tiny: Cutting,
 }
 
 impl ThreadCache {
@@ -121,6 +123,7 @@ impl ThreadCache {
                 mean: AtomicUsize::new(0),
                 busy: AtomicU32::new(0),
             },
+            tiny: Cutting::new(),
         }
     }
 
