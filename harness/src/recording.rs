@@ -94,14 +94,23 @@ impl Recording<'_> {
         let cpu_ns =
             (children_cpu_ns().zip(cpu_before)).map(|(after, before)| after.saturating_sub(before));
         let served = attendant.map(Attendant::end);
-        let drained = drained.map_err(|error| stopped(error, &part))?;
-        let ended = Ended {
-            status,
-            cpu_ns,
-            drained,
-            signals,
+        let finished = drained
+            .map_err(|error| stopped(error, &part))
+            .and_then(|drained| {
+                let ended = Ended {
+                    status,
+                    cpu_ns,
+                    drained,
+                    signals,
+                };
+                self.finish(terminal, &inspected, &ended, raw, &part)
+            });
+        let mut recorded = match finished {
+            Ok(recorded) => recorded,
+            // The program has run: how it ended is told, too.
+            Err(Error::Launch { message, .. }) => Recorded::without_trace(status, message),
+            Err(other) => return Err(other),
         };
-        let mut recorded = self.finish(terminal, &inspected, &ended, raw, &part)?;
         if let (Some(service), Some(served)) = (&self.service, served) {
             let orderly = service.stop.is_orderly(status.code(), status.signal());
             recorded.stopped = served.is_ok() && orderly;

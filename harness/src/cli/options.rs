@@ -4,7 +4,7 @@ use super::value;
 use crate::error::Error;
 use crate::service::{OwnMetric, Ready, Service, StopSignal};
 use clap::{Args, ValueEnum};
-use heaplab_workloads::record::{SessionOptions, StackMode};
+use heaplab_workloads::record::{SessionOptions, StackMode, default_pool_bytes};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -154,16 +154,16 @@ pub struct SessionArgs {
     /// Drop and count events when the shared memory is full, instead of letting the program wait
     #[arg(long)]
     pub lossy: bool,
-    /// Shared memory between the program and heaplab
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = value::bytes)]
-    pub pool: u64,
+    /// Shared memory between the program and heaplab [default: 64MiB, in a container at most a sixteenth of its memory]
+    #[arg(long, value_name = "SIZE", value_parser = value::bytes)]
+    pub pool: Option<u64>,
 }
 
 impl SessionArgs {
     /// What the session takes, where allocations bring their stacks as `stacks` says.
     pub fn options(&self, stacks: StackMode) -> SessionOptions {
         SessionOptions {
-            pool_bytes: self.pool,
+            pool_bytes: self.pool.unwrap_or_else(default_pool_bytes),
             lossy: self.lossy,
             first_only: self.first_only,
             mappings: self.mappings,

@@ -28,11 +28,20 @@ pub(super) fn unwritable(error: TraceError) -> Error {
 
 /// Recording was stopped on the way; the raw file is readable up to there.
 pub(super) fn stopped(error: RecordError, part: &Path) -> Error {
-    let why = match error {
-        RecordError::Trace(error) => workload::trace_error(error).to_string(),
-        other => lower_first(&other.to_string()),
+    let (why, lost) = match error {
+        RecordError::Trace(error) => (workload::trace_error(error).to_string(), None),
+        RecordError::Cut { source, lost, .. } => {
+            (workload::trace_error(source).to_string(), Some(lost))
+        }
+        other => (lower_first(&other.to_string()), None),
     };
-    ours(format!("{why}; {}", kept(part)))
+    let lost = match lost {
+        Some(lost @ 1..) => {
+            format!("the program went on to its end, and its last {lost} events are lost; ")
+        }
+        _ => String::new(),
+    };
+    ours(format!("{why}; {lost}{}", kept(part)))
 }
 
 /// What is left of a recording that was not finished.

@@ -65,13 +65,7 @@ impl Recording<'_> {
         let (status, drained) = (ended.status, &ended.drained);
         if let Some(why) = inspected.nothing(&name, drained) {
             let _ = std::fs::remove_file(part);
-            return Ok(Recorded {
-                status,
-                stopped: false,
-                trouble: None,
-                trace: None,
-                remarks: vec![why],
-            });
+            return Ok(Recorded::without_trace(status, why));
         }
         let mut remarks = remarks(drained);
         let not_recorded = not_recorded(drained);

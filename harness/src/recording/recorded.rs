@@ -24,6 +24,17 @@ pub struct Recorded {
 }
 
 impl Recorded {
+    /// The program has run and there is no trace of it.
+    pub(super) fn without_trace(status: ExitStatus, why: String) -> Self {
+        Self {
+            status,
+            stopped: false,
+            trouble: None,
+            trace: None,
+            remarks: vec![why],
+        }
+    }
+
     /// The status that a shell would show for the program.
     pub fn code(&self) -> u8 {
         if self.stopped {

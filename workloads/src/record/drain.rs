@@ -1,19 +1,25 @@
 //! The drainer's loop: looks over the chunks, moves records out in each thread's order, gives
 //! empty chunks back, notices threads and programs that are gone.
+//!
+//! `threads` and `tree` know who takes part, `buffers` what was read and is not yet written.
+
+mod buffers;
+mod threads;
+mod tree;
 
 use super::RecordError;
 use super::chunks::{self, Got, Pinned, Reading};
 use super::clock::Calibration;
+use super::guard::Guard;
 use super::processes::{Processes, Said};
 use super::sink::Sink;
 use super::stacks::StackNumbers;
-use super::stream::{FLUSH_EVENTS, Message, Stream};
+use super::stream::{Message, Stream};
 use super::summary::DrainSummary;
-use super::target;
-use crate::trace::packed::Packed;
-use crate::trace::{Start, TraceError};
-use heaplab_ring::{Pool, SlotInfo, SlotState};
-use std::collections::{HashMap, HashSet};
+use crate::trace::TraceError;
+use heaplab_ring::{Pool, SlotState};
+
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Sleep between passes while there is room: every waking takes time from a program on the same core, and what a program
@@ -27,14 +33,12 @@ const ENDING_CHECK: Duration = Duration::from_millis(20);
 const FULL_CHECK: Duration = Duration::from_millis(250);
 /// How often the system is searched for processes of the session that nobody met, after the first one ended.
 const SEARCH: Duration = Duration::from_millis(100);
-/// Events held in memory over all threads (some 6 bytes each) before all are written.
-const MOST_BUFFERED: usize = 1 << 20;
 
 pub struct Drainer<'a, S: Sink> {
     pool: Pool<'a>,
     clock: Calibration,
     nonce: u64,
-    sink: &'a mut S,
+    sink: Guard<'a, S>,
     threads: HashMap<u32, Stream>,
     /// The thread of a process that now has this kernel id; an earlier one with the same id is dead.
     by_tid: HashMap<(u32, u32), u32>,
@@ -56,7 +60,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
             pool,
             clock,
             nonce,
-            sink,
+            sink: Guard::new(sink),
             threads: HashMap::new(),
             by_tid: HashMap::new(),
             pinned: Vec::new(),
@@ -71,7 +75,8 @@ impl<'a, S: Sink> Drainer<'a, S> {
     }
 
     /// Until `first_alive` says that the program has ended, and `others`, told how many processes of the session go on
-    /// without it, that they are not waited for, or there are none.
+    /// without it, that they are not waited for, or there are none. A sink that fails ends the recording, not the loop: what
+    /// it does not take is counted to the end.
     pub fn run(
         mut self,
         mut first_alive: impl FnMut() -> bool,
@@ -88,7 +93,8 @@ impl<'a, S: Sink> Drainer<'a, S> {
                     _ => {
                         search = Some(Instant::now());
                         let left = self.left();
-                        let wait = left > 0 && others(left);
+                        // Nothing more is recorded of them once the file takes no more.
+                        let wait = left > 0 && !self.sink.has_failed() && others(left);
                         if !wait {
                             self.summary.left_running = left as u32;
                         }
@@ -100,6 +106,10 @@ impl<'a, S: Sink> Drainer<'a, S> {
             self.mark_switches()?;
             let full = full_check.elapsed() >= FULL_CHECK;
             let progress = self.pass(!alive, full)?;
+            if self.sink.has_failed() && !self.pool.is_stopped() {
+                // The program goes on without being recorded; what its threads still write until they notice is counted.
+                self.pool.stop();
+            }
             if !alive && !progress {
                 break;
             }
@@ -134,16 +144,6 @@ impl<'a, S: Sink> Drainer<'a, S> {
             self.sink.mark(None, self.clock.now_ns(), what)?;
         }
         Ok(())
-    }
-
-    /// Processes of the session that live, met or not.
-    fn left(&mut self) -> usize {
-        let members = target::members(self.nonce).len();
-        if members == 0 && self.processes.any_alive() {
-            // Its environment has been overwritten.
-            return 1;
-        }
-        members
     }
 
     /// Looks at every chunk once. With `ended` the program is gone: all its threads are dead. Chunks in use are read only
@@ -210,7 +210,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
                 }
             }
             let name = slot.name;
-            self.rename(slot.thread, &name_of(&name))?;
+            self.rename(slot.thread, &threads::name_of(&name))?;
             self.take_got()?;
             self.flush_if_full(slot.thread)?;
         }
@@ -267,64 +267,6 @@ impl<'a, S: Sink> Drainer<'a, S> {
         Ok(())
     }
 
-    /// Writes who the processes are, as soon as it is known; with `all` also those that never said it. Then the ends of
-    /// those that are dead.
-    fn tell_processes(&mut self, all: bool) -> Result<(), TraceError> {
-        let untold: Vec<u32> = self
-            .processes
-            .iter_mut()
-            .filter(|(_, process)| !process.told)
-            .map(|(number, _)| number)
-            .collect();
-        for number in untold {
-            let info = match all {
-                true => self.processes.info_at_end(number),
-                false => self.processes.info(number),
-            };
-            let Some(info) = info else { continue };
-            if info.start == Start::Exec {
-                self.summary.execs += 1;
-            }
-            self.sink.process_start(&info)?;
-            if let Some(process) = self.processes.get_mut(number) {
-                process.told = true;
-            }
-        }
-        for (number, process) in self.processes.iter_mut() {
-            if process.dead && process.told && !process.ended {
-                process.ended = true;
-                let end_ns = process.exit_ns.unwrap_or(0).max(process.last_ns);
-                self.sink.process_end(number, end_ns)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes a thread's acquaintance at its first chunk.
-    fn meet(&mut self, slot: &SlotInfo) -> Result<(), TraceError> {
-        if self.threads.contains_key(&slot.thread) {
-            return Ok(());
-        }
-        self.processes.meet(slot.process, slot.pid);
-        let now = self.clock.now_ns();
-        self.sink
-            .thread_start(slot.process, slot.thread, slot.os_tid, now)?;
-        self.threads
-            .insert(slot.thread, Stream::new(slot.process, slot.os_tid));
-        self.summary.threads += 1;
-        // A later thread with the same id may have been met first; numbers rise with time.
-        let id = (slot.process, slot.os_tid);
-        let present = self.by_tid.entry(id).or_insert(slot.thread);
-        let earlier = slot.thread.min(*present);
-        *present = slot.thread.max(*present);
-        if earlier != *present
-            && let Some(earlier) = self.threads.get_mut(&earlier)
-        {
-            earlier.dead = true;
-        }
-        Ok(())
-    }
-
     fn is_pinned(&self, index: u32) -> bool {
         self.pinned.iter().any(|pinned| pinned.index == index)
     }
@@ -357,123 +299,6 @@ impl<'a, S: Sink> Drainer<'a, S> {
         pinned.len() != before
     }
 
-    /// Looks which threads are gone: those that said they end, or with `all` every silent one.
-    fn look_for_threads(&mut self, all: bool) -> Result<(), TraceError> {
-        let mut gone = Vec::new();
-        let mut names = Vec::new();
-        if all {
-            for (_, process) in self.processes.iter_mut() {
-                if !process.dead {
-                    process.dead = process.target.is_over();
-                }
-            }
-        }
-        for (&thread, stream) in &mut self.threads {
-            if stream.ended {
-                continue;
-            }
-            let Some(process) = self.processes.get_mut(stream.process) else {
-                continue;
-            };
-            if stream.dead {
-                gone.push(thread);
-            } else if process.dead {
-                stream.dead = true;
-            } else if stream.ending || (all && !stream.lively) {
-                stream.dead = process.target.is_gone(stream.os_tid);
-            } else if all && let Some(name) = process.target.name(stream.os_tid) {
-                names.push((thread, name));
-            }
-            if all {
-                stream.lively = false;
-            }
-        }
-        // Found dead by an earlier look: it is over once the passes since then have read what was left.
-        if !gone.is_empty() {
-            let held: HashSet<u32> = (0..self.pool.high_water())
-                .map(|index| self.pool.slot(index))
-                .filter(|slot| slot.state != SlotState::Free)
-                .map(|slot| slot.thread)
-                .collect();
-            for thread in gone.into_iter().filter(|thread| !held.contains(thread)) {
-                self.end_thread(thread)?;
-            }
-        }
-        for (thread, name) in names {
-            self.rename(thread, &name)?;
-        }
-        Ok(())
-    }
-
-    fn end_thread(&mut self, thread: u32) -> Result<(), TraceError> {
-        self.flush(thread)?;
-        if let Some(stream) = self.threads.get_mut(&thread)
-            && !stream.ended
-        {
-            stream.ended = true;
-            stream.events = Packed::default();
-            let (process, last_ns) = (stream.process, stream.last_ns);
-            self.sink.thread_end(thread, last_ns)?;
-            if let Some(process) = self.processes.get_mut(process) {
-                process.last_ns = process.last_ns.max(last_ns);
-            }
-        }
-        Ok(())
-    }
-
-    fn rename(&mut self, thread: u32, name: &str) -> Result<(), TraceError> {
-        if let Some(stream) = self.threads.get_mut(&thread)
-            && !name.is_empty()
-            && stream.name != name
-        {
-            name.clone_into(&mut stream.name);
-            self.sink.thread_name(thread, name)?;
-        }
-        Ok(())
-    }
-
-    fn flush_if_full(&mut self, thread: u32) -> Result<(), TraceError> {
-        if self.buffered >= MOST_BUFFERED {
-            return self.flush_all();
-        }
-        let full = |stream: &Stream| stream.events.len() >= FLUSH_EVENTS;
-        if self.threads.get(&thread).is_some_and(full) {
-            self.flush(thread)?;
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self, thread: u32) -> Result<(), TraceError> {
-        if let Some(stream) = self.threads.get_mut(&thread)
-            && !stream.events.is_empty()
-        {
-            let (process, stacks) = (stream.process, &mut stream.stacks);
-            self.stacks.write(self.sink, process, thread, stacks)?;
-            self.sink.events(thread, &stream.events)?;
-            self.buffered -= stream.events.len();
-            stream.events.clear();
-        }
-        Ok(())
-    }
-
-    fn flush_all(&mut self) -> Result<(), TraceError> {
-        let mut threads: Vec<u32> = self
-            .threads
-            .iter()
-            .filter(|(_, stream)| !stream.events.is_empty())
-            .map(|(&thread, _)| thread)
-            .collect();
-        threads.sort_unstable();
-        for thread in threads {
-            self.flush(thread)?;
-            // Many threads with large buffers of their own would be held for nothing.
-            if let Some(stream) = self.threads.get_mut(&thread) {
-                stream.events.shrink_to(FLUSH_EVENTS / 16);
-            }
-        }
-        Ok(())
-    }
-
     fn finish(mut self) -> Result<DrainSummary, RecordError> {
         self.flush_all()?;
         let mut threads: Vec<u32> = self.threads.keys().copied().collect();
@@ -498,11 +323,13 @@ impl<'a, S: Sink> Drainer<'a, S> {
         for note in summary.notes() {
             self.sink.note(&note)?;
         }
-        Ok(summary)
+        match self.sink.failure() {
+            None => Ok(summary),
+            Some((source, stored, missed)) => Err(RecordError::Cut {
+                source,
+                stored,
+                lost: missed + summary.lost_events,
+            }),
+        }
     }
-}
-
-fn name_of(bytes: &[u8; 16]) -> String {
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(16);
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }

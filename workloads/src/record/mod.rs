@@ -6,8 +6,8 @@
 //! so may the drainer.
 //!
 //! `clock` turns ticks into nanoseconds, `chunks` reads records, `stream` keeps a thread's in order and knows what they
-//! mean, `drain` is the loop, `processes` knows who takes part, `target` looks at a process through /proc, `cost`
-//! measures what recording costs.
+//! mean, `drain` is the loop, `processes` knows who takes part, `guard` counts what a file does not take, `target` looks at a process through /proc, `cost`
+//! measures what recording costs, `room` knows what memory there is.
 
 mod chunks;
 mod clock;
@@ -15,7 +15,9 @@ mod cost;
 mod drain;
 #[cfg(test)]
 mod drain_tests;
+mod guard;
 mod processes;
+mod room;
 mod session;
 mod sink;
 mod stacks;
@@ -26,6 +28,7 @@ mod target;
 pub use cost::{calibration_loop, measure_cost};
 pub use heaplab_ring::stack::StackMode;
 pub use processes::NotRecorded;
+pub use room::default_pool_bytes;
 pub use session::{Session, SessionOptions, Switch};
 pub use sink::{Discard, Sink};
 pub use summary::DrainSummary;
@@ -45,9 +48,19 @@ pub enum RecordError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// The trace could not be written; recording was stopped and the program goes on.
+    /// The trace could not be written.
     #[error(transparent)]
     Trace(#[from] TraceError),
+    /// The trace took no more while the program ran, which went on without being recorded.
+    #[error("{source}; {stored} events were written before, {lost} after them are lost")]
+    Cut {
+        /// What the trace's writer met.
+        source: TraceError,
+        /// Events that are in the file.
+        stored: u64,
+        /// Events that are not.
+        lost: u64,
+    },
     /// The cost of recording could not be measured.
     #[error("cannot measure the recorder's cost: {0}")]
     Cost(String),

@@ -3,6 +3,7 @@
 use super::RecordError;
 use super::clock::{self, Calibration};
 use super::drain::Drainer;
+use super::room::default_pool_bytes;
 use super::sink::Sink;
 use super::summary::DrainSummary;
 use heaplab_ring::layout::{MAX_CHUNKS, MIN_CHUNKS, session_bytes};
@@ -24,7 +25,7 @@ const DESCRIPTOR_AT_LEAST: i32 = 1000;
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Bytes of shared memory for records; rounded to chunks of 64 KiB, 256 KiB at least. Every
-    /// recording thread holds one chunk.
+    /// recording thread holds one chunk. [`default_pool_bytes`] by default.
     pub pool_bytes: u64,
     /// Drop and count events when no chunk is free, instead of making the program wait.
     pub lossy: bool,
@@ -43,7 +44,7 @@ pub struct SessionOptions {
 impl Default for SessionOptions {
     fn default() -> Self {
         Self {
-            pool_bytes: 64 << 20,
+            pool_bytes: default_pool_bytes(),
             lossy: false,
             stacks: StackMode::Off,
             fallback_dir: None,
@@ -129,7 +130,7 @@ impl Session {
     /// session has ended as well, and everything committed is out. It is asked about every millisecond; it must not block.
     ///
     /// # Errors
-    /// When the sink cannot write: recording has then been stopped and the program goes on.
+    /// When the sink cannot write: recording has then been stopped, and what was not written until the program's end is counted.
     pub fn drain<S: Sink>(
         &mut self,
         program_alive: impl FnMut() -> bool,

@@ -1,0 +1,51 @@
+//! The processes of the session, as the trace is told of them.
+
+use super::super::sink::Sink;
+use super::super::target;
+use super::Drainer;
+use crate::trace::{Start, TraceError};
+
+impl<S: Sink> Drainer<'_, S> {
+    /// Writes who the processes are, as soon as it is known; with `all` also those that never said it. Then the ends of
+    /// those that are dead.
+    pub(super) fn tell_processes(&mut self, all: bool) -> Result<(), TraceError> {
+        let untold: Vec<u32> = self
+            .processes
+            .iter_mut()
+            .filter(|(_, process)| !process.told)
+            .map(|(number, _)| number)
+            .collect();
+        for number in untold {
+            let info = match all {
+                true => self.processes.info_at_end(number),
+                false => self.processes.info(number),
+            };
+            let Some(info) = info else { continue };
+            if info.start == Start::Exec {
+                self.summary.execs += 1;
+            }
+            self.sink.process_start(&info)?;
+            if let Some(process) = self.processes.get_mut(number) {
+                process.told = true;
+            }
+        }
+        for (number, process) in self.processes.iter_mut() {
+            if process.dead && process.told && !process.ended {
+                process.ended = true;
+                let end_ns = process.exit_ns.unwrap_or(0).max(process.last_ns);
+                self.sink.process_end(number, end_ns)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Processes of the session that live, met or not.
+    pub(super) fn left(&mut self) -> usize {
+        let members = target::members(self.nonce).len();
+        if members == 0 && self.processes.any_alive() {
+            // Its environment has been overwritten.
+            return 1;
+        }
+        members
+    }
+}
