@@ -136,7 +136,7 @@ impl Inspected {
                     .is_some_and(|i| i.contains("musl")) =>
             {
                 format!(
-                    "{file} runs on musl, and the recorder needs glibc; build it for glibc (for Rust: --target \
+                    "{file} runs on musl and did not load the recorder; build it for glibc (for Rust: --target \
                  x86_64-unknown-linux-gnu), or link it statically with the recorder in (C and C++: workloads/linked of heaplab's \
                  sources)"
                 )

@@ -250,16 +250,16 @@ extern "C" fn after_fork_in_child() {
     }
 }
 
-/// Follows forks: a child joins at once rather than at its first event, and its parent says when.
+/// What is to be called before a fork, after it in the parent, and after it in the child, which then joins at once rather
+/// than at its first event.
+pub const FORK_HANDLERS: [extern "C" fn(); 3] =
+    [before_fork, after_fork_in_parent, after_fork_in_child];
+
+/// Follows forks. For programs that this is linked into: glibc has `pthread_atfork` in no shared library.
 pub fn register_fork_handler() {
+    let [before, in_parent, in_child] = FORK_HANDLERS;
     // SAFETY: the handlers are C functions that only use system calls and atomics.
-    unsafe {
-        libc::pthread_atfork(
-            Some(before_fork),
-            Some(after_fork_in_parent),
-            Some(after_fork_in_child),
-        )
-    };
+    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
 }
 
 /// Bytes of text in which a process says who it is, and what of them its file may take.

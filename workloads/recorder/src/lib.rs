@@ -7,18 +7,21 @@
 //!
 //! [`hooks`] are the exported functions of C, [`operators`] those of C++, [`real`] finds the next
 //! library's functions, [`process`] is what the program says about itself, [`own`] what an allocator of the program's own
-//! reports, [`mappings`] the calls below an allocator, `stacks` the part of the build that captures stacks; `heaplab-hook`
+//! reports, [`mappings`] the calls below an allocator, [`musl`] what differs on that C library, `stacks` the part of the build that captures stacks; `heaplab-hook`
 //! joins the session and writes. What is recorded and what is
 //! not stands in this folder's README.
 #![no_std]
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu")))]
-compile_error!("the recorder supports Linux on x86-64 with glibc only");
+compile_error!(
+    "the recorder supports Linux on x86-64 as a library for glibc, which musl loads as well"
+);
 
 use heaplab_hook::session;
 
 mod hooks;
 mod mappings;
+mod musl;
 mod operators;
 mod own;
 mod process;
@@ -41,7 +44,7 @@ extern "C" fn constructor() {
     #[cfg(feature = "stacks")]
     stacks::resolve();
     session::attach();
-    session::register_fork_handler();
+    process::follow_forks();
 }
 
 #[used]

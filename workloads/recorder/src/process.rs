@@ -124,6 +124,32 @@ pub fn resolve() {
     }
 }
 
+/// Has forks followed. By name, as either C library has one of the two, and neither's may be missing where it loads us.
+pub fn follow_forks() {
+    let [before, in_parent, in_child] = session::FORK_HANDLERS;
+    let find = |name: &CStr| {
+        // SAFETY: the name is zero-terminated.
+        unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
+    };
+    // SAFETY: dlsym found these addresses under the functions' names. glibc's takes a fourth argument, the library with
+    // which the handlers go: none, as a preloaded library stays.
+    unsafe {
+        let glibc = find(c"__register_atfork");
+        if let Some(register) = core::mem::transmute::<*mut c_void, Option<RegisterAtFork>>(glibc) {
+            register(before, in_parent, in_child, core::ptr::null_mut());
+            return;
+        }
+        let posix = find(c"pthread_atfork");
+        if let Some(register) = core::mem::transmute::<*mut c_void, Option<AtFork>>(posix) {
+            register(before, in_parent, in_child);
+        }
+    }
+}
+
+type AtFork = unsafe extern "C" fn(extern "C" fn(), extern "C" fn(), extern "C" fn()) -> c_int;
+type RegisterAtFork =
+    unsafe extern "C" fn(extern "C" fn(), extern "C" fn(), extern "C" fn(), *mut c_void) -> c_int;
+
 /// The C string at an address, as far as it is kept.
 fn text_at(address: usize) -> &'static [u8] {
     if address == 0 {

@@ -1,5 +1,6 @@
 //! The next library's malloc family, and the bootstrap arena that serves `dlsym` itself.
 
+use crate::musl;
 use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -77,6 +78,22 @@ pub fn resolve() {
         // SAFETY: the name is zero-terminated; RTLD_NEXT is valid in a preloaded library.
         let address = unsafe { libc::dlsym(libc::RTLD_NEXT, entry.1.as_ptr()) };
         entry.0.store(address as usize, Ordering::Relaxed);
+    }
+    if musl::is_here() {
+        table::calloc
+            .0
+            .store(musl::calloc as *const () as usize, Ordering::Relaxed);
+        table::memalign.0.store(
+            table::aligned_alloc.0.load(Ordering::Relaxed),
+            Ordering::Relaxed,
+        );
+        table::posix_memalign.0.store(
+            musl::posix_memalign as *const () as usize,
+            Ordering::Relaxed,
+        );
+        table::valloc
+            .0
+            .store(musl::valloc as *const () as usize, Ordering::Relaxed);
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };

@@ -277,10 +277,12 @@ pub fn resident(address: usize, pages: &mut [u8]) -> Result<(), u32> {
 ///
 /// # Safety
 /// Nobody may rely on what the range holds, unless it is zeros.
-pub unsafe fn discard(address: usize, bytes: usize) {
+///
+/// `false`: the kernel would not (pages that are locked), and they are as they were.
+pub unsafe fn discard(address: usize, bytes: usize) -> bool {
     const MADV_DONTNEED: usize = 4;
     // SAFETY: handed to the caller.
-    unsafe { syscall6(MADVISE, [address, bytes, MADV_DONTNEED, 0, 0, 0]) };
+    check(unsafe { syscall6(MADVISE, [address, bytes, MADV_DONTNEED, 0, 0, 0]) }).is_ok()
 }
 
 /// A private page of zeros that a forked child finds zeroed again, if the kernel can do that;
