@@ -48,6 +48,8 @@ impl Signals {
             let _ = signal_hook::flag::register(number, Arc::clone(&flag));
             flag
         };
+        // A file that may not grow is an error of writing. Caught rather than ignored, which the program would inherit.
+        let _ = on(signal_hook::consts::SIGXFSZ);
         Self {
             seen,
             over,

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Recorded, compile, scratch};
-use heaplab_workloads::record::{Session, SessionOptions, Sink};
+use heaplab_workloads::record::{RecordError, Session, SessionOptions, Sink};
 use heaplab_workloads::trace::packed::Packed;
 use heaplab_workloads::trace::{ResolveOptions, TraceError, resolve_file};
 use std::path::Path;
@@ -109,9 +109,13 @@ fn a_program_goes_on_when_the_disk_is_full() {
         ..SessionOptions::default()
     };
     let mut session = Session::create(&options).expect("session");
+    let counter = compile(dir.path(), "counter", true);
+    let counts = dir.path().join("counts");
+    std::fs::write(&counts, [0; 4096]).expect("counts file");
     let mut child = Command::new(program)
         .args(["churn", "2000042"])
-        .envs(session.environment_before(common::recorder(), "".as_ref()))
+        .envs(session.environment_before(common::recorder(), counter.as_os_str()))
+        .env("HEAPLAB_TEST_COUNTS", &counts)
         .spawn()
         .expect("the program starts");
     let mut disk = Full {
@@ -121,8 +125,15 @@ fn a_program_goes_on_when_the_disk_is_full() {
     let alive = || matches!(child.try_wait(), Ok(None));
     let error = session.drain(alive, &mut disk).expect_err("it is full");
     assert!(error.to_string().contains("run.raw"), "{error}");
-    // The session is still there, as in a harness that waits for the program: nobody drains it.
     assert_eq!(child.wait().expect("wait").code(), Some(42));
     assert!(disk.taken.allocations() > 400_000);
     disk.taken.check();
+    // What the disk did not take is known to the event.
+    let RecordError::Cut { stored, lost, .. } = error else {
+        panic!("{error}");
+    };
+    let counted = common::counted(&counts);
+    let all = counted.allocations + counted.frees + 2 * counted.reallocs;
+    assert_eq!(stored, disk.taken.events().count() as u64);
+    assert_eq!(stored + lost, all);
 }
