@@ -3,22 +3,21 @@
 //!
 //! What a run is made of is behind [`Executor`]; time is handed in, so that the schedule is tested without measuring.
 
+mod schedule;
+
 use crate::error::Error;
 use crate::plan::{self, Comparison, Item, Kind};
 use crate::progress::Progress;
 use heaplab_reports::schema::{RunLine, Sample, Status};
-use heaplab_reports::stats;
+use schedule::Stream;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::time::Duration;
 
+pub use schedule::MOST_BLOCKS;
+
 /// Blocks that a budget always buys, so that at least a range can be shown.
 pub const LEAST_BLOCKS: u32 = 3;
-/// No stream grows beyond this; what has not settled by then will not.
-pub const MOST_BLOCKS: u32 = 60;
-/// Half the width of a paired interval that counts as narrow: speed and programs, memory and counts.
-const NARROW_TIME: f64 = 0.02;
-const NARROW_BYTES: f64 = 0.01;
 /// The harness's own cost is measured in this many blocks of each comparison.
 const CALIBRATION_BLOCKS: u32 = 3;
 
@@ -87,15 +86,6 @@ pub struct Driven {
 
 /// Label of calibration runs in `runs.jsonl`.
 pub const NULL: &str = "null";
-
-struct Stream {
-    comparison: usize,
-    kind: Kind,
-    blocks: u32,
-    cost: Duration,
-    /// Figures by subject, for the width of the intervals.
-    samples: Vec<Vec<Sample>>,
-}
 
 impl Drive<'_> {
     /// Runs the plan; `write` is called with every finished run.
@@ -279,101 +269,6 @@ impl Drive<'_> {
             .collect()
     }
 
-    /// The streams that get another block in this round, in random order.
-    fn due(&self, streams: &mut [Stream], round: u32) -> Vec<usize> {
-        let mut due: Vec<usize> = match self.repetition {
-            Repetition::Blocks(n) => (0..streams.len())
-                .filter(|i| streams[*i].blocks < self.blocks_of(&streams[*i], n))
-                .collect(),
-            Repetition::Budget(limit) => {
-                let mut wanting: Vec<usize> = (0..streams.len())
-                    .filter(|i| self.wants(&streams[*i]))
-                    .collect();
-                // Those with the fewest blocks first; of equals, speed first: it needs the most blocks.
-                wanting.sort_by_key(|i| (streams[*i].blocks, streams[*i].kind, *i));
-                let mut time = (self.clock)();
-                wanting.retain(|i| {
-                    let least = self.blocks_of(&streams[*i], self.least_blocks);
-                    let fits = streams[*i].blocks < least || time + streams[*i].cost <= limit;
-                    if fits {
-                        time += streams[*i].cost;
-                    }
-                    fits
-                });
-                wanting
-            }
-        };
-        plan::shuffle_round(self.seed, round, &mut due);
-        due
-    }
-
-    /// How many blocks of a stream `wanted` are: a tail is looked at once.
-    fn blocks_of(&self, stream: &Stream, wanted: u32) -> u32 {
-        match stream.kind {
-            Kind::Idle => wanted.min(1),
-            _ => wanted,
-        }
-    }
-
-    fn wants(&self, stream: &Stream) -> bool {
-        if stream.blocks < self.blocks_of(stream, self.least_blocks) {
-            return true;
-        }
-        let limit = match stream.kind {
-            Kind::Idle => return false,
-            // Histograms of three blocks hold more calls than any percentile needs.
-            Kind::Latency => return false,
-            Kind::Speed | Kind::Program => NARROW_TIME,
-            Kind::Memory | Kind::Counts => NARROW_BYTES,
-        };
-        stream.blocks < MOST_BLOCKS && !self.narrow(stream, limit)
-    }
-
-    /// Whether every subject's interval is narrow: of the ratio to the baseline where there is one, else of its own
-    /// median. Subjects without figures (failed) do not hold up the others.
-    fn narrow(&self, stream: &Stream, limit: f64) -> bool {
-        let base = self
-            .baseline
-            .map(|b| &stream.samples[b])
-            .filter(|b| !b.is_empty());
-        stream
-            .samples
-            .iter()
-            .enumerate()
-            .filter(|(_, s)| !s.is_empty())
-            .all(|(at, samples)| match base {
-                Some(base) if self.baseline != Some(at) => stats::paired_ratio(samples, base)
-                    .and_then(|r| stats::detectable(&r))
-                    .is_some_and(|width| width <= limit),
-                Some(_) if stream.samples.iter().filter(|s| !s.is_empty()).count() > 1 => true,
-                _ => stats::summarise(samples).is_some_and(|i| {
-                    samples.len() >= stats::MIN_BLOCKS
-                        && (i.high - i.low) / 2.0 <= limit * i.median.abs()
-                }),
-            })
-    }
-
-    fn expected(&self, streams: &[Stream], due: &[usize]) -> u64 {
-        let so_far: u64 = streams.iter().map(|s| u64::from(s.blocks)).sum();
-        let to_come = match self.repetition {
-            Repetition::Blocks(n) => streams
-                .iter()
-                .map(|s| u64::from(self.blocks_of(s, n).saturating_sub(s.blocks)))
-                .sum(),
-            Repetition::Budget(_) => {
-                let least: u64 = streams
-                    .iter()
-                    .map(|s| {
-                        let least = self.blocks_of(s, self.least_blocks);
-                        u64::from(least.saturating_sub(s.blocks))
-                    })
-                    .sum();
-                least.max(due.len() as u64)
-            }
-        };
-        (so_far + to_come) * self.subjects.len() as u64
-    }
-
     fn line(&self, item: &Item, label: &str, result: Result<Value, String>) -> RunLine {
         let comparison = &self.comparisons[item.comparison];
         let (status, reason, answer) = match result {
@@ -404,226 +299,4 @@ fn summary(title: &str, line: &RunLine) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::tests::comparison;
-    use serde_json::json;
-    use std::cell::Cell;
-
-    /// Ten milliseconds a run; subject 1 fails in block 1 where asked to.
-    struct Mock<'a> {
-        now: &'a Cell<u64>,
-        fails: bool,
-        noisy: bool,
-        runs: Vec<Item>,
-    }
-
-    impl Executor for Mock<'_> {
-        fn run(&mut self, item: &Item) -> Result<Value, String> {
-            self.now.set(self.now.get() + 10);
-            self.runs.push(*item);
-            if self.fails && item.subject == 1 && item.block == 1 {
-                return Err("overlapping blocks at op 5".into());
-            }
-            let wobble: f64 = if self.noisy {
-                [1.0, 2.0, 0.5, 3.0][item.block as usize % 4]
-            } else {
-                1.0
-            };
-            Ok(json!({"value": (item.subject + 1) as f64 * wobble.powi(item.subject as i32)}))
-        }
-        fn calibrate(&mut self, _: usize) -> Option<Result<Value, String>> {
-            Some(Ok(json!({"value": 1.0})))
-        }
-        fn figure(&self, _: usize, _: Kind, answer: &Value) -> Option<f64> {
-            answer["value"].as_f64()
-        }
-    }
-
-    fn drive(
-        mock: &mut Mock<'_>,
-        repetition: Repetition,
-        done: Vec<RunLine>,
-        stop: &dyn Fn() -> bool,
-    ) -> Driven {
-        let comparisons = [
-            comparison("a", &[Kind::Speed, Kind::Memory]),
-            comparison("b", &[Kind::Speed]),
-        ];
-        let subjects = ["system".to_string(), "x".to_string()];
-        let now = mock.now;
-        Drive {
-            comparisons: &comparisons,
-            subjects: &subjects,
-            baseline: Some(0),
-            seed: 7,
-            repetition,
-            least_blocks: LEAST_BLOCKS,
-            done,
-            stop,
-            clock: &|| Duration::from_millis(now.get()),
-            progress: &Progress::none(),
-        }
-        .go(mock, &mut |_| Ok(()))
-        .map_err(|(_, e)| e)
-        .unwrap()
-    }
-
-    fn mock(now: &Cell<u64>) -> Mock<'_> {
-        Mock {
-            now,
-            fails: false,
-            noisy: false,
-            runs: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn exact_blocks_run_every_subject_in_every_stream() {
-        let now = Cell::new(0);
-        let mut m = mock(&now);
-        let driven = drive(&mut m, Repetition::Blocks(4), Vec::new(), &|| false);
-        assert!(driven.complete);
-        assert_eq!(m.runs.len(), 3 * 2 * 4);
-        assert_eq!(
-            driven.lines.iter().filter(|l| l.subject == NULL).count(),
-            2 * 3
-        );
-    }
-
-    #[test]
-    fn a_failed_subject_is_not_run_again_and_the_other_completes() {
-        let now = Cell::new(0);
-        let mut m = Mock {
-            fails: true,
-            ..mock(&now)
-        };
-        let driven = drive(&mut m, Repetition::Blocks(4), Vec::new(), &|| false);
-        let of = |s: &str| driven.lines.iter().filter(|l| l.subject == s).count();
-        assert_eq!(of("system"), 12);
-        assert!(of("x") < 12);
-        assert_eq!(
-            driven
-                .lines
-                .iter()
-                .filter(|l| l.status == Status::Failed)
-                .count(),
-            2,
-            "one for each comparison"
-        );
-    }
-
-    #[test]
-    fn a_budget_stops_when_narrow_and_never_before_the_least() {
-        let now = Cell::new(0);
-        let mut m = mock(&now);
-        drive(
-            &mut m,
-            Repetition::Budget(Duration::from_secs(3600)),
-            Vec::new(),
-            &|| false,
-        );
-        assert_eq!(
-            m.runs.len(),
-            3 * 2 * stats::MIN_BLOCKS,
-            "steady figures need no more than an interval needs"
-        );
-        let now = Cell::new(0);
-        let mut m = Mock {
-            noisy: true,
-            ..mock(&now)
-        };
-        drive(
-            &mut m,
-            Repetition::Budget(Duration::ZERO),
-            Vec::new(),
-            &|| false,
-        );
-        assert_eq!(m.runs.len(), 3 * 2 * LEAST_BLOCKS as usize);
-        let now = Cell::new(0);
-        let mut m = Mock {
-            noisy: true,
-            ..mock(&now)
-        };
-        drive(
-            &mut m,
-            Repetition::Budget(Duration::from_millis(1000)),
-            Vec::new(),
-            &|| false,
-        );
-        assert!(
-            m.runs.len() > 60 && now.get() <= 1000,
-            "{} runs in {} ms",
-            m.runs.len(),
-            now.get()
-        );
-    }
-
-    #[test]
-    fn a_resumed_session_makes_only_the_missing_runs() {
-        let now = Cell::new(0);
-        let mut first = mock(&now);
-        let stop = Cell::new(0_u32);
-        let part = drive(&mut first, Repetition::Blocks(3), Vec::new(), &|| {
-            stop.set(stop.get() + 1);
-            stop.get() > 9
-        });
-        assert!(!part.complete);
-        let kept = part.lines.len();
-        let mut second = mock(&now);
-        let whole = drive(
-            &mut second,
-            Repetition::Blocks(3),
-            part.lines.clone(),
-            &|| false,
-        );
-        let mut third = mock(&now);
-        let fresh = drive(&mut third, Repetition::Blocks(3), Vec::new(), &|| false);
-        assert_eq!(first.runs.len() + second.runs.len(), third.runs.len());
-        assert_eq!(whole.lines.len(), fresh.lines.len());
-        assert_eq!(whole.lines[..kept], part.lines[..]);
-        let order = |d: &Driven| {
-            d.lines
-                .iter()
-                .map(|l| format!("{l:?}"))
-                .collect::<std::collections::BTreeSet<_>>()
-        };
-        assert_eq!(
-            order(&whole),
-            order(&fresh),
-            "the same runs in the same blocks and positions"
-        );
-    }
-
-    #[test]
-    fn a_journal_that_cannot_be_written_ends_the_session() {
-        let now = Cell::new(0);
-        let mut m = mock(&now);
-        let comparisons = [comparison("a", &[Kind::Speed])];
-        let subjects = ["system".to_string()];
-        let mut room = 2;
-        let result = Drive {
-            comparisons: &comparisons,
-            subjects: &subjects,
-            baseline: Some(0),
-            seed: 1,
-            repetition: Repetition::Blocks(9),
-            least_blocks: LEAST_BLOCKS,
-            done: Vec::new(),
-            stop: &|| false,
-            clock: &|| Duration::ZERO,
-            progress: &Progress::none(),
-        }
-        .go(&mut m, &mut |_| {
-            room -= 1;
-            if room < 0 {
-                Err(Error::environment("full"))
-            } else {
-                Ok(())
-            }
-        });
-        let (driven, error) = result.unwrap_err();
-        assert_eq!((driven.lines.len(), error.code()), (2, 3));
-        assert!(!driven.complete);
-    }
-}
+mod tests;

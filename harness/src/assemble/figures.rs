@@ -1,6 +1,9 @@
 //! What one run's report says, as samples of named metrics.
 
-use super::*;
+use super::{IDLE_KEY, RATIO_FLOOR_BYTES};
+use heaplab_reports::schema::{Better, Metric, RunLine, Sample, Timeline};
+use heaplab_worker::protocol::{MemoryCurve, Report};
+use std::collections::BTreeMap;
 
 pub(super) struct Table {
     #[expect(

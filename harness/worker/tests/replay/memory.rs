@@ -1,0 +1,164 @@
+//! What memory runs say: exact, the same in every run, and nothing of the worker's own in it.
+
+use crate::support::{
+    bad_library, calls_counted, counting_library, handed_over, report, run, spec, timed,
+};
+use heaplab_script::file::{ScriptInfo, ScriptWriter};
+use heaplab_script::{Op, OpKind};
+use heaplab_worker::protocol::{Answer, Measure, Mode, RunSpec, Touch};
+use std::path::Path;
+
+#[test]
+fn the_memory_curve_is_exact_and_the_same_in_every_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    handed_over(&script, 5, 40);
+    let spec = RunSpec {
+        idle_tail_ms: 20,
+        ..spec(&script, Measure::Memory, Mode::Lockstep)
+    };
+    let curves: Vec<_> = (0..3).map(|_| report(&spec).memory.unwrap()).collect();
+    assert_eq!(curves[0].live_bytes, curves[1].live_bytes);
+    assert_eq!(curves[0].usable_bytes, curves[2].usable_bytes);
+    assert_eq!(curves[0].peak_live_bytes, 104);
+    assert_eq!(*curves[0].live_bytes.last().unwrap(), 0);
+    assert!(curves[0].after_idle_bytes.unwrap() > 0);
+}
+
+/// A block of 8 MiB of which the first MiB is written, one of 4 MiB of which nothing is known, the first grown to 12 MiB with
+/// nothing more written.
+fn partly_written(path: &Path) {
+    let mut script = ScriptWriter::create(path, 1).unwrap();
+    let ops = [
+        Op::new(OpKind::Written, 0, 0, 0, 1 << 20, 0),
+        Op::new(OpKind::Malloc, 0, 0, 0, 8 << 20, 0),
+        Op::new(OpKind::Malloc, 0, 0, 1, 4 << 20, 0),
+        Op::new(OpKind::Written, 0, 0, 0, 1 << 20, 0),
+        Op::new(OpKind::Realloc, 0, 0, 0, 12 << 20, 0),
+        Op::new(OpKind::Free, 0, 0, 0, 12 << 20, 0),
+        Op::new(OpKind::Free, 0, 0, 1, 4 << 20, 0),
+    ];
+    for op in ops {
+        script.push(0, op).unwrap();
+    }
+    script.order(0, 7).unwrap();
+    script
+        .finish(ScriptInfo {
+            private_slots: 2,
+            ..ScriptInfo::default()
+        })
+        .unwrap();
+}
+
+#[test]
+fn only_what_the_recording_saw_written_is_written() {
+    const MIB: u64 = 1 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    partly_written(&script);
+    for (touch, mib, unwritten) in [(Touch::Recorded, 5, 11 * MIB), (Touch::Page, 16, 0)] {
+        let spec = RunSpec {
+            touch,
+            samples: 7,
+            ..spec(&script, Measure::Memory, Mode::Lockstep)
+        };
+        let report = report(&spec);
+        assert_eq!(report.calls, 5, "to be told is no call");
+        let curve = report.memory.unwrap();
+        assert_eq!(curve.peak_live_bytes, 16 * MIB);
+        assert_eq!(curve.unwritten_at_peak_live_bytes, unwritten);
+        let resident = curve.peak_resident_bytes - report.start_anon_bytes;
+        assert!(
+            (mib * MIB..mib * MIB + MIB / 2).contains(&resident),
+            "{touch:?}: {resident} for {mib} MiB"
+        );
+    }
+}
+
+#[test]
+fn the_tail_has_all_threads_asleep_and_then_a_trickle() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    timed(&script, 50);
+    let spec = RunSpec {
+        idle_tail_ms: 40,
+        trickle_ms: 40,
+        ..spec(&script, Measure::Memory, Mode::Lockstep)
+    };
+    let library = counting_library(folder.path());
+    let Answer::Ok(report) = run(&spec, Some(&library)) else {
+        panic!("failed")
+    };
+    let curve = report.memory.unwrap();
+    assert!(curve.after_idle_bytes.unwrap() > 0 && curve.after_trickle_bytes.unwrap() > 0);
+    assert_eq!(
+        *curve.live_bytes.last().unwrap(),
+        5000,
+        "the thread that stays keeps its block"
+    );
+    assert_eq!(curve.lazyfree_bytes.len(), curve.ops.len());
+    assert_eq!(report.calls, 101, "the trickle is no op");
+    // Both threads, two blocks a millisecond each, in and out.
+    assert!(calls_counted(&report.subject) >= 101 + 40 * 2 * 4);
+}
+
+#[test]
+fn libc_makes_two_calls_for_each_thread_and_no_others_reach_the_subject() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = counting_library(folder.path());
+    let script = folder.path().join("s");
+    let mut counted = Vec::new();
+    for threads in [2, 12] {
+        handed_over(&script, threads, 10);
+        for (measure, mode) in [
+            (Measure::Speed, Mode::Fast),
+            (Measure::Memory, Mode::Lockstep),
+        ] {
+            let Answer::Ok(report) = run(&spec(&script, measure, mode), Some(&library)) else {
+                panic!("failed")
+            };
+            counted.push(calls_counted(&report.subject) - report.calls);
+        }
+    }
+    // Ten more threads: a vector for thread-local storage each, allocated and freed.
+    assert_eq!(counted[2] - counted[0], 20, "{counted:?}");
+    assert_eq!(counted[0], counted[1], "{counted:?}");
+    assert_eq!(counted[2], counted[3], "{counted:?}");
+    assert!(counted[0] <= 4, "{counted:?}");
+}
+
+#[test]
+fn lockstep_makes_the_same_calls_in_the_same_order_in_every_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    // A hash over kind, size and thread of every call, threads numbered by their first one.
+    let library = bad_library(
+        folder.path(),
+        "#include <stdio.h>\nstatic unsigned long h, threads; static __thread unsigned long me;\n\
+         static void note(unsigned long what) { if (!me) me = ++threads; h = (h ^ what ^ me << 40) * 1099511628211u; }\n\
+         size_t heaplab_subject_describe(char *b, size_t n) { return snprintf(b, n, \"calls=%lu\\n\", h); }\n\
+         #define MALLOC(s) (note(1 | (s) << 3), __libc_malloc(s))\n\
+         #define CALLOC(a, b) (note(2 | (a) * (b) << 3), __libc_calloc(a, b))\n\
+         #define REALLOC(p, s) (note(3 | (s) << 3), __libc_realloc(p, s))\n\
+         #define FREE(p) note(4); __libc_free(p)",
+    );
+    let hash = |threads| {
+        handed_over(&script, threads, 30);
+        let spec = spec(&script, Measure::Memory, Mode::Lockstep);
+        let Answer::Ok(report) = run(&spec, Some(&library)) else {
+            panic!("failed")
+        };
+        let curve = report.memory.unwrap();
+        (
+            calls_counted(&report.subject),
+            curve.ops,
+            curve.live_bytes,
+            curve.usable_bytes,
+        )
+    };
+    let first = hash(6);
+    for _ in 0..5 {
+        assert_eq!(hash(6), first);
+    }
+    assert_ne!(hash(5).0, first.0, "the hash tells scripts apart");
+}
