@@ -79,6 +79,11 @@ pub fn assemble(mut input: Input<'_>) -> ResultSet {
                 .null_by_workload
                 .insert(comparison.title(), cost);
             null_costs.push(cost);
+            let timers = (own.iter().filter(|l| l.subject == NULL))
+                .filter_map(|l| l.answer["timer_ns"].as_f64().filter(|ns| *ns > 0.0));
+            calibration.timer_ns = (calibration.timer_ns.into_iter())
+                .chain(timers)
+                .max_by(f64::total_cmp);
             let touching: Vec<f64> = (own.iter().filter(|l| l.subject == NULL))
                 .filter_map(|l| l.answer[TOUCHING_KEY].as_f64())
                 .collect();

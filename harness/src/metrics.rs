@@ -117,7 +117,7 @@ pub const ALL: [Described; 39] = [
         "footprint_mean",
         "ratio",
         "memory",
-        "resident / live bytes averaged over ops",
+        "resident bytes averaged over ops / live bytes averaged over ops",
     ),
     lower(
         "rounding_at_peak_bytes",

@@ -38,6 +38,28 @@ fn a_tiny_model_gives_a_whole_result_set() {
         assert!(cell.latency["malloc"].count > 0 && cell.timeline.is_some());
     }
     assert!(stored.calibration.null_ns_per_op.is_some());
+    // What the harness itself costs is said in every report.
+    let null = stored.calibration.null_by_workload["churn t1"];
+    let summary = std::fs::read_to_string(folder.path().join("r/summary.md")).unwrap();
+    let times = stored.cells.iter().map(|c| c.metrics["ns_per_op"].median);
+    let much = times.filter(|time| null > 0.25 * time).count();
+    let marked = [
+        "",
+        ", over a quarter of the time of ",
+        ", over a quarter of every time here",
+    ][much];
+    let said = format!(
+        "harness {}{marked}",
+        heaplab_reports::units::nanoseconds(null)
+    );
+    assert!(summary.contains(&said), "{said}: {summary}");
+    assert!(summary.contains("an empty pair takes"), "{summary}");
+    for latency in stored.cells.iter().flat_map(|c| c.latency.values()) {
+        let of_parts = |cause| latency.by.iter().map(|part| part.slow[cause]).sum::<u64>();
+        for (cause, calls) in &latency.slow {
+            assert_eq!(of_parts(cause), *calls, "{cause}");
+        }
+    }
     assert!(
         stored.subjects.iter().all(|s| !s.version.is_empty()),
         "versions are read back"

@@ -46,7 +46,7 @@ fn the_machine_is_part_of_the_cell_and_subjects_are_told() {
     );
     let notes = result.notes.join("\n");
     assert!(notes.contains("memory limit is"), "{notes}");
-    assert!(notes.contains("smaps_rollup differed"), "{notes}");
+    assert!(notes.contains("; smaps_rollup "), "{notes}");
 }
 
 #[test]

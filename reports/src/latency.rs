@@ -52,24 +52,22 @@ impl Latency {
         parts: &[HistogramPart<'_>],
         floor_ns: f64,
     ) -> Result<Self, ReportError> {
-        let mut ranges: BTreeMap<(u64, bool), Histogram<u64>> = BTreeMap::new();
+        let mut ranges: BTreeMap<(u64, bool), (Histogram<u64>, [u64; 3])> = BTreeMap::new();
         let mut slow = [0_u64; 3];
         for part in parts {
             let h = decode(part.hdr_base64, part.op)?;
-            add(
-                ranges
-                    .entry((part.size_le, part.remote))
-                    .or_insert_with(empty),
-                &h,
-                part.op,
-            )?;
-            for (sum, n) in slow.iter_mut().zip(part.slow) {
-                *sum += n;
+            let (sum, slow_here) = ranges
+                .entry((part.size_le, part.remote))
+                .or_insert_with(|| (empty(), [0; 3]));
+            add(sum, &h, part.op)?;
+            for (at, n) in part.slow.into_iter().enumerate() {
+                slow[at] += n;
+                slow_here[at] += n;
             }
         }
         let mut all = empty();
         let mut by = Vec::new();
-        for ((size_le, remote), h) in &ranges {
+        for ((size_le, remote), (h, slow)) in &ranges {
             add(&mut all, h, "all sizes")?;
             if h.is_empty() {
                 continue;
@@ -82,9 +80,9 @@ impl Latency {
                 p99_ns: percentile(h, 9_900, floor_ns),
                 p999_ns: percentile(h, 9_990, floor_ns),
                 max_ns: h.max() as f64,
+                slow: by_cause(*slow),
             });
         }
-        let names = ["fault", "preemption", "allocator"];
         Ok(Self {
             count: all.len(),
             p50_ns: percentile(&all, 5_000, floor_ns),
@@ -96,11 +94,7 @@ impl Latency {
             floor_ns,
             hdr: encode(&all),
             by,
-            slow: names
-                .iter()
-                .zip(slow)
-                .map(|(n, c)| ((*n).to_owned(), c))
-                .collect(),
+            slow: by_cause(slow),
         })
     }
 
@@ -108,6 +102,15 @@ impl Latency {
     pub fn histogram(&self) -> Result<Histogram<u64>, ReportError> {
         decode(&self.hdr, "a cell")
     }
+}
+
+/// Causes of slow calls, in the order of [`HistogramPart::slow`].
+pub(crate) const CAUSES: [&str; 3] = ["fault", "preemption", "allocator"];
+
+fn by_cause(slow: [u64; 3]) -> BTreeMap<String, u64> {
+    (CAUSES.iter().zip(slow))
+        .map(|(cause, calls)| ((*cause).to_owned(), calls))
+        .collect()
 }
 
 /// All op kinds of a cell in one histogram and the highest floor among them; `None` without latency or if a

@@ -288,6 +288,9 @@ pub struct LatencyPart {
     pub p999_ns: Option<f64>,
     /// Nanoseconds.
     pub max_ns: f64,
+    /// Calls over 1 µs by cause, as in [`Latency::slow`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slow: BTreeMap<String, u64>,
 }
 
 /// Memory over progress; all arrays have the same length.
@@ -308,12 +311,15 @@ pub struct Timeline {
     pub lazyfree_bytes: Option<Vec<u64>>,
 }
 
+/// Where the harness's own cost is a larger share of an op's time than this, the row is marked.
+pub const HARNESS_SHARE: f64 = 0.25;
+
 /// The harness's own cost, from the `null` subject.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Replay cost per op with the null allocator, nanoseconds, median; absent if it was not run.
     pub null_ns_per_op: Option<f64>,
-    /// An empty pair of clock reads, nanoseconds; absent if latency was not measured.
+    /// An empty pair of clock reads, nanoseconds; absent if neither latency nor speed was measured.
     pub timer_ns: Option<f64>,
     /// Anonymous resident bytes of a bare worker, subtracted from every memory figure.
     #[serde(default)]

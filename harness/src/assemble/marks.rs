@@ -4,13 +4,11 @@ use super::DISTURBANCE_KEY;
 use crate::disturbance::Disturbance;
 use crate::plan::Comparison;
 use crate::tools::STRACE;
-use heaplab_reports::schema::{Calibration, Cell, RunLine};
+use heaplab_reports::schema::{Calibration, Cell, HARNESS_SHARE, RunLine};
 use heaplab_reports::units;
 
 /// Waiting for other threads above this share of the op's time marks a row.
 const WAIT_SHARE: f64 = 0.10;
-/// The harness's own cost above this share of the op's time marks a row.
-const NULL_SHARE: f64 = 0.25;
 
 /// Remarks on rows whose time is not mainly the allocator's.
 pub(super) fn marks(
@@ -32,7 +30,7 @@ pub(super) fn marks(
         timed += 1;
         let name = format!("{}/{}", comparison.title(), cell.subject);
         if let Some(null) = calibration.null_by_workload.get(&comparison.title())
-            && *null > NULL_SHARE * time
+            && *null > HARNESS_SHARE * time
         {
             harness.push((null / time, name.clone()));
         }
@@ -156,8 +154,11 @@ pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
     let sampled = (lines.iter()).filter_map(|line| number(line, "/memory/sampling_error_bytes"));
     if let Some(error) = sampled.max() {
         notes.push(format!(
-            "resident bytes were sampled with statm; smaps_rollup differed by at most {}",
-            units::bytes(error as f64)
+            "resident bytes were sampled with statm; smaps_rollup {}",
+            match error {
+                0 => "was the same to the byte wherever both were read".to_owned(),
+                error => format!("differed by at most {}", units::bytes(error as f64)),
+            }
         ));
     }
     let limited = (lines.iter()).find_map(|line| line.answer["memory_limit_by"].as_str());

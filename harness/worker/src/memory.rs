@@ -66,10 +66,10 @@ pub struct Recorder {
     live_alarm: u64,
     last_sample: u64,
     baseline: u64,
-    /// Sums for the averages: resident × calls; footprint × calls and the calls that count for it.
+    /// Sums for the averages, each × calls: resident, resident without the bare worker's, live and written.
     resident_sum: u128,
-    footprint_sum: f64,
-    footprint_calls: u64,
+    own_sum: u128,
+    written_sum: u128,
     /// Time spent walking page tables, and the lazily freed bytes it found last.
     walked_ns: u64,
     lazyfree: u64,
@@ -136,12 +136,9 @@ impl Recorder {
         let weight = self.calls - self.last_sample;
         self.last_sample = self.calls;
         self.resident_sum += u128::from(resident) * u128::from(weight);
-        let written = self.live - self.unwritten;
-        if written >= LIVE_FLOOR {
-            let own = resident.saturating_sub(self.baseline);
-            self.footprint_sum += own as f64 / written as f64 * weight as f64;
-            self.footprint_calls += weight;
-        }
+        let own = resident.saturating_sub(self.baseline);
+        self.own_sum += u128::from(own) * u128::from(weight);
+        self.written_sum += u128::from(self.live - self.unwritten) * u128::from(weight);
         self.peak.look(Instant {
             resident,
             live: self.live,
@@ -242,8 +239,10 @@ impl Recorder {
             0 => curve.peak_resident_bytes,
             calls => (self.resident_sum / u128::from(calls)) as u64,
         };
+        // A ratio of averages: in an average of ratios the calls after everything was freed count most.
+        let floor = u128::from(LIVE_FLOOR) * u128::from(self.calls.max(1));
         curve.footprint_mean =
-            (self.footprint_calls > 0).then(|| self.footprint_sum / self.footprint_calls as f64);
+            (self.written_sum >= floor).then(|| self.own_sum as f64 / self.written_sum as f64);
         curve
     }
 }

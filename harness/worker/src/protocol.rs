@@ -294,7 +294,8 @@ pub struct MemoryCurve {
     pub unwritten_at_peak_live_bytes: u64,
     /// Average of resident bytes weighted by ops.
     pub mean_resident_bytes: u64,
-    /// Average of resident / live (without what is never written) weighted by ops, over samples with that above 64 KiB; absent if there are none.
+    /// Average resident bytes, the bare worker's left out, over average live bytes (without what is never written), both weighted by
+    /// ops; absent where the latter is below 64 KiB.
     pub footprint_mean: Option<f64>,
     /// Resident bytes after the idle tail; absent without a tail.
     pub after_idle_bytes: Option<u64>,

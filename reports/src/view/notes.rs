@@ -2,7 +2,7 @@
 
 use super::{cells, facts_of, group_name, keys, memory_metric, recorded, time_metric};
 use crate::builder::{BASELINE, WorkloadKey};
-use crate::schema::{Cell, ResultSet, Status, Subject};
+use crate::schema::{Cell, HARNESS_SHARE, ResultSet, Status, Subject};
 use crate::{stats, units};
 use std::collections::BTreeSet;
 
@@ -78,12 +78,44 @@ pub(super) fn facts(result: &ResultSet, key: &WorkloadKey, cells: &[&Cell]) -> V
             facts.push(format!("{word}: {}, touch {}", m.mode, m.touch));
         }
     }
+    facts.extend(harness(result, key, cells));
     if keys(result).len() == 1
         && let Some(seconds) = units::seconds_between(&result.started, &result.finished)
     {
         facts.push(units::elapsed(seconds));
     }
     facts
+}
+
+/// The replay's own cost of a workload, nanoseconds per op.
+fn harness_ns(result: &ResultSet, key: &WorkloadKey) -> Option<f64> {
+    let null = &result.calibration.null_by_workload;
+    let title = format!("{} t{}", key.workload, key.threads);
+    [format!("{title} {}", key.api), title, key.workload.clone()]
+        .iter()
+        .find_map(|title| null.get(title))
+        .copied()
+}
+
+/// The replay's own cost, and of whose time it is too much.
+fn harness(result: &ResultSet, key: &WorkloadKey, cells: &[&Cell]) -> Option<String> {
+    let cost = harness_ns(result, key)?;
+    let much: Vec<&str> = (cells.iter())
+        .filter(|cell| {
+            let time = cell.metrics.get("ns_per_op").map(|m| m.median);
+            time.is_some_and(|time| cost > HARNESS_SHARE * time)
+        })
+        .map(|cell| cell.subject.as_str())
+        .collect();
+    let timed = (cells.iter())
+        .filter(|cell| cell.metrics.contains_key("ns_per_op"))
+        .count();
+    let whose = match much.len() {
+        0 => String::new(),
+        all if all == timed => ", over a quarter of every time here".to_owned(),
+        _ => format!(", over a quarter of the time of {}", much.join(", ")),
+    };
+    Some(format!("harness {}{whose}", units::value("ns", cost)))
 }
 
 /// How much of the program's CPU time the allocator has, and with it how much of that time the best subject can save. Of
@@ -111,15 +143,7 @@ pub(super) fn promise(
     }
     let recorded = recorded(result, key)?;
     let cpu_ns = recorded.cpu_s? * 1e9;
-    let null = &result.calibration.null_by_workload;
-    let harness = [
-        key.workload.clone(),
-        format!("{} t{}", key.workload, key.threads),
-    ]
-    .iter()
-    .find_map(|title| null.get(title))
-    .copied()
-    .unwrap_or(0.0);
+    let harness = harness_ns(result, key).unwrap_or(0.0);
     let per_op = (median("cpu_ns_per_op")? - harness).max(0.0);
     let replayed = per_op * facts_of(result, key)?.ops as f64;
     // A replay without the program's work between the calls can take longer than they took.
@@ -276,16 +300,10 @@ pub(super) fn warnings(result: &ResultSet) -> Vec<String> {
         }
     }
     warnings.extend(contradictions(result));
-    let floors: Vec<f64> = result
-        .cells
-        .iter()
-        .flat_map(|c| c.latency.values())
-        .filter(|l| l.p50_ns.is_none() && l.count >= 20)
-        .map(|l| l.floor_ns)
-        .collect();
-    if let Some(floor) = floors.iter().copied().max_by(f64::total_cmp) {
+    let floors = (result.cells.iter()).flat_map(|c| c.latency.values().map(|l| l.floor_ns));
+    if let Some(floor) = floors.max_by(f64::total_cmp) {
         warnings.push(format!(
-            "percentiles below the clock's floor ({}) are not shown",
+            "latency: the clock's two reads are in every call's time; an empty pair takes {}, and no percentile below that is shown",
             units::nanoseconds(floor)
         ));
     }
