@@ -74,6 +74,12 @@ fn blocks_at_a_fork_belong_to_both() {
     assert_eq!(summary.frees, 2 + 2 + 3);
     // All blocks left with their processes.
     assert_eq!((summary.end_live_blocks, summary.end_live_bytes), (0, 0));
+    let stats = trace.stats(&mut |_, _| {}).unwrap();
+    assert_eq!(
+        (stats.end_live_blocks, stats.end_live_bytes),
+        (3 + 1 + 1, 155 + 200 + 11),
+        "what nobody freed"
+    );
     let kinds = |kind| {
         let events = trace.events().map(Result::unwrap);
         events.filter(|event| event.kind == kind).count()

@@ -53,7 +53,7 @@ pub struct TraceStats {
     pub peak_live_bytes: u64,
     /// Largest number of blocks alive.
     pub peak_live_blocks: u64,
-    /// Bytes never freed.
+    /// Bytes never freed: alive when their process ended.
     pub end_live_bytes: u64,
     /// Blocks never freed.
     pub end_live_blocks: u64,
@@ -225,6 +225,18 @@ impl Trace {
                 calls.insert(kind.name(), count);
             }
         }
+        // In a trace of several processes blocks leave with theirs: at its end nothing is alive.
+        let (end_live_bytes, end_live_blocks) = match summary.process_table.as_slice() {
+            [] | [_] => (summary.end_live_bytes, summary.end_live_blocks),
+            several => several
+                .iter()
+                .fold((0u64, 0u64), |(bytes, blocks), process| {
+                    (
+                        process.end_live_bytes.saturating_add(bytes),
+                        process.end_live_blocks.saturating_add(blocks),
+                    )
+                }),
+        };
         Ok(TraceStats {
             allocations: summary.allocations,
             frees: summary.frees,
@@ -233,8 +245,8 @@ impl Trace {
             bytes_allocated: summary.bytes_allocated,
             peak_live_bytes: summary.peak_live_bytes,
             peak_live_blocks: summary.peak_live_blocks,
-            end_live_bytes: summary.end_live_bytes,
-            end_live_blocks: summary.end_live_blocks,
+            end_live_bytes,
+            end_live_blocks,
             threads: summary.threads,
             processes: summary.processes,
             remote_frees: summary.remote_frees,
