@@ -88,6 +88,8 @@ impl Error {
             std::io::ErrorKind::NotADirectory => {
                 "; a part of the path is a file, choose another path"
             }
+            std::io::ErrorKind::AlreadyExists => "; choose another name",
+            std::io::ErrorKind::IsADirectory => "; name a file",
             _ => "",
         };
         Error::Environment(format!("cannot {verb} '{}': {why}{next}", path.display()))

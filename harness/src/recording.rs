@@ -23,7 +23,7 @@ use crate::out::Terminal;
 use crate::service::Service;
 use crate::tools;
 use attendant::{Attendant, attend};
-use failure::{failed, ours, stopped, unwritable};
+use failure::{failed, ours, stopped, uncreated, unwritable};
 use heaplab_workloads::record::{DrainSummary, RecordError, Session, SessionOptions, StackMode};
 use heaplab_workloads::trace::raw::RawWriter;
 use signals::Signals;
@@ -67,7 +67,8 @@ impl Recording<'_> {
         let recorder = library::recorder(self.session.stacks)?;
         let mut session = self.session()?;
         let part = part_of(&self.out);
-        let mut raw = RawWriter::create(&part, &self.header(&inspected)).map_err(unwritable)?;
+        let mut raw = RawWriter::create(&part, &self.header(&inspected))
+            .map_err(|error| uncreated(error, &self.out))?;
         if self.session.stacks != StackMode::Off {
             raw.stack_mode(self.session.stacks).map_err(unwritable)?;
         }
@@ -129,7 +130,7 @@ impl Recording<'_> {
             )));
         }
         heaplab_workloads::trace::replaceable(&self.out)
-            .map_err(|error| Error::io("write", &self.out, &error))
+            .map_err(|error| ours(Error::io("write", &self.out, &error).to_string()))
     }
 
     fn session(&self) -> Result<Session, Error> {

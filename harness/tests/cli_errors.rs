@@ -160,14 +160,20 @@ fn what_is_no_regular_file_is_not_replaced_by_a_trace() {
     let traced = trace.to_str().unwrap();
     let (status, _, err) = run(heaplab(folder.path()).args(["record", "-o", traced, "--", "true"]));
     assert_eq!(status, 0, "{err}");
-    for command in [
-        &["record", "-o", "socket", "--", "true"][..],
-        &["trace", "export", traced, "--as", "csv", "-o", "socket"],
-        &["trace", "cut", traced, "--to-event", "1", "-o", "socket"],
-        &["trace", "model", traced, "-o", "socket"],
+    for (command, code) in [
+        (&["record", "-o", "socket", "--", "true"][..], 125),
+        (
+            &["trace", "export", traced, "--as", "csv", "-o", "socket"],
+            3,
+        ),
+        (
+            &["trace", "cut", traced, "--to-event", "1", "-o", "socket"],
+            3,
+        ),
+        (&["trace", "model", traced, "-o", "socket"], 3),
     ] {
         let (status, _, err) = run(heaplab(folder.path()).args(command));
-        assert_eq!(status, 3, "{command:?}: {err}");
+        assert_eq!(status, code, "{command:?}: {err}");
         assert!(err.contains("no regular file"), "{command:?}: {err}");
     }
     use std::os::unix::fs::FileTypeExt;

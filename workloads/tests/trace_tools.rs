@@ -358,7 +358,12 @@ fn what_cannot_be_imported_is_named() {
     };
     let cases = [
         ("hello\n", None, "neither a heaptrack file"),
-        ("", None, "neither a heaptrack file"),
+        ("", None, "is empty"),
+        (
+            "hello\n",
+            Some(ImportFormat::Heaptrack),
+            "begins with its version",
+        ),
         ("HLTRACE\n", None, "is a heaplab trace already"),
         ("v 10400 9\n", None, "line 1: its format is newer"),
         (

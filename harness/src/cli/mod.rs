@@ -54,12 +54,12 @@ pub enum Command {
   heaplab record -- python3 job.py              writes python3.hltrace
   heaplab record -o job.hltrace -- ./job
   heaplab record -o build.hltrace -- make -j2   every process of the tree, in one file
-  heaplab record --paused -- ./server           then: kill -USR1 PID-OF-HEAPLAB … kill -USR2 PID-OF-HEAPLAB
+  heaplab record --paused -- ./server           begins by kill -USR1 PID-OF-HEAPLAB
   heaplab record --stacks full --embed-symbols -o job.hltrace -- ./job
   heaplab record --until-ready tcp:8080 --load 'curl -s localhost:8080/big' -- ./server --port 8080
 
-Exit status: the program's own, 128 + n if signal n ended it, 0 for a server that was stopped as asked; 125 heaplab itself failed or nothing
-could be recorded, 126 the program is not executable, 127 it was not found.")]
+Exit status: the program's own, 128 + n if signal n ended it, 0 for a server that was stopped as asked; 125 heaplab itself \
+failed or nothing could be recorded, 126 the program is not executable, 127 it was not found.")]
     Record(RecordArgs),
     /// Heap profile: where bytes come from, what holds the peak, what is never freed
     #[command(after_help = profile::EXAMPLES)]

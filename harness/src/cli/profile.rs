@@ -11,7 +11,8 @@ use std::path::PathBuf;
 pub const EXAMPLES: &str = "What is shown, by the program's own calls (function, file and line):
   live at the peak   what the largest sum of live bytes consisted of
   allocated          all bytes and allocations, a resize with its whole new size
-  short-lived        blocks freed before the thread that allocated them made N more allocations (--short-lived)
+  short-lived        blocks freed before the thread that allocated them made N more allocations
+                     (--short-lived)
   never freed        blocks alive when their process ended, reachable or not
 
 Sampled stacks cost next to nothing and give estimates with their error; the sums over the program are exact. Names need

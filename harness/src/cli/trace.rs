@@ -36,12 +36,14 @@ Examples:
     Cut(TraceCut),
     /// Write a copy with more or less load, threads or time
     #[command(after_help = "What the options do, in any combination:
-  --time F      all times are multiplied by F: 2 makes the program half as fast, 0.5 twice. Matters for replays
-                that keep the pace and for idle gaps; sizes and order stay
-  --copies N    all threads are there N times side by side: N times the threads, blocks and live bytes.
-                --stagger D starts each copy D later, so that their phases do not coincide
-  --load F      each block becomes F blocks in the same thread at the same moment (2.5: two or three): the same
-                threads with more live bytes. Below 1, this share of the blocks stays, with all that happens to them
+  --time F      all times are multiplied by F: 2 makes the program half as fast, 0.5 twice.
+                Matters for replays that keep the pace and for idle gaps; sizes and order stay
+  --copies N    all threads are there N times side by side: N times the threads, blocks and
+                live bytes. --stagger D starts each copy D later, so that their phases do not
+                coincide
+  --load F      each block becomes F blocks in the same thread at the same moment (2.5: two or
+                three): the same threads with more live bytes. Below 1, this share of the
+                blocks stays, with all that happens to them
 
 Examples:
   heaplab trace scale prog.hltrace -o four.hltrace --copies 4 --stagger 50ms
@@ -100,22 +102,27 @@ Examples:
     /// Make a trace of another tool's recording: heaptrack, glibc's mtrace, a CSV table
     #[command(
         after_help = "Formats (told apart by their first bytes; compressed by zstd or gzip or not):
-  heaptrack   heaptrack.PROG.PID.zst or .gz, raw or not. It has no threads; a realloc is a free and an allocation
+  heaptrack   heaptrack.PROG.PID.zst or .gz, raw or not. It has no threads; a realloc is a free
+              and an allocation
   mtrace      the file named by MALLOC_TRACE. It has no threads and no times
-  csv         a line of names, then a line a call. Needed columns: call (malloc, calloc, realloc, free, … as `trace
-              export` writes them, or new and delete), block (any number that names the block: an address will do), size.
-              Known ones: time_ns, thread (from 0), alignment, address, new_block (after a realloc that moved)
+  csv         a line of names, then a line a call. Needed columns: call (malloc, calloc, realloc,
+              free, … as `trace export` writes them, or new and delete), block (any number that
+              names the block: an address will do), size. Known ones: time_ns, thread (from 0),
+              alignment, address, new_block (after a realloc that moved)
 
 Examples:
   heaplab trace import heaptrack.prog.1234.zst -o prog.hltrace
-  heaplab trace export prog.hltrace | grep -v ,calloc, | heaplab trace import /dev/stdin -o prog2.hltrace"
+  MALLOC_TRACE=prog.log LD_PRELOAD=libc_malloc_debug.so ./prog    (it calls mtrace())
+  heaplab trace import prog.log -o prog.hltrace
+  heaplab trace export a.hltrace | grep -v ,calloc, | heaplab trace import /dev/stdin -o b.hltrace"
     )]
     Import(TraceImport),
     /// Write the events as a table, or counters over time for Perfetto and chrome://tracing
     #[command(after_help = "Formats:
-  csv       a line an event: event, time_ns, thread, call, block, size, alignment (and address, where kept)
-  chrome    JSON with live bytes, live blocks, requested bytes and calls a second of each process, calls a second
-            of the busiest threads, and marks: open it at ui.perfetto.dev
+  csv       a line an event: event, time_ns, thread, call, block, size, alignment (and address,
+            where kept)
+  chrome    JSON with live bytes, live blocks, requested bytes and calls a second of each process,
+            calls a second of the busiest threads, and marks: open it at ui.perfetto.dev
   parquet   the columns of csv; in builds with the feature `parquet`
 
 Examples:

@@ -5,7 +5,9 @@ use crate::cli::Cli;
 use crate::error::{Error, lower_first};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, FromArgMatches};
+use std::any::TypeId;
 use std::ffi::OsString;
+use std::time::Duration;
 
 /// The sentence for a parser error that is not a request for help.
 pub fn sentence(error: &clap::Error) -> Error {
@@ -24,7 +26,7 @@ pub fn sentence(error: &clap::Error) -> Error {
         ErrorKind::ValueValidation => match (arg, value) {
             (Some(arg), Some(value)) => {
                 let why = std::error::Error::source(error).map(|e| e.to_string());
-                let why = why.unwrap_or_else(|| format!("see `{help}`"));
+                let why = why.map_or_else(|| format!("see `{help}`"), |why| numbers(&why));
                 format!("invalid value '{value}' for {arg}; {}", lower_first(&why))
             }
             _ => fallback(error),
@@ -53,6 +55,9 @@ pub fn sentence(error: &clap::Error) -> Error {
             format!("no command was given; `{help}` lists the commands")
         }
         ErrorKind::MissingRequiredArgument => match list(error, ContextKind::InvalidArg) {
+            Some(_) if help == "heaplab profile --help" => format!(
+                "nothing to profile is named; write a program behind `--`, or a trace; see `{help}`"
+            ),
             Some(missing) => format!("missing {missing}; see `{help}`"),
             None => fallback(error),
         },
@@ -67,6 +72,23 @@ pub fn sentence(error: &clap::Error) -> Error {
         _ => fallback(error),
     };
     Error::Usage(message)
+}
+
+/// What the parsers of numbers say, as what to do.
+fn numbers(why: &str) -> String {
+    if let Some((low, high)) = why
+        .split_once(" is not in ")
+        .and_then(|(_, range)| range.split_once("..="))
+    {
+        return format!("write a whole number from {low} to {high}");
+    }
+    match why {
+        "invalid digit found in string"
+        | "cannot parse integer from empty string"
+        | "number too large to fit in target type"
+        | "number too small to fit in target type" => "write a whole number".into(),
+        other => other.into(),
+    }
 }
 
 /// `'--format'` out of `--format <FORMAT>`.
@@ -134,7 +156,8 @@ fn fallback(error: &clap::Error) -> String {
     )
 }
 
-/// Parses a command line. A negative number is the value that it stands for, and is refused as that, not as an option.
+/// Parses a command line. A negative number or time is the value that it stands for, and is refused as that, not as an
+/// option.
 ///
 /// # Errors
 /// What clap refuses; [`sentence`] says it in words.
@@ -144,7 +167,13 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
             .get_subcommands()
             .map(|one| one.get_name().to_owned());
         let names: Vec<String> = names.collect();
-        let command = command.allow_negative_numbers(true);
+        let command = command.allow_negative_numbers(true).mut_args(|arg| {
+            let is_time = arg.get_value_parser().type_id() == TypeId::of::<Duration>();
+            match arg.get_long() {
+                Some(_) if is_time => arg.allow_hyphen_values(true),
+                _ => arg,
+            }
+        });
         names.into_iter().fold(command, |all, name| {
             all.mut_subcommand(name, with_negatives)
         })
@@ -170,6 +199,44 @@ mod tests {
             "{}",
             of(&cut)
         );
+        assert_eq!(
+            of(&["trace", "cut", "a", "-o", "b", "--from", "-3s"]),
+            "invalid value '-3s' for '--from'; write a duration with its unit, such as 90s, 10m or 1h30m"
+        );
+    }
+
+    /// What is aligned by hand must not be broken by the help's own line length.
+    #[test]
+    fn tables_and_examples_in_helps_fit_a_line() {
+        fn check(command: &Command, path: &str) {
+            let helps = [command.get_after_help(), command.get_after_long_help()];
+            for line in helps.iter().flatten().flat_map(|help| {
+                let text = help.to_string();
+                text.lines().map(String::from).collect::<Vec<_>>()
+            }) {
+                let fits = !line.starts_with("  ") || line.chars().count() <= 100;
+                assert!(fits, "{path}: {line}");
+            }
+            for inner in command.get_subcommands() {
+                check(inner, &format!("{path} {}", inner.get_name()));
+            }
+        }
+        check(&Cli::command(), "heaplab");
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_said_to_be() {
+        let cut = ["trace", "cut", "a", "-o", "b", "--thread", "1,x"];
+        assert_eq!(
+            of(&cut),
+            "invalid value 'x' for '--thread'; write a whole number"
+        );
+        let repack = ["trace", "repack", "a", "-o", "b", "--level", "99"];
+        assert_eq!(
+            of(&repack),
+            "invalid value '99' for '--level'; write a whole number from 1 to 19"
+        );
+        assert!(of(&["profile"]).starts_with("nothing to profile is named"));
     }
 
     #[test]

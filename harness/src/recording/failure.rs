@@ -21,6 +21,15 @@ pub(super) fn failed(error: RecordError) -> Error {
     ours(lower_first(&error.to_string()))
 }
 
+/// The raw file beside the trace could not be created: what was asked for is the trace.
+pub(super) fn uncreated(error: TraceError, out: &Path) -> Error {
+    let error = match error {
+        TraceError::Io { action, source, .. } => TraceError::io(action, out, source),
+        other => other,
+    };
+    unwritable(error)
+}
+
 /// The raw file could not even be begun.
 pub(super) fn unwritable(error: TraceError) -> Error {
     ours(workload::trace_error(error).to_string())

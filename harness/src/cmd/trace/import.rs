@@ -15,7 +15,16 @@ pub fn run(args: &TraceImport, terminal: &Terminal) -> Result<Outcome, Error> {
         Some(out) => out.clone(),
         None => args.file.with_extension("hltrace"),
     };
-    other_file(&args.file, &out)?;
+    if args.file.is_dir() {
+        return Err(Error::environment(format!(
+            "cannot read '{}': it is a folder; name the file that the other tool wrote",
+            args.file.display()
+        )));
+    }
+    // A trace of ours is said to be one before anything else.
+    if args.out.is_some() || args.file != out {
+        other_file(&args.file, &out)?;
+    }
     let options = ImportOptions {
         format: args.from.map(|from| match from {
             FromArg::Heaptrack => ImportFormat::Heaptrack,

@@ -46,6 +46,15 @@ pub fn run(command: &TraceCommand, terminal: &Terminal) -> Result<Outcome, Error
 }
 
 fn open(path: &Path) -> Result<Trace, Error> {
+    let named = path.to_string_lossy();
+    if let Some((file, process)) = named.rsplit_once('#')
+        && !path.exists()
+        && Path::new(file).exists()
+    {
+        return Err(Error::usage(format!(
+            "'{named}' is no file; #{process} chooses a process for `heaplab run`, here '{file}' is taken as a whole"
+        )));
+    }
     Trace::open(path).map_err(trace_error)
 }
 
@@ -65,6 +74,9 @@ fn make(
         human_count(summary.events),
         human_bytes(summary.peak_live_bytes)
     ));
+    for what in &summary.missing {
+        terminal.say(&format!("! missing: {what}"));
+    }
     if summary.foreign_frees + summary.lost_frees > 0 {
         terminal.say(&format!(
             "! {} frees of unknown blocks were dropped, {} missing ones made up",

@@ -23,6 +23,9 @@ const SORTS: usize = 1 << 24;
 /// What stands before the first allocation, read up to it.
 pub(super) fn about(lines: &mut Lines) -> Result<TraceHeader, TraceError> {
     let mut header = TraceHeader::default();
+    if !lines.peek()?.starts_with("v ") {
+        return Err(lines.wrong("a file of heaptrack begins with its version, 'v …'"));
+    }
     loop {
         let line = lines.peek()?;
         let (kind, rest) = line.split_at_checked(1).unwrap_or_default();

@@ -71,6 +71,12 @@ pub fn import(
             from.display()
         )));
     }
+    if lines.peek()?.is_empty() {
+        return Err(TraceError::Usage(format!(
+            "'{}' is empty: there is nothing to import",
+            from.display()
+        )));
+    }
     let format = match options.format {
         Some(format) => format,
         None => detect(lines.peek()?).ok_or_else(|| {

@@ -127,8 +127,8 @@ pub fn cut(
     forks.tell(&mut to);
     if first_tick.is_none() || to.writer.is_empty() {
         return Err(TraceError::Usage(format!(
-            "the part is empty: the trace has {total} events and lasts {} ms",
-            trace.summary().duration_ns / 1_000_000
+            "the part is empty: the trace has {total} events and lasts {} ms; name a part inside of that",
+            trace.summary().duration_ns as f64 / 1e6
         )));
     }
     to.writer.stacks(&carrier.table())?;
@@ -152,10 +152,19 @@ impl<'a> Part<'a> {
             to_tick: options.to_ns.map_or(u64::MAX, |ns| ns / TICK_NS),
             threads: &options.threads,
         };
-        if this.from_tick >= this.to_tick || this.from_event >= this.to_event {
-            return Err(TraceError::Usage(
-                "the part is empty: its end is not after its begin".into(),
-            ));
+        let ms = |tick: u64| tick as f64 * TICK_NS as f64 / 1e6;
+        if this.from_tick >= this.to_tick {
+            return Err(TraceError::Usage(format!(
+                "the part is empty: its end ({} ms) is not after its begin ({} ms)",
+                ms(this.to_tick),
+                ms(this.from_tick)
+            )));
+        }
+        if this.from_event >= this.to_event {
+            return Err(TraceError::Usage(format!(
+                "the part is empty: its end (event {}) is not after its begin (event {})",
+                this.to_event, this.from_event
+            )));
         }
         let table = &trace.summary().thread_table;
         let unknown = |&&thread: &&u32| {
