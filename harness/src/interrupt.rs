@@ -20,6 +20,13 @@ pub fn install() {
     }
 }
 
+/// A file that may not grow (`ulimit -f`) is an error of writing, not the end of this process. The signal is caught rather
+/// than ignored: a program that is started would inherit that.
+pub fn survive_file_limits() {
+    // Registration fails only for signals that cannot be caught; this one can.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
+}
+
 /// Whether an orderly end was asked for.
 pub fn requested() -> bool {
     FLAG.get().is_some_and(|f| f.load(Ordering::Relaxed))

@@ -4,7 +4,7 @@
 use clap::error::ErrorKind;
 use heaplab::cli::usage;
 use heaplab::error::Error;
-use heaplab::{cmd, out, recording};
+use heaplab::{cmd, interrupt, out, recording};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
             Err(error) => ExitCode::from(error.code()),
         };
     }
+    interrupt::survive_file_limits();
     let status = match usage::parse(std::env::args_os()) {
         Ok(cli) => cmd::dispatch(cli).map(heaplab::error::Outcome::code),
         Err(e) => match e.kind() {

@@ -95,14 +95,8 @@ impl Inspected {
         if drained.events > 0 {
             return None;
         }
-        let why = if drained.processes == 0 && drained.attach_errno != 0 {
-            let error = std::io::Error::from_raw_os_error(drained.attach_errno as i32);
-            format!(
-                "the recorder could not map its memory: {}; raise the limit on address space (ulimit -v)",
-                crate::error::reason_of(&error)
-            )
-        } else if drained.processes == 0 {
-            self.not_loaded()
+        let why = if drained.processes == 0 {
+            self.not_recorded(drained)
         } else {
             // Loaded and never called: without an allocator of its own the program simply did not allocate.
             self.carried.map(|allocator| self.own(allocator))?
@@ -121,8 +115,21 @@ impl Inspected {
         ))
     }
 
+    /// Why it did not join the recording, with a remedy.
+    pub fn not_recorded(&self, drained: &DrainSummary) -> String {
+        let preloads = self.elf.as_ref().is_ok_and(|elf| elf.dynamic) && !self.privileged;
+        if drained.attach_errno == 0 || !preloads {
+            return self.not_loaded();
+        }
+        let error = std::io::Error::from_raw_os_error(drained.attach_errno as i32);
+        format!(
+            "the recorder could not map its memory: {}; raise the limit on address space (ulimit -v) or choose a smaller --pool",
+            crate::error::reason_of(&error)
+        )
+    }
+
     /// Why the recorder is not loaded into it, with a remedy.
-    pub fn not_loaded(&self) -> String {
+    fn not_loaded(&self) -> String {
         let file = self.file();
         match &self.elf {
             Ok(elf) if !elf.dynamic => format!(

@@ -1,6 +1,7 @@
 //! How a recording fails: with the statuses of wrappers such as `env`, and with what is kept.
 
-use crate::error::{Error, lower_first};
+use crate::error::{Error, lower_first, reason_of};
+use crate::out::human_bytes;
 use crate::workload;
 use heaplab_workloads::record::RecordError;
 use heaplab_workloads::trace::TraceError;
@@ -18,7 +19,14 @@ pub(super) fn ours(message: impl Into<String>) -> Error {
 }
 
 pub(super) fn failed(error: RecordError) -> Error {
-    ours(lower_first(&error.to_string()))
+    ours(match error {
+        RecordError::Pool { bytes, source } => format!(
+            "the recording's memory of {} cannot be had: {}; choose a smaller --pool, or another folder with --out",
+            human_bytes(bytes),
+            reason_of(&source)
+        ),
+        other => lower_first(&other.to_string()),
+    })
 }
 
 /// The raw file beside the trace could not be created: what was asked for is the trace.

@@ -58,7 +58,7 @@ pub(super) fn not_recorded(drained: &DrainSummary) -> Vec<String> {
         .filter_map(|(file, count)| {
             // What is not there was one of the places where a shell looks for a program.
             let path = tools::find_program(file.as_ref()).ok()?;
-            let reason = cause::inspect(&path).not_loaded();
+            let reason = cause::inspect(&path).not_recorded(drained);
             let count = match count {
                 1 => String::new(),
                 n => format!(" ({n} times)"),

@@ -48,8 +48,6 @@ impl Signals {
             let _ = signal_hook::flag::register(number, Arc::clone(&flag));
             flag
         };
-        // A file that may not grow is an error of writing. Caught rather than ignored, which the program would inherit.
-        let _ = on(signal_hook::consts::SIGXFSZ);
         Self {
             seen,
             over,

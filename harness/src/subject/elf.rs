@@ -38,13 +38,19 @@ const TELLING_TEXTS: [(&str, &str); 3] = [
 const GO_SECTION: &[u8] = b".go.buildinfo\0";
 
 /// Names that give an allocator away, and the allocator.
-const TELLING: [(&str, &str); 10] = [
+///
+/// Several of each, as a program holds only those that it calls.
+const TELLING: [(&str, &str); 14] = [
     ("malloc", "an own malloc"),
     ("runtime.mallocgc", GO),
     ("je_malloc", "jemalloc"),
     ("_rjem_malloc", "jemalloc"),
+    ("_rjem_mallocx", "jemalloc"),
+    ("_rjem_sdallocx", "jemalloc"),
     ("mallocx", "jemalloc"),
     ("mi_malloc", "mimalloc"),
+    ("mi_malloc_aligned", "mimalloc"),
+    ("mi_free", "mimalloc"),
     ("tc_malloc", "tcmalloc"),
     ("TCMallocInternalMalloc", "tcmalloc"),
     ("sn_rust_alloc", "snmalloc"),
