@@ -4,7 +4,7 @@ mod common;
 
 use common::{Allocation, Recorded, compile, record};
 use heaplab_workloads::record::StackMode;
-use heaplab_workloads::trace::sample_probability;
+use heaplab_workloads::trace::{EventKind, sample_probability};
 use std::process::Command;
 
 fn of_size(recorded: &Recorded, size: u64) -> &Allocation {
@@ -175,4 +175,51 @@ fn sampled_sums_are_unbiased() {
             .count()
     };
     assert_eq!((all(100), all(60_000)), (400_000, 1_000));
+}
+
+/// A real program, without frame pointers and with many call sites: Python reading JSON. In every class of sizes the sampled
+/// ones stand for as many as there were, and their stacks are whole.
+#[test]
+fn sampled_stacks_of_python_are_whole_and_unbiased() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let script = "import json\nd = [{'k%d' % i: [i] * 5, 's': 'x' * (i % 900)} for i in range(4000)]\n\
+                  print(len(json.loads(json.dumps(d))))";
+    let mode = StackMode::Sampled { period: 16_384 };
+    let mut command = Command::new("/usr/bin/python3");
+    command.env("PYTHONMALLOC", "malloc").args(["-c", script]);
+    let recorded = record(dir.path(), &mut command, mode);
+    assert_eq!(recorded.output.stdout, b"4000\n", "{:?}", recorded.output);
+    assert_eq!(
+        (recorded.summary.lost_events, recorded.summary.torn_records),
+        (0, 0)
+    );
+    let (mut samples, mut whole) = (0, 0);
+    for sizes in [0..64, 64..512, 512..4096, 4096..u64::MAX] {
+        let (mut exact, mut estimate, mut variance) = (0.0f64, 0.0, 0.0);
+        let of_size = |allocation: &&Allocation| {
+            !matches!(allocation.kind, EventKind::Failed | EventKind::Written)
+                && sizes.contains(&allocation.size)
+        };
+        for allocation in recorded.allocations.iter().filter(of_size) {
+            let p = sample_probability(mode, allocation.size);
+            exact += 1.0;
+            variance += (1.0 - p) / p;
+            if allocation.stack != 0 {
+                estimate += 1.0 / p;
+                samples += 1;
+                let outermost = allocation.functions.last();
+                whole += u32::from(outermost.is_some_and(|name| name == "_start"));
+            }
+        }
+        let error = variance.sqrt();
+        println!(
+            "{sizes:?} bytes: {estimate:.0} of {exact} allocations, standard error {error:.0}"
+        );
+        assert!(
+            exact > 50.0 && (estimate - exact).abs() < 4.5 * error,
+            "{sizes:?}: {estimate} of {exact}, error {error}"
+        );
+    }
+    assert!(samples > 200, "{samples} samples");
+    assert_eq!(whole, samples, "stacks that do not end in _start");
 }
