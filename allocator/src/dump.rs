@@ -52,6 +52,11 @@ fn write_all(out: &mut impl Write) -> fmt::Result {
         ("free pages, given back", s.clean_bytes),
         ("longest free run", s.longest_free_run_bytes),
         ("own records", s.metadata_bytes),
+        ("resident in the process", s.process_resident_bytes),
+        (
+            "of it not the allocator's, at least",
+            s.process_resident_bytes.saturating_sub(s.resident_bytes),
+        ),
     ] {
         writeln!(out, "{bytes:>16}  {name}")?;
     }

@@ -77,6 +77,9 @@ pub mod thread_cache;
 mod heap_tests;
 
 #[cfg(all(test, not(loom)))]
+mod mechanism_tests;
+
+#[cfg(all(test, not(loom)))]
 mod model_tests;
 
 #[cfg(not(loom))]

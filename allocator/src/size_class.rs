@@ -298,14 +298,30 @@ mod tests {
         }
     }
 
+    /// Worst internal waste of requests in `(from, to]` bytes, as a part of the block.
+    fn worst_waste(from: usize, to: usize, block: impl Fn(usize) -> usize) -> f64 {
+        let waste = |size| (block(size) - size) as f64 / block(size) as f64;
+        (from + 1..=to).map(waste).fold(0.0, f64::max)
+    }
+
     #[test]
-    fn internal_waste_above_one_kib_stays_under_a_fifth() {
-        let mut worst = 0.0_f64;
-        for class in 32..NUM_CLASSES {
-            let size = f64::from(SIZES[class]);
-            worst = worst.max((size - f64::from(SIZES[class - 1]) - 1.0) / size);
+    fn internal_waste_is_as_the_document_compares_it() {
+        let shipped = |size| SIZES[class_of(size).expect("small")] as usize;
+        let seeds = |size: usize| {
+            let small = SEED_SIZES.iter().find(|&&block| block as usize >= size);
+            small.map_or(size.next_multiple_of(PAGE_SIZE), |&block| block as usize)
+        };
+        for (from, to, ours, theirs) in [
+            (1 << 10, 32 << 10, 0.158, 0.158),
+            (32 << 10, 64 << 10, 0.2, 0.2),
+            (64 << 10, 256 << 10, 0.125, 0.112),
+        ] {
+            let (found, seed) = (worst_waste(from, to, shipped), worst_waste(from, to, seeds));
+            assert!(
+                found <= ours && seed <= theirs,
+                "{from} to {to}: {found:.4}, seeds {seed:.4}"
+            );
         }
-        assert!(worst < 0.2, "worst internal waste {worst:.3}");
     }
 
     #[test]

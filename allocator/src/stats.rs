@@ -6,7 +6,7 @@
 
 use crate::alloc::HEAP;
 use crate::heap::Heap;
-use crate::os::Linux;
+use crate::os::{File, Linux};
 use crate::page_heap::{Counters, huge};
 use crate::partition::heaps;
 use crate::profile::{self, ProfileStats, profile_stats};
@@ -54,6 +54,12 @@ pub struct Stats {
     pub spans: u64,
     /// Free runs of pages.
     pub free_runs: usize,
+    /// Of these, by length: 1 page, 2 and 3, 4 to 7 and so on; the last entry has all longer ones.
+    pub free_runs_by_doubling: [u32; RUN_LENGTHS],
+    /// Bytes of zeroed blocks of a kernel page and more that were zero already.
+    pub zero_skipped_bytes: u64,
+    /// What the system says that the process has in memory, 0 if it does not say.
+    pub process_resident_bytes: usize,
     /// Thread caches.
     pub threads: u32,
     /// Caches of CPUs.
@@ -86,6 +92,9 @@ pub struct Stats {
     /// The heap profile.
     pub profile: ProfileStats,
 }
+
+/// Entries of [`Stats::free_runs_by_doubling`].
+pub const RUN_LENGTHS: usize = 16;
 
 /// See [`Counters`].
 pub type PageCounters = Counters;
@@ -152,6 +161,8 @@ pub fn stats() -> Stats {
     }
     stats.profile = profile_stats();
     stats.unreached_bytes = thread::unreached_bytes();
+    stats.zero_skipped_bytes = crate::alloc::ZERO_SKIPPED.load(Relaxed);
+    stats.process_resident_bytes = process_resident();
     stats.helper_running = helper::exists();
     stats.helper_starts = helper::STARTS.load(Relaxed);
     stats.helper_released_bytes = helper::RELEASED.load(Relaxed);
@@ -174,6 +185,18 @@ pub fn stats() -> Stats {
     stats.resident_bytes = (stats.heap_bytes + stats.metadata_bytes)
         .saturating_sub(stats.clean_bytes + stats.purged_bytes);
     stats
+}
+
+/// The second field of `/proc/self/statm`, in bytes.
+fn process_resident() -> usize {
+    let mut text = [0; 64];
+    let length = File::open(c"/proc/self/statm").map_or(0, |file| file.read(&mut text));
+    let field = text[..length].split(|&byte| byte == b' ').nth(1);
+    field
+        .unwrap_or_default()
+        .iter()
+        .fold(0, |pages, &digit| pages * 10 + usize::from(digit - b'0'))
+        * OS_PAGE
 }
 
 impl Stats {
@@ -205,6 +228,12 @@ impl Stats {
         let longest = inner.longest_free_bytes(heap.pages.map.table());
         self.longest_free_run_bytes = self.longest_free_run_bytes.max(longest);
         self.free_runs += inner.dirty.runs + inner.clean.runs;
+        for runs in [&inner.dirty, &inner.clean] {
+            runs.for_each(heap.pages.map.table(), |span| {
+                let doubling = (span.pages.ilog2() as usize).min(RUN_LENGTHS - 1);
+                self.free_runs_by_doubling[doubling] += 1;
+            });
+        }
         self.span_peak_bytes += page_bytes(inner.highest_in_use());
         self.metadata_bytes += inner.metadata_bytes();
         self.pages.add(&inner.counters);
@@ -285,6 +314,8 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ("longest_free_run_bytes", s.longest_free_run_bytes as u64),
         ("small_span_bytes", s.small_span_bytes as u64),
         ("resident_bytes", s.resident_bytes as u64),
+        ("process_resident_bytes", s.process_resident_bytes as u64),
+        ("zero_skipped_bytes", s.zero_skipped_bytes),
         ("refused_by_limit", s.refused_by_limit),
         ("metadata_bytes", s.metadata_bytes as u64),
         ("span_peak_bytes", s.span_peak_bytes as u64),
@@ -326,7 +357,11 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
     ] {
         write!(out, ",\"{name}\":{value}")?;
     }
-    out.write_str(",\"classes\":[")?;
+    write!(
+        out,
+        ",\"free_runs_by_doubling\":{:?},\"classes\":[",
+        s.free_runs_by_doubling
+    )?;
     let mut first = true;
     for class in 1..NUM_CLASSES {
         let c = class_stats(class);

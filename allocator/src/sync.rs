@@ -260,6 +260,30 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
+    fn neighbours_in_an_array_share_no_pair_of_cache_lines() {
+        let two = [Padded(RawLock::new()), Padded(RawLock::new())];
+        let apart = (&raw const two[1] as usize) - (&raw const two[0] as usize);
+        assert!(apart.is_multiple_of(128) && (&raw const two[0] as usize).is_multiple_of(128));
+    }
+
+    #[test]
+    fn who_has_to_wait_is_counted() {
+        let lock = Arc::new(Locked::new(0));
+        let guard = lock.lock();
+        assert_eq!(lock.raw().contended(), 0);
+        let waits = {
+            let lock = Arc::clone(&lock);
+            std::thread::spawn(move || *lock.lock() += 1)
+        };
+        while lock.raw().contended() == 0 {
+            std::thread::yield_now();
+        }
+        drop(guard);
+        waits.join().expect("it gets the lock");
+        assert_eq!((lock.raw().contended(), *lock.lock()), (1, 1));
+    }
+
+    #[test]
     fn counts_under_contention_are_exact() {
         let counter = Arc::new(Locked::new(0_u64));
         let threads: Vec<_> = (0..4)

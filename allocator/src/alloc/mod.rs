@@ -28,7 +28,7 @@ use crate::size_class::{
 use crate::tls;
 use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SHIFT, round_up};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The heap of the process.
 pub(crate) static HEAP: Heap<Linux> = Heap::new(Linux);
@@ -280,8 +280,16 @@ fn zeroed_pages(size: usize, align: usize) -> *mut u8 {
     if profile::on() {
         profile::allocated(block, size);
     }
-    if zero { block } else { filled(block, size) }
+    if zero {
+        ZERO_SKIPPED.fetch_add(size as u64, Relaxed);
+        return block;
+    }
+    filled(block, size)
 }
+
+/// Bytes of zeroed blocks that were zero already. (Each costs page faults when it is used, beside which this
+/// count is nothing.)
+pub(crate) static ZERO_SKIPPED: AtomicU64 = AtomicU64::new(0);
 
 /// A block of at least `size` bytes at a multiple of `align`, a power of two.
 #[inline(always)]
