@@ -424,3 +424,32 @@ fn the_library_exports_the_whole_family_and_nothing_else() {
         assert!(ours, "{name} is exported by mistake");
     }
 }
+
+#[test]
+fn the_library_needs_no_rust_allocator_and_only_the_c_library() {
+    let symbols = passes(
+        std::process::Command::new("nm")
+            .args(["-D", "--undefined-only", "-P"])
+            .arg(library()),
+    );
+    let symbols = String::from_utf8_lossy(&symbols.stdout).into_owned();
+    assert!(symbols.contains("pthread_key_create"), "{symbols}");
+    for name in ["__rust_alloc", "__tls_get_addr", "malloc", "calloc"] {
+        let needed = symbols
+            .lines()
+            .any(|line| line.split(' ').next() == Some(name));
+        assert!(!needed, "{name} is needed:\n{symbols}");
+    }
+    let needed = passes(
+        std::process::Command::new("readelf")
+            .arg("-d")
+            .arg(library()),
+    );
+    let needed = String::from_utf8_lossy(&needed.stdout).into_owned();
+    for line in needed.lines().filter(|line| line.contains("(NEEDED)")) {
+        let known = ["libc.so", "libgcc_s.so", "ld-linux"]
+            .iter()
+            .any(|name| line.contains(name));
+        assert!(known, "{line}");
+    }
+}

@@ -298,6 +298,16 @@ fn measured_table() -> (String, BTreeMap<&'static str, usize>) {
             .filter(|code| !code.function.ends_with("@plt"))
             .collect();
         assert!(!hot.is_empty(), "{name}: callgrind saw nothing of {entry}");
+        let locked = hot.iter().find(|code| {
+            code.text.starts_with("lock")
+                || code.text.starts_with("xchg")
+                || code.text.starts_with("call")
+        });
+        assert!(
+            locked.is_none(),
+            "{name}: a lock or a call in the fast path: {}",
+            locked.map_or("", |code| &code.text)
+        );
         let mut counts = BTreeMap::<_, usize>::new();
         for instruction in &hot {
             *counts.entry(kind(&instruction.text)).or_default() += 1;

@@ -59,6 +59,112 @@ int main(void) {
 }
 
 #[test]
+fn the_heap_is_walked_while_threads_change_it() {
+    let program = compile(
+        "walk_busy.c",
+        &format!(
+            "{HEAD}{}",
+            r#"
+#include <pthread.h>
+static int stop;
+static void *busy(void *seed) {
+    unsigned r = (uintptr_t)seed; char *live[200] = {0};
+    while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+        r = r * 1664525 + 1013904223; int i = (r >> 8) % 200; size_t size = r % 40 == 0 ? 300000 + r % 700000 : (r >> 12) % 9000;
+        free(live[i]); CHECK(live[i] = malloc(size)); live[i][0] = 1;
+    }
+    for (int i = 0; i < 200; i++) free(live[i]);
+    return NULL;
+}
+static int visit(const struct spanalloc_region *r, void *context) {
+    CHECK(r->kind >= 1 && r->kind <= 4 && r->used <= r->blocks && r->blocks * r->block_bytes <= r->bytes && r->bytes % 8192 == 0);
+    *(size_t *)context += r->bytes;
+    return 0;
+}
+int main(void) {
+    pthread_t t[3]; static char json[1 << 16];
+    for (uintptr_t i = 0; i < 3; i++) pthread_create(&t[i], NULL, busy, (void *)(i + 1));
+    for (int n = 0; n < 300; n++) {
+        size_t bytes = 0; CHECK(spanalloc_walk(visit, &bytes) == 0 && bytes > 0);
+        size_t length = spanalloc_stats_json(json, sizeof json); CHECK(length < sizeof json && json[length - 1] == '}');
+    }
+    stop = 1;
+    for (int i = 0; i < 3; i++) pthread_join(t[i], NULL);
+    return 0;
+}
+"#
+        ),
+    );
+    passes(&mut preloaded(program));
+}
+
+/// Address space of a small program, and that records of ended threads and freed blocks are used again.
+#[test]
+fn mappings_are_few_and_records_do_not_grow_with_time() {
+    let program = compile(
+        "records.c",
+        &format!(
+            "{HEAD}{}",
+            r#"
+#include <pthread.h>
+static char json[1 << 16];
+static long field(const char *name) {
+    char key[64]; snprintf(key, sizeof key, "\"%s\":", name);
+    CHECK(spanalloc_stats_json(json, sizeof json) < sizeof json);
+    char *at = strstr(strstr(json, "\"heap_bytes\""), key); CHECK(at);
+    return strtol(at + strlen(key), NULL, 10);
+}
+/* Mappings in the range that the heap is placed in. */
+static int mappings(void) {
+    int n = 0; unsigned long from; char line[512]; FILE *f = fopen("/proc/self/maps", "r");
+    while (fgets(line, sizeof line, f)) n += sscanf(line, "%lx", &from) == 1 && from >= 1ul << 40 && from < 14ul << 40;
+    fclose(f); return n;
+}
+static void *work(void *x) {
+    char *p[300];
+    for (int size = 16; size < 40000; size *= 2) {
+        for (int i = 0; i < 300 && i * size < 200000; i++) CHECK(p[i] = malloc(size));
+        for (int i = 0; i < 300 && i * size < 200000; i++) free(p[i]);
+    }
+    return x;
+}
+static void threads(int count) {
+    pthread_t t[4];
+    for (int n = 0; n < count; n += 4) {
+        for (int i = 0; i < 4; i++) CHECK(!pthread_create(&t[i], NULL, work, NULL));
+        for (int i = 0; i < 4; i++) pthread_join(t[i], NULL);
+    }
+}
+int main(void) {
+    free(malloc(1));
+    /* Span numbers, classes, span records, metadata, heap. */
+    CHECK(mappings() > 0 && mappings() <= 5);
+    threads(200);
+    long records = field("metadata_bytes"), heap = field("heap_bytes");
+    threads(2000);
+    CHECK(field("metadata_bytes") <= records + (64 << 10) && field("heap_bytes") <= heap + (2 << 20));
+    CHECK(field("threads") == 1 && mappings() <= 5);
+    /* What the JSON says of free runs, of zeros and of the process. */
+    spanalloc_release_memory();
+    long zero = field("zero_skipped_bytes");
+    char *fresh = calloc(1, 8 << 20), *sum = strstr(json, "free_runs_by_doubling"); CHECK(fresh && sum && !fresh[5 << 20]);
+    CHECK(field("zero_skipped_bytes") - zero == 8 << 20);
+    memset(fresh, 1, 8 << 20);
+    CHECK(field("process_resident_bytes") > field("resident_bytes") - (1 << 20) && field("process_resident_bytes") > 8 << 20);
+    free(fresh);
+    long runs = field("free_runs"), counted = 0;
+    char *list = strchr(strstr(json, "\"free_runs_by_doubling\""), '[') + 1;
+    for (int i = 0; i < 16; i++) { counted += strtol(list, &list, 10); CHECK(*list == (i < 15 ? ',' : ']')); list++; }
+    CHECK(counted == runs && runs > 0);
+    return 0;
+}
+"#
+        ),
+    );
+    passes(preloaded(program).env("SPANALLOC_CONF", "decay_ms=-1"));
+}
+
+#[test]
 fn limits_are_told_and_kept() {
     let program = compile(
         "limits_told.c",

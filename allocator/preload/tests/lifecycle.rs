@@ -149,6 +149,36 @@ int main(void) {
     passes(&mut preloaded(program));
 }
 
+/// Handlers of the program for `fork` allocate, whenever they were registered; so do other threads.
+#[test]
+fn fork_handlers_of_the_program_may_allocate() {
+    let program = program(
+        "atfork.c",
+        r#"
+static int stop; static char *kept[3];
+static void use(int at) { free(kept[at]); CHECK(kept[at] = malloc(5000 + at)); char *large = calloc(1, 400000); CHECK(large && !large[399999]); free(large); }
+static void before(void) { use(0); }
+static void parent(void) { use(1); }
+static void child(void) { use(2); }
+__attribute__((constructor)) static void early(void) { CHECK(!pthread_atfork(before, parent, child)); }
+static void *busy(void *x) { while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) { char *p = malloc(3000); CHECK(p); free(p); } return x; }
+int main(void) {
+    pthread_t t[2]; pthread_atfork(before, parent, child);
+    for (int i = 0; i < 2; i++) pthread_create(&t[i], NULL, busy, NULL);
+    for (int n = 0; n < 100; n++) {
+        pid_t pid = fork(); CHECK(pid >= 0);
+        if (!pid) { alarm(20); CHECK(kept[0] && kept[2]); use(1); exit(0); }
+        int status; CHECK(waitpid(pid, &status, 0) == pid && status == 0 && kept[1]);
+    }
+    stop = 1;
+    for (int i = 0; i < 2; i++) pthread_join(t[i], NULL);
+    return 0;
+}
+"#,
+    );
+    passes(&mut preloaded(program));
+}
+
 /// By default a handler may allocate where it does not interrupt an allocation of its own thread (POSIX promises less:
 /// malloc is not async-signal-safe); with `front_end=cpu` anywhere.
 #[test]
