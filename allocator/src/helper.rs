@@ -10,6 +10,7 @@
 
 use crate::alloc::HEAP;
 use crate::idle::{Idle, Look};
+use crate::on_duty::OnDuty;
 use crate::os::{self, BareThread, Os};
 use crate::partition::heaps;
 use crate::scavenger::{DECAY_MS, HELPER_BYTES};
@@ -21,7 +22,10 @@ pub static ENABLED: AtomicU32 = AtomicU32::new(1);
 pub(crate) static STARTS: AtomicU64 = AtomicU64::new(0);
 pub(crate) static RELEASED: AtomicU64 = AtomicU64::new(0);
 
-static THREAD: BareThread = BareThread::new();
+/// Whether somebody is there, and has been asked to look again.
+static DUTY: OnDuty = OnDuty::new();
+/// Two, because one may still be on its way out when the next is sent.
+static THREADS: [BareThread; 2] = [const { BareThread::new() }; 2];
 /// Before this time (ms) no helper is started, because the system refused one.
 static NOT_BEFORE: AtomicU64 = AtomicU64::new(0);
 /// What the helper sleeps on; nobody wakes it.
@@ -34,12 +38,13 @@ const PAUSE: u64 = 10;
 
 /// A helper exists at this moment.
 pub(crate) fn exists() -> bool {
-    THREAD.exists()
+    THREADS.iter().any(BareThread::exists)
 }
 
 /// Only in a fork child.
 pub(crate) fn forget() {
-    THREAD.forget();
+    THREADS.iter().for_each(BareThread::forget);
+    DUTY.gone();
 }
 
 /// Starts a helper if one is wanted, allowed and not there. To be called on slow paths, without locks.
@@ -56,14 +61,15 @@ fn start() {
     heaps().for_each(|heap| heap.pages.helper_answered());
     if ENABLED.load(Relaxed) == 0
         || DECAY_MS.load(Relaxed) <= 0
-        || THREAD.exists()
         || HEAP.pages.os.now_ms() < NOT_BEFORE.load(Relaxed)
+        || !DUTY.ask()
     {
         return;
     }
-    if THREAD.start(body) {
+    if THREADS.iter().any(|thread| thread.start(body)) {
         STARTS.fetch_add(1, Relaxed);
     } else {
+        DUTY.gone();
         pause();
     }
 }
@@ -77,10 +83,13 @@ fn pause() {
 extern "C" fn body() {
     let mut idle = [Idle::new(), Idle::new()];
     let mut fruitless = 0;
-    while fruitless < LOOKS {
+    loop {
         let window = DECAY_MS.load(Relaxed);
-        if window < 0 {
-            break;
+        if window < 0 || fruitless >= LOOKS {
+            if DUTY.may_leave() {
+                return;
+            }
+            fruitless = 0;
         }
         os::sleep_ms(&PILLOW, window.max(10) as u64);
         let mut look = Look::default();
@@ -94,5 +103,4 @@ extern "C" fn body() {
         let fruitful = look.given > 0 || look.busy >= HELPER_BYTES;
         fruitless = if fruitful { 0 } else { fruitless + 1 };
     }
-    heaps().for_each(|heap| heap.pages.helper_answered());
 }

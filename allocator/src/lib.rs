@@ -26,6 +26,8 @@ pub mod os;
 
 pub mod sync;
 
+pub mod on_duty;
+
 #[cfg(not(loom))]
 pub mod fault;
 

@@ -149,3 +149,26 @@ fn records_of_the_smallest_blocks_stay_below_a_thirtieth() {
         "{records} bytes of records for {grown}"
     );
 }
+
+#[test]
+fn stored_batches_are_sorted_before_the_heap_takes_fresh_pages() {
+    let heap = heap(64 << 20);
+    let class = class_of(1024).expect("small");
+    let mut objects = [core::ptr::null_mut(); 32];
+    let mut batches = Vec::new();
+    for _ in 0..8 {
+        assert_eq!(heap.refill(class, 1, &mut objects), 32);
+        batches.push(objects);
+    }
+    for batch in &batches {
+        // SAFETY: the objects were handed out above and are nobody's.
+        unsafe { heap.flush(class, 1, batch, true) };
+    }
+    let stored = heap.transfers[class].0.held() * 1024;
+    assert!(stored >= 64 << 10, "{stored} bytes are stored");
+    // Nothing resident is free that would do.
+    let (block, _) = heap.allocate_large(1 << 20, 1);
+    assert!(!block.is_null());
+    assert_eq!(heap.transfers[class].0.held(), 0);
+    heap.check_invariants();
+}

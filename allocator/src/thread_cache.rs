@@ -21,7 +21,8 @@ use crate::tiny::Cutting;
 use crate::transfer_cache::Places;
 use core::ptr::null_mut;
 use core::sync::atomic::{
-    AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+    AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 /// Bytes that a bin starts with room for, at least one object.
@@ -484,15 +485,16 @@ impl ThreadCache {
     /// The last call to empty all bins that the owner followed.
     #[must_use]
     pub fn epoch(&self) -> u32 {
-        self.epoch.load(Relaxed)
+        self.epoch.load(Acquire)
     }
 
     /// Empties all bins if somebody asked for it since the last slow path.
     pub fn follow_epoch<O: Os>(&self, heap: &Heap<O>) {
         let epoch = heap.epoch();
         if self.epoch.load(Relaxed) != epoch {
-            self.epoch.store(epoch, Relaxed);
             self.flush_all(heap);
+            // Last, so that what is said to have been reached has been.
+            self.epoch.store(epoch, Release);
         }
     }
 

@@ -126,6 +126,44 @@ fn nobody_writes_to_the_slot_of_a_thread_that_is_gone<const LEAVE_FIRST: bool>()
     });
 }
 
+/// What a trim tells of other threads (`unreached_bytes`): a cache whose epoch is the present one holds nothing from
+/// before. The owner raises its epoch when it has emptied its cache; `TOLD_EARLY` is the control.
+fn who_is_told_that_a_cache_was_reached_finds_it_empty<const TOLD_EARLY: bool>() {
+    loom::model(|| {
+        let followed = Arc::new(AtomicU32::new(0));
+        let cache = Arc::new(UnsafeCell::new(3));
+        let owner = {
+            let (followed, cache) = (Arc::clone(&followed), Arc::clone(&cache));
+            thread::spawn(move || {
+                if TOLD_EARLY {
+                    followed.store(1, Ordering::Release);
+                }
+                // SAFETY: that nobody else looks meanwhile is checked by loom.
+                cache.with_mut(|cache| unsafe { *cache = 0 });
+                if !TOLD_EARLY {
+                    followed.store(1, Ordering::Release);
+                }
+            })
+        };
+        if followed.load(Ordering::Acquire) == 1 {
+            // SAFETY: as above.
+            cache.with(|cache| assert_eq!(unsafe { *cache }, 0));
+        }
+        owner.join().expect("the owner does not panic");
+    });
+}
+
+#[test]
+fn caches_that_count_as_reached_are_empty() {
+    who_is_told_that_a_cache_was_reached_finds_it_empty::<false>();
+}
+
+#[test]
+#[should_panic]
+fn control_a_cache_that_counts_as_reached_too_early_is_noticed() {
+    who_is_told_that_a_cache_was_reached_finds_it_empty::<true>();
+}
+
 #[test]
 fn called_threads_empty_their_caches_at_their_next_operation() {
     a_thread_that_is_called_empties_its_cache::<false>();
