@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Name inside the binary, and name of the built file.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("heaplab-worker", "heaplab-worker"),
     ("libheaplab_recorder.so", "libheaplab_recorder.so"),
     ("libspanalloc.so", "libspanalloc_preload.so"),
@@ -23,6 +23,10 @@ const FILES: [(&str, &str); 8] = [
     (
         "libheaplab_recorder_stacks.so",
         "libheaplab_recorder_stacks.so",
+    ),
+    (
+        "libheaplab_statistics_agent.so",
+        "libheaplab_statistics_agent.so",
     ),
 ];
 
@@ -85,7 +89,7 @@ fn build() -> Result<(), Box<dyn Error>> {
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
-    for source in ["build.rs", "worker/Cargo.toml", "worker/src"] {
+    for source in ["build.rs", "worker/Cargo.toml", "worker/src", "statistics"] {
         println!("cargo::rerun-if-changed={}", harness.join(source).display());
     }
     let target = target_folder(&out).join("embedded");
@@ -93,6 +97,7 @@ fn build() -> Result<(), Box<dyn Error>> {
         "spanalloc-preload",
         "heaplab-recorder",
         "heaplab-recorder-stacks",
+        "heaplab-statistics-agent",
         "heaplab-worker",
     ];
     cargo(root, &target, &own)?;

@@ -175,6 +175,7 @@ fn description(subject: &Subject) -> heaplab_reports::schema::Subject {
         sha256: sha256.unwrap_or_default(),
         settings: subject.settings.iter().cloned().collect(),
         stats_at_end: None,
+        stats_at_peak: None,
         notes: Vec::new(),
     }
 }

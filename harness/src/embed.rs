@@ -44,6 +44,8 @@ pub enum Embedded {
     Tcmalloc,
     /// The preload library that records and captures stacks.
     RecorderStacks,
+    /// The preload library that asks a program's allocator for its statistics.
+    StatisticsAgent,
 }
 
 impl Embedded {
@@ -60,6 +62,7 @@ impl Embedded {
             Self::Rpmalloc => "libheaplab_rpmalloc.so",
             Self::Tcmalloc => "libheaplab_tcmalloc.so",
             Self::RecorderStacks => "libheaplab_recorder_stacks.so",
+            Self::StatisticsAgent => "libheaplab_statistics_agent.so",
         }
     }
 

@@ -10,6 +10,7 @@
 mod proof;
 mod sample;
 mod share;
+mod statistics;
 mod tree;
 mod witness;
 
@@ -18,11 +19,14 @@ use crate::exec::{Limits, RunFailure, run_child, signal_name, tail};
 use crate::service::{OwnMetric, Served, Server, Service};
 use crate::subject::Subject;
 use heaplab_worker::protocol::{Launched, Sampled};
+use statistics::Asked;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use statistics::Statistics;
 
 /// How to run a program.
 #[derive(Clone, Debug)]
@@ -39,6 +43,8 @@ pub struct ProgramOptions {
     pub service: Option<Service>,
     /// Metrics read from the load's output, without a load from its own.
     pub metrics: Vec<OwnMetric>,
+    /// Ask the allocator for its own statistics. The run is good for nothing else: the agent's thread is in the program.
+    pub ask: bool,
 }
 
 impl ProgramOptions {
@@ -51,6 +57,7 @@ impl ProgramOptions {
             sample_period_ns: SAMPLE_PERIOD_NS,
             service: None,
             metrics: Vec::new(),
+            ask: false,
         }
     }
 }
@@ -85,6 +92,9 @@ pub struct ProgramReport {
     /// Why not.
     #[serde(default)]
     pub not_sampled: Option<String>,
+    /// The allocator's own statistics, where they were asked for and it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<Statistics>,
     /// The user's own metrics.
     #[serde(default)]
     pub own: BTreeMap<String, f64>,
@@ -141,7 +151,7 @@ pub fn run_program(
     options: &ProgramOptions,
 ) -> Result<ProgramReport, RunFailure> {
     let chained = chained();
-    let environment = environment(subject, chained.as_deref());
+    let mut environment = environment(subject, chained.as_deref());
     let malloc_object = if subject.is_variant() {
         proof::carried_by(subject, argv, &environment, &options.limits)?
     } else {
@@ -155,13 +165,23 @@ pub fn run_program(
         tempfile::tempdir().map_err(|error| failed(format!("no temporary folder: {error}")))?;
     let report = folder.path().join("launched.json");
     let worker = embed::path(Embedded::Worker).map_err(|error| failed(error.to_string()))?;
+    let mut asked = None;
+    if options.ask {
+        let agent =
+            embed::path(Embedded::StatisticsAgent).map_err(|error| failed(error.to_string()))?;
+        statistics::add_agent(&mut environment, &agent, folder.path(), &malloc_object);
+        asked = Some(Asked::new(folder.path()));
+    }
     let mut command = Command::new(worker);
     // The launcher itself must run on the system's allocator: the subject is for the program only.
     command
         .env_remove("LD_PRELOAD")
         .arg("--launch")
         .arg(&report);
-    let parts = share::parts(&malloc_object);
+    let parts = match options.ask {
+        true => Vec::new(),
+        false => share::parts(&malloc_object),
+    };
     if !parts.is_empty() {
         command.args(["--sample", &options.sample_period_ns.to_string()]);
     }
@@ -176,11 +196,13 @@ pub fn run_program(
     let stop = AtomicBool::new(false);
     let library = subject.library.as_deref();
     let (ended, seen, served) = std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| sample::watch(&pid_file, library, options.sample_heap, &stop));
+        let asked = asked.as_mut();
+        let watcher =
+            scope.spawn(|| sample::watch(&pid_file, library, options.sample_heap, asked, &stop));
         let attendant = options
             .service
             .as_ref()
-            .map(|service| scope.spawn(|| attend(service, &pid_file, &options.limits, &stop)));
+            .map(|service| scope.spawn(|| attend(service, &pid_file, options, &stop)));
         let ended = run_child(command, &options.limits);
         stop.store(true, Ordering::Relaxed);
         let served = attendant.and_then(|attendant| attendant.join().ok());
@@ -218,6 +240,7 @@ pub fn run_program(
         load_ns: served.load_ns,
         sampled: launched.sampled,
         not_sampled: launched.not_sampled,
+        statistics: asked.and_then(Asked::end),
         own,
         heap_peak_bytes: seen.heap.map(|peak| peak.bytes),
         outside_brk_bytes: seen.heap.map(|peak| peak.outside_brk),
@@ -234,19 +257,24 @@ pub fn run_program(
 fn attend(
     service: &Service,
     pid_file: &Path,
-    limits: &Limits,
+    options: &ProgramOptions,
     stop: &AtomicBool,
 ) -> Result<Served, RunFailure> {
     let gone = || RunFailure::new("the program ended at once");
     let pid = sample::number(pid_file, stop).ok_or_else(gone)?;
     let server = Server::open(pid)?;
     let cancelled = || {
-        limits
+        options
+            .limits
             .cancel
             .as_ref()
             .is_some_and(|flag| flag.load(Ordering::Relaxed))
     };
-    service.attend(&server, &cancelled, &mut || {})
+    service.attend(&server, &cancelled, &mut || {
+        if let (true, Some(folder)) = (options.ask, pid_file.parent()) {
+            statistics::ask_before_stop(folder, pid);
+        }
+    })
 }
 
 /// Whether the program ended as it should: by itself with status 0, a server as it was asked to.

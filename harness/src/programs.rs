@@ -2,16 +2,17 @@
 
 use crate::assemble::{self, OWN_KEY};
 use crate::engine::Executor;
-use crate::exec;
+use crate::exec::{self, Limits};
 use crate::plan::{Item, Kind};
-use crate::program::{self, ProgramOptions, ProgramReport};
+use crate::program::{self, ProgramOptions, ProgramReport, Statistics};
 use crate::service::OwnMetric;
 use crate::subject::Subject;
 use heaplab_worker::protocol::SubjectProof;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 /// Makes runs of programs; each comparison is one command.
 pub struct Programs<'a> {
@@ -23,7 +24,12 @@ pub struct Programs<'a> {
     options: ProgramOptions,
     /// What subjects say of themselves, by the object that malloc is bound to.
     described: HashMap<String, SubjectProof>,
+    /// Subjects whose own statistics were asked for, as often as that is done: once.
+    asked: HashSet<usize>,
 }
+
+/// A program that runs longer is not run once more for statistics.
+const ASK_WITHIN: Duration = Duration::from_secs(60);
 
 impl<'a> Programs<'a> {
     /// For one program or one build of it for each subject.
@@ -37,6 +43,7 @@ impl<'a> Programs<'a> {
             subjects,
             options,
             described: HashMap::new(),
+            asked: HashSet::new(),
         }
     }
 
@@ -76,13 +83,38 @@ impl<'a> Programs<'a> {
     }
 }
 
+impl Programs<'_> {
+    /// The allocator's own statistics at the program's peak and end, from a run that is made for them: what asks has a thread
+    /// in the program. A run that fails takes nothing away from those that are measured.
+    fn ask(&mut self, subject: usize, report: &ProgramReport) -> Option<Statistics> {
+        let took = Duration::from_nanos(report.wall_ns);
+        if !self.asked.insert(subject) || took > ASK_WITHIN {
+            return None;
+        }
+        let options = ProgramOptions {
+            ask: true,
+            limits: Limits {
+                timeout: (took * 5 + Duration::from_secs(10)).min(self.options.limits.timeout),
+                ..self.options.limits.clone()
+            },
+            metrics: Vec::new(),
+            ..self.options.clone()
+        };
+        let command = self.commands.get(subject).unwrap_or(&self.commands[0]);
+        program::run_program(&self.subjects[subject], command, &options)
+            .ok()?
+            .statistics
+    }
+}
+
 impl Executor for Programs<'_> {
     fn run(&mut self, item: &Item) -> Result<Value, String> {
         let command = self.commands.get(item.subject).unwrap_or(&self.commands[0]);
         let subject = &self.subjects[item.subject];
-        let report = program::run_program(subject, command, &self.options)
+        let mut report = program::run_program(subject, command, &self.options)
             .map_err(|failure| failure.reason)?;
         let proof = self.describe(subject, &report);
+        report.statistics = self.ask(item.subject, &report);
         answer(&report, &proof, &self.options.metrics)
     }
 

@@ -50,6 +50,8 @@ pub struct Recording<'a> {
     pub silent: bool,
     /// How it is waited for, loaded and stopped; `None`: it ends by itself.
     pub service: Option<Service>,
+    /// A library to put in place of the program's allocator while it is recorded; `None`: as it is.
+    pub allocator: Option<PathBuf>,
 }
 
 impl Recording<'_> {
@@ -81,7 +83,10 @@ impl Recording<'_> {
             ));
         }
         let mut child = self
-            .start(&program, session.environment(&recorder))
+            .start(
+                &program,
+                session.environment_before(&recorder, &self.preloaded()),
+            )
             .inspect_err(|_| {
                 let _ = std::fs::remove_file(&part);
             })?;
@@ -142,6 +147,24 @@ impl Recording<'_> {
             ..self.session.clone()
         };
         Session::create(&options).map_err(failed)
+    }
+
+    /// What is loaded behind the recorder: the allocator in place of the program's, then the user's own LD_PRELOAD.
+    fn preloaded(&self) -> OsString {
+        let user = std::env::var_os("LD_PRELOAD").filter(|list| !list.is_empty());
+        let mut list = OsString::new();
+        for part in self
+            .allocator
+            .iter()
+            .map(|path| path.as_os_str())
+            .chain(user.as_deref())
+        {
+            if !list.is_empty() {
+                list.push(":");
+            }
+            list.push(part);
+        }
+        list
     }
 
     fn start(

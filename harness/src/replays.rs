@@ -34,6 +34,9 @@ pub struct Replays<'a> {
     pub limits: Limits,
     /// Bare worker's bytes by number of threads, once measured.
     pub baselines: HashMap<u32, u64>,
+    /// Addresses at random in every measure, as a program has them: what a prediction must hold for (`validate`). Elsewhere memory
+    /// and counts are measured at fixed ones, which repeat better.
+    pub random_addresses: bool,
     /// Length of the idle tail and of the trickle behind it.
     pub idle: Duration,
     /// Idle runs that were made together and have not been asked for yet.
@@ -106,6 +109,7 @@ impl Replays<'_> {
             subject.library.as_deref(),
             false,
         );
+        spec.machine.fixed_addresses &= !self.random_addresses;
         if spec.measure == Measure::Memory {
             spec.baseline_bytes = self.baseline(comparison.started_threads)?;
         }

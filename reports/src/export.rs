@@ -218,6 +218,17 @@ pub fn markdown(result: &ResultSet) -> String {
         result.seed,
         result.heaplab.version
     ));
+    if !view.counted.is_empty() {
+        out.push_str("\n## What the allocators count themselves\n\n");
+        for counted in &view.counted {
+            out.push_str(&format!(
+                "- {}, {}: {}\n",
+                escape(&counted.subject),
+                counted.when,
+                escape(&counted.text)
+            ));
+        }
+    }
     out
 }
 

@@ -95,6 +95,9 @@ pub struct Subject {
     /// Its own statistics at the end, where it has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stats_at_end: Option<serde_json::Value>,
+    /// The same when the program was largest, for whole programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stats_at_peak: Option<serde_json::Value>,
     /// Modes that change results.
     #[serde(default)]
     pub notes: Vec<String>,

@@ -44,6 +44,7 @@ pub fn set(cells: Vec<Cell>) -> ResultSet {
                 sha256: String::new(),
                 settings: BTreeMap::new(),
                 stats_at_end: None,
+                stats_at_peak: None,
                 notes: Vec::new(),
             })
             .collect(),

@@ -18,18 +18,27 @@ pub(super) fn learn(subject: &mut Subject, lines: &[&RunLine], comparison: &Comp
             subject.notes.push(note);
         }
     }
-    // Of a memory run, where blocks are live as the workload leaves them; of any other where there is none. What a program's
-    // subject says comes from a worker of its own and is not about the program.
-    let of = |measure: &str| {
-        let mut good = lines
-            .iter()
-            .filter(|l| l.status == Status::Ok && l.measure == measure);
-        good.find_map(|l| Some(l.answer["subject"]["statistics"].clone()).filter(Value::is_object))
+    let good = || lines.iter().filter(|l| l.status == Status::Ok);
+    // Of a memory run, where blocks are live as the workload leaves them; of any other where there is none.
+    let of_replay = |measure: &&str| {
+        let answers = good().filter(|l| l.measure == *measure);
+        let mut found = answers.map(|l| l.answer["subject"]["statistics"].clone());
+        found.find(Value::is_object)
     };
     if subject.stats_at_end.is_none() {
         subject.stats_at_end = ["memory", "speed", "latency", "counts"]
             .iter()
-            .find_map(|m| of(m));
+            .find_map(of_replay);
+    }
+    let of_program = |when: &str| {
+        let mut found = good().map(|l| l.answer["statistics"][when].clone());
+        found.find(Value::is_object)
+    };
+    if subject.stats_at_end.is_none() {
+        subject.stats_at_end = of_program("at_end");
+    }
+    if subject.stats_at_peak.is_none() {
+        subject.stats_at_peak = of_program("at_peak");
     }
     for line in lines.iter().filter(|l| l.status == Status::Ok) {
         let proof = &line.answer["subject"];

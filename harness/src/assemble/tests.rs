@@ -30,6 +30,7 @@ fn subject(name: &str) -> Subject {
         sha256: String::new(),
         settings: BTreeMap::new(),
         stats_at_end: None,
+        stats_at_peak: None,
         notes: Vec::new(),
     }
 }

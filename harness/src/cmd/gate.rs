@@ -210,6 +210,7 @@ fn replays(
             cancel: Some(interrupt::flag()),
         },
         baselines: HashMap::new(),
+        random_addresses: false,
         idle: Duration::ZERO,
         tails: crate::tails::Tails::default(),
     };

@@ -64,6 +64,7 @@ fn record(args: &ProfileArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         keep_addresses: false,
         silent: false,
         service,
+        allocator: None,
     }
     .run(terminal);
     let recorded = match recorded {

@@ -24,6 +24,7 @@ pub fn run(args: &RecordArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         session: args.session.options(args.stacks.mode()),
         silent: false,
         service: args.service.service(&args.command)?,
+        allocator: None,
     }
     .run(terminal)?;
     let code = recorded.code();

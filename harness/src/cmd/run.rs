@@ -149,6 +149,7 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         shape: &shape,
         limits,
         baselines: HashMap::new(),
+        random_addresses: false,
         idle,
         tails: Tails::default(),
     };

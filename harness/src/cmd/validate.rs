@@ -24,8 +24,6 @@ use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
-/// Replays of each subject: lockstep with touched pages repeats to the byte but for the kernel's own sharing of pages.
-const REPLAYS: u32 = 2;
 /// Replays of each subject for time.
 const TIMED_REPLAYS: u32 = 3;
 /// Runs by which the program's own mappings are measured.
@@ -47,23 +45,24 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         .keep_trace
         .clone()
         .unwrap_or_else(|| folder.path().join("program.hltrace"));
-    let trace = record(args, &out, terminal)?;
-    interrupt::install();
-    let comparison = compiled(&out, folder.path())?;
-    let timed = TIMED_REPLAYS * (subjects.len() as u32 + 1);
-    let progress = Progress::new(
-        terminal,
-        subjects.len() as u64 * u64::from(REPLAYS + args.runs) + u64::from(OWN_RUNS + timed),
-    );
     let limits = Limits {
         timeout: args.timeout,
         cancel: Some(interrupt::flag()),
     };
     let mut remarks = Vec::new();
-    let peaks = peaks(&comparison, &subjects, &limits, &progress);
+    let brought = brought(args, &limits);
+    let trace = record(args, &out, brought.as_ref(), terminal)?;
+    interrupt::install();
+    let comparison = compiled(&out, folder.path())?;
+    let timed = TIMED_REPLAYS * (subjects.len() as u32 + 1);
+    let progress = Progress::new(
+        terminal,
+        subjects.len() as u64 * u64::from(2 * args.runs) + u64::from(OWN_RUNS + timed),
+    );
+    let peaks = peaks(&comparison, &subjects, args.runs, &limits, &progress);
     let (times, harness_s) = times(&comparison, &subjects, &limits, &progress)?;
-    let own = own_mappings(args, &limits, &progress);
-    let in_place = in_place(args, &subjects, &limits, &mut remarks);
+    let own = own_mappings(args, brought.as_ref(), &limits, &progress);
+    let in_place = in_place(&subjects, brought.as_ref(), &mut remarks);
     let runs = programs(args, &in_place, own, &limits, &progress, &mut remarks);
     progress.clear();
     if interrupt::requested() {
@@ -83,7 +82,7 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
             .map(|word| word.to_string_lossy().into_owned())
             .collect(),
         runs: args.runs,
-        replays: REPLAYS,
+        replays: args.runs,
         events: trace.events,
         threads,
         peak_live_bytes: trace.peak_live_bytes,
@@ -115,7 +114,27 @@ fn options(args: &ValidateArgs, limits: &Limits) -> ProgramOptions {
     }
 }
 
-fn record(args: &ValidateArgs, out: &Path, terminal: &Terminal) -> Result<TraceSummary, Error> {
+/// An allocator that the program brings in a library, and the C library to put in its place.
+struct Brought {
+    allocator: String,
+    libc: PathBuf,
+}
+
+fn brought(args: &ValidateArgs, limits: &Limits) -> Option<Brought> {
+    let (allocator, libc) =
+        program::brought_allocator(&args.command, limits).zip(program::c_library())?;
+    Some(Brought { allocator, libc })
+}
+
+/// A program with an allocator of its own is recorded on the C library's, as the row `system` runs it. It may ask how large its
+/// blocks really are and fill them before it asks for larger ones (redis does): on an allocator that rounds up generously it
+/// then asks for less than it needs on another one. The C library rounds least.
+fn record(
+    args: &ValidateArgs,
+    out: &Path,
+    brought: Option<&Brought>,
+    terminal: &Terminal,
+) -> Result<TraceSummary, Error> {
     terminal.detail("recording the program");
     let recorded = Recording {
         command: &args.command,
@@ -128,6 +147,7 @@ fn record(args: &ValidateArgs, out: &Path, terminal: &Terminal) -> Result<TraceS
             ..SessionOptions::default()
         },
         service: args.service.service(&args.command)?,
+        allocator: brought.map(|brought| brought.libc.clone()),
     }
     .run(terminal)
     // 125 to 127 are for commands that pass a program's status through.
@@ -165,9 +185,14 @@ fn record(args: &ValidateArgs, out: &Path, terminal: &Terminal) -> Result<TraceS
 
 fn compiled(trace: &Path, cache: &Path) -> Result<Comparison, Error> {
     let shown = trace.display().to_string();
+    // What an allocator gives back by the clock depends on the program's time between its calls.
+    let params = Params {
+        times: true,
+        ..Params::default()
+    };
     let workload = Workload::resolve(&shown).map_err(workload::error)?;
     let compiled = workload
-        .compile(&Params::default(), cache, &mut |_, _| {})
+        .compile(&params, cache, &mut |_, _| {})
         .map_err(workload::error)?;
     let script =
         heaplab_script::Script::open(&compiled.path).map_err(|e| workload::error(e.into()))?;
@@ -193,12 +218,13 @@ fn compiled(trace: &Path, cache: &Path) -> Result<Comparison, Error> {
 fn peaks(
     comparison: &Comparison,
     subjects: &[Subject],
+    count: u32,
     limits: &Limits,
     progress: &Progress,
 ) -> Vec<Samples<f64>> {
     let mut replays = replays(comparison, subjects, limits, None);
     let what = "replay for memory";
-    rounds(subjects, REPLAYS, what, progress, |at, block| {
+    rounds(subjects, count, what, progress, |at, block| {
         let answer = replays.run(&item(at, Kind::Memory, block))?;
         replays
             .figure(0, Kind::Memory, &answer)
@@ -248,6 +274,7 @@ fn replays<'a>(
         shape: &|kind: Kind| (kind.default_mode(), kind.default_touch()),
         limits: limits.clone(),
         baselines: HashMap::new(),
+        random_addresses: true,
         idle: std::time::Duration::ZERO,
         tails: crate::tails::Tails::default(),
     }
@@ -264,22 +291,19 @@ fn item(subject: usize, kind: Kind, block: u32) -> Item {
 }
 
 /// The subjects as they are put into the program: where it brings an allocator of its own, the C library's must be put in
-/// its place for the row `system`, because that is what was replayed.
+/// its place for the row `system`, because that is what was recorded and replayed.
 fn in_place(
-    args: &ValidateArgs,
     subjects: &[Subject],
-    limits: &Limits,
+    brought: Option<&Brought>,
     remarks: &mut Vec<String>,
 ) -> Vec<Subject> {
-    let brought = program::brought_allocator(&args.command, limits);
-    let Some((brought, libc)) = brought.zip(program::c_library()) else {
+    let Some(Brought { allocator, libc }) = brought else {
         return subjects.to_vec();
     };
-    if subjects.iter().any(|subject| subject.library.is_none()) {
-        remarks.push(format!(
-            "the program brings its own allocator, {brought}; the row system is the C library's, put in its place"
-        ));
-    }
+    remarks.push(format!(
+        "the program brings its own allocator, {allocator}; the C library's was put in its place for the recording and the row \
+         system"
+    ));
     subjects
         .iter()
         .map(|subject| Subject {
@@ -292,12 +316,16 @@ fn in_place(
 /// Anonymous bytes that do not come from malloc at the peak of the program's heap: what it maps by itself (CPython's small
 /// objects do not pass malloc), stacks of threads, the loader's. They are the same under every allocator and no replay
 /// can know them. 0 where they cannot be measured.
-fn own_mappings(args: &ValidateArgs, limits: &Limits, progress: &Progress) -> u64 {
-    let brought = program::brought_allocator(&args.command, limits);
+fn own_mappings(
+    args: &ValidateArgs,
+    brought: Option<&Brought>,
+    limits: &Limits,
+    progress: &Progress,
+) -> u64 {
     let system = Subject {
         label: "system".into(),
         name: "system".into(),
-        library: brought.and_then(|_| program::c_library()),
+        library: brought.map(|brought| brought.libc.clone()),
         settings: Vec::new(),
         env: vec![("GLIBC_TUNABLES".into(), ALL_FROM_BRK.into())],
         ours: false,

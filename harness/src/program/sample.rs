@@ -1,10 +1,11 @@
 //! Looks at a running program from outside: heap memory of its first process, memory of all its processes, and whether
 //! the subject is in each of them.
 
+use super::statistics::Asked;
 use super::tree::{self, TreeMemory};
 use super::witness::Witnesses;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,7 @@ pub(super) fn watch(
     pid_file: &Path,
     library: Option<&Path>,
     with_heap: bool,
+    mut asked: Option<&mut Asked>,
     stop: &AtomicBool,
 ) -> Seen {
     let mut seen = Seen::default();
@@ -62,7 +64,7 @@ pub(super) fn watch(
     };
     let launcher = tree::parent(pid);
     let step = if with_heap { HEAP_STEP } else { TREE_STEP };
-    let (mut heap, mut next_tree) = (Heap::default(), Instant::now());
+    let (mut heap, mut next_tree) = (Heap::of(library), Instant::now());
     while !stop.load(Ordering::Relaxed) {
         if with_heap && !heap.look(pid) {
             break;
@@ -76,6 +78,9 @@ pub(super) fn watch(
                 .unzip();
             seen.tree.look(&members, &sizes);
             seen.witnesses.look(&members, &sizes, library);
+            if let Some(asked) = &mut asked {
+                asked.look(&members, &sizes);
+            }
         }
         std::thread::sleep(step);
     }
@@ -85,12 +90,24 @@ pub(super) fn watch(
 
 #[derive(Default)]
 struct Heap {
+    /// The library whose own written data is its memory too.
+    library: Option<PathBuf>,
     peak: Option<Peak>,
     highest: u64,
     walked: Option<Walked>,
 }
 
 impl Heap {
+    /// The C library's data is there under every subject.
+    fn of(library: Option<&Path>) -> Self {
+        Self {
+            library: library
+                .filter(|path| !super::share::is_libc(path))
+                .and_then(|path| path.canonicalize().ok()),
+            ..Self::default()
+        }
+    }
+
     /// False when the process is gone.
     fn look(&mut self, pid: u32) -> bool {
         let Some(anonymous) = fs::read_to_string(format!("/proc/{pid}/status"))
@@ -104,7 +121,7 @@ impl Heap {
             self.highest = anonymous;
             self.walked = fs::read_to_string(format!("/proc/{pid}/smaps"))
                 .ok()
-                .map(|text| Walked::of(&text))
+                .map(|text| Walked::of(&text, self.library.as_deref()))
                 .or(self.walked);
         }
         if let Some(walked) = self.walked {
@@ -129,14 +146,14 @@ pub(super) fn field(text: &str, name: &str) -> Option<u64> {
 /// Anonymous bytes of `smaps` by the kind of mapping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Walked {
-    /// In mappings of files and stacks: no heap.
+    /// In mappings of files, but for the subject's library, and stacks: no heap.
     others: u64,
     /// In mappings that are neither those nor the classic heap.
     outside_brk: u64,
 }
 
 impl Walked {
-    fn of(smaps: &str) -> Self {
+    fn of(smaps: &str, library: Option<&Path>) -> Self {
         let (mut found, mut other, mut brk) = (Self::default(), false, false);
         for line in smaps.lines() {
             let mut words = line.split_whitespace();
@@ -144,7 +161,8 @@ impl Walked {
             if !first.ends_with(':') {
                 // `start-end rwxp offset dev inode [path]`
                 let path = words.nth(4).unwrap_or_default();
-                other = path.starts_with('/') || path.starts_with("[stack");
+                let subject = library.is_some_and(|library| Path::new(path) == library);
+                other = !subject && (path.starts_with('/') || path.starts_with("[stack"));
                 brk = path == "[heap]";
             } else if first == "Anonymous:" {
                 let kib = words.next().and_then(|number| number.parse().ok());
@@ -172,7 +190,10 @@ mod tests {
             others: 12 * 1024,
             outside_brk: 50 * 1024,
         };
-        assert_eq!(Walked::of(smaps), expected);
+        assert_eq!(Walked::of(smaps, None), expected);
+        // What a subject writes into its own data is its memory.
+        let with = Walked::of(smaps, Some(Path::new("/bin/x")));
+        assert_eq!((with.others, with.outside_brk), (8 * 1024, 54 * 1024));
         assert_eq!(
             field("VmRSS: 1 kB\nRssAnon:\t 7 kB\n", "RssAnon:"),
             Some(7168)

@@ -42,7 +42,9 @@ impl Witnesses {
                 continue;
             };
             let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-            let path = library.to_string_lossy();
+            // The kernel names mappings by the path behind all links (`libtcmalloc.so.4` is one).
+            let path = library.canonicalize().unwrap_or_else(|_| library.into());
+            let path = path.to_string_lossy();
             if maps.lines().any(|line| line.ends_with(&*path)) {
                 witness.mapped = true;
                 self.done.insert(*pid, exe);
@@ -82,4 +84,38 @@ pub(super) fn inspected(exe: &Path) -> Option<Elf> {
         .entry(exe.to_owned())
         .or_insert_with(|| inspect(exe).ok())
         .clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_library_that_was_named_by_a_link_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("lib.so.4");
+        let library = crate::embed::path(crate::embed::Embedded::Spanalloc).unwrap();
+        std::os::unix::fs::symlink(&library, &link).unwrap();
+        let mut child = Command::new("cat")
+            .env("LD_PRELOAD", &link)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It answers, so the loader is done.
+        std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"x").unwrap();
+        let mut said = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+        let (mut with, mut without) = (Witnesses::default(), Witnesses::default());
+        for _ in 0..SETTLED {
+            with.look(&[child.id()], &[1], Some(&link));
+            without.look(&[child.id()], &[1], Some(Path::new("/nowhere/lib.so")));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(with.objection("mine", Some(&link)), None);
+        let why = without.objection("mine", Some(&link)).unwrap();
+        assert!(why.contains("without mine"), "{why}");
+    }
 }

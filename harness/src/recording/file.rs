@@ -23,9 +23,8 @@ use std::time::Instant;
 impl Recording<'_> {
     pub(super) fn header(&self, inspected: &Inspected) -> TraceHeader {
         let machine = fingerprint::read();
-        let preloaded = std::env::var("LD_PRELOAD")
-            .ok()
-            .filter(|list| !list.is_empty());
+        let preloaded =
+            Some(self.preloaded().to_string_lossy().into_owned()).filter(|list| !list.is_empty());
         TraceHeader {
             created: Utc::now().rfc3339(),
             tool: format!("heaplab {}", env!("CARGO_PKG_VERSION")),

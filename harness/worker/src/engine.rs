@@ -104,6 +104,7 @@ impl<P: Probe> Player<P> {
                 Ok(part) => {
                     left -= part.ops.len() as u64;
                     match self.pace.take() {
+                        None if P::TRACKS && !part.times.is_empty() => self.clocked(play, part),
                         None => play(self, part.ops),
                         Some(pace) => self.pace = Some(self.paced(play, part, pace)),
                     }
@@ -122,6 +123,14 @@ impl<P: Probe> Player<P> {
             play(self, std::slice::from_ref(op));
         }
         pace
+    }
+
+    /// Plays ops in lockstep while the subjects' clock shows the recorded times.
+    fn clocked(&mut self, play: Play<P>, part: Part<'_>) {
+        for (op, time) in part.ops.iter().zip(part.times) {
+            self.probe.at(*time);
+            play(self, std::slice::from_ref(op));
+        }
     }
 
     fn play<const TOUCH: u8, const CHECK: bool, const SIZED: bool>(&mut self, ops: &[Op]) {

@@ -17,6 +17,10 @@ const LIVE_FLOOR: u64 = 64 << 10;
 const TAIL_SAMPLES: u64 = 20;
 /// What a call takes on the clock that subjects read in lockstep, nanoseconds: about what it takes with all checks.
 const CALL_NS: u64 = 250;
+/// With recorded times: a time without ops is slept from this length on, so that a thread of the subject's own gets it too, and
+/// all of them together no longer than this; beyond, only the clock goes on.
+const REST_NS: u64 = 1_000_000;
+const RESTS_NS: u64 = 10_000_000_000;
 /// A walk of all page tables may take this share of the time that has passed: one part in so many.
 const WALK_SHARE: u64 = 20;
 
@@ -31,6 +35,12 @@ impl Probe for Memory {
 
     fn new(world: &'static World) -> Self {
         Self { world }
+    }
+
+    #[inline(always)]
+    fn at(&mut self, ns: u64) {
+        // SAFETY: as below.
+        unsafe { (*self.world.recorder()).at(ns) };
     }
 
     fn slept(&mut self, ns: u64) {
@@ -56,6 +66,11 @@ pub struct Recorder {
     start_ns: u64,
     /// The clock that subjects read, at call 0; 0: they read the real one.
     subject_ns: u64,
+    /// What it has gone on since by calls, or by recorded times where the script has some.
+    passed_ns: u64,
+    timed: bool,
+    /// Of recorded times without ops those that were slept.
+    rested_ns: u64,
     /// Call number of the next sample, of the next point of the curve, and their distances.
     next_sample: u64,
     next_point: u64,
@@ -114,7 +129,10 @@ impl Recorder {
     fn moved(&mut self, live: i64, usable: i64, unwritten: i64) {
         self.calls += 1;
         if self.subject_ns != 0 {
-            shape::set_subject_clock(self.subject_ns + self.calls * CALL_NS);
+            if !self.timed {
+                self.passed_ns += CALL_NS;
+            }
+            shape::set_subject_clock(self.subject_ns + self.passed_ns);
         }
         self.live = self.live.wrapping_add_signed(live);
         self.usable = self.usable.wrapping_add_signed(usable);
@@ -187,8 +205,30 @@ impl Recorder {
     fn slept(&mut self, ns: u64) {
         if self.subject_ns != 0 {
             self.subject_ns += ns;
-            shape::set_subject_clock(self.subject_ns + self.calls * CALL_NS);
+            shape::set_subject_clock(self.subject_ns + self.passed_ns);
         }
+    }
+
+    /// The next op was made at this time of the recording.
+    #[inline(always)]
+    fn at(&mut self, ns: u64) {
+        if self.subject_ns == 0 {
+            return;
+        }
+        self.timed = true;
+        let gap = ns.saturating_sub(self.passed_ns);
+        if gap >= REST_NS {
+            self.rest(gap);
+        }
+        self.passed_ns = self.passed_ns.max(ns);
+        shape::set_subject_clock(self.subject_ns + self.passed_ns);
+    }
+
+    #[cold]
+    fn rest(&mut self, ns: u64) {
+        let rest = ns.min(RESTS_NS - self.rested_ns);
+        self.rested_ns += rest;
+        clock::sleep_ns(rest);
     }
 
     /// The last point, and the idle tail: this thread sleeps, as all others do.

@@ -43,6 +43,12 @@ pub trait Probe: Sized + 'static {
         let _ = ns;
     }
 
+    /// Lockstep of a script with times: the next op was made at `ns` since the beginning of the recording.
+    #[inline(always)]
+    fn at(&mut self, ns: u64) {
+        let _ = ns;
+    }
+
     /// An idle op was slept.
     fn slept(&mut self, ns: u64) {
         let _ = ns;

@@ -4,6 +4,7 @@
 
 mod answer;
 mod columns;
+mod counted;
 mod notes;
 mod summary;
 
@@ -12,6 +13,7 @@ use crate::latency;
 use crate::schema::{Cell, Metric, Ratio, Recorded, ResultSet, Status, Subject, WorkloadFacts};
 use crate::{stats, units};
 use columns::{Column, Source};
+pub(crate) use counted::Counted;
 use serde::Serialize;
 pub(crate) use summary::Summary;
 
@@ -26,6 +28,8 @@ pub(crate) struct View {
     pub summary: Option<Summary>,
     /// Things that a reader must know.
     pub warnings: Vec<String>,
+    /// What the allocators count themselves.
+    pub counted: Vec<Counted>,
     /// The command that made it.
     pub again: String,
 }
@@ -269,6 +273,7 @@ impl View {
             answer,
             summary,
             warnings,
+            counted: counted::counted(result),
             again: units::shell_command(&result.command),
             groups,
         }

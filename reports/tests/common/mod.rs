@@ -180,6 +180,7 @@ pub fn empty() -> ResultSet {
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect(),
         stats_at_end: None,
+        stats_at_peak: None,
         notes: Vec::new(),
     };
     ResultSet {

@@ -10,7 +10,8 @@
 //! a replay writes all of them.
 //!
 //! A program may allocate and free large blocks all the time. What is done here is timed, and once it has taken more than one
-//! part in [`SHARE`] of the time since the first large block, fresh blocks are let pass unseen until it is less.
+//! part in [`SHARE`] of the time since the first large block, fresh blocks are let pass unseen until it is less. The many
+//! blocks below [`MANY_BYTES`] have a quarter of that time for themselves and cannot take the others'.
 
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
@@ -27,10 +28,14 @@ const WAYS: usize = 8;
 const TAKEN: usize = 1;
 /// Pages that are asked for at once; on the stack.
 const PAGES_AT_ONCE: usize = 512;
+/// Blocks below are so common that they have a budget of their own.
+const MANY_BYTES: usize = 64 * 1024;
 /// One part in so many of the time may be spent here.
 const SHARE: u64 = 50;
 /// Ticks that may be spent besides, whatever the time: some 10 ms.
 const ALLOWANCE: u64 = 30_000_000;
+/// Of both, blocks below [`MANY_BYTES`] have one part in so many, on top.
+const PART_OF_MANY: u64 = 4;
 /// Ticks that one call, and each page in it, take at most, several times what was measured: beyond that somebody else had
 /// the CPU. Without this bound a busy machine would make blocks go unseen that a quiet one shows.
 const CALL_TICKS: u64 = 60_000;
@@ -60,24 +65,39 @@ static TABLE: [[Entry; WAYS]; BUCKETS] = [const {
 
 /// When the first large block was seen, in ticks; 0: none yet.
 static BEGAN: AtomicU64 = AtomicU64::new(0);
-/// Ticks spent here since.
+/// Ticks spent here since, for blocks of at least [`MANY_BYTES`] and for those below.
 static SPENT: AtomicU64 = AtomicU64::new(0);
+static SPENT_FOR_MANY: AtomicU64 = AtomicU64::new(0);
 
-/// Whether there is time left for another block.
-fn affordable(now: u64) -> bool {
+fn spent(bytes: usize) -> &'static AtomicU64 {
+    if bytes < MANY_BYTES {
+        &SPENT_FOR_MANY
+    } else {
+        &SPENT
+    }
+}
+
+/// Whether there is time left for another block of `bytes`.
+fn affordable(now: u64, bytes: usize) -> bool {
     let began = match BEGAN.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => now,
         Err(began) => began,
     };
-    SPENT.load(Ordering::Relaxed) <= ALLOWANCE + now.saturating_sub(began) / SHARE
+    let most = ALLOWANCE + now.saturating_sub(began) / SHARE;
+    let most = if bytes < MANY_BYTES {
+        most / PART_OF_MANY
+    } else {
+        most
+    };
+    spent(bytes).load(Ordering::Relaxed) <= most
 }
 
-/// Books the time that `bytes` of a block took since `start`, `times` over.
-fn spend(start: u64, bytes: usize, times: u64) {
+/// Books the time that `part` bytes of a block of `bytes` took since `start`, `times` over.
+fn spend(start: u64, part: usize, bytes: usize, times: u64) {
     // Ticks of two CPUs may differ by a little.
     let ticks = clock::tsc().saturating_sub(start);
-    let most = CALL_TICKS + (bytes / PAGE_BYTES) as u64 * PAGE_TICKS;
-    SPENT.fetch_add(ticks.min(most).saturating_mul(times), Ordering::Relaxed);
+    let most = CALL_TICKS + (part / PAGE_BYTES) as u64 * PAGE_TICKS;
+    spent(bytes).fetch_add(ticks.min(most).saturating_mul(times), Ordering::Relaxed);
 }
 
 #[inline(always)]
@@ -97,18 +117,19 @@ pub unsafe fn appeared(address: usize, bytes: usize, kept: Option<usize>) {
     if !thread::is_open() {
         return;
     }
+    let now = clock::tsc();
+    // Of a block whose contents stay nothing is done here, but when it ends; the few really large ones are always seen.
+    if (kept.is_some() || bytes < MANY_BYTES) && !affordable(now, bytes) {
+        return;
+    }
     if let Some(kept) = kept {
-        let now = clock::tsc();
-        if !affordable(now) {
-            return;
-        }
         let (first, end) = whole_pages(address + kept.min(bytes), address + bytes);
         if end > first {
             debug_assert!(first >= address && end <= address + bytes);
             // SAFETY: the caller's promise; only whole pages inside the block.
             unsafe { sys::discard(first, end - first) };
         }
-        spend(now, end - first, 1 + REFAULT);
+        spend(now, end - first, bytes, 1 + REFAULT);
     }
     insert(address, bytes, 0);
 }
@@ -282,7 +303,7 @@ fn written(address: usize, bytes: usize) -> Option<usize> {
             at = next;
         }
     }
-    spend(start, bytes, 1);
+    spend(start, bytes, bytes, 1);
     Some(written)
 }
 

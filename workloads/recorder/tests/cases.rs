@@ -79,6 +79,7 @@ fn of_large_blocks_it_is_told_how_much_was_written() {
         (0, 8),
         (256, 256),
         (256, 268),
+        (20, 28),
         (256, 264),
     ];
     assert_eq!(kib.len(), expected.len(), "{kib:?}");

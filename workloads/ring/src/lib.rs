@@ -36,7 +36,7 @@ pub use pool::{Pool, SlotInfo, SlotState};
 pub use record::{Kind, Record, RecordView};
 
 /// Blocks of so many bytes and more are *large*: it is told of them how much the program has written.
-pub const LARGE_BYTES: usize = 64 * 1024;
+pub const LARGE_BYTES: usize = 16 * 1024;
 
 /// The environment variable that carries a session to the recorded program:
 /// `<fd>:<nonce in hex>:<path>`; the path serves when the descriptor was closed.

@@ -46,10 +46,7 @@ pub fn table(trace: &Trace) -> String {
                 process.threads.to_string(),
                 human_count(process.events),
                 peak,
-                // Its end was not recorded.
-                (info.end_ns).map_or("-".into(), |end| {
-                    duration(end.saturating_sub(info.start_ns))
-                }),
+                duration(info.end_ns.unwrap_or(0).saturating_sub(info.start_ns)),
                 shortened(&info.argv, info.name()),
             ])
         })

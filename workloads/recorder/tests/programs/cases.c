@@ -147,8 +147,11 @@ static int written(void) {
     for (int i = 0; i < 256 << 10; i++)
         if (grown[i] != (char)(i * 7)) return 97;
     free(grown);
-    char *small = malloc(60 << 10);
-    memset(small, 1, 60 << 10);
+    char *middle = malloc(60 << 10);
+    memset(middle, 1, 20 << 10);
+    free(middle);
+    char *small = malloc(12 << 10);
+    memset(small, 1, 12 << 10);
     free(small);
     volatile char *kept = malloc(2 << 20);
     for (int i = 0; i < 2 << 20; i += 8 * 4096) kept[i] = 3;
