@@ -80,3 +80,38 @@ fn an_old_raw_file_is_resolved() {
     assert!(summary.allocations > 10_000);
     assert!(trace.header().argv[0] == "python3");
 }
+
+/// What a killed heaplab of version 2.1 left of a perl program that forks: packed events, sampled stacks, two processes.
+#[test]
+fn a_raw_file_of_packed_events_is_resolved() {
+    let path = fixture("raw-2.1.hltrace");
+    assert_eq!(std::fs::read(&path).unwrap()[8..12], [2, 0, 1, 0]);
+    let trace = Trace::open(&path).unwrap();
+    let summary = trace.verify(&mut |_, _| {}).unwrap();
+    assert!(!summary.complete && summary.missing[0].contains("cut off"));
+    assert_eq!(
+        (
+            summary.processes,
+            summary.allocations,
+            summary.frees,
+            summary.written_blocks
+        ),
+        (2, 1418, 566, 3)
+    );
+    assert!(!trace.stacks().unwrap().nodes.is_empty());
+}
+
+/// The same program to its end, with all stacks and their names.
+#[test]
+fn version_2_1_keeps_stacks_and_names() {
+    let trace = Trace::open(&fixture("v2.1-stacks.hltrace")).unwrap();
+    let summary = trace.verify(&mut |_, _| {}).unwrap();
+    assert!(summary.complete);
+    assert_eq!((summary.processes, summary.events), (2, 3113));
+    let names = trace.stacks().unwrap().symbols.as_ref().unwrap();
+    let functions = names
+        .iter()
+        .flatten()
+        .map(|symbol| symbol.function.as_str());
+    assert!(functions.collect::<Vec<_>>().contains(&"perl_run"));
+}

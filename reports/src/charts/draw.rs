@@ -354,6 +354,12 @@ fn draw_dots<DB: DrawingBackend>(area: &Area<DB>, dots: &Dots, f: Frame) -> Outc
     for n in names {
         left = left.max(area.estimate_text_size(n, &label)?.0 as i32 + f.px(34.0));
     }
+    // Names of workloads stand above their rows; only very long ones are cut.
+    let heading = f.text(12.0).pos(Pos::new(HPos::Left, VPos::Center));
+    for (group, _) in &dots.groups {
+        let wanted = area.estimate_text_size(group, &heading)?.0 as i32 + f.px(20.0);
+        left = left.max(wanted.min(f.px(170.0)));
+    }
     let gap = f.px(24.0);
     let panels = dots.panels.len() as i32;
     let wide = (width as i32 - left - f.px(16.0) - gap * (panels - 1)) / panels;
@@ -374,15 +380,13 @@ fn draw_dots<DB: DrawingBackend>(area: &Area<DB>, dots: &Dots, f: Frame) -> Outc
         let mut taken = i32::MIN;
         for t in ticks {
             let x = place(t);
+            // As thin as the grid of the other charts; the line of equality stands out.
             let style = if t == 1.0 {
-                f.ink.mix(0.8)
+                f.ink.mix(0.8).stroke_width(f.width(1.0))
             } else {
-                f.ink.mix(0.16)
+                f.ink.mix(0.16).stroke_width(1)
             };
-            area.draw(&PathElement::new(
-                vec![(x, top), (x, bottom)],
-                style.stroke_width(f.width(1.0)),
-            ))?;
+            area.draw(&PathElement::new(vec![(x, top), (x, bottom)], style))?;
             let text = tick_text(t);
             let half = area.estimate_text_size(&text, &centre)?.0 as i32 / 2;
             if x - half > taken {
@@ -411,10 +415,9 @@ fn draw_dots<DB: DrawingBackend>(area: &Area<DB>, dots: &Dots, f: Frame) -> Outc
     let mut row = 0.0;
     for (group, subjects) in &dots.groups {
         let y = top + (step * (row + 0.55)) as i32;
-        let head = f.text(12.0).pos(Pos::new(HPos::Left, VPos::Center));
         area.draw_text(
-            &shorten(area, group, &head, left - f.px(18.0))?,
-            &head,
+            &shorten(area, group, &heading, left - f.px(18.0))?,
+            &heading,
             (f.px(12.0), y),
         )?;
         row += 1.0;
@@ -457,9 +460,8 @@ fn draw_scatter<DB: DrawingBackend>(
     let at_x = |v: f64| x0 + (f64::from(x1 - x0) * (v / x_low).ln() / (x_high / x_low).ln()) as i32;
     let at_y = |v: f64| y1 - (f64::from(y1 - y0) * (v / y_low).ln() / (y_high / y_low).ln()) as i32;
     let grid = |one: bool| {
-        f.ink
-            .mix(if one { 0.8 } else { 0.16 })
-            .stroke_width(f.width(1.0))
+        let width = if one { f.width(1.0) } else { 1 };
+        f.ink.mix(if one { 0.8 } else { 0.16 }).stroke_width(width)
     };
     let (below, beside) = (
         Pos::new(HPos::Center, VPos::Top),

@@ -62,9 +62,11 @@
       var unit = h.x[2] ? 'ns' : h.y_label;
       tip.textContent = head + '  (' + unit + ')\n' + lines.join('\n');
       tip.hidden = false;
-      var left = event.clientX - box.left + 14;
-      tip.style.left = Math.max(0, Math.min(left, box.width - tip.offsetWidth)) + 'px';
-      tip.style.top = (event.clientY - box.top + 12) + 'px';
+      // Within the figure, whatever part of a wide chart is scrolled into it.
+      var frame = figure.getBoundingClientRect();
+      var left = event.clientX - frame.left + 14;
+      tip.style.left = Math.max(0, Math.min(left, frame.width - tip.offsetWidth)) + 'px';
+      tip.style.top = (event.clientY - frame.top + 12) + 'px';
     });
   });
 })();

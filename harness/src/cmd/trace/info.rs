@@ -143,6 +143,6 @@ fn complete(summary: &TraceSummary) -> String {
     if summary.complete {
         "yes".into()
     } else {
-        format!("no: {} missing", summary.missing.join("; "))
+        format!("no, missing: {}", summary.missing.join("; "))
     }
 }

@@ -46,7 +46,10 @@ pub fn table(trace: &Trace) -> String {
                 process.threads.to_string(),
                 human_count(process.events),
                 peak,
-                duration(info.end_ns.unwrap_or(0).saturating_sub(info.start_ns)),
+                // Its end was not recorded.
+                (info.end_ns).map_or("-".into(), |end| {
+                    duration(end.saturating_sub(info.start_ns))
+                }),
                 shortened(&info.argv, info.name()),
             ])
         })
