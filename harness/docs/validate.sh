@@ -33,7 +33,7 @@ validate() {
         def pct: if . == null then "-" else (. * 1000 | round / 10 | tostring) + " %" end;
         def signed: if . == null then "-" else (if . >= 0 then "+" else "" end) + pct end;
         def ms: if . == null then "-" else (. * 1000 | round | tostring) + " ms" end;
-        "\n## \($name)\(if $kind == "open" then "" else " (\($kind))" end)\n\n\($what). `\(.command | join(" "))`: \(.trace.events) calls, \(.trace.threads) thread\(if .trace.threads == 1 then "" else "s" end), peak live \(.trace.peak_live_bytes | mib).\n",
+        "\n## \($name)\(if $kind == "open" then "" else " (\($kind))" end)\n\n\($what). `\(.command | join(" "))`: \(.trace.events) calls, \(.trace.threads) thread\(if .trace.threads == 1 then "" else "s" end), peak live \(.trace.peak_live_bytes | mib); \(.runs) runs each.\n",
         "| subject | predicted peak | actual peak | own spread | error | predicted time | actual time | own spread |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
         (.subjects[] | "| \(.subject) | \(.predicted_peak_bytes | mib) | \(.actual_peak_bytes | mib) | \(.actual_spread | pct) | \(.error | signed)\(if .within_goal == false then " **miss**" else "" end)\(if .reason then " FAILED \(.reason)" else "" end) | \(.predicted_allocation_s | ms) | \(.actual_allocation_s | ms) | \(.actual_allocation_spread | pct) |"),

@@ -99,6 +99,90 @@ fn programs_with_their_own_allocator_are_named() {
     );
 }
 
+/// The static library of a subject, as the build of the harness has left it.
+fn static_library(name: &str) -> std::path::PathBuf {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_heaplab"));
+    let builds = program
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .join("embedded/embedded/build");
+    let mut folders = vec![builds];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.file_name().is_some_and(|file| file == name) {
+                return path;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    panic!("{name} was not left by the build");
+}
+
+/// What real programs are: Go's, Rust's with the usual crates linked statically and stripped, musl's.
+#[test]
+fn programs_that_no_library_reaches_are_refused_with_what_they_carry() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("p");
+    let path = program.to_str().unwrap();
+    let built = |compiler: &str, text: &str, flags: &[&str]| {
+        let source = folder.path().join("p.c");
+        std::fs::write(&source, text).unwrap();
+        let status = Command::new(compiler)
+            .args(["-w", "-o"])
+            .args([&program, &source])
+            .args(flags)
+            .status()
+            .unwrap();
+        assert!(status.success(), "{compiler} {flags:?}");
+    };
+    let refused = |argv: &[&str], wanted: &str| {
+        for subject in ["jemalloc", "system"] {
+            let reason = run(subject, argv).unwrap_err();
+            assert!(reason.contains(wanted), "{subject} {argv:?}: {reason}");
+        }
+    };
+    // Debian's fzf is written in Go and stripped.
+    refused(
+        &["fzf"],
+        "carries its own allocator (the Go runtime's allocator)",
+    );
+    for (library, call, wanted) in [
+        ("libmimalloc.a", "mi_malloc", "mimalloc"),
+        ("libjemalloc.a", "_rjem_malloc", "jemalloc"),
+    ] {
+        let library = static_library(library);
+        let text =
+            format!("void *{call}(unsigned long);\nint main(void) {{ return !{call}(100); }}\n");
+        for more in [&["-static", "-s"][..], &["-static"], &["-s"]] {
+            let mut flags = vec![library.to_str().unwrap()];
+            flags.extend(more);
+            flags.extend(["-lpthread", "-lm", "-ldl"]);
+            built("cc", &text, &flags);
+            let carries = match more[0] {
+                "-static" => format!("is a static program and carries {wanted}"),
+                _ => format!("carries its own allocator ({wanted})"),
+            };
+            refused(&[path], &carries);
+        }
+    }
+    let text = "#include <stdlib.h>\nint main(void) { return malloc(100) == 0; }\n";
+    built("cc", text, &["-static", "-s", "-fno-builtin"]);
+    refused(
+        &[path],
+        "is a static program and carries the C library's malloc",
+    );
+    built("musl-gcc", text, &["-static", "-fno-builtin"]);
+    refused(&[path], "is a static program and carries an own malloc");
+    built("musl-gcc", text, &["-static", "-s", "-fno-builtin"]);
+    refused(&[path], "is a static program without symbols");
+    built("musl-gcc", text, &["-fno-builtin"]);
+    refused(&[path], "is linked to musl's C library");
+}
+
 #[test]
 fn a_program_that_lends_its_malloc_is_reached() {
     // At a fixed address the program's own jump stands for malloc's address, and libraries are bound to it: so it is in

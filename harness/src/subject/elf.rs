@@ -28,10 +28,13 @@ pub struct Elf {
 const GO: &str = "the Go runtime's allocator";
 
 /// Texts by which a stripped program gives an allocator away: messages that it can print.
-const TELLING_TEXTS: [(&str, &str); 3] = [
+///
+/// The last is the C library's own: a program may carry both and use the other.
+const TELLING_TEXTS: [(&str, &str); 4] = [
     ("<jemalloc>: Error in munmap", "jemalloc"),
     ("mimalloc: warning: ", "mimalloc"),
     ("MallocExtension::Initialize", "tcmalloc"),
+    ("malloc(): corrupted top size", "the C library's malloc"),
 ];
 
 /// Section of every Go program, stripped or not.
@@ -69,15 +72,26 @@ impl Elf {
             .or(self.told_otherwise)
     }
 
+    fn is_of_musl(&self) -> bool {
+        self.interpreter
+            .as_deref()
+            .is_some_and(|path| path.contains("ld-musl"))
+    }
+
     /// Why a preloaded library cannot serve the program's allocations: "is a static program and carries jemalloc".
     pub fn unreachable(&self) -> Option<String> {
         match (self.dynamic, self.carried_allocator()) {
             (false, Some(allocator)) => Some(format!(
                 "is a static program and carries {allocator}: no allocator can be put into it"
             )),
-            (false, None) => {
-                Some("is a static program: no allocator can be put into it".to_owned())
-            }
+            (false, None) => Some(
+                "is a static program without symbols, whose allocator does not tell its name: no other can be put into it"
+                    .to_owned(),
+            ),
+            (true, None) if self.is_of_musl() => Some(
+                "is linked to musl's C library and allocates with that: a library for glibc cannot be put into it"
+                    .to_owned(),
+            ),
             (true, Some(allocator)) => Some(format!(
                 "carries its own allocator ({allocator}): no other can be put into it"
             )),
