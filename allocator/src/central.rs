@@ -7,7 +7,7 @@
 //! go back to the page heap. Invariants: M1 a span is in list ⌊4·available/(objects+1)⌋ while
 //! anything in it is available, else in none; M2 `spans` counts the class's spans.
 
-use crate::fault::{Fault, die};
+use crate::fault::{DETECT, Fault, die};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
 use crate::scavenger::HELPER_BYTES;
@@ -316,12 +316,14 @@ impl Inner {
                 let offset = (object as usize).wrapping_sub(start);
                 let index = number(offset);
                 let fresh = (*span).fresh as usize;
-                if (*span).class as usize != class || index >= fresh || index * size != offset {
+                if DETECT
+                    && ((*span).class as usize != class || index >= fresh || index * size != offset)
+                {
                     wrong(heap, class, object);
                 }
                 let place = (*span).bits.add(index / 64);
                 let (before, mut word) = (*place, 1_u64 << (index % 64));
-                if before & word != 0 {
+                if DETECT && before & word != 0 {
                     die(Fault::DoubleFree, object as usize);
                 }
                 let mut given = 1;
@@ -339,7 +341,7 @@ impl Inner {
                         break;
                     }
                     let bit = 1_u64 << inside;
-                    if (before | word) & bit != 0 {
+                    if DETECT && (before | word) & bit != 0 {
                         die(Fault::DoubleFree, object as usize);
                     }
                     word |= bit;

@@ -3,6 +3,9 @@
 
 use crate::os;
 
+/// The default checks are there. Without them only their cost is of interest (feature `no-detection`).
+pub(crate) const DETECT: bool = !cfg!(feature = "no-detection");
+
 /// A mistake of the program that the allocator has noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {

@@ -5,7 +5,7 @@
 
 use crate::alloc::HEAP;
 use crate::cpu_cache::{self, Undisturbed};
-use crate::fault::{Fault, die};
+use crate::fault::{DETECT, Fault, die};
 use crate::rseq::Rseq;
 use crate::thread::attach;
 use crate::{hardened, tls};
@@ -65,13 +65,15 @@ impl FrontEnd for Threads {
             }
             return;
         };
-        if cache.first(class) == object {
+        if DETECT && cache.first(class) == object {
             die(Fault::DoubleFree, object as usize);
         }
         // SAFETY: a live block keeps its span; if it is none, this is where the process ends. The rest
         // is the caller's duty.
         unsafe {
-            crate::central::locate(&HEAP.pages, class, object as usize);
+            if DETECT {
+                crate::central::locate(&HEAP.pages, class, object as usize);
+            }
             cache.overflow(&HEAP, class, object);
         }
         crate::helper::start_if_wanted();

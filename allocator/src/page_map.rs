@@ -16,6 +16,7 @@
 //! written before any pointer into the span escapes. P3 the class map has an entry for the page
 //! behind the end of the heap, and it is 0.
 
+use crate::fault::DETECT;
 use crate::span::{Span, SpanTable};
 use crate::units::{ARENA_PAGES, PAGE_SHIFT, page_bytes, round_up};
 use core::ptr::{null_mut, with_exposed_provenance_mut};
@@ -83,12 +84,26 @@ static NO_CLASS: AtomicU8 = AtomicU8::new(0);
 #[repr(C, align(64))]
 pub struct PageMap {
     base: AtomicUsize,
-    /// Length of the heap in words of 8 bytes.
+    /// Length of the heap in the unit of [`position`].
     words: AtomicUsize,
     classes: AtomicPtr<AtomicU8>,
     numbers: AtomicPtr<AtomicU32>,
     spans: AtomicPtr<Span>,
 }
+
+/// The place of an offset from the heap's start, in words of 8 bytes; beyond any heap for one that is no multiple of 8, as
+/// its low bits are rotated to the top. That makes one comparison of two tests. (Without detection: in pages.)
+#[inline(always)]
+const fn position(offset: usize) -> usize {
+    if DETECT {
+        offset.rotate_right(3)
+    } else {
+        offset >> PAGE_SHIFT
+    }
+}
+
+/// What a position is shifted by to become a page.
+const POSITION_SHIFT: u32 = if DETECT { PAGE_SHIFT - 3 } else { 0 };
 
 /// The map's fields as they were at some moment, for loops: the compiler reads atomics anew each time.
 /// Right for every block that had been handed out by then.
@@ -106,11 +121,11 @@ impl View {
     #[inline(always)]
     #[must_use]
     pub fn span_at(&self, addr: usize) -> Option<*mut Span> {
-        let words = addr.wrapping_sub(self.base).rotate_right(3);
+        let words = position(addr.wrapping_sub(self.base));
         if words >= self.words {
             return None;
         }
-        let page = words >> (PAGE_SHIFT - 3);
+        let page = words >> POSITION_SHIFT;
         // SAFETY: the page is in the heap, for which the map is mapped; record 0 is, too.
         unsafe {
             let number = (*self.numbers.add(page)).load(Ordering::Relaxed);
@@ -166,13 +181,13 @@ impl PageMap {
     /// Makes the heap `pages` long. The map must be mapped that far, the class map by one page
     /// more (P3).
     pub fn set_pages(&self, pages: usize) {
-        self.words.store(page_bytes(pages) / 8, Ordering::Release);
+        self.words.store(pages << POSITION_SHIFT, Ordering::Release);
     }
 
     /// Pages that the heap has grown to.
     #[must_use]
     pub fn pages(&self) -> usize {
-        self.words.load(Ordering::Acquire) >> (PAGE_SHIFT - 3)
+        self.words.load(Ordering::Acquire) >> POSITION_SHIFT
     }
 
     /// First address of the heap.
@@ -188,8 +203,8 @@ impl PageMap {
     #[must_use]
     pub fn page_of(&self, addr: usize) -> Option<usize> {
         let offset = addr.wrapping_sub(self.base.load(Ordering::Relaxed));
-        let words = offset.rotate_right(3);
-        (words < self.words.load(Ordering::Relaxed)).then_some(words >> (PAGE_SHIFT - 3))
+        let words = position(offset);
+        (words < self.words.load(Ordering::Relaxed)).then_some(words >> POSITION_SHIFT)
     }
 
     /// The address lies in the heap, wherever a block may start.

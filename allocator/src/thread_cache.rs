@@ -14,6 +14,7 @@
 //! in a bin are `slots[room..cap]` and `slots[cap]` is null; F3 `budget` = Σ cap × size ≤ the limit, the
 //! smallest capacities excepted.
 
+use crate::fault::DETECT;
 use crate::heap::Heap;
 use crate::os::Os;
 use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
@@ -200,7 +201,7 @@ impl ThreadCache {
         // SAFETY: there is room, so this place is one of the bin's, and another one or the null follows.
         unsafe {
             let place = self.slot(class, left);
-            if *place.add(1) == object {
+            if DETECT && *place.add(1) == object {
                 return false;
             }
             *place = object;

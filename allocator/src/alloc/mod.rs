@@ -15,6 +15,7 @@ pub use resize::{reallocate, reallocate_exact, try_grow, usable_size};
 pub use trim::{Trimmed, trim};
 
 use crate::cpu_cache::{self, Undisturbed};
+use crate::fault::DETECT;
 use crate::front_end;
 use crate::hardened;
 use crate::heap::Heap;
@@ -43,26 +44,34 @@ fn class_at(block: *const u8) -> usize {
     const MAP: usize = core::mem::offset_of!(Heap<Linux>, pages)
         + core::mem::offset_of!(crate::page_heap::PageHeap<Linux>, map);
     let class: usize;
+    macro_rules! look_up {
+        ($($position:literal),* ; $($page:literal),*) => {
+            core::arch::asm!(
+                "sub {at}, qword ptr [rip + {heap} + {base}]",
+                $($position,)*
+                "cmp {at}, qword ptr [rip + {heap} + {words}]",
+                "cmovae {at}, qword ptr [rip + {heap} + {words}]",
+                $($page,)*
+                "mov {class}, qword ptr [rip + {heap} + {classes}]",
+                "movzx {class:e}, byte ptr [{class} + {at}]",
+                at = inout(reg) block => _,
+                class = out(reg) class,
+                heap = sym HEAP,
+                base = const MAP + PageMap::BASE_AT,
+                words = const MAP + PageMap::WORDS_AT,
+                classes = const MAP + PageMap::CLASSES_AT,
+                shift = const PAGE_SHIFT - 3 * DETECT as u32,
+                options(pure, readonly, nostack),
+            )
+        };
+    }
     // SAFETY: reads the map's fields, which only grow and are set before a block exists, and one
     // byte of the class map, which is mapped for every page of the heap and the one behind (P3).
     unsafe {
-        core::arch::asm!(
-            "sub {at}, qword ptr [rip + {heap} + {base}]",
-            "ror {at}, 3",
-            "cmp {at}, qword ptr [rip + {heap} + {words}]",
-            "cmovae {at}, qword ptr [rip + {heap} + {words}]",
-            "shr {at}, {shift}",
-            "mov {class}, qword ptr [rip + {heap} + {classes}]",
-            "movzx {class:e}, byte ptr [{class} + {at}]",
-            at = inout(reg) block => _,
-            class = out(reg) class,
-            heap = sym HEAP,
-            base = const MAP + PageMap::BASE_AT,
-            words = const MAP + PageMap::WORDS_AT,
-            classes = const MAP + PageMap::CLASSES_AT,
-            shift = const PAGE_SHIFT - 3,
-            options(pure, readonly, nostack),
-        );
+        #[cfg(not(feature = "no-detection"))]
+        look_up!("ror {at}, 3"; "shr {at}, {shift}");
+        #[cfg(feature = "no-detection")]
+        look_up!("shr {at}, {shift}";);
     }
     class
 }
