@@ -35,6 +35,9 @@ pub struct ProgramOptions {
     pub limits: Limits,
     /// Sample the heap while it runs (`validate`); costs the program a little.
     pub sample_heap: bool,
+    /// Walk the mappings at every new maximum of the heap, so that what lies outside `brk` belongs to the same instant; costs
+    /// the program more.
+    pub walk_often: bool,
     /// A status other than 0 is accepted.
     pub any_status: bool,
     /// CPU time from one sample of where it goes to the next, nanoseconds.
@@ -53,6 +56,7 @@ impl ProgramOptions {
         Self {
             limits,
             sample_heap: false,
+            walk_often: false,
             any_status: false,
             sample_period_ns: SAMPLE_PERIOD_NS,
             service: None,
@@ -197,8 +201,7 @@ pub fn run_program(
     let library = subject.library.as_deref();
     let (ended, seen, served) = std::thread::scope(|scope| {
         let asked = asked.as_mut();
-        let watcher =
-            scope.spawn(|| sample::watch(&pid_file, library, options.sample_heap, asked, &stop));
+        let watcher = scope.spawn(|| sample::watch(&pid_file, library, options, asked, &stop));
         let attendant = options
             .service
             .as_ref()

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 /// Replays of each subject for time.
 const TIMED_REPLAYS: u32 = 3;
 /// Runs by which the program's own mappings are measured.
-const OWN_RUNS: u32 = 2;
+const OWN_RUNS: u32 = 3;
 /// Five samples a millisecond of CPU time: dear (about 1 %), but the allocator's part is small and its order is asked for.
 const SAMPLE_PERIOD_NS: u64 = 200_000;
 /// Makes glibc take all memory from `brk`: what lies elsewhere is then not malloc's.
@@ -330,7 +330,10 @@ fn own_mappings(
         env: vec![("GLIBC_TUNABLES".into(), ALL_FROM_BRK.into())],
         ours: false,
     };
-    let options = options(args, limits);
+    let options = ProgramOptions {
+        walk_often: true,
+        ..options(args, limits)
+    };
     let measured = rounds(
         std::slice::from_ref(&system),
         OWN_RUNS,
@@ -343,7 +346,8 @@ fn own_mappings(
         },
     );
     let samples = measured.into_iter().next().and_then(Result::ok);
-    samples.and_then(|list| list.into_iter().min()).unwrap_or(0)
+    let samples: Vec<f64> = samples.into_iter().flatten().map(|n| n as f64).collect();
+    heaplab_reports::stats::median(&samples).map_or(0, |bytes| bytes as u64)
 }
 
 fn programs(

@@ -1,6 +1,7 @@
 //! Looks at a running program from outside: heap memory of its first process, memory of all its processes, and whether
 //! the subject is in each of them.
 
+use super::ProgramOptions;
 use super::statistics::Asked;
 use super::tree::{self, TreeMemory};
 use super::witness::Witnesses;
@@ -54,7 +55,7 @@ pub(super) fn number(pid_file: &Path, stop: &AtomicBool) -> Option<u32> {
 pub(super) fn watch(
     pid_file: &Path,
     library: Option<&Path>,
-    with_heap: bool,
+    options: &ProgramOptions,
     mut asked: Option<&mut Asked>,
     stop: &AtomicBool,
 ) -> Seen {
@@ -62,9 +63,10 @@ pub(super) fn watch(
     let Some(pid) = number(pid_file, stop) else {
         return seen;
     };
+    let with_heap = options.sample_heap;
     let launcher = tree::parent(pid);
     let step = if with_heap { HEAP_STEP } else { TREE_STEP };
-    let (mut heap, mut next_tree) = (Heap::of(library), Instant::now());
+    let (mut heap, mut next_tree) = (Heap::of(library, options.walk_often), Instant::now());
     while !stop.load(Ordering::Relaxed) {
         if with_heap && !heap.look(pid) {
             break;
@@ -92,6 +94,8 @@ pub(super) fn watch(
 struct Heap {
     /// The library whose own written data is its memory too.
     library: Option<PathBuf>,
+    /// One part in so many by which it must grow to be walked again.
+    step: u64,
     peak: Option<Peak>,
     highest: u64,
     walked: Option<Walked>,
@@ -99,8 +103,10 @@ struct Heap {
 
 impl Heap {
     /// The C library's data is there under every subject.
-    fn of(library: Option<&Path>) -> Self {
+    fn of(library: Option<&Path>, walk_often: bool) -> Self {
         Self {
+            // Walking the mappings is expensive: else only when the sum has grown by 1 %.
+            step: if walk_often { u64::MAX } else { 100 },
             library: library
                 .filter(|path| !super::share::is_libc(path))
                 .and_then(|path| path.canonicalize().ok()),
@@ -116,8 +122,7 @@ impl Heap {
         else {
             return false;
         };
-        // Walking the mappings is expensive: only when the sum has grown by 1 %.
-        if self.walked.is_none() || anonymous > self.highest + self.highest / 100 {
+        if self.walked.is_none() || anonymous > self.highest + self.highest / self.step {
             self.highest = anonymous;
             self.walked = fs::read_to_string(format!("/proc/{pid}/smaps"))
                 .ok()

@@ -34,3 +34,16 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     // SAFETY: abort takes no argument and does not return.
     unsafe { libc::abort() }
 }
+
+// `core` names the personality routine of unwinding where it is not optimised away; this library never unwinds
+// (`panic = "abort"`). Hidden, so that it cannot stand in for a program's own.
+core::arch::global_asm!(
+    ".pushsection .text.heaplab_no_unwinding,\"ax\",@progbits",
+    ".globl rust_eh_personality",
+    ".hidden rust_eh_personality",
+    ".type rust_eh_personality, @function",
+    "rust_eh_personality:",
+    "ud2",
+    ".size rust_eh_personality, 2",
+    ".popsection",
+);
