@@ -1,7 +1,6 @@
 //! The columns of an EVENTS chunk: one thread's events of a segment.
 
-use super::container::{ChunkKind, ChunkWriter};
-use super::error::TraceError;
+use super::container::ChunkKind;
 use super::event::{Effect, EventKind, TraceEvent};
 use super::planes::{Numbers, Planes};
 use super::varint;
@@ -69,8 +68,8 @@ impl Columns {
         }
     }
 
-    /// Writes the chunk and starts again empty, keeping the memory.
-    pub fn write(&mut self, thread: u32, out: &mut ChunkWriter) -> Result<(), TraceError> {
+    /// Meta and body of the chunk; starts again empty, keeping the memory.
+    pub fn take(&mut self, thread: u32) -> (Vec<u8>, Vec<u8>) {
         let mut meta = thread.to_le_bytes().to_vec();
         meta.extend_from_slice(&self.events.to_le_bytes());
         meta.extend_from_slice(&self.first_tick.to_le_bytes());
@@ -89,7 +88,7 @@ impl Columns {
         column(4, &mut |body| body.append(&mut self.alignments));
         column(5, &mut |body| self.addresses.write(body));
         (self.events, self.block, self.address) = (0, 0, 0);
-        out.write(ChunkKind::EVENTS, &meta, &body)
+        (meta, body)
     }
 
     /// Nothing was pushed since the last write.

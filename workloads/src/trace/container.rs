@@ -5,6 +5,7 @@
 //! bytes of body (u32), bytes of body before compression (u32), 4 reserved bytes, XXH64 of the first 24 header bytes +
 //! meta + stored body (u64). Then meta, never compressed, and body. All numbers little endian.
 
+use super::encoder::Encoder;
 use super::error::TraceError;
 use super::xxh64::xxh64;
 use std::fs::File;
@@ -20,11 +21,13 @@ pub const MAJOR: u16 = 2;
 pub const MINOR: u16 = 1;
 /// Bytes of the file header.
 pub const FILE_HEADER: u64 = 16;
-const CHUNK_MAGIC: u32 = u32::from_le_bytes(*b"HLck");
+pub(super) const CHUNK_MAGIC: u32 = u32::from_le_bytes(*b"HLck");
 /// Bytes of a chunk header.
 pub const CHUNK_HEADER: usize = 32;
-const HASHED: usize = 24;
-const ZSTD: u16 = 1;
+/// Bytes of it that are hashed.
+pub(super) const HASHED: usize = 24;
+/// Flag: the body is compressed.
+pub(super) const ZSTD: u16 = 1;
 /// Bound of meta and of body, stored or not: what a hostile file can make a reader allocate.
 pub const MAX_PART: u32 = 32 << 20;
 
@@ -76,8 +79,7 @@ pub struct ChunkWriter {
     path: PathBuf,
     file: File,
     offset: u64,
-    level: i32,
-    compressor: Option<zstd::bulk::Compressor<'static>>,
+    encoder: Encoder,
     buffer: Vec<u8>,
 }
 
@@ -99,8 +101,7 @@ impl ChunkWriter {
             path: path.to_path_buf(),
             file,
             offset: FILE_HEADER,
-            level,
-            compressor: None,
+            encoder: Encoder::new(level),
             buffer: Vec::new(),
         })
     }
@@ -118,8 +119,7 @@ impl ChunkWriter {
             path: path.to_path_buf(),
             file: open().map_err(|error| TraceError::io("write", path, error))?,
             offset,
-            level,
-            compressor: None,
+            encoder: Encoder::new(level),
             buffer: Vec::new(),
         })
     }
@@ -136,55 +136,26 @@ impl ChunkWriter {
 
     /// Appends a chunk; the body is compressed when that makes it smaller. Both parts are at most [`MAX_PART`] bytes.
     pub fn write(&mut self, kind: ChunkKind, meta: &[u8], body: &[u8]) -> Result<(), TraceError> {
-        let failed = |path: &Path, error| TraceError::io("write", path, error);
-        for part in [meta, body] {
-            if part.len() > MAX_PART as usize {
-                let reason = format!("{} bytes are too many for a chunk", part.len());
-                return Err(TraceError::damaged(&self.path, self.offset, reason));
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let encoded = self.encoder.put(kind, meta, body, &mut buffer);
+        let written = self.append(encoded.map(|()| buffer.as_slice()));
+        self.buffer = buffer;
+        written
+    }
+
+    /// Appends chunks that were encoded elsewhere, or the error of that.
+    pub fn append(&mut self, chunks: std::io::Result<&[u8]>) -> Result<(), TraceError> {
+        let chunks = chunks.map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput => {
+                TraceError::damaged(&self.path, self.offset, error.to_string())
             }
-        }
-        self.buffer.clear();
-        self.buffer.resize(CHUNK_HEADER, 0);
-        self.buffer.extend_from_slice(meta);
-        let start = self.buffer.len();
-        let mut flags = 0;
-        if body.len() >= 64 {
-            let compressor = match &mut self.compressor {
-                Some(compressor) => compressor,
-                none => none.insert(
-                    zstd::bulk::Compressor::new(self.level)
-                        .map_err(|error| failed(&self.path, error))?,
-                ),
-            };
-            self.buffer
-                .resize(start + zstd::zstd_safe::compress_bound(body.len()), 0);
-            let stored = compressor
-                .compress_to_buffer(body, &mut self.buffer[start..])
-                .map_err(|error| failed(&self.path, error))?;
-            self.buffer.truncate(start + stored);
-            flags = ZSTD;
-        }
-        if flags == 0 || self.buffer.len() - start >= body.len() {
-            self.buffer.truncate(start);
-            self.buffer.extend_from_slice(body);
-            flags = 0;
-        }
-        let stored = (self.buffer.len() - start) as u32;
-        let mut head = Vec::with_capacity(CHUNK_HEADER);
-        head.extend_from_slice(&CHUNK_MAGIC.to_le_bytes());
-        head.extend_from_slice(&kind.0.to_le_bytes());
-        head.extend_from_slice(&flags.to_le_bytes());
-        head.extend_from_slice(&(meta.len() as u32).to_le_bytes());
-        head.extend_from_slice(&stored.to_le_bytes());
-        head.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        head.resize(HASHED, 0);
-        self.buffer[..HASHED].copy_from_slice(&head);
-        let hash = chunk_hash(&self.buffer);
-        self.buffer[HASHED..CHUNK_HEADER].copy_from_slice(&hash.to_le_bytes());
+            _ => TraceError::io("write", &self.path, error),
+        })?;
         self.file
-            .write_all(&self.buffer)
-            .map_err(|error| failed(&self.path, error))?;
-        self.offset += self.buffer.len() as u64;
+            .write_all(chunks)
+            .map_err(|error| TraceError::io("write", &self.path, error))?;
+        self.offset += chunks.len() as u64;
         Ok(())
     }
 
@@ -197,7 +168,7 @@ impl ChunkWriter {
 }
 
 /// The hash over a whole chunk in one buffer: header without the hash, then all that follows it.
-fn chunk_hash(chunk: &[u8]) -> u64 {
+pub(super) fn chunk_hash(chunk: &[u8]) -> u64 {
     xxh64(&chunk[..HASHED]) ^ xxh64(&chunk[CHUNK_HEADER..]).rotate_left(1)
 }
 

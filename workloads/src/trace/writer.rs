@@ -1,17 +1,15 @@
 //! Writes the final form: segments of events in global order, columns per thread, an index at the end.
 
 use super::checkpoint;
-use super::columns::{Columns, MAX_THREADS};
+use super::columns::MAX_THREADS;
 use super::container::{ChunkKind, ChunkWriter, MAX_PART};
 use super::error::TraceError;
 use super::event::{Blocks, Effect, TraceEvent};
 use super::header::{FinishInfo, TraceHeader};
 use super::index::IndexMeta;
 use super::process::ProcessInfo;
-use super::stacks::encode_event_stacks;
+use super::segments::{Encoders, Segment};
 use super::summary::TraceSummary;
-use super::varint;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Events of a segment at most. A reader holds one segment at a time.
@@ -25,8 +23,8 @@ pub const INDEX_ENTRY: usize = 48;
 const CHECKPOINT_SEGMENTS: u64 = 16;
 /// A checkpoint may cost so much of what was written since the one before: one part in 16.
 const CHECKPOINT_SHARE: u64 = 16;
-/// Threads whose empty columns are kept from segment to segment.
-const KEPT_COLUMNS: usize = 64;
+/// Segments after which a checkpoint that was not worth it is considered again.
+const RECONSIDER: u64 = 4;
 
 /// Whether a file may be written elsewhere and renamed to `path`: what is there already is a regular file, or
 /// nothing is. The rename would put a file in the place of a device or a pipe, as root for the whole system.
@@ -56,13 +54,10 @@ pub struct TraceWriter {
     path: PathBuf,
     temporary: PathBuf,
     keep_addresses: bool,
-    columns: BTreeMap<u32, Columns>,
+    /// The segment that takes events, and those that are on their way to the file.
+    segment: Segment,
+    encoders: Encoders,
     ticks: Vec<u64>,
-    runs: Vec<(u32, u32)>,
-    segment_events: usize,
-    /// (Number of the event in the segment, stack).
-    stacks: Vec<(u32, u32)>,
-    segment_start: (u64, u64, u64),
     last_tick: u64,
     index: Vec<u8>,
     segments: u64,
@@ -73,6 +68,8 @@ pub struct TraceWriter {
     checkpoint_share: u64,
     /// Segments and offset at the last checkpoint.
     since_checkpoint: (u64, u64),
+    /// Number of the segment before which no checkpoint is considered.
+    reconsider: u64,
     blocks: Blocks,
     summary: TraceSummary,
 }
@@ -98,12 +95,9 @@ impl TraceWriter {
             path: path.to_path_buf(),
             temporary,
             keep_addresses,
-            columns: BTreeMap::new(),
+            segment: Segment::default(),
+            encoders: Encoders::new(level),
             ticks: Vec::new(),
-            runs: Vec::new(),
-            segment_events: 0,
-            stacks: Vec::new(),
-            segment_start: (0, 0, 0),
             last_tick: 0,
             index: Vec::new(),
             segments: 0,
@@ -112,6 +106,7 @@ impl TraceWriter {
             checkpoint_segments: CHECKPOINT_SEGMENTS,
             checkpoint_share: CHECKPOINT_SHARE,
             since_checkpoint: (0, 0),
+            reconsider: 0,
             blocks: Blocks::default(),
             summary: TraceSummary::default(),
         };
@@ -163,7 +158,8 @@ impl TraceWriter {
         if body.len() > MAX_PART as usize {
             return Ok(None);
         }
-        self.flush()?;
+        self.flush(true)?;
+        self.settle()?;
         let offset = self.out.offset();
         self.out
             .write(ChunkKind::FORK, &process.to_le_bytes(), body)?;
@@ -183,6 +179,7 @@ impl TraceWriter {
         body: &[u8],
     ) -> Result<(), TraceError> {
         if self.segments > 0 {
+            self.settle()?;
             self.late.push(self.out.offset());
         }
         self.out.write(kind, meta, body)
@@ -217,7 +214,8 @@ impl TraceWriter {
     /// Appends an event that brought its stack (0: none), see [`TraceWriter::event`].
     pub fn event_on(&mut self, event: TraceEvent, stack: u32) -> Result<u32, TraceError> {
         if stack != 0 {
-            self.stacks.push((self.segment_events as u32, stack));
+            let number = self.segment.events as u32;
+            self.segment.stacks.push((number, stack));
         }
         self.event(event)
     }
@@ -255,76 +253,82 @@ impl TraceWriter {
         outcome.map_err(|reason| TraceError::damaged(&self.path, self.out.offset(), reason))?;
         let live = (self.blocks.live_bytes, self.blocks.live_blocks);
         self.summary.count(&event, owner, live);
-        if self.segment_events == 0 {
-            self.segment_start = (self.summary.events - 1, event.tick, live.0);
+        let segment = &mut self.segment;
+        if segment.events == 0 {
+            segment.first_event = self.summary.events - 1;
+            segment.first_tick = event.tick;
+            segment.live_bytes = live.0;
         }
         self.last_tick = self.last_tick.max(event.tick);
-        let keep = self.keep_addresses;
-        let columns = self.columns.entry(event.thread).or_default();
-        columns.push(&event, keep);
-        match self.runs.last_mut() {
+        let columns = segment.columns.entry(event.thread).or_default();
+        columns.push(&event, self.keep_addresses);
+        match segment.runs.last_mut() {
             Some((thread, count)) if *thread == event.thread => *count += 1,
-            _ => self.runs.push((event.thread, 1)),
+            _ => segment.runs.push((event.thread, 1)),
         }
-        self.segment_events += 1;
-        if self.segment_events == SEGMENT_EVENTS {
-            self.flush()?;
+        segment.events += 1;
+        if segment.events == SEGMENT_EVENTS {
+            self.flush(false)?;
             self.checkpoint()?;
         }
         Ok(event.block)
     }
 
-    fn flush(&mut self) -> Result<(), TraceError> {
-        if self.segment_events == 0 {
+    /// Sends the segment on its way; `last` says that no other one is expected soon.
+    fn flush(&mut self, last: bool) -> Result<(), TraceError> {
+        if self.segment.events == 0 {
             return Ok(());
         }
-        let (first_event, first_tick, live) = self.segment_start;
+        let mut spare = None;
+        while self.encoders.is_full() {
+            spare = self.write_segment()?;
+        }
         self.segments += 1;
+        self.segment.last_tick = self.last_tick;
+        let full = std::mem::replace(&mut self.segment, spare.unwrap_or_default());
+        self.encoders.push(full, last);
+        Ok(())
+    }
+
+    /// Waits for the oldest segment that is on its way and writes it; gives it back empty.
+    fn write_segment(&mut self) -> Result<Option<Segment>, TraceError> {
+        let Some((mut segment, bytes)) = self.encoders.take() else {
+            return Ok(None);
+        };
         for word in [
             self.out.offset(),
-            first_event,
-            self.segment_events as u64,
-            first_tick,
-            self.last_tick,
-            live,
+            segment.first_event,
+            segment.events as u64,
+            segment.first_tick,
+            segment.last_tick,
+            segment.live_bytes,
         ] {
             self.index.extend_from_slice(&word.to_le_bytes());
         }
-        let mut meta = first_event.to_le_bytes().to_vec();
-        meta.extend_from_slice(&(self.segment_events as u32).to_le_bytes());
-        let busy = self.columns.values().filter(|one| !one.is_empty()).count();
-        meta.extend_from_slice(&(busy as u32).to_le_bytes());
-        let mut body = Vec::new();
-        for &(thread, count) in &self.runs {
-            varint::put(&mut body, u64::from(thread));
-            varint::put(&mut body, u64::from(count));
+        segment.events = 0;
+        match bytes {
+            Ok(bytes) => self.out.append(Ok(&bytes))?,
+            Err(error) => self.out.append(Err(error))?,
         }
-        self.out.write(ChunkKind::SEGMENT, &meta, &body)?;
-        for (&thread, columns) in &mut self.columns {
-            if !columns.is_empty() {
-                columns.write(thread, &mut self.out)?;
-            }
-        }
-        if !self.stacks.is_empty() {
-            let (meta, body) = encode_event_stacks(first_event, &self.stacks);
-            self.out.write(ChunkKind::EVENT_STACKS, &meta, &body)?;
-            self.stacks.clear();
-        }
-        if self.columns.len() > KEPT_COLUMNS {
-            self.columns.clear();
-        }
-        self.runs.clear();
-        self.segment_events = 0;
+        Ok(Some(segment))
+    }
+
+    /// Writes all segments that are on their way: the file ends where the next chunk will be.
+    fn settle(&mut self) -> Result<(), TraceError> {
+        while self.write_segment()?.is_some() {}
         Ok(())
     }
 
     /// Writes a checkpoint before the next segment, when enough was written since the last one.
     fn checkpoint(&mut self) -> Result<(), TraceError> {
         let (segment, offset) = self.since_checkpoint;
+        if self.segments - segment < self.checkpoint_segments || self.segments < self.reconsider {
+            return Ok(());
+        }
+        self.settle()?;
         let written = self.out.offset() - offset;
-        if self.segments - segment < self.checkpoint_segments
-            || written < checkpoint::expected_bytes(&self.blocks) * self.checkpoint_share
-        {
+        if written < checkpoint::expected_bytes(&self.blocks) * self.checkpoint_share {
+            self.reconsider = self.segments + RECONSIDER;
             return Ok(());
         }
         let offset = self.out.offset();
@@ -346,7 +350,8 @@ impl TraceWriter {
         finish: Option<FinishInfo>,
         complete: impl FnOnce(&mut TraceSummary),
     ) -> Result<TraceSummary, TraceError> {
-        self.flush()?;
+        self.flush(true)?;
+        self.settle()?;
         self.summary.finish = finish;
         complete(&mut self.summary);
         self.summary.close();

@@ -4,9 +4,9 @@
 //! what cannot be. Input is read as a stream, compressed by zstd or gzip or not at all.
 //!
 //! Memory, whatever the input is: 32 MiB for the input's window, a line of at most 64 KiB, calls that wait for their time
-//! (heaptrack), and the segment that is written; at most 128 MiB more where a zstd file asks for so large a window, or for the
-//! 2^24 sorts that an interpreted heaptrack file may declare; and up to 200 bytes for each block that is alive at once. Nothing
-//! grows with the length of the input (`tests/import_memory.rs`).
+//! (heaptrack), and the segments that are written, one for each CPU and at most nine of some 2 MiB; at most 128 MiB more where a
+//! zstd file asks for so large a window, or for the 2^24 sorts that an interpreted heaptrack file may declare; and up to 200
+//! bytes for each block that is alive at once. Nothing grows with the length of the input (`tests/import_memory.rs`).
 
 mod csv;
 mod heaptrack;
@@ -71,7 +71,7 @@ pub fn import(
             from.display()
         )));
     }
-    if lines.peek()?.is_empty() {
+    if std::fs::metadata(from).is_ok_and(|file| file.is_file() && file.len() == 0) {
         return Err(TraceError::Usage(format!(
             "'{}' is empty: there is nothing to import",
             from.display()
