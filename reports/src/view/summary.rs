@@ -80,7 +80,11 @@ impl Summary {
         }
         for (i, r) in named.iter().enumerate() {
             let Some(ratio) = &r.time else { continue };
-            let word = if i == 0 { "fastest" } else { "without ours" };
+            let word = match i {
+                0 if ratio.median > 1.0 => format!("fastest: {BASELINE}; next"),
+                0 => "fastest".to_owned(),
+                _ => "without ours".to_owned(),
+            };
             let differs = match r.mark.as_str() {
                 "~" => " (not shown to differ)",
                 "?" => " (no difference is claimed from fewer than 6 blocks)",
@@ -284,6 +288,12 @@ mod tests {
         );
         let clear = answer(&[("a", 0.30, 0.29, 0.31, 7), second, third]);
         assert!(!clear.contains("told apart"), "{clear}");
+        // Behind the base there is only a next one.
+        let slower = answer(&[("a", 1.88, 1.80, 1.95, 7)]);
+        assert!(
+            slower.starts_with("fastest: system; next: a, time +88 %"),
+            "{slower}"
+        );
         // Ranges are no intervals: what is said of them stands in their own sentence.
         let few = answer(&[("a", 0.41, 0.37, 0.47, 2), ("b", 0.43, 0.40, 0.47, 2)]);
         assert!(!few.contains("told apart"), "{few}");
