@@ -21,6 +21,8 @@ pub enum Fault {
     WrongSize,
     /// A freed block is not as it was left.
     WriteAfterFree,
+    /// A signal handler allocates or frees where it interrupted the allocator. The address is the thread's cache.
+    Interrupted,
 }
 
 impl Fault {
@@ -31,6 +33,9 @@ impl Fault {
             Self::InteriorPointer => "free of a pointer into the middle of a block: ",
             Self::Misaligned => "free of a misaligned pointer: ",
             Self::WriteAfterFree => "write to a block after its free: ",
+            Self::Interrupted => {
+                "malloc or free in a signal handler that interrupted another (front_end=cpu allows it), in the cache "
+            }
             Self::WrongSize => "free with a size of another class than the block's: ",
         }
     }

@@ -47,6 +47,7 @@ impl FrontEnd for Threads {
         // A new cache may have been filled by what attaching itself allocated.
         let object = cache.pop(class);
         if object.is_null() {
+            let _slow_path = cache.slow_path();
             cache.refill(&HEAP, class)
         } else {
             object
@@ -65,6 +66,7 @@ impl FrontEnd for Threads {
             }
             return;
         };
+        let slow_path = cache.slow_path();
         if DETECT && cache.first(class) == object {
             die(Fault::DoubleFree, object as usize);
         }
@@ -76,6 +78,7 @@ impl FrontEnd for Threads {
             }
             cache.overflow(&HEAP, class, object);
         }
+        drop(slow_path);
         crate::helper::start_if_wanted();
     }
 }

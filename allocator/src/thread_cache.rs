@@ -14,7 +14,7 @@
 //! in a bin are `slots[room..cap]` and `slots[cap]` is null; F3 `budget` = Σ cap × size ≤ the limit, the
 //! smallest capacities excepted.
 
-use crate::fault::DETECT;
+use crate::fault::{DETECT, Fault, die};
 use crate::heap::Heap;
 use crate::os::Os;
 use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
@@ -23,7 +23,8 @@ use crate::transfer_cache::Places;
 use core::ptr::null_mut;
 use core::sync::atomic::{
     AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    compiler_fence,
 };
 
 /// Bytes that a bin starts with room for, at least one object.
@@ -98,6 +99,8 @@ pub struct ThreadCache {
     pub(crate) flushes: AtomicU64,
     pub(crate) sampling: Sampling,
     pub(crate) tiny: Cutting,
+    /// 1: the owner is in a slow path.
+    inside: AtomicU32,
 }
 
 impl ThreadCache {
@@ -126,7 +129,19 @@ impl ThreadCache {
                 busy: AtomicU32::new(0),
             },
             tiny: Cutting::new(),
+            inside: AtomicU32::new(0),
         }
+    }
+
+    /// Marks a slow path of the owner until the mark is dropped. Who comes here in between can only be a signal
+    /// handler of the same thread, which would meet bins half changed, or wait for ever for a lock of its own.
+    pub(crate) fn slow_path(&self) -> SlowPath<'_> {
+        if self.inside.load(Relaxed) != 0 {
+            die(Fault::Interrupted, core::ptr::from_ref(self) as usize);
+        }
+        self.inside.store(1, Relaxed);
+        compiler_fence(SeqCst);
+        SlowPath(self)
     }
 
     /// Makes a cache usable for thread number `thread`, which is not 0.
@@ -521,6 +536,17 @@ impl ThreadCache {
             self.budget.load(Relaxed),
             "F3: budget is not the sum of the capacities"
         );
+    }
+}
+
+/// See [`ThreadCache::slow_path`].
+#[derive(Debug)]
+pub(crate) struct SlowPath<'a>(&'a ThreadCache);
+
+impl Drop for SlowPath<'_> {
+    fn drop(&mut self) {
+        compiler_fence(SeqCst);
+        self.0.inside.store(0, Relaxed);
     }
 }
 

@@ -299,3 +299,41 @@ int main() {
         assert!(output.stderr.is_empty(), "{settings}: {output:?}");
     }
 }
+
+/// A handler that interrupts a slow path of its own thread and takes one itself would meet bins half changed or wait
+/// for ever for a lock that its thread holds. The line says what it is, and what allows it.
+#[test]
+fn a_handler_that_interrupts_a_slow_path_is_reported() {
+    let program = compile(
+        "interrupted.c",
+        &format!(
+            "{HEAD}{}",
+            r#"
+#include <signal.h>
+#include <sys/time.h>
+/* Blocks of classes of their own, so large that nearly every call takes a slow path. */
+static void handler(int s) { char *block[4]; for (int i = 0; i < 4; i++) block[i] = malloc(250000); for (int i = 0; i < 4; i++) free(block[i]); }
+int main(int argc, char **argv) {
+    signal(SIGVTALRM, handler);
+    struct itimerval often = {{0, 200}, {0, 200}}; setitimer(ITIMER_VIRTUAL, &often, NULL);
+    long rounds = argc > 1 ? atol(argv[1]) : 5000000;
+    for (long n = 0; n < rounds; n++) { char *block[8]; for (int i = 0; i < 8; i++) block[i] = malloc(180000); for (int i = 0; i < 8; i++) free(block[i]); }
+    return 0;
+}
+"#
+        ),
+    );
+    let output = preloaded(&program).output().expect("the program starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(6), "{text}");
+    assert!(
+        text.contains("signal handler that interrupted another (front_end=cpu allows it)"),
+        "{text}"
+    );
+    assert_eq!(text.lines().count(), 1, "{text}");
+    passes(
+        preloaded(&program)
+            .arg("20000")
+            .env("SPANALLOC_CONF", "front_end=cpu"),
+    );
+}
