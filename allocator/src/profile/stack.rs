@@ -8,7 +8,7 @@ use crate::os::{self, syscall6};
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use heaplab_unwind::{HASH_SEED, Memory, Registers, Row, Stack, walk};
+use heaplab_unwind::{Memory, Registers, Row, Stack, StackHash, walk};
 
 /// Frames that are kept of a stack.
 pub(super) const MAX_FRAMES: usize = 64;
@@ -198,7 +198,7 @@ pub(super) fn capture() -> Frames {
     let mut frames = Frames {
         at: [0; MAX_FRAMES],
         len: 0,
-        hash: HASH_SEED,
+        hash: 0,
     };
     // In a library only the frames of others say who allocated. In a program that has us linked in, its
     // own frames lie in the same module, so all stay.
@@ -208,7 +208,6 @@ pub(super) fn capture() -> Frames {
         &window,
         Registers { pc, sp, bp },
         2 * MAX_FRAMES as u32,
-        HASH_SEED,
         row,
         |pc| {
             inside &= own
@@ -217,10 +216,10 @@ pub(super) fn capture() -> Frames {
             if !inside && frames.len < MAX_FRAMES {
                 frames.at[frames.len] = pc + 1;
                 frames.len += 1;
-                frames.hash = heaplab_unwind::mix(frames.hash, pc);
             }
         },
     );
+    frames.hash = StackHash::of(&frames.at[..frames.len], 0);
     frames
 }
 

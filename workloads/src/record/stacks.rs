@@ -8,7 +8,7 @@ use heaplab_ring::stack::{
     BYTES_PER_RECORD, FRAMES_PER_RECORD, MODULE_HEADER, StackNote, block_tag, unpack_bytes,
 };
 use heaplab_ring::{Kind, RecordView};
-use heaplab_unwind::{HASH_SEED, mix};
+use heaplab_unwind::StackHash;
 use std::collections::HashMap;
 
 /// Addresses or bytes of definitions that were begun and not ended at most: what is older belongs to
@@ -94,11 +94,7 @@ impl ThreadStacks {
         };
         let mut frames = self.frames.split_off(at);
         frames.truncate(count);
-        let seed = HASH_SEED ^ u64::from(note.epoch);
-        let hash = frames
-            .iter()
-            .fold(seed, |hash, address| mix(hash, *address));
-        if hash != record.word {
+        if StackHash::of(&frames, u64::from(note.epoch)) != record.word {
             return false;
         }
         self.defined.push((name, frames));
@@ -219,9 +215,7 @@ mod tests {
                 record(Kind::StackFrames, at(0), at(1))
             })
             .collect();
-        let hash = frames
-            .iter()
-            .fold(HASH_SEED, |hash, frame| mix(hash, *frame));
+        let hash = StackHash::of(frames, 0);
         let note = StackNote {
             epoch: 0,
             defined: frames.len() as u8,

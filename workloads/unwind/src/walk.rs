@@ -1,5 +1,6 @@
 //! From frame to frame.
 
+use crate::hash::StackHash;
 use crate::row::{self, Row};
 
 /// Words of the stack that is walked.
@@ -21,24 +22,14 @@ pub struct Registers {
 }
 
 /// What a walk has seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Walked {
-    /// Of all addresses in their order; equal stacks have equal hashes.
-    pub hash: u64,
+    /// Of all addresses in their order.
+    pub hash: StackHash,
     /// Frames seen.
     pub frames: u32,
     /// The limit of frames was reached before the end.
     pub cut: bool,
-}
-
-/// Start of every hash; callers may begin with another number.
-pub const HASH_SEED: u64 = 0x51_7c_c1_b7_27_22_0a_95;
-const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// The hash after one more address.
-#[inline(always)]
-pub const fn mix(hash: u64, pc: u64) -> u64 {
-    (hash.rotate_left(23) ^ pc).wrapping_mul(MULTIPLIER)
 }
 
 /// The kernel's `struct rt_sigframe` for a handler that returns through `rt_sigreturn`: offsets of
@@ -101,29 +92,24 @@ fn chain<S: Stack>(stack: &S, frame: Registers) -> Option<Registers> {
 }
 
 /// Walks from `first` outward over at most `limit` frames. `row` gives the row of an address,
-/// `seen` gets every frame's address, the innermost first. `hash` is where the hash begins.
+/// `seen` gets every frame's address, the innermost first.
 #[inline(always)]
 pub fn walk<S: Stack>(
     stack: &S,
     first: Registers,
     limit: u32,
-    hash: u64,
     mut row: impl FnMut(u64) -> Row,
     mut seen: impl FnMut(u64),
 ) -> Walked {
     let mut frame = first;
-    let mut walked = Walked {
-        hash,
-        frames: 0,
-        cut: false,
-    };
+    let mut walked = Walked::default();
     loop {
         let row = row(frame.pc);
         if row.kind() == row::CHAIN && frame.bp == 0 && walked.frames > 0 {
             return walked;
         }
         seen(frame.pc);
-        walked.hash = mix(walked.hash, frame.pc);
+        walked.hash = walked.hash.outward(frame.pc);
         walked.frames += 1;
         let next = step(stack, row, frame);
         match next {
@@ -164,21 +150,11 @@ mod tests {
             bp: 0x1008,
         };
         let mut seen = Vec::new();
-        let walked = walk(
-            &stack,
-            first,
-            64,
-            HASH_SEED,
-            |_| Row::CHAIN,
-            |pc| seen.push(pc),
-        );
+        let walked = walk(&stack, first, 64, |_| Row::CHAIN, |pc| seen.push(pc));
         // The last saved rbp is 0, below its own frame: the end.
         assert_eq!(seen, [0x40_0000, 0x40_0100, 0x40_0200]);
         assert!(!walked.cut);
-        assert_eq!(
-            walked.hash,
-            seen.iter().fold(HASH_SEED, |hash, pc| mix(hash, *pc))
-        );
+        assert_eq!(walked.hash.value(3), StackHash::of(&seen, 3));
     }
 
     #[test]
@@ -205,7 +181,7 @@ mod tests {
                     sp: 0x1000,
                     bp,
                 };
-                let walked = walk(&stack, first, 64, 0, |_| row, |_| {});
+                let walked = walk(&stack, first, 64, |_| row, |_| {});
                 assert!(walked.frames <= 4, "{bp:x} {row:?}: {walked:?}");
             }
         }
@@ -215,7 +191,7 @@ mod tests {
             sp: 0x1000,
             bp: 0x1000,
         };
-        assert_eq!(walk(&stack, first, 64, 0, |_| Row::CHAIN, |_| {}).frames, 2);
+        assert_eq!(walk(&stack, first, 64, |_| Row::CHAIN, |_| {}).frames, 2);
     }
 
     #[test]
@@ -227,8 +203,8 @@ mod tests {
             bp: 0,
         };
         let row = Row::from_rsp(8, None).unwrap();
-        assert_eq!(walk(&stack, first, 3, 0, |_| row, |_| {}).frames, 3);
-        assert!(walk(&stack, first, 3, 0, |_| row, |_| {}).cut);
-        assert_eq!(walk(&stack, first, 64, 0, |_| row, |_| {}).frames, 9);
+        assert_eq!(walk(&stack, first, 3, |_| row, |_| {}).frames, 3);
+        assert!(walk(&stack, first, 3, |_| row, |_| {}).cut);
+        assert_eq!(walk(&stack, first, 64, |_| row, |_| {}).frames, 9);
     }
 }

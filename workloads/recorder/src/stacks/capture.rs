@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use heaplab_hook::thread;
 use heaplab_ring::Kind;
 use heaplab_ring::stack::{FRAMES_PER_RECORD, MAX_FRAMES, StackNote, block_tag};
-use heaplab_unwind::{HASH_SEED, Registers, Stack, Walked, walk};
+use heaplab_unwind::{Registers, Stack, Walked, walk};
 
 use super::state::{Entry, StackState};
 use super::{bounds, modules, rows};
@@ -61,32 +61,23 @@ pub fn capture(state: &'static StackState, block: usize) {
         high: high.unwrap_or(sp) as u64,
     };
     let limit = if high.is_some() { MAX_FRAMES } else { 1 };
-    let walked = go(&limits, first, limit, epoch, |_| {});
-    let seen = &SEEN[(walked.hash >> (64 - SEEN_BITS)) as usize];
+    let row = |pc| rows::row(pc, epoch);
+    let walked = state
+        .with_shadow(|shadow| shadow.walk(&limits, first, limit, u64::from(epoch), row))
+        .unwrap_or_else(|| walk(&limits, first, limit, row, |_| {}));
+    let hash = walked.hash.value(u64::from(epoch));
+    let seen = &SEEN[(hash >> (64 - SEEN_BITS)) as usize];
     let note = StackNote {
         epoch,
         defined: 0,
         cut: walked.cut,
         tag: block_tag(block as u64),
     };
-    if seen.load(Ordering::Relaxed) == walked.hash {
-        thread::describe(Kind::Stack, walked.hash, note.to_address());
+    if seen.load(Ordering::Relaxed) == hash {
+        thread::describe(Kind::Stack, hash, note.to_address());
         return;
     }
     define(&limits, first, limit, walked, note, seen);
-}
-
-#[inline(always)]
-fn go(limits: &Limits, first: Registers, limit: u32, epoch: u16, seen: impl FnMut(u64)) -> Walked {
-    let row = |pc| rows::row(pc, epoch);
-    walk(
-        limits,
-        first,
-        limit,
-        HASH_SEED ^ u64::from(epoch),
-        row,
-        seen,
-    )
 }
 
 /// The first time: with the addresses. A handler that defines a stack in between does so as a whole,
@@ -109,7 +100,8 @@ fn define(
         whole &= thread::describe(Kind::StackFrames, word, address);
         *frames = [0; FRAMES_PER_RECORD];
     };
-    let again = go(limits, first, limit, note.epoch, |pc| {
+    let row = |pc| rows::row(pc, note.epoch);
+    let again = walk(limits, first, limit, row, |pc| {
         pending[count % FRAMES_PER_RECORD] = pc;
         count += 1;
         if count % FRAMES_PER_RECORD == 0 {
@@ -123,8 +115,13 @@ fn define(
         defined: count as u8,
         ..note
     };
-    whole &= thread::describe(Kind::Stack, walked.hash, note.to_address());
-    if whole && again.hash == walked.hash {
-        seen.store(walked.hash, Ordering::Relaxed);
+    let hash = again.hash.value(u64::from(note.epoch));
+    whole &= thread::describe(Kind::Stack, hash, note.to_address());
+    debug_assert!(
+        (again.frames, hash) == (walked.frames, walked.hash.value(u64::from(note.epoch))),
+        "a shortened walk saw another stack"
+    );
+    if whole {
+        seen.store(hash, Ordering::Relaxed);
     }
 }

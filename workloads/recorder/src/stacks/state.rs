@@ -1,6 +1,9 @@
 //! A thread's state for capturing stacks, thread-local as the recorder's own (see `heaplab_hook::tls`).
 
-use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
+
+use heaplab_unwind::Shadow;
 
 /// All zero at thread start; touched by its thread and signal handlers on it only.
 #[repr(C)]
@@ -16,6 +19,27 @@ pub struct StackState {
     pub high: AtomicUsize,
     /// How often the limits of the stack had to be looked up.
     pub lookups: AtomicU32,
+    /// 1: the shadow is in use.
+    busy: AtomicU32,
+    /// The last stack that was walked.
+    shadow: UnsafeCell<Shadow>,
+}
+
+impl StackState {
+    /// Does something with the shadow; `None` in a handler that has interrupted that, and after one that jumped out of it.
+    #[inline(always)]
+    pub fn with_shadow<T>(&self, work: impl FnOnce(&mut Shadow) -> T) -> Option<T> {
+        if self.busy.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        self.busy.store(1, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: only this thread touches its state, and on it nobody else while `busy` is set.
+        let result = work(unsafe { &mut *self.shadow.get() });
+        compiler_fence(Ordering::SeqCst);
+        self.busy.store(0, Ordering::Relaxed);
+        Some(result)
+    }
 }
 
 /// What the exported functions leave on the stack.
@@ -37,13 +61,15 @@ core::arch::global_asm!(
     ".globl heaplab_recorder_stacks",
     ".hidden heaplab_recorder_stacks",
     ".type heaplab_recorder_stacks, @object",
-    ".size heaplab_recorder_stacks, 64",
+    ".size heaplab_recorder_stacks, {bytes}",
     "heaplab_recorder_stacks:",
-    ".zero 64",
+    ".zero {bytes}",
     ".popsection",
+    bytes = const size_of::<StackState>(),
 );
 
-const _: () = assert!(size_of::<StackState>() <= 64);
+// Threads may have stacks of 16 KiB, of which libc takes this.
+const _: () = assert!(size_of::<StackState>() <= 3072 && align_of::<StackState>() <= 64);
 const _: () = assert!(core::mem::offset_of!(StackState, entry) == 0);
 
 /// The calling thread's state.
@@ -59,8 +85,8 @@ pub fn get() -> &'static StackState {
             address = out(reg) address,
             options(pure, readonly, nostack),
         );
-        // SAFETY: 64 zeroed bytes, aligned to 64, that hold nothing but atomics. The reference is
-        // used only by the calling thread while it runs.
+        // SAFETY: zeroed bytes of this size, aligned to 64, that hold atomics and a cell, for which zeros are a valid state.
+        // The reference is used only by the calling thread while it runs.
         &*address
     }
 }
