@@ -9,12 +9,18 @@ use crate::row::{self, Row};
 use crate::walk::{Registers, Stack, Walked, step};
 
 /// Frames that are remembered: of a deeper stack the outermost.
-pub const REMEMBERED: usize = 64;
+pub const REMEMBERED: usize = 48;
+
+/// A word of the stack: address, and what it read.
+#[derive(Clone, Copy)]
+struct Word {
+    at: u64,
+    read: u64,
+}
 
 #[derive(Clone, Copy)]
 struct Frame {
     registers: Registers,
-    row: Row,
     /// Of this frame's address and those outside.
     hash: OuterHash,
 }
@@ -23,6 +29,9 @@ struct Frame {
 pub struct Shadow {
     /// The outermost first. Those from `len` on are the scratch of a walk, from the end down.
     frames: [Frame; REMEMBERED],
+    /// What led from each frame to the one outside of it: the return address, and the saved frame pointer (or the return
+    /// address again where there is none).
+    ways: [[Word; 2]; REMEMBERED],
     len: usize,
     /// What the rows depend on besides addresses: the caller's number for the state of the program's code.
     code: u64,
@@ -43,11 +52,12 @@ impl Shadow {
                 sp: 0,
                 bp: 0,
             },
-            row: Row(0),
             hash: OuterHash::NONE,
         };
+        const NOWHERE: [Word; 2] = [Word { at: 0, read: 0 }; 2];
         Self {
             frames: [NONE; REMEMBERED],
+            ways: [NOWHERE; REMEMBERED],
             len: 0,
             code: 0,
         }
@@ -68,33 +78,34 @@ impl Shadow {
             self.code = code;
             self.len = 0;
         }
-        let mut known = self.len;
+        let mut known = self.len.min(REMEMBERED);
+        let mut compared = false;
         let mut frame = first;
         let mut walked = Walked::default();
-        // The frames of this walk are put down from the end of the array, while there is room behind the known ones.
-        let mut place = REMEMBERED;
-        // All are put down, and what leads outward from each are words that `leads` can look at again.
-        let (mut whole, mut plain) = (true, true);
+        let mut put = Put::NOTHING;
         loop {
             while known > 0 && self.frames[known - 1].registers.sp < frame.sp {
                 known -= 1;
             }
             if known > 0 && self.frames[known - 1].registers == frame {
+                let holding = match compared {
+                    true => known,
+                    false => self.holding(stack, known),
+                };
+                compared = true;
                 let depth = walked.frames as usize + known;
-                match self.broken(stack, known - 1) {
-                    None if depth <= limit as usize => {
-                        walked.hash = walked.hash.and(self.frames[known - 1].hash);
-                        walked.frames = depth as u32;
-                        if !whole && plain && known < REMEMBERED / 2 {
-                            self.begin(stack, first, depth, row_of);
-                        } else {
-                            self.remember(known, place, whole);
-                        }
-                        return walked;
-                    }
-                    None => {}
+                if holding < known {
                     // Frames inside of a word that has changed are not met again.
-                    Some(at) => known = at,
+                    known = holding;
+                } else if depth <= limit as usize {
+                    walked.hash = walked.hash.and(self.frames[known - 1].hash);
+                    walked.frames = depth as u32;
+                    if put.is_short && (depth <= REMEMBERED || known < REMEMBERED / 2) {
+                        self.begin(stack, first, depth, row_of);
+                    } else {
+                        self.remember(known, &put);
+                    }
+                    return walked;
                 }
             }
             let row = row_of(frame.pc);
@@ -106,16 +117,7 @@ impl Shadow {
             walked.hash = walked.hash.outward(frame.pc);
             walked.frames += 1;
             let next = step(stack, row, frame);
-            plain &= is_plain(row, next);
-            whole &= plain && place > known;
-            if whole {
-                place -= 1;
-                self.frames[place] = Frame {
-                    registers: frame,
-                    row,
-                    hash: OuterHash::NONE,
-                };
-            }
+            self.put(&mut put, known, (frame, row), next);
             match next {
                 Some(_) if walked.frames >= limit => {
                     self.len = 0;
@@ -123,32 +125,60 @@ impl Shadow {
                     return walked;
                 }
                 Some(next) => frame = next,
-                None if row.kind() == row::END => {
-                    match whole {
-                        true => self.remember(0, place, true),
-                        false if plain => self.begin(stack, first, walked.frames as usize, row_of),
-                        false => self.len = 0,
-                    }
+                None if row.kind() != row::END => {
+                    self.len = 0;
+                    return walked;
+                }
+                None if put.is_short => {
+                    self.begin(stack, first, walked.frames as usize, row_of);
                     return walked;
                 }
                 None => {
-                    self.len = 0;
+                    self.remember(0, &put);
                     return walked;
                 }
             }
         }
     }
 
-    /// The first frame, from `at` outward, whose way outward has changed.
-    #[inline(always)]
-    fn broken<S: Stack>(&self, stack: &S, at: usize) -> Option<usize> {
-        for inner in (1..=at).rev() {
-            let (frame, outer) = (&self.frames[inner], &self.frames[inner - 1].registers);
-            if !leads(stack, frame, outer) {
-                return Some(inner);
-            }
+    /// Of the `known` outermost frames those whose ways outward are as they were.
+    #[inline(never)]
+    fn holding<S: Stack>(&self, stack: &S, known: usize) -> usize {
+        let holds = |word: &Word| stack.word(word.at) == Some(word.read);
+        let inside = self.ways.get(1..known).unwrap_or(&[]);
+        match inside
+            .iter()
+            .position(|[back, saved]| !holds(back) || !holds(saved))
+        {
+            Some(at) => at + 1,
+            None => known,
         }
-        None
+    }
+
+    /// Puts a frame of this walk down, from the end of the array, while there is room behind the known ones.
+    #[inline(always)]
+    fn put(
+        &mut self,
+        put: &mut Put,
+        known: usize,
+        (frame, row): (Registers, Row),
+        next: Option<Registers>,
+    ) {
+        let Some(way) = way(frame, row, next) else {
+            // Only what lies outside of here can be remembered.
+            *put = Put::NOTHING;
+            return;
+        };
+        if put.is_short || put.place <= known || put.place > REMEMBERED {
+            put.is_short = true;
+            return;
+        }
+        put.place -= 1;
+        self.frames[put.place] = Frame {
+            registers: frame,
+            hash: OuterHash::NONE,
+        };
+        self.ways[put.place] = way;
     }
 
     /// Walks a stack of so many frames again and remembers the outermost: there was no room for all of them.
@@ -162,33 +192,30 @@ impl Shadow {
         mut row_of: impl FnMut(u64) -> Row,
     ) {
         self.len = 0;
-        let (mut frame, mut place) = (first, REMEMBERED);
+        let mut put = Put::NOTHING;
+        let mut frame = first;
         for left in (0..frames).rev() {
             let row = row_of(frame.pc);
-            if left < REMEMBERED && place > 0 {
-                place -= 1;
-                self.frames[place] = Frame {
-                    registers: frame,
-                    row,
-                    hash: OuterHash::NONE,
-                };
+            let next = step(stack, row, frame);
+            if left < REMEMBERED {
+                put.is_short = false;
+                self.put(&mut put, 0, (frame, row), next);
             }
-            match step(stack, row, frame) {
+            match next {
                 Some(next) => frame = next,
                 // Of a stack that is the same the last step is the end.
-                None if left == 0 && row.kind() == row::END => self.remember(0, place, true),
+                None if left == 0 && row.kind() == row::END => self.remember(0, &put),
                 None => return,
             }
         }
     }
 
-    /// The frames of this walk become the inner part of what is remembered, behind `known` outer ones; only if they are all
-    /// there and fit.
+    /// The frames of this walk become the inner part of what is remembered, behind `known` outer ones, if there was room.
     #[inline(always)]
-    fn remember(&mut self, known: usize, place: usize, whole: bool) {
+    fn remember(&mut self, known: usize, put: &Put) {
         self.len = known;
-        debug_assert!(known <= place);
-        if !whole {
+        debug_assert!(known <= put.place);
+        if put.is_short {
             return;
         }
         // They lie with the innermost last: the outermost, at `place`, goes next to the known ones.
@@ -196,44 +223,48 @@ impl Shadow {
             0 => OuterHash::NONE,
             _ => self.frames[known - 1].hash,
         };
-        for from in place..REMEMBERED {
-            let mut frame = self.frames[from];
-            hash = hash.inward(frame.registers.pc);
-            frame.hash = hash;
-            self.frames[self.len] = frame;
+        for from in put.place..REMEMBERED {
+            let Frame { registers, .. } = self.frames[from];
+            hash = hash.inward(registers.pc);
+            self.frames[self.len] = Frame { registers, hash };
+            self.ways[self.len] = self.ways[from];
             self.len += 1;
         }
     }
 }
 
-/// Whether what leads from a frame with this row to the next are words that [`leads`] can look at again.
-#[inline(always)]
-fn is_plain(row: Row, next: Option<Registers>) -> bool {
-    match row.kind() {
-        row::SIGNAL => false,
-        // Another number than the word that was read.
-        row::CHAIN => next.is_none_or(|next| next.bp != 0),
-        _ => true,
-    }
+/// The frames that a walk has put down: those from `place` on.
+struct Put {
+    place: usize,
+    /// There was no room for all of them.
+    is_short: bool,
 }
 
-/// Whether the words that led from a frame to the next read as they did.
-#[inline(always)]
-fn leads<S: Stack>(stack: &S, frame: &Frame, outer: &Registers) -> bool {
-    let reads = |address: u64, wanted: u64| stack.word(address) == Some(wanted);
-    let Registers { sp: _, bp, pc: _ } = frame.registers;
-    let back = reads(outer.sp.wrapping_sub(8), outer.pc.wrapping_add(1));
-    let saved = match frame.row.kind() {
-        row::CHAIN => reads(bp, outer.bp),
-        kind => {
-            let place = match frame.row.saved_rbp() {
-                Some(offset) => reads(outer.sp.wrapping_add_signed(offset), outer.bp),
-                None => true,
-            };
-            place
-                && (kind != row::AT_RBP
-                    || reads(bp.wrapping_add_signed(frame.row.cfa_offset()), outer.sp))
-        }
+impl Put {
+    const NOTHING: Self = Self {
+        place: REMEMBERED,
+        is_short: false,
     };
-    back & saved
+}
+
+/// The words that led from a frame to the next; `None` where there are others than these two kinds, or other numbers came of
+/// them than were read.
+#[inline(always)]
+fn way(frame: Registers, row: Row, next: Option<Registers>) -> Option<[Word; 2]> {
+    let Some(next) = next else {
+        // The outermost frame leads nowhere.
+        return Some([Word { at: 0, read: 0 }; 2]);
+    };
+    let back = Word {
+        at: next.sp.wrapping_sub(8),
+        read: next.pc.wrapping_add(1),
+    };
+    let saved = match row.kind() {
+        row::SIGNAL | row::AT_RBP => return None,
+        row::CHAIN if next.bp == 0 => return None,
+        row::CHAIN => Some(frame.bp),
+        _ => (row.saved_rbp()).map(|offset| next.sp.wrapping_add_signed(offset)),
+    };
+    let saved = saved.map_or(back, |at| Word { at, read: next.bp });
+    Some([back, saved])
 }

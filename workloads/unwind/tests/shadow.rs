@@ -1,6 +1,6 @@
 //! A walk that is shortened by what is remembered sees what a whole walk sees, whatever has happened to the stack since.
 
-use heaplab_unwind::{Registers, Row, Shadow, Stack, walk};
+use heaplab_unwind::{REMEMBERED, Registers, Row, Shadow, Stack, walk};
 
 const BASE: u64 = 0x7fff_0000;
 
@@ -141,7 +141,7 @@ fn chain(depth: u64, changed: &[u64]) -> (Words, Registers) {
 
 #[test]
 fn an_equal_stack_is_not_walked_and_a_change_is_seen_wherever_it_is() {
-    for depth in [2u64, 20, 64, 65, 100] {
+    for depth in [2u64, 20, 47, 48, 100] {
         let mut shadow = Shadow::new();
         let mut ask = |stack: &Words, first| {
             let mut asked = 0;
@@ -158,13 +158,16 @@ fn an_equal_stack_is_not_walked_and_a_change_is_seen_wherever_it_is() {
         ask(&stack, first);
         let (frames, asked) = ask(&stack, first);
         assert_eq!(u64::from(frames), depth + 1);
-        let remembered = frames.min(64);
+        let remembered = frames.min(REMEMBERED as u32);
         assert_eq!(asked, frames - remembered, "of {frames} frames");
         for at in 1..depth {
             let (changed, first) = chain(depth, &[at]);
             ask(&changed, first);
             // Of deeper stacks half of what there is room for may be enough.
-            let most = if frames > 64 { frames - 32 } else { 0 };
+            let most = match remembered == frames {
+                true => 0,
+                false => frames - remembered / 2,
+            };
             assert!(ask(&changed, first).1 <= most, "{at} of {depth}");
             ask(&stack, first);
         }

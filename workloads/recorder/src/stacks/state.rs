@@ -69,7 +69,7 @@ core::arch::global_asm!(
 );
 
 // Threads may have stacks of 16 KiB, of which libc takes this.
-const _: () = assert!(size_of::<StackState>() <= 3072 && align_of::<StackState>() <= 64);
+const _: () = assert!(size_of::<StackState>() <= 3456 && align_of::<StackState>() <= 64);
 const _: () = assert!(core::mem::offset_of!(StackState, entry) == 0);
 
 /// The calling thread's state.
