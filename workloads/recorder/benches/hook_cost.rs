@@ -239,7 +239,10 @@ impl Bench {
         let (mut bare, mut recorded, mut drained) = (Vec::new(), Vec::new(), Vec::new());
         let (mut anonymous, mut bytes) = (Vec::new(), 0.0);
         let raw = self.dir.path().join("raw");
+        let mut beside_us = Vec::new();
         for _ in 0..rounds {
+            // Some ten times slower: fewer pairs.
+            beside_us.extend(self.time(Variant::Heaptrack, "pair", 1, pairs / 20)?);
             let arguments = ["pair".to_owned(), "1".to_owned(), pairs.to_string()];
             let output = Command::new(&self.program).args(&arguments).output()?;
             let alone = Figures::read(&output.stdout)?;
@@ -262,6 +265,12 @@ impl Bench {
             recorded / bare
         );
         println!("  raw file {bytes:.2} bytes an event");
+        if let Some(heaptrack) = median(beside_us.iter().map(|one| one.wall).collect()) {
+            println!(
+                "  heaptrack {heaptrack:.1} ns an event: {:.1} times slower",
+                heaptrack / bare
+            );
+        }
         println!(
             "drainer: {:.1} M events a second of its CPU time",
             of(drained)
@@ -271,6 +280,12 @@ impl Bench {
             of(anonymous)
         );
 
+        self.python(rounds.max(5), &raw)
+    }
+
+    /// A program that allocates all the time, as people run it.
+    fn python(&self, rounds: u64, raw: &Path) -> Result<()> {
+        let of = |values| median(values).unwrap_or(f64::NAN);
         let script = "import json, time\nd = [{'k%d' % i: [i] * 5, 's': 'x' * (i % 90)} for i in range(60000)]\n\
                       s = json.dumps(d)\nt = time.perf_counter()\nfor _ in range(4): json.loads(s)\n\
                       print(time.perf_counter() - t)";
@@ -282,15 +297,26 @@ impl Bench {
         let seconds =
             |output: &[u8]| -> Result<f64> { Ok(std::str::from_utf8(output)?.trim().parse()?) };
         let (mut bare, mut beside, mut recorded) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut drained, mut count) = (Vec::new(), 0);
-        for _ in 0..rounds.max(5) {
+        let (mut drained, mut count, mut beside_us) = (Vec::new(), 0, Vec::new());
+        for _ in 0..rounds {
             bare.push(seconds(&python().output()?.stdout)?);
             beside.push(seconds(&beside_busy(&mut python())?.stdout)?);
             let begun = thread_cpu_ns();
-            let (output, events) = self.to_file(&mut python(), &raw)?;
+            let (output, events) = self.to_file(&mut python(), raw)?;
             drained.push((thread_cpu_ns() - begun) / 1e9);
             count = events;
             recorded.push(seconds(&output.stdout)?);
+            let mut heaptrack = Command::new("heaptrack");
+            heaptrack.arg("-o").arg(self.dir.path().join("heaptrack"));
+            heaptrack.env("PYTHONMALLOC", "malloc");
+            if let Ok(output) = heaptrack.args(["/usr/bin/python3", "-c", script]).output() {
+                // It prints lines of its own around the program's.
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                beside_us.extend(
+                    text.lines()
+                        .find_map(|line| line.trim().parse::<f64>().ok()),
+                );
+            }
         }
         let (bare, beside, recorded) = (of(bare), of(beside), of(recorded));
         let slower = |time: f64| (time / bare - 1.0) * 100.0;
@@ -304,6 +330,9 @@ impl Bench {
             of(drained),
             slower(beside)
         );
+        if let Some(heaptrack) = median(beside_us) {
+            println!("  heaptrack: {:.0} % slower", slower(heaptrack));
+        }
         Ok(())
     }
 

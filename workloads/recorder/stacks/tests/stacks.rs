@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Allocation, Recorded, compile, record};
+use common::{Allocation, Recorded, compile, record, record_before};
 use heaplab_workloads::record::StackMode;
 use heaplab_workloads::trace::{EventKind, sample_probability};
 use std::process::Command;
@@ -222,4 +222,47 @@ fn sampled_stacks_of_python_are_whole_and_unbiased() {
     }
     assert!(samples > 200, "{samples} samples");
     assert_eq!(whole, samples, "stacks that do not end in _start");
+}
+
+/// Handlers that allocate at any instruction, of a walk, too: each finds its own stack, and nobody takes another's.
+#[test]
+fn handlers_that_interrupt_a_walk_have_stacks_of_their_own() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let program = compile(dir.path(), "cases", &["-O1"]);
+    let allocator = compile(dir.path(), "sigsafe", &["-shared", "-fPIC", "-O1"]);
+    let mut command = Command::new(program);
+    command.args(["storm", "60000"]);
+    let mode = StackMode::Full;
+    let recorded = record_before(dir.path(), &mut command, mode, allocator.as_os_str());
+    assert!(recorded.output.status.success(), "{:?}", recorded.output);
+    assert_eq!(
+        (recorded.summary.lost_events, recorded.summary.torn_records),
+        (0, 0)
+    );
+    let handled: usize = String::from_utf8_lossy(&recorded.output.stdout)
+        .trim()
+        .parse()
+        .expect("number of signals");
+    let (mut in_handler, mut in_main) = (0, 0);
+    for allocation in &recorded.allocations {
+        let innermost = allocation.functions.first().map_or("", String::as_str);
+        match allocation.size {
+            200..=202 | 300 => {
+                assert_eq!(innermost, "on_storm", "{allocation:?}");
+                in_handler += 1;
+            }
+            16..=65 if innermost == "main" => {
+                assert_eq!(
+                    allocation.functions.last().map(String::as_str),
+                    Some("_start"),
+                    "{allocation:?}"
+                );
+                in_main += 1;
+            }
+            16..=65 => assert_ne!(innermost, "on_storm", "{allocation:?}"),
+            _ => {}
+        }
+    }
+    assert_eq!(in_handler, 3 * handled + handled / 64 * 1500);
+    assert!(in_main >= 60_000, "{in_main}");
 }

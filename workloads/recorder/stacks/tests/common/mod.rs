@@ -37,10 +37,13 @@ pub fn recorder() -> &'static Path {
     })
 }
 
-/// Compiles `programs/<name>.c` into `dir`.
+/// Compiles `programs/<name>.c`, of this package or of the recorder, into `dir`.
 pub fn compile(dir: &Path, name: &str, options: &[&str]) -> PathBuf {
     let out = dir.join(name);
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/programs/{name}.c"));
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/programs/{name}.c"));
+    let recorders =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/programs/{name}.c"));
+    let source = if own.exists() { own } else { recorders };
     let mut command = Command::new("cc");
     command.args([
         "-g",
@@ -79,6 +82,16 @@ pub struct Recorded {
 
 /// Records a program.
 pub fn record(dir: &Path, command: &mut Command, stacks: StackMode) -> Recorded {
+    record_before(dir, command, stacks, OsStr::new(""))
+}
+
+/// Records a program with this library behind the recorder.
+pub fn record_before(
+    dir: &Path,
+    command: &mut Command,
+    stacks: StackMode,
+    behind: &OsStr,
+) -> Recorded {
     let mut session = Session::create(&SessionOptions {
         stacks,
         ..SessionOptions::default()
@@ -88,7 +101,7 @@ pub fn record(dir: &Path, command: &mut Command, stacks: StackMode) -> Recorded 
     let mut raw = RawWriter::create(&raw_path, &TraceHeader::default()).expect("a file");
     raw.stack_mode(stacks).expect("written");
     let mut child = command
-        .envs(session.environment_before(recorder(), "".as_ref()))
+        .envs(session.environment_before(recorder(), behind))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
