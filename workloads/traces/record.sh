@@ -62,7 +62,7 @@ head = """# Where the traces come from
 
 Written by `record.sh` in this folder, which records them again (`record.sh HEAPLAB [NAME…]`). Programs and versions are Debian's. The
 recorder's cost is what an event added on the recording machine (2 CPUs): times inside a trace carry it. Each says how much was
-written of its blocks of 64 KiB and more (format 2.1); a replay for memory writes the same pages.
+written of its large blocks (format 2.1, *Written parts*); a replay for memory writes the same pages.
 
 | trace | what it is | package | command | recorded | recorder | processes | threads | events | peak live | bytes |
 |---|---|---|---|---|---|---|---|---|---|---|
