@@ -14,6 +14,8 @@
 //! in a bin are `slots[room..cap]` and `slots[cap]` is null; F3 `budget` = Σ cap × size ≤ the limit, the
 //! smallest capacities excepted.
 
+mod capacity;
+
 use crate::fault::{DETECT, Fault, die};
 use crate::heap::Heap;
 use crate::os::Os;
@@ -27,28 +29,13 @@ use core::sync::atomic::{
     compiler_fence,
 };
 
-/// Bytes that a bin starts with room for, at least one object.
-const FIRST_BYTES: usize = 1 << 10;
 /// Default of the setting `thread_cache_bytes`.
 pub const DEFAULT_BYTES: usize = 1 << 20;
 /// `thread_cache_bytes`: what the capacities of one thread's bins may add up to. In a small heap
-/// it is less: a quarter of what is in use, at least [`LEAST_BYTES`].
+/// it is less: a quarter of what is in use, at least 64 KiB.
 pub static LIMIT_BYTES: AtomicUsize = AtomicUsize::new(DEFAULT_BYTES);
-/// What the caches of all threads may add up to, beside the least for each.
-const TOTAL_BYTES: usize = 32 << 20;
 /// Caches of living threads.
 pub(crate) static CACHES: AtomicUsize = AtomicUsize::new(0);
-/// See [`LIMIT_BYTES`].
-const LEAST_BYTES: usize = 64 << 10;
-/// A bin may hold this part of its class's spans once past its first capacity ...
-const CLASS_SHARE: usize = 2;
-/// ... and this part when its objects are larger than what a bin starts with room for.
-const LARGE_SHARE: usize = 4;
-/// Bins that one miss looks at for room to take over. More would cost busy classes more than the
-/// room is worth.
-const STEAL_STEPS: usize = 4;
-/// One miss in so many looks for room in other bins.
-const STEAL_EVERY: u64 = 16;
 
 /// A place for an object. Only its owner reads or writes it.
 type Slot = *mut u8;
@@ -258,127 +245,6 @@ impl ThreadCache {
         (1..NUM_CLASSES)
             .map(|class| self.len(class) * size_of_class(class))
             .sum()
-    }
-
-    /// The first capacity of a class: 2 KiB worth, at least two objects.
-    fn first_capacity(class: usize) -> usize {
-        (2 * (FIRST_BYTES / size_of_class(class)).clamp(1, 16) - 1).max(2)
-    }
-
-    /// Makes a bin's places `cap`, which its objects must fit in. False: no memory, nothing has changed.
-    fn set_capacity<O: Os>(&self, heap: &Heap<O>, class: usize, cap: usize) -> bool {
-        let (old, room) = (self.capacity(class), self.room(class).load(Relaxed));
-        let len = old - room;
-        debug_assert!(0 < cap && len <= cap);
-        let from = self.slots[class].load(Relaxed);
-        let old_width = self.widths[class].load(Relaxed);
-        let width = old_width.max((cap + 1).next_power_of_two().ilog2() as u8);
-        let to = if width == old_width {
-            from
-        } else {
-            heap.pages.take(width)
-        };
-        if to.is_null() {
-            return false;
-        }
-        // SAFETY: both arrays are the bin's and as long as said; F2.
-        unsafe {
-            core::ptr::copy(from.add(room), to.add(cap - len), len);
-            *to.add(cap) = null_mut();
-            if to != from {
-                self.slots[class].store(to, Relaxed);
-                self.widths[class].store(width, Relaxed);
-                if old_width > 0 {
-                    heap.pages.give(from, old_width);
-                }
-            }
-        }
-        let size = size_of_class(class);
-        let budget = self.budget.load(Relaxed) + cap * size - old * size;
-        self.budget.store(budget, Relaxed);
-        if cap > old {
-            heap.cached_room.fetch_add((cap - old) * size, Relaxed);
-        } else {
-            heap.cached_room.fetch_sub((old - cap) * size, Relaxed);
-        }
-        self.cap(class).store(cap as u32, Relaxed);
-        self.room(class).store(cap - len, Relaxed);
-        true
-    }
-
-    /// What the thread's bins may add up to.
-    fn limit<O: Os>(heap: &Heap<O>) -> usize {
-        let threads = CACHES.load(Relaxed).max(1);
-        (heap.pages.in_use_bytes() / (3 + threads))
-            .min(TOTAL_BYTES / threads)
-            .max(LEAST_BYTES)
-            .min(LIMIT_BYTES.load(Relaxed))
-    }
-
-    /// Doubles a bin's capacity within the class's and the thread's limits; false: not possible.
-    fn grow<O: Os>(&self, heap: &Heap<O>, class: usize) -> bool {
-        let cap = self.capacity(class);
-        let size = size_of_class(class);
-        let limit = Self::limit(heap);
-        let target = if cap == 0 {
-            let first = Self::first_capacity(class);
-            // Small bins are worth having in any case.
-            if size <= 2 * FIRST_BYTES {
-                return self.set_capacity(heap, class, first);
-            }
-            // Of large ones a single place takes most of what there is.
-            if 4 * size <= limit { first } else { 1 }
-        } else {
-            let part = if size <= FIRST_BYTES {
-                CLASS_SHARE
-            } else {
-                LARGE_SHARE
-            };
-            let share = heap.centrals[class].0.bytes() / (part * size);
-            (2 * cap + 1).min(2 * batch_of(class) - 1).min(share)
-        };
-        if target <= cap {
-            return false;
-        }
-        let need = (target - cap) * size;
-        if self.budget.load(Relaxed) + need > LEAST_BYTES
-            && heap.cached_room.load(Relaxed) + need > TOTAL_BYTES
-        {
-            return false;
-        }
-        if self.budget.load(Relaxed) + need > limit {
-            // A busy thread misses often for want of room; looking for some each time costs it more than
-            // the misses do.
-            let misses = self.refills.load(Relaxed) + self.flushes.load(Relaxed);
-            if !misses.is_multiple_of(STEAL_EVERY) || !self.steal(heap, need, limit) {
-                return false;
-            }
-        }
-        self.set_capacity(heap, class, target)
-    }
-
-    /// Takes unused room from a few other bins; true: `need` bytes fit into the budget now.
-    fn steal<O: Os>(&self, heap: &Heap<O>, need: usize, limit: usize) -> bool {
-        let mut class = self.cursor.load(Relaxed) as usize;
-        for _ in 0..STEAL_STEPS {
-            if self.budget.load(Relaxed) + need <= limit {
-                break;
-            }
-            class = if class + 1 < NUM_CLASSES {
-                class + 1
-            } else {
-                1
-            };
-            let cap = self.capacity(class);
-            let room = cap - self.len(class);
-            if cap > Self::first_capacity(class) && room * 2 >= cap {
-                let shrunk = (cap - room / 2).max(Self::first_capacity(class));
-                let done = self.set_capacity(heap, class, shrunk);
-                debug_assert!(done, "fewer places need no memory");
-            }
-        }
-        self.cursor.store(class as u32, Relaxed);
-        self.budget.load(Relaxed) + need <= limit
     }
 
     /// An object of a class whose bin is empty: fills the bin from the middle tier. Null: no memory.
