@@ -6,6 +6,7 @@
 //! set (`assemble`). Measuring itself happens in other processes (`exec`, `program`).
 #![forbid(unsafe_code)]
 pub mod assemble;
+pub mod bar;
 pub mod calibrate;
 pub mod campaign;
 pub mod cli;

@@ -68,14 +68,6 @@ impl Progress {
         }
     }
 
-    /// A long piece of work stands at `position` of the total.
-    pub fn at(&self, position: u64, what: &str) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(what.to_string());
-            bar.set_position(position);
-        }
-    }
-
     /// Takes the bar away.
     pub fn clear(&self) {
         if let Some(bar) = &self.bar {

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Work that takes longer shows how far it is.
+/// Processes that go on for longer than this after the program are worth a word.
 const SHOW_AFTER: Duration = Duration::from_secs(2);
 
 /// What to record and where to.

@@ -4,13 +4,13 @@
 use super::cause::Inspected;
 use super::failure::{kept, stopped};
 use super::recorded::{Recorded, not_recorded, remarks};
-use super::{Ended, Recording, SHOW_AFTER, cost};
+use super::{Ended, Recording, cost};
+use crate::bar::Bar;
 use crate::clock::Utc;
 use crate::error::Error;
 use crate::exec::Limits;
 use crate::fingerprint;
 use crate::out::{Terminal, remark};
-use crate::progress::Progress;
 use heaplab_workloads::trace::raw::RawWriter;
 use heaplab_workloads::trace::{
     FinishInfo, MachineShape, ResolveOptions, TraceHeader, TraceSummary, resolve_file,
@@ -18,7 +18,6 @@ use heaplab_workloads::trace::{
 };
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::time::Instant;
 
 impl Recording<'_> {
     pub(super) fn header(&self, inspected: &Inspected) -> TraceHeader {
@@ -115,11 +114,10 @@ impl Recording<'_> {
             keep_addresses: self.keep_addresses,
             ..ResolveOptions::default()
         };
-        let begun = Instant::now();
-        let mut progress = None;
+        let mut bar = Bar::new(terminal, "bringing the events into order");
         resolve_file(part, &self.out, &options, &mut |done, all| {
             if let Some(signal) = ended.signals.asked_to_end() {
-                drop(progress.take());
+                bar.clear();
                 let _ = std::fs::remove_file(temporary_path(&self.out));
                 remark(&format!(
                     "heaplab: interrupted while the events were being brought into order; {}",
@@ -127,11 +125,7 @@ impl Recording<'_> {
                 ));
                 std::process::exit(128 + signal.as_raw());
             }
-            if begun.elapsed() >= SHOW_AFTER {
-                progress
-                    .get_or_insert_with(|| Progress::new(terminal, all))
-                    .at(done, "bringing the events into order");
-            }
+            bar.at(done, all);
         })
         .map_err(|e| stopped(e.into(), part))
     }
