@@ -135,6 +135,18 @@ impl Drop for Mapping {
     }
 }
 
+/// Asks for huge pages behind a buffer's capacity, so that filling it costs one fault for 2 MiB. Best effort.
+pub fn prefer_huge_pages(buffer: &mut Vec<u8>) {
+    const HUGE: usize = 2 << 20;
+    let begin = buffer.as_ptr().addr().next_multiple_of(HUGE);
+    let end = (buffer.as_ptr().addr() + buffer.capacity()) & !(HUGE - 1);
+    if begin < end {
+        let start = buffer.as_mut_ptr().with_addr(begin).cast();
+        // SAFETY: whole pages within the buffer's own allocation; the advice changes no contents.
+        unsafe { libc::madvise(start, end - begin, libc::MADV_HUGEPAGE) };
+    }
+}
+
 /// The bytes of records as they lie in a file.
 pub fn bytes_of<T: Plain>(records: &[T]) -> &[u8] {
     // SAFETY: `Plain` has no padding, so all bytes are initialised; the length is that of the slice.

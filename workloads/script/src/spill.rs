@@ -1,9 +1,10 @@
 //! Streams that are written interleaved and read back in pieces, in memory as long as they fit a budget.
 //!
 //! Each stream is cut into segments of [`SEGMENT`] bytes. What lies in memory goes to one scratch file whenever all
-//! streams together exceed the budget, so a script of any size costs the budget plus 32 bytes for each piece
+//! streams together exceed the budget, so a script of any size costs the budget plus 40 bytes for each piece
 //! written. Small scripts never touch the file.
 
+use crate::map;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -15,19 +16,48 @@ pub const SEGMENT: usize = 1 << 20;
 /// Bytes that all streams may hold in memory.
 const BUDGET: usize = 256 << 20;
 
+/// Smallest and largest capacity of a chunk. What a stream has so far mostly comes once more, so chunks double.
+const LEAST_CHUNK: usize = 4096;
+const MOST_CHUNK: usize = 8 << 20;
+
+/// A piece of a stream.
 enum Chunk {
     Memory(Vec<u8>),
     File { offset: u64, length: usize },
 }
 
+impl Chunk {
+    fn length(&self) -> usize {
+        match self {
+            Self::Memory(bytes) => bytes.len(),
+            Self::File { length, .. } => *length,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Stream {
-    /// Closed chunks; none crosses a segment's end.
-    chunks: Vec<Chunk>,
-    /// Index of the first chunk of each segment.
-    segments: Vec<usize>,
+    /// Closed chunks, each with its place in the stream.
+    chunks: Vec<(u64, Chunk)>,
     open: Vec<u8>,
     length: u64,
+}
+
+impl Stream {
+    /// The open chunk is closed and a new one begins.
+    fn close(&mut self) {
+        if !self.open.is_empty() {
+            let at = self.length - self.open.len() as u64;
+            self.chunks
+                .push((at, Chunk::Memory(std::mem::take(&mut self.open))));
+        }
+    }
+
+    /// The chunks from the one that holds the byte at `at` on.
+    fn from(&self, at: u64) -> &[(u64, Chunk)] {
+        let after = self.chunks.partition_point(|(begin, _)| *begin <= at);
+        &self.chunks[after.saturating_sub(1)..]
+    }
 }
 
 /// A set of streams.
@@ -86,28 +116,38 @@ impl Spill {
 
     /// Appends to a stream.
     #[inline]
-    pub fn append(&mut self, stream: usize, mut bytes: &[u8]) -> io::Result<()> {
+    pub fn append(&mut self, stream: usize, bytes: &[u8]) -> io::Result<()> {
+        let this = &mut self.streams[stream];
+        if this.open.capacity() - this.open.len() < bytes.len() {
+            return self.append_more(stream, bytes);
+        }
+        this.open.extend_from_slice(bytes);
+        this.length += bytes.len() as u64;
+        self.held += bytes.len();
+        Ok(())
+    }
+
+    /// Appends where the open chunk has no room.
+    #[cold]
+    fn append_more(&mut self, stream: usize, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let this = &mut self.streams[stream];
-            let within = this.length as usize % SEGMENT;
-            if within == 0 {
-                this.segments.push(this.chunks.len());
-                // What has filled a segment mostly fills the next one: growing it step by step would copy it.
-                if this.length > 0 {
-                    this.open.reserve_exact(SEGMENT);
-                }
-            }
-            let (now, later) = bytes.split_at(bytes.len().min(SEGMENT - within));
-            this.open.extend_from_slice(now);
-            this.length += now.len() as u64;
-            self.held += now.len();
-            if within + now.len() == SEGMENT {
-                this.chunks
-                    .push(Chunk::Memory(std::mem::take(&mut this.open)));
+            if this.open.len() == this.open.capacity() {
+                this.close();
                 if self.held > self.budget {
                     self.flush()?;
                 }
+                let this = &mut self.streams[stream];
+                let wanted = (this.length as usize).clamp(LEAST_CHUNK, MOST_CHUNK);
+                this.open.reserve_exact(wanted.next_power_of_two());
+                map::prefer_huge_pages(&mut this.open);
             }
+            let this = &mut self.streams[stream];
+            let room = this.open.capacity() - this.open.len();
+            let (now, later) = bytes.split_at(bytes.len().min(room));
+            this.open.extend_from_slice(now);
+            this.length += now.len() as u64;
+            self.held += now.len();
             bytes = later;
         }
         Ok(())
@@ -128,12 +168,8 @@ impl Spill {
             return Ok(());
         };
         for stream in &mut self.streams {
-            if !stream.open.is_empty() {
-                stream
-                    .chunks
-                    .push(Chunk::Memory(std::mem::take(&mut stream.open)));
-            }
-            for chunk in stream.chunks.iter_mut().rev() {
+            stream.close();
+            for (_, chunk) in stream.chunks.iter_mut().rev() {
                 let Chunk::Memory(bytes) = chunk else {
                     // Older ones are in the file already.
                     break;
@@ -154,37 +190,51 @@ impl Spill {
     /// The bytes of one segment where they lie in memory in one piece.
     pub fn view(&self, stream: usize, segment: usize) -> Option<&[u8]> {
         let this = &self.streams[stream];
-        let begin = *this.segments.get(segment)?;
-        let last = this.segments.get(segment + 1).copied();
-        match this.chunks.get(begin..last.unwrap_or(this.chunks.len()))? {
-            [Chunk::Memory(bytes)] if last.is_some() || this.open.is_empty() => Some(bytes),
-            [] if last.is_none() => Some(&this.open),
-            _ => None,
-        }
+        let (begin, end) = self.bounds(stream, segment);
+        let closed = this.length - this.open.len() as u64;
+        let (at, bytes) = match this.from(begin).first() {
+            Some((at, Chunk::Memory(bytes))) if begin < closed => (*at, bytes),
+            _ if begin >= closed => (closed, &this.open),
+            _ => return None,
+        };
+        bytes.get((begin - at) as usize..(end - at) as usize)
     }
 
     /// Puts the bytes of one segment into `out`, in place of what it holds.
     pub fn read(&self, stream: usize, segment: usize, out: &mut Vec<u8>) -> io::Result<()> {
         let this = &self.streams[stream];
+        let (begin, end) = self.bounds(stream, segment);
         out.clear();
-        let last = this.segments.get(segment + 1).copied();
-        let chunks = this.segments[segment]..last.unwrap_or(this.chunks.len());
-        for chunk in &this.chunks[chunks] {
+        for (at, chunk) in this.from(begin) {
+            let low = begin.max(*at) - at;
+            let high = end.min(at + chunk.length() as u64).saturating_sub(*at);
+            if low >= high {
+                break;
+            }
             match chunk {
-                Chunk::Memory(bytes) => out.extend_from_slice(bytes),
-                Chunk::File { offset, length } => {
+                Chunk::Memory(bytes) => out.extend_from_slice(&bytes[low as usize..high as usize]),
+                Chunk::File { offset, .. } => {
                     let before = out.len();
-                    out.resize(before + length, 0);
+                    out.resize(before + (high - low) as usize, 0);
                     if let Some(file) = &self.file {
-                        file.read_exact_at(&mut out[before..], *offset)?;
+                        file.read_exact_at(&mut out[before..], offset + low)?;
                     }
                 }
             }
         }
-        if last.is_none() {
-            out.extend_from_slice(&this.open);
+        let closed = this.length - this.open.len() as u64;
+        if end > closed {
+            let low = begin.max(closed) - closed;
+            out.extend_from_slice(&this.open[low as usize..(end - closed) as usize]);
         }
         Ok(())
+    }
+
+    /// Where a segment lies in its stream.
+    fn bounds(&self, stream: usize, segment: usize) -> (u64, u64) {
+        let begin = (segment * SEGMENT) as u64;
+        let length = self.streams[stream].length;
+        (begin, length.min(begin + SEGMENT as u64))
     }
 }
 

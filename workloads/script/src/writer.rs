@@ -7,10 +7,12 @@ use crate::layout::{self, AT_START, HEADER_BYTES, Header, THREAD_BYTES, ThreadEn
 use crate::map;
 use crate::op::{FLAG_SHARED, Op, OpKind};
 use crate::spill::{SEGMENT, Spill};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Stream of the global order; thread n has stream n + 1.
@@ -266,7 +268,11 @@ impl ScriptWriter {
             ..info
         };
         let failed = |error| ScriptError::io("write", &self.path, error);
-        let file = File::create(&self.temporary).map_err(failed)?;
+        // Not `create`: a file that was cut to nothing is written to the disk when it is closed (ext4).
+        let file = OpenOptions::new()
+            .write(true)
+            .open(&self.temporary)
+            .map_err(failed)?;
         let info = self
             .assemble(&file, counts, private_base, shared_base)
             .map_err(failed)?;
@@ -363,35 +369,40 @@ impl ScriptWriter {
         bases: impl Fn(usize) -> Bases + Sync,
     ) -> io::Result<u64> {
         let hashes: Vec<AtomicU64> = pieces.iter().map(|_| AtomicU64::new(0)).collect();
+        let batches = batches(pieces);
         let next = AtomicUsize::new(0);
+        // The file system lets one in at a time and has the others spin.
+        let writing = Mutex::new(());
         let work = || -> io::Result<()> {
-            let mut read = Vec::new();
-            let mut moved = vec![0; SEGMENT];
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(piece) = pieces.get(index) else {
-                    return Ok(());
-                };
-                let bytes = match self.spill.view(piece.stream, piece.segment) {
-                    Some(bytes) => bytes,
-                    None => {
-                        self.spill.read(piece.stream, piece.segment, &mut read)?;
-                        &read
-                    }
-                };
-                let (hash, bytes) = if piece.stream == ORDER {
-                    (SegmentHash::of(bytes), bytes)
-                } else {
-                    let moved = &mut moved[..bytes.len()];
-                    (relocate(bytes, moved, bases(piece.stream)), &*moved)
-                };
-                hashes[index].store(hash, Ordering::Relaxed);
-                file.write_all_at(bytes, piece.at)?;
+            let (mut read, mut batch) = (Vec::new(), Vec::with_capacity(2 * SEGMENT));
+            while let Some(range) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let begin = pieces[range.start].at;
+                batch.clear();
+                for (piece, hash) in pieces[range.clone()].iter().zip(&hashes[range.clone()]) {
+                    let bytes = match self.spill.view(piece.stream, piece.segment) {
+                        Some(bytes) => bytes,
+                        None => {
+                            self.spill.read(piece.stream, piece.segment, &mut read)?;
+                            &read
+                        }
+                    };
+                    batch.resize((piece.at - begin) as usize, 0);
+                    let value = if piece.stream == ORDER {
+                        batch.extend_from_slice(bytes);
+                        SegmentHash::of(bytes)
+                    } else {
+                        relocate(bytes, &mut batch, bases(piece.stream))
+                    };
+                    hash.store(value, Ordering::Relaxed);
+                }
+                let _turn = writing.lock();
+                file.write_all_at(&batch, begin)?;
             }
+            Ok(())
         };
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         // A thread costs as much as writing some pieces.
-        let hands = (pieces.len() / 4).min(cpus).clamp(1, HANDS);
+        let hands = (batches.len() / 4).min(cpus).clamp(1, HANDS);
         std::thread::scope(|scope| {
             let others: Vec<_> = (1..hands).map(|_| scope.spawn(work)).collect();
             let mut result = work();
@@ -408,6 +419,20 @@ impl ScriptWriter {
         }
         Ok(all.value())
     }
+}
+
+/// Neighbours that are written at once: about [`SEGMENT`] bytes, so that many small threads are no small writes.
+fn batches(pieces: &[Piece]) -> Vec<Range<usize>> {
+    let mut batches: Vec<Range<usize>> = Vec::new();
+    for (index, piece) in pieces.iter().enumerate() {
+        match batches.last_mut() {
+            Some(batch) if piece.at - pieces[batch.start].at < SEGMENT as u64 => {
+                batch.end = index + 1
+            }
+            _ => batches.push(index..index + 1),
+        }
+    }
+    batches
 }
 
 /// A segment and its place in the file.
@@ -441,18 +466,19 @@ fn unique() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Copies ops with the bases added to the slots of calls; returns the hash of the result.
-fn relocate(from: &[u8], to: &mut [u8], bases: Bases) -> u64 {
+/// Appends ops to `to` with the bases added to the slots of calls; returns the hash of the result.
+fn relocate(from: &[u8], to: &mut Vec<u8>, bases: Bases) -> u64 {
+    let begin = to.len();
+    to.extend_from_slice(from);
     let mut hash = SegmentHash::new();
-    for (op, out) in from.chunks_exact(16).zip(to.chunks_exact_mut(16)) {
+    for op in to[begin..].chunks_exact_mut(16) {
         let (mut low, high) = (layout::read_u64(op, 0), layout::read_u64(op, 8));
         if low as u8 <= OpKind::Free as u8 {
             let shared = (low >> 8) as u8 & FLAG_SHARED != 0;
             let base = if shared { bases.shared } else { bases.private };
             low = low.wrapping_add(u64::from(base) << 32);
         }
-        out[..8].copy_from_slice(&low.to_le_bytes());
-        out[8..].copy_from_slice(&high.to_le_bytes());
+        op[..8].copy_from_slice(&low.to_le_bytes());
         hash.pair(low, high);
     }
     hash.value()

@@ -75,6 +75,15 @@ impl Sampler {
     #[inline]
     pub fn draw(&self, random: &mut Pcg64) -> u32 {
         match self {
+            Self::Mixture { pick, parts } => parts[pick.draw(random.next_u64())].draw_part(random),
+            other => other.draw_part(random),
+        }
+    }
+
+    /// One number of what is no mixture: apart, so that no draw is a call of itself.
+    #[inline(always)]
+    fn draw_part(&self, random: &mut Pcg64) -> u32 {
+        match self {
             Self::Fixed(value) => *value,
             Self::Uniform { min, count } => min + below(random.next_u64(), *count) as u32,
             Self::Choice { pick, values } => values[pick.draw(random.next_u64())],
@@ -92,7 +101,8 @@ impl Sampler {
                 let part = product as u64 >> 32;
                 (low + (((high - low) * part) >> 32)) as u32
             }
-            Self::Mixture { pick, parts } => parts[pick.draw(random.next_u64())].draw(random),
+            // A mixture has no mixtures: reading refuses them.
+            Self::Mixture { .. } => 0,
         }
     }
 }

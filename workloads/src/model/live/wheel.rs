@@ -60,6 +60,7 @@ impl Wheel {
     }
 
     /// As [`Wheel::put`], but no time passes.
+    #[inline]
     pub fn restore(&mut self, block: Block, age: u32) {
         self.count += 1;
         let place = match self.free.pop() {
@@ -134,7 +135,9 @@ impl Wheel {
             self.turn();
         }
         let slot = &mut self.slots[self.now as usize % SLOTS];
-        self.due.extend(slot.drain(..).map(|entry| entry.place));
+        if !slot.is_empty() {
+            self.due.extend(slot.drain(..).map(|entry| entry.place));
+        }
     }
 
     /// Slots that begin now move down, the widest first.
