@@ -50,7 +50,11 @@ fn models_of_recorded_traces_have_their_calls_and_their_peak() {
             info.peak_live_bytes
         );
         assert_eq!(fitted.model_peak, peak.live_bytes);
-        assert!(fitted.text.lines().count() <= 300, "{name}");
+        assert!(
+            fitted.text.lines().count() <= 300,
+            "{name}: {}",
+            fitted.text.lines().count()
+        );
         // The same text each time, and one that the language takes.
         let Workload::Trace(trace) = &workload else {
             panic!("not a trace");

@@ -387,11 +387,88 @@ fn what_is_wrong_with_a_course_or_a_recency_is_said() {
             "`ranks` is missing",
         ),
         (
+            "phrases = [{ name = \"p\", calls = \"+r\", weight = 1 }]",
+            "test.toml:12: role 'r': `phrases` need groups with `live` and a lifetime of kind \"recency\", group 'r' has another",
+        ),
+        (
+            "lifetime = { kind = \"recency\", newest = 1 }\nphrases = [{ name = \"p\", calls = \"+r ?r\", weight = 1 }]",
+            "test.toml:13: role 'r', phrase: `calls` has the word \"?r\", expected +GROUP, +GROUP:BYTES, -GROUP,",
+        ),
+        (
+            "lifetime = { kind = \"recency\", newest = 1 }\nphrases = [{ name = \"p\", calls = \"!r:8\", weight = 1 }]",
+            "`calls` has the word \"!r:8\"",
+        ),
+        (
+            "lifetime = { kind = \"recency\", newest = 1 }\nphrases = [{ name = \"p\", calls = \"+s\", weight = 1 }]",
+            "`calls` names the group 's', expected one of r",
+        ),
+        (
+            "lifetime = { kind = \"recency\", newest = 1 }\nphrases = [{ name = \"p\", calls = \"+r\", then = \"q:5\", weight = 1 }]",
+            "`then` names the phrase 'q', which the role does not have",
+        ),
+        (
+            "lifetime = { kind = \"recency\", newest = 1 }\nphrases = [{ name = \"p\", calls = \"+r\", then = \"p:60 p:60\", weight = 1 }]",
+            "the percentages of `then` are above 100 together",
+        ),
+        (
+            "lifetime = { kind = \"recency\", newest = 1 }\nphrases = [{ name = \"p\", calls = \"+r\", weight = [1, 2] }]",
+            "a phrase has 2 weights, expected one, or 1 as the courses have parts",
+        ),
+        (
+            "lifetime = { kind = \"recency\", newest = 1 }\nphrases = [{ name = \"p\", calls = \"+r\", weight = 0 }]",
+            "all weights of phrases are 0, expected one above 0",
+        ),
+        (
             "hand-over = { kind = \"random\", share = 1, to = \"q\" }",
             "`to` names the role 'q', expected one of r",
         ),
     ] {
         let found = group(rest);
         assert!(found.contains(expected), "{found}\n{expected}");
+    }
+}
+
+/// What follows what is exactly what the phrases say, and as much is written as `written` says.
+#[test]
+fn phrases_are_said_in_order() {
+    let model = model(
+        r#"
+sources = []
+ops = 10_000
+
+[[role]]
+name = "r"
+phrases = [
+    { name = "fill", calls = "+node:100*4 +text", then = "empty:100", weight = 1 },
+    { name = "empty", calls = "-node:2 >node <node !node !text", then = "fill:100", weight = 1 },
+]
+[[role.group]]
+name = "node"
+live = 2
+size = { kind = "fixed", bytes = 16 }
+lifetime = { kind = "recency", newest = 1, run = 4 }
+[[role.group]]
+name = "text"
+live = 1
+size = { kind = "fixed", bytes = 50_000 }
+lifetime = { kind = "recency", newest = 1, run = 4 }
+written = 0.25
+"#,
+    );
+    let script = script(&model);
+    let ops = script.thread(0);
+    let kinds: Vec<OpKind> = ops.iter().filter_map(|op| op.kind()).collect();
+    let start = kinds.iter().position(|kind| *kind == OpKind::Written);
+    let round = [&ops[start.unwrap() - 4..], &[]].concat();
+    let rounds: Vec<&[Op]> = round.chunks_exact(11).collect();
+    assert!(rounds.len() > 900);
+    for round in rounds {
+        let sizes: Vec<u64> = round[..6].iter().map(|op| op.size()).collect();
+        assert_eq!(sizes, [100, 100, 100, 100, 12_500, 50_000]);
+        let slot = |index: usize| round[index].slot;
+        // Of 0 1 2 3: the newest but two, the one after it, the one before that is gone, the newest.
+        let freed: Vec<u32> = (6..9).map(slot).collect();
+        assert_eq!(freed, [slot(1), slot(2), slot(0)]);
+        assert_eq!((slot(9), slot(10)), (slot(3), slot(5)));
     }
 }

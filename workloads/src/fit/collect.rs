@@ -7,12 +7,28 @@ use super::survey::Survey;
 use crate::chain::Chain;
 use crate::compile::{Action, Source};
 use crate::error::WorkloadError;
+use crate::model::definition::Deed;
 use heaplab_script::OpKind;
 
 /// A death among so many of the newest counts as near them.
 const NEAR: u32 = 64;
+/// A rank below this is told as it is.
+const FEW: u32 = 16;
 /// One within so many steps of the last is its neighbour.
 const NEIGHBOURS: u32 = 8;
+
+/// Calls of a role that are remembered in each part.
+const REMEMBERED: u64 = 40_000;
+
+/// A thread's call for a block of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Said {
+    pub deed: Deed,
+    pub class: u8,
+    pub part: u8,
+    /// Bytes of an allocation of a block that keeps its size; of a free how many are younger, where these are few; 0 else.
+    pub size: u32,
+}
 
 /// Blocks of a class that a role allocates.
 #[derive(Clone, Default)]
@@ -20,6 +36,8 @@ pub(super) struct Cell {
     /// Sizes when they are allocated; of those that grow the largest.
     pub sizes: Counts,
     pub calloc: u64,
+    /// Bytes of allocations, and how many of them were written in the end.
+    pub written: (u64, u64),
     /// log2 of the alignments asked for.
     pub aligned: Counts,
     pub resizes: u64,
@@ -53,6 +71,8 @@ pub(super) struct Collected {
     pub calls: u64,
     /// Of the blocks that are told.
     pub peak_bytes: u64,
+    /// By thread: what it did, from the beginning of each part on.
+    pub said: Vec<Vec<Said>>,
 }
 
 #[derive(Clone, Copy)]
@@ -85,6 +105,11 @@ struct Collector<'a> {
     alive: Vec<Vec<(u64, u64)>>,
     /// Class that each thread dealt with last.
     last_class: Vec<usize>,
+    /// By thread: how much is written of what its next event allocates.
+    reach: Vec<Option<u64>>,
+    said: Vec<Vec<Said>>,
+    /// Calls of each role that were remembered in this part.
+    remembered: Vec<u64>,
     part: usize,
     live: u64,
     /// Largest in the part.
@@ -124,6 +149,9 @@ pub(super) fn collect<S: Source>(
         born: Vec::new(),
         alive: vec![vec![(0, 0); classes.len()]; count],
         last_class: vec![usize::MAX; roles.of.len()],
+        reach: vec![None; roles.of.len()],
+        said: vec![Vec::new(); roles.of.len()],
+        remembered: vec![0; count],
         part: 0,
         live: 0,
         most: 0,
@@ -135,6 +163,9 @@ pub(super) fn collect<S: Source>(
     let (mut runs, mut in_runs) = (vec![0u64; count], vec![0u64; count]);
     let mut last_thread = u32::MAX;
     source.tell(|event| {
+        if let Action::Written { bytes } = event.action {
+            all.reach[event.thread as usize] = Some(bytes);
+        }
         if !matches!(
             event.action,
             Action::Alloc { .. } | Action::Realloc { .. } | Action::Free { .. }
@@ -177,6 +208,7 @@ pub(super) fn collect<S: Source>(
         calls: all.calls,
         peak_bytes: all.peak,
         cells: all.cells,
+        said: all.said,
     })
 }
 
@@ -185,6 +217,7 @@ impl Collector<'_> {
         if part != self.part {
             self.snapshot();
             self.part = part;
+            self.remembered.fill(0);
             self.most = self.live;
             self.risen = true;
         }
@@ -219,8 +252,17 @@ impl Collector<'_> {
     }
 
     /// A call of a thread for one of its own blocks.
-    fn own_call(&mut self, thread: u32, role: usize, class: usize) {
+    fn own_call(&mut self, thread: u32, role: usize, class: usize, deed: Deed, size: u64) {
         self.calls += 1;
+        if self.remembered[role] < REMEMBERED {
+            self.remembered[role] += 1;
+            self.said[thread as usize].push(Said {
+                deed,
+                class: class as u8,
+                part: self.part as u8,
+                size: u32::try_from(size).unwrap_or(0),
+            });
+        }
         let cell = &mut self.cells[role][class];
         cell.calls[self.part] += 1;
         let last = &mut self.last_class[thread as usize];
@@ -229,6 +271,7 @@ impl Collector<'_> {
     }
 
     fn take(&mut self, thread: u32, role: Option<usize>, action: Action, grown: Option<u8>) {
+        let reach = self.reach[thread as usize].take();
         match action {
             Action::Alloc {
                 kind,
@@ -263,6 +306,8 @@ impl Collector<'_> {
                 let cell = &mut self.cells[role][class];
                 cell.moves[self.part].0 += 1;
                 cell.calloc += u64::from(kind == OpKind::Calloc);
+                cell.written.0 += size;
+                cell.written.1 += reach.map_or(size, |reach| reach.min(size));
                 if align_log2 > 4 {
                     cell.aligned.add(u64::from(align_log2));
                 }
@@ -270,7 +315,11 @@ impl Collector<'_> {
                     true => cell.sizes.add(size),
                     false => cell.first.add(size),
                 }
-                self.own_call(thread, role, class);
+                let told = match class < self.classes.first_growing {
+                    true => size,
+                    false => 0,
+                };
+                self.own_call(thread, role, class, Deed::Allocate, told);
                 self.change(role, class, 0, size, 1);
             }
             Action::Realloc { block, size } => {
@@ -287,7 +336,7 @@ impl Collector<'_> {
                     cell.growth.0 += (size as f64 / old as f64).ln();
                     cell.growth.1 += 1;
                 }
-                self.own_call(born_in, owner, class);
+                self.own_call(born_in, owner, class, Deed::Resize, 0);
                 self.change(owner, class, old, size, 0);
             }
             Action::Free { block } => {
@@ -295,7 +344,7 @@ impl Collector<'_> {
                     return;
                 };
                 let of = self.born[block as usize];
-                self.die(owner, class, of);
+                let (deed, rank) = self.die(owner, class, of);
                 self.born[block as usize].thread = NOBODY;
                 match role {
                     Some(role) if thread != of.thread => {
@@ -303,7 +352,7 @@ impl Collector<'_> {
                         self.calls += 1;
                         self.last_class[thread as usize] = usize::MAX;
                     }
-                    _ => self.own_call(of.thread, owner, class),
+                    _ => self.own_call(of.thread, owner, class, deed, u64::from(rank)),
                 }
                 self.change(owner, class, of.size, 0, -1);
             }
@@ -321,14 +370,23 @@ impl Collector<'_> {
     }
 
     /// Which of the living ones it is that dies.
-    fn die(&mut self, owner: usize, class: usize, of: Born) {
+    fn die(&mut self, owner: usize, class: usize, of: Born) -> (Deed, u32) {
         let set = &mut self.sets[of.thread as usize][class];
         let cell = &mut self.cells[owner][class];
         cell.reversals += u64::from(!std::mem::replace(&mut set.falling, true));
         let chain = &mut set.chain;
+        let mut few = 0;
         let here = Some(of.place);
         let kind = if chain.newest(0) == here {
             0
+        } else if chain.above() == here {
+            2
+        } else if chain.below() == here {
+            3
+        } else if let Some(rank) = chain.rank(of.place, FEW) {
+            cell.ranks.add(u64::from(rank));
+            few = rank;
+            1
         } else if chain.from(chain.above(), NEIGHBOURS, of.place, true) {
             2
         } else if chain.from(chain.below(), NEIGHBOURS, of.place, false) {
@@ -351,6 +409,13 @@ impl Collector<'_> {
         if class >= self.classes.first_growing {
             cell.sizes.add(of.most);
         }
+        let deed = match kind {
+            0 => Deed::FreeNewest,
+            2 => Deed::FreeNext,
+            3 => Deed::FreePrevious,
+            _ => Deed::Free,
+        };
+        (deed, few)
     }
 
     /// Blocks that grow and are alive at the end have their largest size, too.

@@ -17,19 +17,34 @@ pub(super) struct Counts {
     pub count: u64,
 }
 
+/// The step of a value.
+fn key(value: u64) -> u64 {
+    match value {
+        0..EXACT => value,
+        _ => {
+            let shift = value.ilog2().saturating_sub(6);
+            value >> shift << shift
+        }
+    }
+}
+
 impl Counts {
     pub fn add(&mut self, value: u64) {
-        let key = match value {
-            0..EXACT => value,
-            _ => {
-                let shift = value.ilog2().saturating_sub(6);
-                value >> shift << shift
-            }
-        };
-        let step = self.steps.entry(key).or_default();
+        let step = self.steps.entry(key(value)).or_default();
         step.0 += 1;
         step.1 += u128::from(value);
         self.count += 1;
+    }
+
+    /// The same without some values (of those above [`EXACT`] without their step).
+    pub fn without(&self, values: &[u32]) -> Self {
+        let mut rest = self.clone();
+        for &value in values {
+            if let Some((count, _)) = rest.steps.remove(&key(u64::from(value))) {
+                rest.count -= count;
+            }
+        }
+        rest
     }
 
     /// Sum of all values.

@@ -2,11 +2,14 @@
 
 use super::classes::Classes;
 use super::collect::{Cell, Collected};
+use super::phrases::Phrases;
 use super::roles::Roles;
 use std::fmt::Write as _;
 
 /// Calls that a thread makes in a row at most: beyond, the order of threads matters to nobody.
 const MOST_BURST: u64 = 4096;
+/// From this share on blocks count as written whole.
+const LEAST_WHOLE: f64 = 0.98;
 /// Live sets below this are not corrected.
 const HANDFUL: f64 = 8.0;
 /// Largest live set of the language.
@@ -21,6 +24,8 @@ pub(super) struct Fit<'a> {
     pub roles: &'a Roles,
     pub classes: &'a Classes,
     pub counts: &'a Collected,
+    /// By role.
+    pub phrases: &'a [Phrases],
     /// Factor on all live sets.
     pub factor: f64,
 }
@@ -46,6 +51,7 @@ pub(super) fn text(fit: &Fit<'_>) -> String {
             fit.roles.threads[role].len(),
             fit.counts.burst[role].min(MOST_BURST)
         );
+        write_phrases(&mut out, fit, role, cells);
         // A role without a group only frees what others hand to it.
         for (class, cell) in cells.iter().enumerate() {
             if cell.turns > 0 {
@@ -54,6 +60,29 @@ pub(super) fn text(fit: &Fit<'_>) -> String {
         }
     }
     out
+}
+
+/// What the role's threads do in a row, with weights in each part.
+fn write_phrases(out: &mut String, fit: &Fit<'_>, role: usize, cells: &[Cell]) {
+    let phrases = &fit.phrases[role].phrases;
+    if phrases.is_empty() {
+        return;
+    }
+    let mut heard = vec![0u64; fit.parts];
+    for said in fit.roles.threads[role]
+        .iter()
+        .flat_map(|&thread| &fit.counts.said[thread as usize])
+    {
+        heard[usize::from(said.part)] += 1;
+    }
+    let calls: Vec<u64> = (0..fit.parts)
+        .map(|part| cells.iter().map(|cell| cell.calls[part]).sum())
+        .collect();
+    out.push_str("phrases = [\n");
+    for phrase in phrases {
+        out.push_str(&phrase.text(&fit.classes.names, &heard, &calls));
+    }
+    out.push_str("]\n");
 }
 
 fn plain(name: &str) -> String {
@@ -107,6 +136,12 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
         .ceil()
         .min(MOST_LIVE);
     let per_part = weight / fit.parts as f64;
+    // Sizes that phrases name are not drawn.
+    let rest = cell.sizes.without(&fit.phrases[role].named);
+    let drawn = match rest.count {
+        0 => &cell.sizes,
+        _ => &rest,
+    };
     let _ = write!(
         out,
         "[[role.group]]\nname = \"{}\"\nweight = {}\n",
@@ -119,8 +154,8 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
     let _ = write!(
         out,
         "live = {live}\nsize = {}\n{}",
-        cell.sizes.text("bytes"),
-        lifetime(cell)
+        drawn.text("bytes"),
+        lifetime(cell, !fit.phrases[role].phrases.is_empty())
     );
     let blocks = match growing {
         true => cell.first.count,
@@ -130,6 +165,10 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
     if share(cell.calloc) >= 0.005 {
         let most = 1.0 - share(cell.aligned.count);
         let _ = writeln!(out, "calloc = {:.3}", share(cell.calloc).min(most));
+    }
+    let (bytes, written) = cell.written;
+    if !growing && (written as f64) < LEAST_WHOLE * bytes as f64 {
+        let _ = writeln!(out, "written = {:.3}", written as f64 / bytes as f64);
     }
     if share(cell.aligned.count) >= 0.005 {
         // The usual alignments of a group are one or two.
@@ -161,16 +200,25 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
         let all: Vec<String> = values.map(short).collect();
         all.join(", ")
     };
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "[role.group.course]\nlive = [{}]\nweight = [{}]\n",
+        "course = {{ live = [{}], weight = [{}] }}",
         factors(&mut levels.iter().map(|level| level / live)),
         factors(&mut (cell.calls.iter()).map(|&calls| calls as f64 / run / per_part.max(1e-9)))
     );
 }
 
 /// Which blocks die.
-fn lifetime(cell: &Cell) -> String {
+fn lifetime(cell: &Cell, phrases: bool) -> String {
+    // Phrases say which deaths are those of the newest or of a neighbour.
+    let mut cell = cell.clone();
+    let [newest, near, next, previous, oldest, random] = cell.deaths;
+    if phrases && near + oldest + random > 0 {
+        cell.deaths = [0, near, 0, 0, oldest, random];
+    } else if phrases {
+        cell.deaths = [newest, 0, next, previous, 0, 0];
+    }
+    let cell = &cell;
     let all: u64 = cell.deaths.iter().sum();
     if all == 0 {
         return "lifetime = { kind = \"recency\", newest = 1 }\n".into();

@@ -3,13 +3,14 @@
 //! What is fitted is what a replay would do: the events of the process that is replayed, thread by thread. `survey` listens once
 //! and finds roles (threads that do the same) and `classes` of sizes. `collect` listens again, to the blocks that each role allocates in each class: which
 //! of the living ones dies next (the newest, the neighbour of the last, …), how many die in a row, which role's threads free them,
-//! and, in parts of equal length, how many are alive and how many calls are made for them. `emit` writes the text. Nothing of
+//! and, in parts of equal length, how many are alive and how many calls are made for them. `phrases` finds the sequences of calls that are repeated most, and which follows which. `emit` writes the text. Nothing of
 //! the trace but counts of sizes, deaths and threads goes into it.
 
 mod classes;
 mod collect;
 mod distribution;
 mod emit;
+mod phrases;
 mod roles;
 mod survey;
 
@@ -24,8 +25,13 @@ const LEAST_CALLS: u64 = 500;
 /// Groups of all roles together, about, and of one role at least.
 const GROUPS: usize = 16;
 const LEAST_GROUPS: usize = 4;
+/// Phrases of one role at least, and of one alone.
+const LEAST_PHRASES: usize = 8;
+const PHRASES: usize = 88;
 /// A model whose peak of live bytes is so near is good enough.
 const NEAR: f64 = 0.02;
+/// Phrases whose model comes so near are kept.
+const ENOUGH: f64 = 0.04;
 /// Corrections of live sets by how far the peak is off.
 const CORRECTIONS: u32 = 3;
 
@@ -60,38 +66,61 @@ pub fn fit<S: Source>(
     let classes = Classes::of(&survey, (GROUPS / roles.threads.len()).max(LEAST_GROUPS));
     let parts = (survey.calls / LEAST_CALLS).clamp(1, PARTS) as usize;
     let counts = collect::collect(source, &survey, &roles, &classes, parts, progress)?;
-    let mut best: Option<(f64, Fitted)> = None;
-    let mut factor = 1.0;
-    for _ in 0..=CORRECTIONS {
-        let text = emit::text(&emit::Fit {
-            name,
-            calls: survey.calls,
-            threads: survey.threads.iter().filter(|one| one.calls > 0).count(),
-            parts,
-            roles: &roles,
-            classes: &classes,
-            counts: &counts,
-            factor,
-        });
-        let model = Model::parse(&text, name)?;
-        let peak = model.peak(&ModelParams::default())?.live_bytes;
-        let ratio = peak as f64 / counts.peak_bytes.max(1) as f64;
-        let error = (ratio - 1.0).abs();
-        if best.as_ref().is_none_or(|(least, _)| error < *least) {
-            let fitted = Fitted {
-                text,
-                model,
+    let phrases: Vec<_> = (roles.threads.iter())
+        .map(|threads| {
+            let said: Vec<_> = (threads.iter())
+                .map(|&thread| &counts.said[thread as usize][..])
+                .collect();
+            phrases::find(
+                &said,
                 parts,
-                trace_peak: counts.peak_bytes,
-                model_peak: peak,
-                left_out: roles.left_out.clone(),
-            };
-            best = Some((error, fitted));
-        }
-        if error < NEAR {
+                (PHRASES / (2 * roles.threads.len() - 1)).max(LEAST_PHRASES),
+            )
+        })
+        .collect();
+    let silent: Vec<_> = phrases
+        .iter()
+        .map(|_| phrases::Phrases::default())
+        .collect();
+    let mut best: Option<(f64, Fitted)> = None;
+    // Where threads free each other's blocks, phrases may keep live sets from what they are: then each call is drawn alone.
+    for phrases in [&phrases, &silent] {
+        if best.as_ref().is_some_and(|(error, _)| *error < ENOUGH) {
             break;
         }
-        factor = (factor / ratio.max(1e-3)).clamp(0.5, 2.0);
+        let mut factor = 1.0;
+        for _ in 0..=CORRECTIONS {
+            let text = emit::text(&emit::Fit {
+                name,
+                calls: survey.calls,
+                threads: survey.threads.iter().filter(|one| one.calls > 0).count(),
+                parts,
+                roles: &roles,
+                classes: &classes,
+                counts: &counts,
+                phrases,
+                factor,
+            });
+            let model = Model::parse(&text, name)?;
+            let peak = model.peak(&ModelParams::default())?.live_bytes;
+            let ratio = peak as f64 / counts.peak_bytes.max(1) as f64;
+            let error = (ratio - 1.0).abs();
+            if best.as_ref().is_none_or(|(least, _)| error < *least) {
+                let fitted = Fitted {
+                    text,
+                    model,
+                    parts,
+                    trace_peak: counts.peak_bytes,
+                    model_peak: peak,
+                    left_out: roles.left_out.clone(),
+                };
+                best = Some((error, fitted));
+            }
+            if error < NEAR {
+                break;
+            }
+            factor = (factor / ratio.max(1e-3)).clamp(0.5, 2.0);
+        }
     }
     best.map(|(_, fitted)| fitted).ok_or_else(|| {
         WorkloadError::Parameters("the trace has no calls: there is nothing to fit".into())

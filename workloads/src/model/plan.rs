@@ -3,7 +3,7 @@
 use super::ModelParams;
 use super::alias::Alias;
 use super::definition::{
-    Definition, DropOrder, Group, GrowBy, HandOver, Lifetime, Role, Succession,
+    Call, Definition, DropOrder, Group, GrowBy, HandOver, Lifetime, Phrase, Role, Succession,
 };
 use super::sampler::{Sampler, threshold};
 use super::threads;
@@ -42,6 +42,8 @@ pub struct RolePlan {
     /// Calls between hand-overs of whole live sets; `u64::MAX`: never.
     pub every: u64,
     pub succession: Option<Succession>,
+    /// Its phrases' calls.
+    pub phrases: Vec<PhrasePlan>,
     /// Received blocks that a thread keeps before it frees the oldest.
     pub hold: usize,
 }
@@ -56,12 +58,16 @@ pub struct GroupPlan {
     pub rounding: f64,
     /// Deaths in a row.
     pub deaths: u64,
+    /// How far phrases may lead the live set from its target, at least.
+    pub swing: u64,
     /// Calls in a row when a thread turns to it.
     pub run: u32,
     /// The group's own sizes, then those of phases. Empty: it never allocates.
     pub sizes: Vec<Sampler>,
     pub lifetime: Lifetime,
     pub calloc: u64,
+    /// 2^32 for all bytes of a block.
+    pub written: u64,
     pub aligned: u64,
     pub align_log2: Vec<u8>,
     pub grow: Option<GrowPlan>,
@@ -69,6 +75,14 @@ pub struct GroupPlan {
     pub hand: Hand,
     /// All its blocks may go to other threads.
     pub ring: bool,
+}
+
+/// A phrase with what follows it.
+#[derive(Debug)]
+pub struct PhrasePlan {
+    pub calls: Vec<Call>,
+    /// Bounds for the upper 32 bits of a random word, increasing, and the phrases below them.
+    pub then: Vec<(u64, usize)>,
 }
 
 /// How blocks grow.
@@ -112,6 +126,8 @@ pub struct PhasePlan {
     pub groups: Vec<Vec<GroupPhase>>,
     /// For each role: which group comes next; `None`: the role rests, all its weights are 0 in this phase.
     pub pick: Vec<Option<Alias>>,
+    /// For each role with phrases: which comes next, and which are said at all.
+    pub phrase: Vec<Option<(Alias, Vec<bool>)>>,
     /// For each role, where its share of the calls follows from courses: own calls of a thread in a turn, on average.
     pub turn: Vec<Option<f64>>,
 }
@@ -224,7 +240,20 @@ fn role_plan(definition: &Definition, role: &Role, scale: f64, tables: &mut usiz
             None => u64::MAX,
         },
         succession: role.succession,
+        phrases: (role.phrases.iter()).map(phrase_plan).collect(),
         hold: 0,
+    }
+}
+
+fn phrase_plan(phrase: &Phrase) -> PhrasePlan {
+    let mut sum = 0.0;
+    let bound = |&(index, percent): &(usize, f64)| {
+        sum += percent / 100.0;
+        (threshold(f64::min(sum, 1.0)), index)
+    };
+    PhrasePlan {
+        calls: phrase.calls.clone(),
+        then: phrase.followers.iter().map(bound).collect(),
     }
 }
 
@@ -250,10 +279,15 @@ fn group_plan(
             Lifetime::Recency { run, .. } => run as u64,
             _ => 1,
         },
+        swing: match group.lifetime {
+            Lifetime::Recency { run, .. } => (2.0 * run) as u64,
+            _ => 2,
+        },
         run: group.run,
         sizes: group.size.iter().map(Sampler::new).collect(),
         lifetime: scaled_lifetime(&group.lifetime, scale),
         calloc: threshold(group.calloc),
+        written: threshold(group.written),
         aligned: threshold(aligned.map_or(0.0, |aligned| aligned.share)),
         align_log2: aligned
             .map(|aligned| aligned.to.iter().map(|to| to.ilog2() as u8).collect())
@@ -332,6 +366,7 @@ fn phases(definition: &Definition, roles: &mut [RolePlan]) -> Vec<PhasePlan> {
     if definition.phases.is_empty() {
         return vec![PhasePlan {
             share: 1.0,
+            phrase: phrase_picks(definition, 0),
             turn: vec![None; roles.len()],
             name: None,
             groups: roles
@@ -387,6 +422,7 @@ fn phases(definition: &Definition, roles: &mut [RolePlan]) -> Vec<PhasePlan> {
         }
         plans.push(PhasePlan {
             share: phase.share,
+            phrase: phrase_picks(definition, 0),
             turn: vec![None; roles.len()],
             name: Some(phase.name.clone()),
             groups,
@@ -454,8 +490,20 @@ fn part_of_courses(definition: &Definition, part: usize, own: GroupPhase) -> Pha
         pick: (definition.roles.iter())
             .map(|role| pick(role, |group| by_chance(role, group)))
             .collect(),
+        phrase: phrase_picks(definition, part),
         turn: definition.roles.iter().map(turn).collect(),
     }
+}
+
+fn phrase_picks(definition: &Definition, part: usize) -> Vec<Option<(Alias, Vec<bool>)>> {
+    let pick = |role: &Role| {
+        let weights: Vec<f64> = (role.phrases.iter())
+            .map(|phrase| phrase.weight_in(part))
+            .collect();
+        let said = weights.iter().map(|weight| *weight > 0.0).collect();
+        (weights.iter().sum::<f64>() > 0.0).then(|| (Alias::new(&weights), said))
+    };
+    definition.roles.iter().map(pick).collect()
 }
 
 fn pick(role: &Role, weight: impl FnMut(&Group) -> f64) -> Option<Alias> {

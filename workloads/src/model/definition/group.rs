@@ -29,6 +29,9 @@ pub struct Group {
     /// Share of allocations by calloc.
     #[serde(skip_serializing_if = "is_nothing")]
     pub calloc: f64,
+    /// Share of the bytes of each block that the program writes: 1 unless said otherwise.
+    #[serde(skip_serializing_if = "is_all")]
+    pub written: f64,
     /// Aligned allocations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aligned: Option<Aligned>,
@@ -61,6 +64,10 @@ fn is_zero(number: &u64) -> bool {
 
 fn is_nothing(share: &f64) -> bool {
     *share == 0.0
+}
+
+fn is_all(share: &f64) -> bool {
+    *share == 1.0
 }
 
 /// Aligned allocations.
@@ -179,6 +186,7 @@ impl Group {
             size,
             lifetime,
             calloc: table.share("calloc", 0.0)?,
+            written: table.share("written", 1.0)?,
             aligned: table
                 .get("aligned")
                 .map(|value| Aligned::read(&value, &what))

@@ -4,14 +4,16 @@ mod distribution;
 mod group;
 mod lifetime;
 mod phase;
+mod phrase;
 mod role;
 
 use super::decode::{Read, Table, Value};
 use crate::error::WorkloadError;
 pub use distribution::{Distribution, Part};
-pub use group::{Aligned, Group, Grow, GrowBy, HandOver};
+pub use group::{Aligned, Course, Group, Grow, GrowBy, HandOver};
 pub use lifetime::{BatchOrder, Dies, Lifetime};
 pub use phase::{Change, DropOrder, GroupChange, Phase};
+pub use phrase::{Call, Deed, Phrase};
 pub use role::{Pause, Role, Succession};
 use serde::Serialize;
 use toml::de::DeTable;

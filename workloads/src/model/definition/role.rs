@@ -1,6 +1,7 @@
 //! A role: threads that do the same.
 
 use super::group::Group;
+use super::phrase::Phrase;
 use crate::model::decode::{Read, Table, Value};
 use serde::Serialize;
 
@@ -23,6 +24,9 @@ pub struct Role {
     /// What becomes of the whole live set now and then.
     #[serde(rename = "hand-over", skip_serializing_if = "Option::is_none")]
     pub succession: Option<Succession>,
+    /// Calls that its threads make in a row; none: each call is drawn for itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub phrases: Vec<Phrase>,
     /// Its blocks, at least one group.
     #[serde(rename = "group")]
     pub groups: Vec<Group>,
@@ -92,6 +96,10 @@ impl Role {
             (Some(list), None) => read_groups(&list, &name)?,
             (None, hand_over) => vec![Group::read(&mut table, &name, hand_over)?],
         };
+        let phrases = match table.get("phrases") {
+            Some(list) => Phrase::read_all(&list, &name, &groups)?,
+            None => Vec::new(),
+        };
         table.finish()?;
         Ok(Self {
             name,
@@ -100,6 +108,7 @@ impl Role {
             ramp,
             pause,
             succession,
+            phrases,
             groups,
         })
     }

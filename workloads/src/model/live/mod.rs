@@ -6,7 +6,7 @@ mod nurseries;
 mod wheel;
 
 use super::alias::Alias;
-use super::definition::{BatchOrder, Dies, DropOrder, Lifetime};
+use super::definition::{BatchOrder, Deed, Dies, DropOrder, Lifetime};
 use super::sampler::{Sampler, below, threshold};
 use crate::chain::Chain;
 use bag::{Bag, PLACES, Pick};
@@ -185,6 +185,25 @@ impl LiveSet {
             Shape::Chain { chain, pick, ranks } => by_recency(chain, pick, ranks, random),
             Shape::Wheel { wheel, .. } => wheel.take_due(),
         };
+        self.left(block)
+    }
+
+    /// As [`LiveSet::take_victim`], but the one that `deed` names, where the set knows it and has it.
+    #[inline]
+    pub fn take_named(&mut self, deed: Deed, rank: u32, random: &mut Pcg64) -> Option<Block> {
+        let Shape::Chain { chain, .. } = &mut self.shape else {
+            return self.take_victim(random);
+        };
+        let named = match deed {
+            Deed::FreeNewest => chain.newest(0),
+            Deed::FreeNext => chain.above(),
+            Deed::FreePrevious => chain.below(),
+            Deed::Free if rank > 0 => chain.newest(rank.min(1 << 10)),
+            _ => return self.take_victim(random),
+        };
+        let block = named
+            .or_else(|| chain.newest(0))
+            .map(|place| chain.take(place));
         self.left(block)
     }
 

@@ -2,6 +2,7 @@
 
 use super::commons::Commons;
 use super::tally::Tally;
+use crate::model::alias::Alias;
 use crate::model::definition::{DropOrder, Lifetime};
 use crate::model::live::{Block, LiveSet};
 use crate::model::plan::{PhasePlan, Plan, RolePlan};
@@ -13,6 +14,9 @@ use std::collections::VecDeque;
 
 /// Calls for a group that are made at once when a part of a course begins, at most.
 const MOST_OWED: u64 = 64;
+
+/// Calls of phrases that are left out one after the other, at most.
+const MOST_LEFT_OUT: u32 = 256;
 
 /// One thread of a model. When it is respawned, its successor goes on as the same actor under another number.
 #[derive(Debug)]
@@ -32,6 +36,10 @@ pub struct Actor<'p> {
     /// Group that it is busy with, and for how many calls yet.
     current: usize,
     run_left: u32,
+    /// Phrase that it is in, and its next call.
+    phrase: (usize, usize),
+    /// Group that was looked at last for whether it has strayed.
+    tended: usize,
     /// Groups that have a call each to make at once.
     owed: Vec<usize>,
     /// Calls since the last hand-over and the last pause.
@@ -115,6 +123,8 @@ impl<'p> Actor<'p> {
             private: PrivateSlots::default(),
             current: 0,
             run_left: 0,
+            phrase: (0, usize::MAX),
+            tended: 0,
             owed: Vec::new(),
             since_hand_over: 0,
             since_pause: 0,
@@ -277,6 +287,11 @@ impl<'p> Actor<'p> {
         let Some(pick) = &phase.pick[self.role] else {
             return false;
         };
+        if let Some(phrases) = &phase.phrase[self.role]
+            && self.speak(phrases, &mut commons)
+        {
+            return true;
+        }
         if self.groups.len() == 1 {
             return self.step_group(0, commons);
         }
@@ -302,6 +317,39 @@ impl<'p> Actor<'p> {
             let other = (self.current + step) % self.groups.len();
             self.step_group(other, commons.as_deref_mut())
         })
+    }
+
+    /// The next call of a phrase that a group has room for; false when there was none in many.
+    #[inline]
+    fn speak(
+        &mut self,
+        (phrases, said): &(Alias, Vec<bool>),
+        commons: &mut Option<&mut Commons>,
+    ) -> bool {
+        for _ in 0..MOST_LEFT_OUT {
+            let (phrase, place) = self.phrase;
+            let about = &self.plan.phrases[phrase];
+            let Some(&call) = about.calls.get(place) else {
+                let word = self.random.next_u64() >> 32;
+                let next = about.then.iter().find(|(bound, _)| word < *bound);
+                let next = match next {
+                    Some((_, next)) if said[*next] => *next,
+                    _ => phrases.draw(self.random.next_u64()),
+                };
+                self.phrase = (next, 0);
+                // Phrases need not have all that a group does: one group after the other is led back to its live set.
+                self.tended = (self.tended + 1) % self.groups.len();
+                if self.strays(self.tended) && self.settle(self.tended, commons.as_deref_mut()) {
+                    return true;
+                }
+                continue;
+            };
+            self.phrase.1 += 1;
+            if self.say(call, commons.as_deref_mut()) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Frees a block in this thread.

@@ -2,12 +2,15 @@
 
 use super::actor::{Actor, State};
 use super::commons::Commons;
-use crate::model::definition::Lifetime;
+use crate::model::definition::{Call, Deed, Lifetime};
 use crate::model::live::Block;
-use crate::model::plan::{GroupPlan, Hand};
+use crate::model::plan::{GroupPlan, GrowPlan, Hand};
 use crate::model::sampler::below;
 use heaplab_script::{Op, OpKind};
 use rand_pcg::rand_core::Rng;
+
+/// [`GroupPlan::written`] of all bytes.
+const ALL: u64 = 1 << 32;
 
 /// Blocks that wait for a remote free in one thread before others free their own instead.
 const INBOX: usize = 4096;
@@ -28,6 +31,71 @@ impl Actor<'_> {
     /// One step towards the group's target, which may be a death that is another thread's call; true for a call of this one.
     pub(super) fn settle(&mut self, index: usize, commons: Option<&mut Commons>) -> bool {
         matches!(self.try_step(index, commons), Step::Made)
+    }
+
+    /// A call of a phrase; false when it is left out, because its group is too far from its live set already or has nothing to
+    /// free.
+    #[inline]
+    pub(super) fn say(&mut self, call: Call, mut commons: Option<&mut Commons>) -> bool {
+        let index = call.group as usize;
+        let plan = &self.plan.groups[index];
+        let state = &mut self.groups[index];
+        let level = state.set.len() as u64;
+        let slack = plan.swing.max(state.target / 64);
+        match call.deed {
+            Deed::Allocate => {
+                // What others are to free goes away without a call of this thread.
+                if matches!(plan.hand, Hand::Random { .. })
+                    && level > state.target
+                    && let Some(block) = state.set.take_victim(&mut self.random)
+                    && let Step::Made = self.free_somewhere(index, block, commons.as_deref_mut())
+                {
+                    return true;
+                }
+                let state = &self.groups[index];
+                (state.set.len() as u64) < state.target + slack
+                    && self.allocate(index, call.size, commons)
+            }
+            Deed::Resize if plan.grow.is_some() => self.grow(index),
+            Deed::Resize => level > 0 && self.resize(index),
+            deed => {
+                if level == 0 || level + slack <= state.target {
+                    return false;
+                }
+                let block = state.set.take_named(deed, call.size, &mut self.random);
+                block.is_some_and(|block| {
+                    matches!(self.free_somewhere(index, block, commons), Step::Made)
+                })
+            }
+        }
+    }
+
+    /// Whether a group's live set is further from its target than phrases may lead it.
+    #[inline]
+    pub(super) fn strays(&self, index: usize) -> bool {
+        let state = &self.groups[index];
+        let slack = self.plan.groups[index].swing.max(state.target / 64);
+        (state.set.len() as u64).abs_diff(state.target) > slack
+    }
+
+    /// The newest block grows by a step, by realloc; false when it has its size.
+    fn grow(&mut self, index: usize) -> bool {
+        let state = &mut self.groups[index];
+        let (Some(grow), Some(block)) = (
+            &self.plan.groups[index].grow,
+            state.set.peek(&mut self.random),
+        ) else {
+            return false;
+        };
+        if block.size >= block.target {
+            return false;
+        }
+        let old = block.size;
+        let op = realloc(block, grow.next(block), self.number);
+        let new = block.size;
+        state.set.resized(old, new);
+        self.call(op, i64::from(new) - i64::from(old), 0);
+        true
     }
 
     #[inline]
@@ -52,8 +120,7 @@ impl Actor<'_> {
             && let Some(block) = state.set.peek(&mut self.random)
             && block.size < block.target
         {
-            let next = f64::from(block.size) * grow.factor + f64::from(grow.step);
-            let next = (next as u32).max(block.size + 1).min(block.target);
+            let next = grow.next(block);
             if grow.copy && !block.shared {
                 let old = *block;
                 block.slot = self.private.take();
@@ -110,7 +177,7 @@ impl Actor<'_> {
         };
         match victim {
             Some(block) => self.free_somewhere(index, block, commons),
-            None => Step::of(self.allocate(index, commons)),
+            None => Step::of(self.allocate(index, 0, commons)),
         }
     }
 
@@ -208,9 +275,9 @@ impl Actor<'_> {
         Step::Made
     }
 
-    /// Allocates a block and puts it where it belongs; false when a queue has no room.
+    /// Allocates a block of so many bytes (0: drawn) and puts it where it belongs; false when a queue has no room.
     #[inline]
-    fn allocate(&mut self, index: usize, mut commons: Option<&mut Commons>) -> bool {
+    fn allocate(&mut self, index: usize, bytes: u32, mut commons: Option<&mut Commons>) -> bool {
         let plan = &self.plan.groups[index];
         let mut crosses = plan.ring;
         if let Some(commons) = &mut commons {
@@ -232,7 +299,7 @@ impl Actor<'_> {
                 Hand::Keep => {}
             }
         }
-        let (block, op) = self.draw_block(plan, index, crosses, commons.as_deref_mut());
+        let (block, op) = self.draw_block(plan, index, bytes, crosses, commons.as_deref_mut());
         let bytes = i64::from(block.size);
         match (&plan.hand, commons) {
             (Hand::Queue { batch, .. }, Some(commons)) if crosses => {
@@ -250,6 +317,11 @@ impl Actor<'_> {
             }
             _ => self.groups[index].set.put(block, &mut self.random),
         }
+        if plan.written < ALL {
+            // What it grows to later is written whole.
+            let reach = (bytes as u64 * plan.written) >> 32;
+            self.ops.push(Op::new(OpKind::Written, 0, 0, 0, reach, 0));
+        }
         self.call(op, bytes, 1);
         true
     }
@@ -260,10 +332,14 @@ impl Actor<'_> {
         &mut self,
         plan: &GroupPlan,
         index: usize,
+        bytes: u32,
         shared: bool,
         commons: Option<&mut Commons>,
     ) -> (Block, Op) {
-        let drawn = plan.sizes[self.groups[index].sampler].draw(&mut self.random);
+        let drawn = match bytes {
+            0 => plan.sizes[self.groups[index].sampler].draw(&mut self.random),
+            bytes => bytes,
+        };
         let size = match &plan.grow {
             Some(grow) => grow.start.min(drawn.max(1)),
             None => drawn,
@@ -314,6 +390,15 @@ impl Actor<'_> {
         }
         inbox.extend(self.groups[index].outbox.drain(..));
         true
+    }
+}
+
+impl GrowPlan {
+    /// The next size of a block that has not yet its own.
+    #[inline]
+    fn next(&self, block: &Block) -> u32 {
+        let next = f64::from(block.size) * self.factor + f64::from(self.step);
+        (next as u32).max(block.size + 1).min(block.target)
     }
 }
 
