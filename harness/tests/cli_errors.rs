@@ -180,3 +180,39 @@ fn what_is_no_regular_file_is_not_replaced_by_a_trace() {
     assert!(std::fs::metadata(&socket).unwrap().file_type().is_socket());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
 }
+
+#[test]
+fn an_interrupted_copy_leaves_nothing_behind_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let words = "my @a = map { 'x' x $_ } 1 .. 3000";
+    let (status, _, err) =
+        run(heaplab(at).args(["record", "-o", "p.hltrace", "--", "perl", "-e", words]));
+    assert_eq!(status, 0, "{err}");
+    // Millions of events: seconds of work.
+    let copies = [
+        "trace",
+        "scale",
+        "p.hltrace",
+        "-o",
+        "q.hltrace",
+        "--copies",
+        "1000",
+    ];
+    let child = heaplab(at)
+        .args(copies)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = || std::fs::read_dir(at).unwrap().count() > 1;
+    while !begun() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert_eq!(said, "heaplab: interrupted; nothing was written\n");
+    assert_eq!(std::fs::read_dir(at).unwrap().count(), 1, "only the trace");
+}
