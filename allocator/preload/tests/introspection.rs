@@ -120,11 +120,14 @@ static int mappings(void) {
     while (fgets(line, sizeof line, f)) n += sscanf(line, "%lx", &from) == 1 && from >= 1ul << 40 && from < 14ul << 40;
     fclose(f); return n;
 }
+static pthread_barrier_t all;
 static void *work(void *x) {
     char *p[300];
     for (int size = 16; size < 40000; size *= 2) {
         for (int i = 0; i < 300 && i * size < 200000; i++) CHECK(p[i] = malloc(size));
+        pthread_barrier_wait(&all); /* all four have all their blocks at once, in each round */
         for (int i = 0; i < 300 && i * size < 200000; i++) free(p[i]);
+        pthread_barrier_wait(&all);
     }
     return x;
 }
@@ -136,13 +139,15 @@ static void threads(int count) {
     }
 }
 int main(void) {
-    free(malloc(1));
+    free(malloc(1)); pthread_barrier_init(&all, NULL, 4);
     /* Span numbers, classes, span records, metadata, heap. */
     CHECK(mappings() > 0 && mappings() <= 5);
     threads(200);
     long records = field("metadata_bytes"), heap = field("heap_bytes");
+    /* Marks of the most that threads needed at once still rise a little, by less than 100 KiB; a cache lost with each
+       thread would be 4 MiB. */
     threads(2000);
-    CHECK(field("metadata_bytes") <= records + (64 << 10) && field("heap_bytes") <= heap + (2 << 20));
+    CHECK(field("metadata_bytes") <= records + (256 << 10) && field("heap_bytes") <= heap + (2 << 20));
     CHECK(field("threads") == 1 && mappings() <= 5);
     /* What the JSON says of free runs, of zeros and of the process. */
     spanalloc_release_memory();
