@@ -2,36 +2,9 @@
 
 mod common;
 
-use common::{cell, metric, set};
-use heaplab_ci::{GateReport, Mode, Policy, Row, Verdict, judge, judge_pair};
+use common::{cell, metric, only, pair, set, times};
+use heaplab_ci::{Mode, Policy, Verdict, judge, judge_pair};
 use heaplab_reports::schema::{ResultSet, Status};
-
-/// 24 paired times: a drift of the machine that both sides share, and noise of ±1 %.
-fn times(factor: f64) -> Vec<f64> {
-    (0..24)
-        .map(|i| {
-            let drift = 1.0 + f64::from(i) / 40.0;
-            let noise = if factor == 1.0 {
-                1.0
-            } else {
-                1.0 + f64::from(i % 5 - 2) / 200.0
-            };
-            40.0 * drift * noise * factor
-        })
-        .collect()
-}
-
-fn pair(base: Vec<f64>, head: Vec<f64>, name: &str) -> ResultSet {
-    set(vec![
-        cell("churn", "base", &[(name, base)]),
-        cell("churn", "head", &[(name, head)]),
-    ])
-}
-
-fn only(report: &GateReport) -> &Row {
-    assert_eq!(report.rows.len(), 1, "{report:#?}");
-    &report.rows[0]
-}
 
 #[test]
 fn a_moved_control_takes_the_verdict_away() {

@@ -2,39 +2,12 @@
 
 mod common;
 
-use common::{cell, set};
-use heaplab_ci::{GateReport, Mode, Policy, Row, Rule, Verdict, judge, judge_pair};
+use common::{cell, only, pair, set, times};
+use heaplab_ci::{GateReport, Mode, Policy, Rule, Verdict, judge, judge_pair};
 use heaplab_reports::schema::{Better, Cell, ResultSet, Status};
-
-/// 24 paired times: a drift of the machine that both sides share, and noise of ±1 %.
-fn times(factor: f64) -> Vec<f64> {
-    (0..24)
-        .map(|i| {
-            let drift = 1.0 + f64::from(i) / 40.0;
-            let noise = if factor == 1.0 {
-                1.0
-            } else {
-                1.0 + f64::from(i % 5 - 2) / 200.0
-            };
-            40.0 * drift * noise * factor
-        })
-        .collect()
-}
-
-fn pair(base: Vec<f64>, head: Vec<f64>, name: &str) -> ResultSet {
-    set(vec![
-        cell("churn", "base", &[(name, base)]),
-        cell("churn", "head", &[(name, head)]),
-    ])
-}
 
 fn gate(result: &ResultSet) -> GateReport {
     judge_pair(result, "base", "head", &[], &Policy::default())
-}
-
-fn only(report: &GateReport) -> &Row {
-    assert_eq!(report.rows.len(), 1, "{report:#?}");
-    &report.rows[0]
 }
 
 fn verdict_of(name: &str, base: &[f64], head: &[f64]) -> Verdict {

@@ -1,6 +1,7 @@
 //! Result sets for the tests of the gate: built from figures, complete and valid in all the rest.
 #![allow(dead_code)] // Each test file uses its own part.
 
+use heaplab_ci::{GateReport, Row};
 use heaplab_reports::schema::{
     Better, Calibration, Cell, IntervalKind, Machine, Metric, ResultSet, SCHEMA, Sample, Status,
     Subject, Tool,
@@ -75,6 +76,35 @@ pub fn cell(workload: &str, subject: &str, metrics: &[(&str, Vec<f64>)]) -> Cell
         latency: BTreeMap::new(),
         timeline: None,
     }
+}
+
+/// 24 paired times: a drift of the machine that both sides share, and noise of ±1 %.
+pub fn times(factor: f64) -> Vec<f64> {
+    (0..24)
+        .map(|i| {
+            let drift = 1.0 + f64::from(i) / 40.0;
+            let noise = if factor == 1.0 {
+                1.0
+            } else {
+                1.0 + f64::from(i % 5 - 2) / 200.0
+            };
+            40.0 * drift * noise * factor
+        })
+        .collect()
+}
+
+/// One metric of a base and a head.
+pub fn pair(base: Vec<f64>, head: Vec<f64>, name: &str) -> ResultSet {
+    set(vec![
+        cell("churn", "base", &[(name, base)]),
+        cell("churn", "head", &[(name, head)]),
+    ])
+}
+
+/// The report's row, which must be its only one.
+pub fn only(report: &GateReport) -> &Row {
+    assert_eq!(report.rows.len(), 1, "{report:#?}");
+    &report.rows[0]
 }
 
 /// A metric with the unit and mode that go with its name.
