@@ -1,10 +1,11 @@
 //! Fits a model to a trace: sizes × deaths × threads × hand-over × time, in the language of `docs/MODELS.md`.
 //!
-//! What is fitted is what a replay would do: the events of the process that is replayed, thread by thread. `survey` listens once
-//! and finds roles (threads that do the same) and `classes` of sizes. `collect` listens again, to the blocks that each role allocates in each class: which
-//! of the living ones dies next (the newest, the neighbour of the last, …), how many die in a row, which role's threads free them,
-//! and, in parts of equal length, how many are alive and how many calls are made for them. `phrases` finds the sequences of calls that are repeated most, and which follows which. `emit` writes the text. Nothing of
-//! the trace but counts of sizes, deaths and threads goes into it.
+//! What is fitted is what a replay would do: the events of the process that is replayed, thread by thread. `survey`
+//! listens once and finds roles (threads that do the same) and `classes` of sizes. `collect` listens again, to the
+//! blocks that each role allocates in each class: which of the living ones dies next (the newest, the neighbour of the
+//! last, …), how many die in a row, which role's threads free them, and, in parts of equal length, how many are alive
+//! and how many calls are made for them. `phrases` finds the sequences of calls that are repeated most, and which
+//! follows which. `emit` writes the text. Nothing of the trace but counts of sizes, deaths and threads goes into it.
 
 mod classes;
 mod collect;
