@@ -22,7 +22,7 @@ const HEAD: &str = r#"
 #include <sys/wait.h>
 #include <unistd.h>
 #include <dlfcn.h>
-#define CHECK(c) do { if (!(c)) { fprintf(stderr, "line %d: %s\n", __LINE__, #c); _exit(1); } } while (0)
+#include "check.h"
 void free_sized(void *, size_t);
 void free_aligned_sized(void *, size_t, size_t);
 "#;

@@ -17,7 +17,7 @@ const SOURCE: &str = r#"
 #include <sys/wait.h>
 #include <unistd.h>
 #include "spanalloc.h"
-#define CHECK(c) do { if (!(c)) { fprintf(stderr, "line %d: %s\n", __LINE__, #c); _exit(1); } } while (0)
+#include "check.h"
 static void *work(void *argument) {
     unsigned seed = (uintptr_t)argument;
     char *kept[200] = {0};

@@ -164,7 +164,7 @@ const MIGRATION: &str = r#"
 #include <string.h>
 #include <sys/time.h>
 #include <unistd.h>
-#define CHECK(c) do { if (!(c)) { fprintf(stderr, "line %d: %s\n", __LINE__, #c); _exit(1); } } while (0)
+#include "check.h"
 static volatile int stop;
 static void on_timer(int s) { (void)s; uint64_t *b = malloc(64); CHECK(b); b[0] = b[7] = 42; CHECK(b[0] == 42); free(b); }
 static void *mover(void *argument) {

@@ -15,7 +15,7 @@ const HEAD: &str = r#"
 #include <string.h>
 #include <unistd.h>
 #include "spanalloc.h"
-#define CHECK(c) do { if (!(c)) { fprintf(stderr, "line %d: %s\n", __LINE__, #c); _exit(1); } } while (0)
+#include "check.h"
 "#;
 
 #[test]

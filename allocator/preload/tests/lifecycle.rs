@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{compile, library, passes, preloaded, scratch};
+use common::{compile, header_folders, library, passes, preloaded, scratch};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -21,7 +21,7 @@ const HEAD: &str = r#"
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#define CHECK(c) do { if (!(c)) { fprintf(stderr, "line %d: %s\n", __LINE__, #c); _exit(1); } } while (0)
+#include "check.h"
 "#;
 
 fn program(name: &str, body: &str) -> PathBuf {
@@ -434,6 +434,6 @@ fn the_library_can_be_linked_and_opened_instead_of_preloaded() {
     let program = scratch().join("opener");
     let mut cc = Command::new("cc");
     cc.args(["-w", "-fno-builtin", "-pthread", "-o"]);
-    passes(cc.arg(&program).arg(&opener));
+    passes(cc.arg(&program).arg(&opener).args(header_folders()));
     passes(Command::new(program).arg(library()));
 }

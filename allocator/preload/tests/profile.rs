@@ -104,7 +104,7 @@ const HEAD: &str = r#"
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#define CHECK(c) do { if (!(c)) { fprintf(stderr, "line %d: %s\n", __LINE__, #c); _exit(1); } } while (0)
+#include "check.h"
 /* A function of its own section, whose start and end the linker knows. */
 #define SITE(name) __attribute__((noinline, noclone, section("site_" #name))) 
 #define TELL(name) do { extern char __start_site_##name[], __stop_site_##name[]; printf(#name " %p %p\n", (void *)__start_site_##name, (void *)__stop_site_##name); } while (0)

@@ -20,7 +20,7 @@ const HEAD: &str = r#"
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#define CHECK(c) do { if (!(c)) { fprintf(stderr, "line %d: %s\n", __LINE__, #c); _exit(1); } } while (0)
+#include "check.h"
 "#;
 
 /// Rounds of everything that asks the system for something, with all contents checked: blocks of all sizes, growth in

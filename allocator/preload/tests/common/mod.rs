@@ -54,6 +54,11 @@ pub fn installed(program: &str) -> bool {
     })
 }
 
+/// The compiler's arguments for the headers: the library's and `check.h`.
+pub fn header_folders() -> [String; 2] {
+    ["../include", "tests/common"].map(|folder| format!("-I{}", manifest().join(folder).display()))
+}
+
 /// Compiles `source` (C, or C++ when `name` ends in `.cpp`) and returns the program's path.
 pub fn compile(name: &str, source: &str) -> PathBuf {
     let folder = scratch();
@@ -70,8 +75,7 @@ pub fn compile(name: &str, source: &str) -> PathBuf {
             "-Wno-free-nonheap-object",
             "-w",
         ])
-        .arg("-I")
-        .arg(manifest().join("../include"))
+        .args(header_folders())
         .arg(&file)
         .arg("-o")
         .arg(&program)
