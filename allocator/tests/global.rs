@@ -1,6 +1,10 @@
 //! The allocator as this test program's own `#[global_allocator]`: everything that the test
 //! harness, the standard library and the tests allocate goes through it.
 
+#[path = "common/random.rs"]
+mod random;
+
+use random::Random;
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc;
@@ -8,20 +12,7 @@ use std::sync::mpsc;
 #[global_allocator]
 static ALLOCATOR: spanalloc::SpanAlloc = spanalloc::SpanAlloc;
 
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
     fn layout(&mut self) -> Layout {
         let bits = if self.below(400) == 0 { 21 } else { 12 };
         let bound = 1_usize << self.below(bits + 1);

@@ -1,6 +1,10 @@
 //! The data partition: blocks of data and of objects never share a page, whatever frees, moves and trims do in
 //! between, and figures tell the two apart.
 
+#[path = "common/random.rs"]
+mod random;
+
+use random::Random;
 use spanalloc::DataAlloc;
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::HashSet;
@@ -10,16 +14,7 @@ static ALLOCATOR: spanalloc::SpanAlloc = spanalloc::SpanAlloc;
 
 const PAGE: usize = 8192;
 
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as usize % bound
-    }
-
     fn layout(&mut self) -> Layout {
         let bits = if self.below(100) == 0 { 20 } else { 13 };
         let bound = 1 << self.below(bits + 1);

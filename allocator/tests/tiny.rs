@@ -1,6 +1,10 @@
 //! Tiny blocks that share one: pieces never overlap while they live, a block comes back once its last piece is gone,
 //! whoever frees it, and a boxed byte costs little.
 
+#[path = "common/random.rs"]
+mod random;
+
+use random::Random;
 use spanalloc::tiny::{BLOCK, LARGEST};
 use spanalloc::{SpanAlloc, TinyAlloc};
 use std::alloc::{GlobalAlloc, Layout};
@@ -17,16 +21,7 @@ fn turn() -> MutexGuard<'static, ()> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as usize % bound
-    }
-
     /// Mostly tiny, sometimes what `SpanAlloc` serves.
     fn layout(&mut self) -> Layout {
         let size = if self.below(10) == 0 {
