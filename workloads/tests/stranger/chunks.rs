@@ -1,5 +1,6 @@
 //! Chunks and numbers, as `docs/TRACE_FORMAT.md` has them.
 
+use crate::xxh64::xxh64;
 use std::collections::VecDeque;
 
 /// A chunk whose checksum is right, decompressed.
@@ -9,63 +10,6 @@ pub struct Chunk {
     pub kind: u16,
     pub meta: Vec<u8>,
     pub body: Vec<u8>,
-}
-
-/// xxHash, 64 bits (github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md), seed 0.
-fn xxh64(data: &[u8]) -> u64 {
-    const P: [u64; 5] = [
-        11_400_714_785_074_694_791,
-        14_029_467_366_897_019_727,
-        1_609_587_929_392_839_161,
-        9_650_029_242_287_828_579,
-        2_870_177_450_012_600_261,
-    ];
-    let round = |acc: u64, lane: u64| {
-        acc.wrapping_add(lane.wrapping_mul(P[1]))
-            .rotate_left(31)
-            .wrapping_mul(P[0])
-    };
-    let word = |at: &[u8]| u64::from_le_bytes(at[..8].try_into().unwrap());
-    let mut rest = data;
-    let mut hash = if data.len() >= 32 {
-        let mut acc = [P[0].wrapping_add(P[1]), P[1], 0, 0u64.wrapping_sub(P[0])];
-        while rest.len() >= 32 {
-            for (lane, acc) in acc.iter_mut().enumerate() {
-                *acc = round(*acc, word(&rest[8 * lane..]));
-            }
-            rest = &rest[32..];
-        }
-        let turns = acc.iter().zip([1, 7, 12, 18]);
-        let sum = turns.fold(0u64, |sum, (acc, turn)| {
-            sum.wrapping_add(acc.rotate_left(turn))
-        });
-        acc.iter().fold(sum, |hash, acc| {
-            (hash ^ round(0, *acc))
-                .wrapping_mul(P[0])
-                .wrapping_add(P[3])
-        })
-    } else {
-        P[4]
-    };
-    hash = hash.wrapping_add(data.len() as u64);
-    while rest.len() >= 8 {
-        hash ^= round(0, word(rest));
-        hash = hash.rotate_left(27).wrapping_mul(P[0]).wrapping_add(P[3]);
-        rest = &rest[8..];
-    }
-    if rest.len() >= 4 {
-        let half = u32::from_le_bytes(rest[..4].try_into().unwrap());
-        hash ^= u64::from(half).wrapping_mul(P[0]);
-        hash = hash.rotate_left(23).wrapping_mul(P[1]).wrapping_add(P[2]);
-        rest = &rest[4..];
-    }
-    for byte in rest {
-        hash ^= u64::from(*byte).wrapping_mul(P[4]);
-        hash = hash.rotate_left(11).wrapping_mul(P[0]);
-    }
-    hash = (hash ^ (hash >> 33)).wrapping_mul(P[1]);
-    hash = (hash ^ (hash >> 29)).wrapping_mul(P[2]);
-    hash ^ (hash >> 32)
 }
 
 /// All chunks of a file, in their order.

@@ -5,6 +5,8 @@
 mod chunks;
 mod last;
 mod raw;
+#[path = "../common/xxh64.rs"]
+mod xxh64;
 
 use heaplab_workloads::trace::stacks::Symbol;
 use heaplab_workloads::trace::{EventKind, Trace, TraceEvent, TraceHeader, TraceWriter};
