@@ -164,14 +164,7 @@ impl Recorded {
                             *balance.entry(event.address).or_default() += 1;
                         }
                     }
-                    RawKind::FailedAlloc
-                    | RawKind::Mark
-                    | RawKind::Fork
-                    | RawKind::Mmap
-                    | RawKind::Munmap
-                    | RawKind::Mremap
-                    | RawKind::Brk
-                    | RawKind::Written => {}
+                    kind if changes_no_block(kind) => {}
                     _ => *balance.entry(event.address).or_default() += 1,
                 }
             }
@@ -184,6 +177,21 @@ impl Recorded {
         }
         balance.values().sum()
     }
+}
+
+/// An event that neither makes nor ends a block.
+fn changes_no_block(kind: RawKind) -> bool {
+    matches!(
+        kind,
+        RawKind::FailedAlloc
+            | RawKind::Mark
+            | RawKind::Fork
+            | RawKind::Mmap
+            | RawKind::Munmap
+            | RawKind::Mremap
+            | RawKind::Brk
+            | RawKind::Written
+    )
 }
 
 impl Recorded {
@@ -206,14 +214,7 @@ impl Recorded {
                         "{number}: {event:?}"
                     );
                 }
-                RawKind::FailedAlloc
-                | RawKind::Mark
-                | RawKind::Fork
-                | RawKind::Mmap
-                | RawKind::Munmap
-                | RawKind::Mremap
-                | RawKind::Brk
-                | RawKind::Written => {}
+                kind if changes_no_block(kind) => {}
                 _ => assert!(
                     live.insert(event.address),
                     "event {number} is live: {event:?}"
