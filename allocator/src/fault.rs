@@ -2,6 +2,7 @@
 //! fault and the address, then SIGABRT. Nothing here allocates.
 
 use crate::os;
+use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 /// The default checks are there. Without them only their cost is of interest (feature `no-detection`).
 pub(crate) const DETECT: bool = !cfg!(feature = "no-detection");
@@ -119,7 +120,10 @@ impl Default for Line {
     }
 }
 
-/// Reports a fault and ends the process.
+/// The thread that reported a fault last. Its SIGABRT may have a handler that allocates.
+static REPORTING: AtomicI32 = AtomicI32::new(0);
+
+/// Reports a fault and ends the process. A fault of the handler of that end ends it without the handler.
 #[cold]
 #[inline(never)]
 pub fn die(fault: Fault, address: usize) -> ! {
@@ -128,6 +132,10 @@ pub fn die(fault: Fault, address: usize) -> ! {
         .text(fault.text().as_bytes())
         .hex(address);
     line.print();
+    let thread = os::thread_number();
+    if REPORTING.swap(thread, Relaxed) == thread {
+        os::forget_abort_handler();
+    }
     os::abort_process()
 }
 

@@ -66,18 +66,17 @@ impl FrontEnd for Threads {
             }
             return;
         };
-        let slow_path = cache.slow_path();
-        if DETECT && cache.first(class) == object {
-            die(Fault::DoubleFree, object as usize);
-        }
-        // SAFETY: a live block keeps its span; if it is none, this is where the process ends. The rest
-        // is the caller's duty.
-        unsafe {
-            if DETECT {
-                crate::central::locate(&HEAP.pages, class, object as usize);
+        // Before the mark: a handler of the SIGABRT that these end in may allocate.
+        if DETECT {
+            if cache.first(class) == object {
+                die(Fault::DoubleFree, object as usize);
             }
-            cache.overflow(&HEAP, class, object);
+            // SAFETY: a live block keeps its span; if it is none, this is where the process ends.
+            unsafe { crate::central::locate(&HEAP.pages, class, object as usize) };
         }
+        let slow_path = cache.slow_path();
+        // SAFETY: the caller's duty.
+        unsafe { cache.overflow(&HEAP, class, object) };
         drop(slow_path);
         crate::helper::start_if_wanted();
     }

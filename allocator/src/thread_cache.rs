@@ -123,7 +123,7 @@ impl ThreadCache {
     /// Marks a slow path of the owner until the mark is dropped. Who comes here in between can only be a signal
     /// handler of the same thread, which would meet bins half changed, or wait for ever for a lock of its own.
     pub(crate) fn slow_path(&self) -> SlowPath<'_> {
-        if self.inside.load(Relaxed) != 0 {
+        if DETECT && self.inside.load(Relaxed) != 0 {
             die(Fault::Interrupted, core::ptr::from_ref(self) as usize);
         }
         self.inside.store(1, Relaxed);

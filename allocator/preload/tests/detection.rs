@@ -337,3 +337,47 @@ int main(int argc, char **argv) {
             .env("SPANALLOC_CONF", "front_end=cpu"),
     );
 }
+
+/// Crash reporters allocate in a handler of SIGABRT: after a fault found on a slow path they can, and one that meets the very path
+/// that was interrupted ends the process instead of itself for ever.
+#[test]
+fn a_handler_of_the_end_may_allocate_and_cannot_go_round() {
+    let program = compile(
+        "reporter.c",
+        &format!(
+            "{HEAD}{}",
+            r#"
+#include <signal.h>
+#include <sys/time.h>
+static void *blocks[3000];
+static void fill(size_t size) { for (int i = 0; i < 3000; i++) blocks[i] = malloc(size); for (int i = 0; i < 3000; i++) free(blocks[i]); }
+static void reporter(int s) { fill(300); fill(5000); write(1, "reported\n", 9); }
+static void often(int s) { fill(100); }
+int main(int argc, char **argv) {
+    signal(SIGABRT, reporter);
+    if (argc > 1) {
+        signal(SIGVTALRM, often);
+        struct itimerval soon = {{0, 200}, {0, 200}}; setitimer(ITIMER_VIRTUAL, &soon, NULL);
+        for (;;) fill(100);
+    }
+    char *block = malloc(100);
+    /* Until the bin is full, so that one of these frees takes the slow path. */
+    for (int i = 0; i < 3000; i++) free(block + 8 + 8 * (i % 4));
+    return 0;
+}
+"#
+        ),
+    );
+    let output = preloaded(&program).output().expect("the program starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(6), "{text}");
+    assert_eq!(output.stdout, b"reported\n", "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let output = preloaded(&program)
+        .arg("interrupted")
+        .output()
+        .expect("the program starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(6), "{text}");
+    assert!(text.lines().count() <= 2, "{text}");
+}

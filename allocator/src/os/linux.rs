@@ -261,6 +261,18 @@ pub fn abort_process() -> ! {
     unsafe { libc::abort() }
 }
 
+/// The kernel's number of the calling thread, never 0.
+pub fn thread_number() -> i32 {
+    // SAFETY: no preconditions.
+    unsafe { libc::gettid() }
+}
+
+/// From now on SIGABRT ends the process whatever the program had asked for.
+pub fn forget_abort_handler() {
+    // SAFETY: a valid signal and disposition.
+    unsafe { libc::signal(libc::SIGABRT, libc::SIG_DFL) };
+}
+
 /// CPUs that this process may run on, at least 1.
 pub fn cpu_count() -> usize {
     let mut mask = [0_u64; 128];

@@ -13,7 +13,8 @@ mod thread;
 pub use file::{File, map_fresh, process_number, remove, rename, unmap};
 pub(crate) use linux::syscall6;
 pub use linux::{
-    Linux, abort_process, cpu_count, futex_wait, futex_wake_one, sleep_ms, write_stderr,
+    Linux, abort_process, cpu_count, forget_abort_handler, futex_wait, futex_wake_one, sleep_ms,
+    thread_number, write_stderr,
 };
 pub use linux::{block_signals, restore_signals};
 pub use signal::{explain_faults, handle_signal};
