@@ -3,9 +3,8 @@
 //! Decay works on the program's own calls; a program that frees much and then waits makes none. When
 //! there is much to give back ([`crate::scavenger::HELPER_BYTES`]) a slow path starts a bare thread
 //! that looks every `decay_ms`, releases what has been at rest since its last look, and ends when two
-//! looks in a row gave nothing back and left little for later: an idle process has no extra thread, and a
-//! small one never has. It
-//! runs with all signals blocked, takes locks in the common order and holds them briefly, touches no
+//! looks in a row gave nothing back and left little for later, unless somebody has asked meanwhile: an idle process
+//! has no extra thread, and a small one never has. It runs with all signals blocked, takes locks in the common order and holds them briefly, touches no
 //! thread-local storage, and does not exist in a fork child. `helper=0` turns it off.
 
 use crate::alloc::HEAP;
@@ -70,7 +69,10 @@ fn start() {
         STARTS.fetch_add(1, Relaxed);
     } else {
         DUTY.gone();
-        pause();
+        // Unless both are on their way out: then nothing was refused.
+        if !exists() {
+            pause();
+        }
     }
 }
 
@@ -84,14 +86,13 @@ extern "C" fn body() {
     let mut idle = [Idle::new(), Idle::new()];
     let mut fruitless = 0;
     loop {
-        let window = DECAY_MS.load(Relaxed);
-        if window < 0 || fruitless >= LOOKS {
+        if fruitless >= LOOKS {
             if DUTY.may_leave() {
                 return;
             }
             fruitless = 0;
         }
-        os::sleep_ms(&PILLOW, window.max(10) as u64);
+        os::sleep_ms(&PILLOW, DECAY_MS.load(Relaxed).max(10) as u64);
         let mut look = Look::default();
         for (heap, idle) in heaps().zip(&mut idle) {
             let part = heap.release_idle(idle);

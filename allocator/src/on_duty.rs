@@ -38,7 +38,8 @@ impl OnDuty {
     }
 
     /// There is work. True: nobody was there, and the caller has to send somebody or to call [`OnDuty::gone`]. False:
-    /// somebody is there who will look at everything that was there before this call.
+    /// somebody is there who will look at everything that was there before this call, or is being sent: where that
+    /// fails ([`OnDuty::gone`]) the request is lost with it, and the next one asks again.
     #[must_use]
     pub fn ask(&self) -> bool {
         let mut state = self.0.load(Acquire);
