@@ -13,7 +13,7 @@
 //! its central lists; `hardened` ignores the hint. Invariants: D1 no address belongs to both heaps; D2 a cache in the
 //! data slot holds only blocks of the data heap; D3 both heaps have the same epoch.
 
-use crate::alloc::HEAP;
+use crate::alloc::{HEAP, ZERO_SKIPPED};
 use crate::cpu_cache::Undisturbed;
 use crate::fault::{Fault, die};
 use crate::heap::{Block, Heap};
@@ -303,7 +303,9 @@ unsafe impl GlobalAlloc for DataAlloc {
         } else {
             allocate_slow(layout.size(), layout.align())
         };
-        if !block.is_null() && !zero {
+        if zero {
+            ZERO_SKIPPED.fetch_add(layout.size() as u64, Ordering::Relaxed);
+        } else if !block.is_null() {
             // SAFETY: the block has the layout's size.
             unsafe { block.write_bytes(0, layout.size()) };
         }
