@@ -1,4 +1,4 @@
-//! Observables of mechanisms (docs/MECHANISMS.md) that no other test shows: what each tier does for one request, what
+//! Observables of mechanisms (docs/DESIGN.md) that no other test shows: what each tier does for one request, what
 //! the system is asked for, what records cost.
 
 use crate::heap::{Block, Heap};

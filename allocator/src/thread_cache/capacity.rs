@@ -26,7 +26,7 @@ const STEAL_STEPS: usize = 4;
 const STEAL_EVERY: u64 = 16;
 
 impl ThreadCache {
-    /// The first capacity of a class: 2 KiB worth, at least two objects.
+    /// The first capacity of a class: about twice [`FIRST_BYTES`], at least two objects.
     pub(super) fn first_capacity(class: usize) -> usize {
         (2 * (FIRST_BYTES / size_of_class(class)).clamp(1, 16) - 1).max(2)
     }
