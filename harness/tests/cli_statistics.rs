@@ -9,18 +9,23 @@ use support::{heaplab, run};
 
 const MIB: u64 = 1 << 20;
 
-/// Allocates 48 MiB in small blocks, waits, frees most of them, and ends as `MODE` says: `exit`, `_exit`, or in a child.
+/// Allocates 48 MiB in small blocks, waits, frees most of them, and ends as `MODE` says: `exit`, `_exit`, in a child, or by a
+/// signal's handler in the middle of a call of the allocator, whose lock it then holds.
 fn program(folder: &Path) -> PathBuf {
     let source = folder.join("grow.c");
     std::fs::write(
         &source,
         r#"
+#include <malloc.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 enum { N = 48 << 10 };
 static char *blocks[N];
+static void end(int signal) { (void)signal; _exit(0); }
 int main(int n, char **v) {
     const char *mode = n > 1 ? v[1] : "exit";
     int child = 0;
@@ -30,6 +35,12 @@ int main(int n, char **v) {
     for (int i = 0; i < N; i++) if (i % 8) free(blocks[i]);
     usleep(30000);
     if (!strcmp(mode, "_exit")) _exit(0);
+    if (!strcmp(mode, "handler")) {
+        struct itimerval soon = {{0, 0}, {0, 20000}};
+        signal(SIGALRM, end);
+        setitimer(ITIMER_REAL, &soon, 0);
+        for (;;) mallinfo2();
+    }
     return 0;
 }
 "#,
@@ -112,4 +123,16 @@ fn a_program_that_ends_at_once_and_a_forked_child_are_asked_too() {
             assert!(end.is_some_and(|n| n < 12 * MIB), "{mode}: {subject:?}");
         }
     }
+}
+
+/// The program's end is the program's: the last words are left out where they cannot be had.
+#[test]
+fn a_handler_that_ends_the_program_inside_the_allocator_does_not_wait_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let result = result(folder.path(), "system", "handler", &["--no-report"]);
+    for cell in &result.cells {
+        assert_eq!(cell.reason, None);
+    }
+    let peak = (result.subjects[0].stats_at_peak.as_ref()).and_then(|s| s["in_use_bytes"].as_u64());
+    assert!(peak.is_some_and(|n| n > 40 * MIB), "{peak:?}");
 }

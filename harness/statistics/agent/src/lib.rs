@@ -21,6 +21,8 @@ const FOLDER: &CStr = c"HEAPLAB_STATISTICS";
 const OBJECT: &CStr = c"HEAPLAB_STATISTICS_OF";
 /// Between two looks for a question, ns.
 const PAUSE_NS: c_long = 1_000_000;
+/// Looks at whether the last words are written, before a process ends without them.
+const LOOKS_AT_END: u32 = 500;
 const STACK_BYTES: usize = 256 << 10;
 const PATH_BYTES: usize = 4096;
 
@@ -28,6 +30,11 @@ const PATH_BYTES: usize = 4096;
 static PAGE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 static OWNER: AtomicI32 = AtomicI32::new(0);
 static HANDLE: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+/// The process whose thread there is.
+static SERVED: AtomicI32 = AtomicI32::new(0);
+/// The process that wants its last words written, and the one that has them.
+static ENDING: AtomicI32 = AtomicI32::new(0);
+static ENDED: AtomicI32 = AtomicI32::new(0);
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -141,7 +148,9 @@ unsafe fn start() {
         if libc::pthread_attr_init(&raw mut how) == 0 {
             libc::pthread_attr_setstacksize(&raw mut how, STACK_BYTES);
             libc::pthread_attr_setdetachstate(&raw mut how, libc::PTHREAD_CREATE_DETACHED);
-            libc::pthread_create(&raw mut thread, &raw const how, answer, ptr::null_mut());
+            if libc::pthread_create(&raw mut thread, &raw const how, answer, ptr::null_mut()) == 0 {
+                SERVED.store(libc::getpid(), Ordering::Relaxed);
+            }
             libc::pthread_attr_destroy(&raw mut how);
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
@@ -149,10 +158,6 @@ unsafe fn start() {
 }
 
 extern "C" fn answer(_: *mut c_void) -> *mut c_void {
-    let pause = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: PAUSE_NS,
-    };
     let page = PAGE.load(Ordering::Acquire);
     loop {
         let asked = number(page, statistics::ASKED_AT).load(Ordering::Acquire);
@@ -160,9 +165,22 @@ extern "C" fn answer(_: *mut c_void) -> *mut c_void {
             write(page, statistics::NOW_AT);
             number(page, statistics::SERVED_AT).store(asked, Ordering::Release);
         }
-        // SAFETY: a valid time.
-        unsafe { libc::nanosleep(&raw const pause, ptr::null_mut()) };
+        let ending = ENDING.load(Ordering::Acquire);
+        if ending != ENDED.load(Ordering::Relaxed) {
+            write(page, statistics::END_AT);
+            ENDED.store(ending, Ordering::Release);
+        }
+        pause();
     }
+}
+
+fn pause() {
+    let time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: PAUSE_NS,
+    };
+    // SAFETY: a valid time.
+    unsafe { libc::nanosleep(&raw const time, ptr::null_mut()) };
 }
 
 /// A number in the page.
@@ -208,11 +226,32 @@ fn own_symbol(name: &CStr) -> *mut c_void {
 /// The process ends: what was allocated is still there, as the program left it.
 extern "C" fn at_end() {
     let page = PAGE.load(Ordering::Acquire);
-    // A child of vfork borrows this memory and is not the process.
-    // SAFETY: no arguments.
-    if !page.is_null() && unsafe { libc::getpid() } == OWNER.load(Ordering::Relaxed) {
+    if !page.is_null() && is_owner() {
         write(page, statistics::END_AT);
     }
+}
+
+/// As [`at_end`], by the agent's thread: a signal handler may end the process in the middle of a call of the allocator, whose
+/// lock the calling thread then holds. The thread waits for that lock in vain, and this one does not wait for ever.
+fn at_once() {
+    // SAFETY: no arguments.
+    let own = unsafe { libc::getpid() };
+    if !is_owner() || SERVED.load(Ordering::Relaxed) != own {
+        return;
+    }
+    ENDING.store(own, Ordering::Release);
+    for _ in 0..LOOKS_AT_END {
+        if ENDED.load(Ordering::Acquire) == own {
+            return;
+        }
+        pause();
+    }
+}
+
+/// Whether this is the process that the page belongs to: a child of vfork borrows this memory and is not.
+fn is_owner() -> bool {
+    // SAFETY: no arguments.
+    unsafe { libc::getpid() == OWNER.load(Ordering::Relaxed) }
 }
 
 /// The C library's functions that end a process without its destructors.
@@ -221,7 +260,7 @@ macro_rules! ends {
         /// Writes the statistics, then ends the process as the C library's does.
         #[unsafe(no_mangle)]
         pub extern "C" fn $name(status: c_int) -> ! {
-            at_end();
+            at_once();
             loop {
                 // SAFETY: does not return.
                 unsafe { libc::syscall(libc::SYS_exit_group, status) };
