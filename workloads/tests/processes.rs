@@ -190,11 +190,13 @@ fn a_clone_without_a_word_inherits_all_the_same() {
 
 #[test]
 fn exec_ends_a_heap_and_begins_another() {
-    use RawKind::{Free, Malloc};
+    use RawKind::{Free, Malloc, ReallocBegin};
     let folder = tempfile::tempdir().unwrap();
     let shell = vec![
         event(1000, Malloc, 0x1000, 10),
         event(2000, Malloc, 0x2000, 20),
+        // Of this resize the end never came.
+        event(3000, ReallocBegin, 0x2000, 0),
     ];
     // Another image has other blocks at the same addresses.
     let program = vec![

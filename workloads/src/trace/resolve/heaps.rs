@@ -113,9 +113,15 @@ impl Merge<'_> {
         space.ending = false;
         space.inherited = HashMap::default();
         let mut blocks: Vec<u32> = std::mem::take(&mut space.blocks).into_values().collect();
+        // And those that the process did not live to resize.
+        let own = (self.streams.iter_mut()).filter(|stream| stream.process == process);
+        blocks.extend(
+            own.flat_map(|s| s.pending.drain(..))
+                .filter_map(|p| p.block),
+        );
         blocks.sort_unstable();
-        let thread = space.thread;
-        let end_ns = space.counts.info.end_ns.unwrap_or(0);
+        let space = &self.spaces[process];
+        let (thread, end_ns) = (space.thread, space.counts.info.end_ns.unwrap_or(0));
         for block in blocks {
             self.spaces[process].count(EventKind::Gone, 0, 0);
             self.writer.event(TraceEvent {
