@@ -159,8 +159,15 @@ fn the_default_name_is_the_programs_and_never_taken_twice() {
         assert!(status == 0 && err.contains(name), "{err}");
         assert!(at.join(name).exists());
     }
+    // What a recording that was cut off has left is all there is of it.
+    std::fs::write(at.join("true-3.hltrace.part"), "kept").unwrap();
     let (status, out, err) = run(heaplab(at).args(["-q", "record", "--", "true"]));
     assert_eq!((status, out.as_str(), err.as_str()), (0, "", ""));
+    assert!(at.join("true-4.hltrace").exists());
+    assert_eq!(
+        std::fs::read_to_string(at.join("true-3.hltrace.part")).unwrap(),
+        "kept"
+    );
 }
 
 #[test]

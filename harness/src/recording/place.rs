@@ -9,7 +9,8 @@ pub fn part_of(out: &Path) -> PathBuf {
     name.into()
 }
 
-/// `<program>.hltrace` in the working directory, with a number where a trace of that name exists.
+/// `<program>.hltrace` in the working directory, with a number where a trace of that name exists, or the part of one: another
+/// recording goes on there, or was cut off and this is all that is left of it.
 pub fn default_out(program: &std::ffi::OsStr) -> PathBuf {
     let stem = Path::new(program)
         .file_name()
@@ -18,7 +19,7 @@ pub fn default_out(program: &std::ffi::OsStr) -> PathBuf {
         .into_owned();
     let mut out = PathBuf::from(format!("{stem}.hltrace"));
     for number in 2.. {
-        if !out.exists() {
+        if !out.exists() && !part_of(&out).exists() {
             break;
         }
         out = PathBuf::from(format!("{stem}-{number}.hltrace"));
