@@ -27,7 +27,7 @@ pub fn write_report(
 ) -> Result<Vec<PathBuf>, ReportError> {
     let view = View::new(result);
     let charts = charts::all(result, &view);
-    let page = html::render(result, &view, &charts, options)?;
+    let page = html::render(result, &view, &charts, &options.analysis)?;
     let mut files: Vec<(PathBuf, Vec<u8>)> = vec![
         (dir.join("report.html"), page.into_bytes()),
         (

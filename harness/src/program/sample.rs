@@ -3,7 +3,7 @@
 
 use super::ProgramOptions;
 use super::statistics::Asked;
-use super::tree::{self, TreeMemory};
+use super::tree::{self, TreeMemory, field};
 use super::witness::Witnesses;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -140,12 +140,6 @@ impl Heap {
         }
         true
     }
-}
-
-/// Bytes of a `Name:   123 kB` line.
-pub(super) fn field(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
 /// Anonymous bytes of `smaps` by the kind of mapping.

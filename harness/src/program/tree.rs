@@ -55,9 +55,15 @@ pub(super) fn resident(pid: u32) -> Option<u64> {
     Some(pages * page_size() as u64)
 }
 
+/// Bytes of a `Name:   123 kB` line.
+pub(super) fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
 fn proportional(pid: u32) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    super::sample::field(&rollup, "Pss:")
+    field(&rollup, "Pss:")
 }
 
 /// Memory of all processes together, followed over time.

@@ -3,7 +3,6 @@
 use crate::charts::{Chart, FONT};
 use crate::error::ReportError;
 use crate::latency::CAUSES;
-use crate::report::ReportOptions;
 use crate::schema::ResultSet;
 use crate::units;
 use crate::view::View;
@@ -84,12 +83,12 @@ struct Page<'a> {
     data: String,
 }
 
-/// The page.
+/// The page; `analysis` is text by name of workload.
 pub(crate) fn render(
     result: &ResultSet,
     view: &View,
     charts: &[Chart],
-    options: &ReportOptions,
+    analysis: &BTreeMap<String, String>,
 ) -> Result<String, ReportError> {
     let fail = |e: minijinja::Error| ReportError::Template {
         message: format!("{e}"),
@@ -113,7 +112,7 @@ pub(crate) fn render(
         .map(|g| Section {
             bars: bars(g),
             latency: latency_rows(result, g),
-            analysis: options.analysis.get(&g.key.workload).cloned(),
+            analysis: analysis.get(&g.key.workload).cloned(),
             only: units::shell_command(&["--only".to_owned(), g.key.workload.clone()]),
             group: g.clone(),
         })
