@@ -23,12 +23,14 @@ const KEPT_SHARE: u32 = 4;
 
 /// The central free list of one class.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct Central {
     pub(crate) inner: Locked<Inner>,
     /// `inner.pages`, to be read without the lock by those who size caches.
     pages: AtomicU32,
-    /// All lists are empty, to be read without the lock.
-    dry: AtomicBool,
+    /// Some list is not empty, to be read without the lock. (Not the other way round, so that a new heap is all zeros and
+    /// no part of the file.)
+    stocked: AtomicBool,
 }
 
 /// What the lock guards.
@@ -86,21 +88,21 @@ impl Central {
                 taken_back: 0,
             }),
             pages: AtomicU32::new(0),
-            dry: AtomicBool::new(true),
+            stocked: AtomicBool::new(false),
         }
     }
 
     /// Publishes what is read without the lock.
     fn publish(&self, inner: &Inner) {
         self.pages.store(inner.pages, Relaxed);
-        let dry = inner.lists.iter().all(|list| list.head == 0);
-        self.dry.store(dry, Relaxed);
+        let stocked = inner.lists.iter().any(|list| list.head != 0);
+        self.stocked.store(stocked, Relaxed);
     }
 
     /// No object is here, as of a moment ago: taking some would need another span.
     #[must_use]
     pub fn is_dry(&self) -> bool {
-        self.dry.load(Relaxed)
+        !self.stocked.load(Relaxed)
     }
 
     /// Bytes in the spans of the class, as of a moment ago.

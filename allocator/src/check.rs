@@ -102,7 +102,7 @@ impl<O: Os> Heap<O> {
         drop(inner);
         for (class, &count) in spans.iter().enumerate().skip(1) {
             self.check_transfer(class);
-            let central = self.centrals[class].0.inner.lock();
+            let central = self.central(class).inner.lock();
             assert_eq!(central.spans, count, "M2: spans of class {class}");
             let mut purged = 0;
             let mut members = 0;
@@ -137,7 +137,7 @@ impl<O: Os> Heap<O> {
     /// out by the middle tier and in it only once.
     fn check_transfer(&self, class: usize) {
         let map = &self.pages.map;
-        let transfer = self.transfers[class].0.inner.lock();
+        let transfer = self.transfer(class).inner.lock();
         let mut objects = std::collections::BTreeSet::new();
         for &object in transfer.stored() {
             assert!(

@@ -62,7 +62,7 @@ impl FrontEnd for Threads {
         let Some(cache) = attach() else {
             // SAFETY: the caller's duty.
             unsafe {
-                HEAP.centrals[class].0.give(&HEAP.pages, class, &[object]);
+                HEAP.central(class).give(&HEAP.pages, class, &[object]);
             }
             return;
         };

@@ -88,9 +88,7 @@ pub(crate) unsafe fn free(block: *mut u8) {
     }
     match HEAP.block_of(block) {
         Block::Small(class) => {
-            HEAP.centrals[class]
-                .0
-                .expect_live(&HEAP.pages, class, block);
+            HEAP.central(class).expect_live(&HEAP.pages, class, block);
             // SAFETY: the block is live and the caller's.
             unsafe { quarantine::admit(block, class) };
         }

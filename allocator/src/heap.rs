@@ -27,12 +27,30 @@ const RECALL_BYTES: usize = 64 << 10;
 pub struct Heap<O> {
     /// The back end.
     pub pages: PageHeap<O>,
-    pub(crate) centrals: [Padded<Central>; NUM_CLASSES],
-    pub(crate) transfers: [Padded<TransferCache>; NUM_CLASSES],
+    middle: [Padded<Middle>; NUM_CLASSES],
     /// Bytes that fit into the thread caches of this heap.
     pub(crate) cached_room: AtomicUsize,
     /// Raised when all thread caches shall be emptied; each does so at its next slow path.
     epoch: AtomicU32,
+}
+
+/// The middle tier of one class: a pair of cache lines, so that those of the smallest 32 classes, with which most small
+/// programs make do, share one page.
+#[derive(Debug)]
+struct Middle {
+    transfer: TransferCache,
+    central: Central,
+}
+
+const _: () = assert!(size_of::<Padded<Middle>>() == 128);
+
+impl Middle {
+    const fn new() -> Self {
+        Self {
+            transfer: TransferCache::new(),
+            central: Central::new(),
+        }
+    }
 }
 
 /// A block that an address belongs to.
@@ -50,8 +68,7 @@ impl<O: Os> Heap<O> {
     pub const fn new(os: O) -> Self {
         Self {
             pages: PageHeap::new(os),
-            centrals: [const { Padded(Central::new()) }; NUM_CLASSES],
-            transfers: [const { Padded(TransferCache::new()) }; NUM_CLASSES],
+            middle: [const { Padded(Middle::new()) }; NUM_CLASSES],
             cached_room: AtomicUsize::new(0),
             epoch: AtomicU32::new(0),
         }
@@ -66,41 +83,51 @@ impl<O: Os> Heap<O> {
         unsafe {
             (&raw mut (*place).pages).write(PageHeap::new(os));
             for class in 0..NUM_CLASSES {
-                let central = (&raw mut (*place).centrals).cast::<Padded<Central>>();
-                central.add(class).write(Padded(Central::new()));
-                let transfer = (&raw mut (*place).transfers).cast::<Padded<TransferCache>>();
-                transfer.add(class).write(Padded(TransferCache::new()));
+                let middle = (&raw mut (*place).middle).cast::<Padded<Middle>>();
+                middle.add(class).write(Padded(Middle::new()));
             }
             (&raw mut (*place).cached_room).write(AtomicUsize::new(0));
             (&raw mut (*place).epoch).write(AtomicU32::new(0));
         }
     }
 
+    /// The central free list of a class.
+    #[inline]
+    pub(crate) fn central(&self, class: usize) -> &Central {
+        &self.middle[class].0.central
+    }
+
+    /// The transfer cache of a class.
+    #[inline]
+    pub(crate) fn transfer(&self, class: usize) -> &TransferCache {
+        &self.middle[class].0.transfer
+    }
+
     /// Fills `objects`, at most a batch, for a thread cache: with what other threads flushed, or from the
     /// central free list. Returns how many they are. 0: no memory.
     #[must_use]
     pub fn refill(&self, class: usize, thread: u32, objects: &mut [*mut u8]) -> usize {
-        let got = self.transfers[class].0.fetch(thread, objects);
+        let got = self.transfer(class).fetch(thread, objects);
         if got > 0 {
             return got;
         }
-        if self.centrals[class].0.is_dry() {
+        if self.central(class).is_dry() {
             self.recall(span_pages(class, usize::MAX));
         }
-        self.centrals[class].0.take(&self.pages, class, objects)
+        self.central(class).take(&self.pages, class, objects)
     }
 
     /// Empties the transfer caches of all classes if they hold much and `pages` would have to be made
     /// resident.
     fn recall(&self, pages: usize) {
         let held: usize = (1..NUM_CLASSES)
-            .map(|class| self.transfers[class].0.held() * size_of_class(class))
+            .map(|class| self.transfer(class).held() * size_of_class(class))
             .sum();
         if held < RECALL_BYTES || self.pages.has_dirty_run(pages) {
             return;
         }
         for class in 1..NUM_CLASSES {
-            if self.transfers[class].0.held() > 0 {
+            if self.transfer(class).held() > 0 {
                 self.empty_transfer(class);
             }
         }
@@ -110,23 +137,19 @@ impl<O: Os> Heap<O> {
     pub(crate) fn empty_transfer(&self, class: usize) {
         let mut batch = [null_mut(); MAX_BATCH];
         loop {
-            let got = self.transfers[class].0.drain(&mut batch);
+            let got = self.transfer(class).drain(&mut batch);
             if got == 0 {
                 return;
             }
             // SAFETY: the objects were the transfer cache's and are ours now.
-            unsafe {
-                self.centrals[class]
-                    .0
-                    .give(&self.pages, class, &batch[..got])
-            };
+            unsafe { self.central(class).give(&self.pages, class, &batch[..got]) };
         }
     }
 
     /// One object for a thread without cache, or for calloc; true: it is zero.
     #[must_use]
     pub fn take_one(&self, class: usize) -> (*mut u8, bool) {
-        self.centrals[class].0.take_one(&self.pages, class)
+        self.central(class).take_one(&self.pages, class)
     }
 
     /// Takes objects back from a thread cache, at most a batch; `compact`: they lie close together.
@@ -135,14 +158,14 @@ impl<O: Os> Heap<O> {
     /// The objects are free and nobody else's.
     pub unsafe fn flush(&self, class: usize, thread: u32, objects: &[*mut u8], compact: bool) {
         let share = if compact { 1 } else { TRANSFER_SHARE };
-        let bytes = (self.centrals[class].0.bytes() / share).min(TRANSFER_BYTES);
+        let bytes = (self.central(class).bytes() / share).min(TRANSFER_BYTES);
         let limit = bytes / size_of_class(class);
-        if !self.transfers[class]
-            .0
+        if !self
+            .transfer(class)
             .store(thread, objects, compact, limit, &self.pages)
         {
             // SAFETY: the caller's duty.
-            unsafe { self.centrals[class].0.give(&self.pages, class, objects) };
+            unsafe { self.central(class).give(&self.pages, class, objects) };
         }
     }
 
@@ -249,11 +272,11 @@ impl<O: Os> Heap<O> {
 
     /// Visits every lock below the registry in the lock order.
     pub(crate) fn for_each_lock(&self, mut visit: impl FnMut(&crate::sync::RawLock)) {
-        for transfer in &self.transfers {
-            visit(transfer.0.inner.raw());
+        for middle in &self.middle {
+            visit(middle.0.transfer.inner.raw());
         }
-        for central in &self.centrals {
-            visit(central.0.inner.raw());
+        for middle in &self.middle {
+            visit(middle.0.central.inner.raw());
         }
         visit(self.pages.inner.raw());
     }

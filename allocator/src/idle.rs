@@ -46,19 +46,19 @@ impl<O: Os> Heap<O> {
     pub fn release_idle(&self, idle: &mut Idle) -> Look {
         let mut look = Look::default();
         for (class, seen) in idle.activity.iter_mut().enumerate().skip(1) {
-            let activity = self.centrals[class].0.activity();
+            let activity = self.central(class).activity();
             if activity == 0 {
                 continue;
             }
             if activity == *seen {
                 look.given += self.settle(class);
             } else {
-                let inner = self.centrals[class].0.inner.lock();
+                let inner = self.central(class).inner.lock();
                 let purged = inner.purged_pages as usize * OS_PAGE;
                 look.busy += inner.free_bytes(class).saturating_sub(purged);
             }
             // What settling itself moved is no activity of the program.
-            *seen = self.centrals[class].0.activity();
+            *seen = self.central(class).activity();
         }
         let (given, busy) = self.pages.release_idle(&mut idle.allocated);
         look.given += given;
@@ -69,8 +69,8 @@ impl<O: Os> Heap<O> {
     /// Empties the middle tier of a class and gives back the holes in its spans; bytes of these.
     pub(crate) fn settle(&self, class: usize) -> usize {
         self.empty_transfer(class);
-        self.centrals[class].0.trim(&self.pages);
-        self.centrals[class].0.purge_holes(&self.pages)
+        self.central(class).trim(&self.pages);
+        self.central(class).purge_holes(&self.pages)
     }
 }
 
@@ -176,7 +176,7 @@ mod tests {
             let purges = heap.pages.os.purges.load(Relaxed);
             let (block, _) = heap.take_one(class);
             assert!(!block.is_null());
-            assert_eq!(heap.centrals[class].0.inner.lock().purged_pages, 0);
+            assert_eq!(heap.central(class).inner.lock().purged_pages, 0);
             assert_eq!(heap.pages.os.purges.load(Relaxed), purges);
         }
         heap.pages.os.purges_allowed.store(3, Relaxed);

@@ -22,6 +22,9 @@ pub mod units;
 pub mod size_class;
 
 #[cfg(not(loom))]
+pub mod lookup;
+
+#[cfg(not(loom))]
 pub mod os;
 
 pub mod sync;

@@ -14,7 +14,7 @@ pub const SOFT: u32 = 1;
 /// A request was refused because of the hard limit.
 pub const HARD: u32 = 2;
 
-/// Both limits in pages; `usize::MAX` for none.
+/// Both limits in pages; 0 for none.
 #[derive(Debug)]
 pub struct Limits {
     soft: AtomicUsize,
@@ -28,10 +28,14 @@ pub struct Limits {
 }
 
 fn pages_of(bytes: usize) -> usize {
-    if bytes == 0 {
-        usize::MAX
-    } else {
-        pages_for(bytes.min(crate::units::MAX_REQUEST))
+    pages_for(bytes.min(crate::units::MAX_REQUEST))
+}
+
+/// What a limit allows.
+fn pages_within(limit: &AtomicUsize) -> usize {
+    match limit.load(Relaxed) {
+        0 => usize::MAX,
+        pages => pages,
     }
 }
 
@@ -40,8 +44,8 @@ impl Limits {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            soft: AtomicUsize::new(usize::MAX),
-            hard: AtomicUsize::new(usize::MAX),
+            soft: AtomicUsize::new(0),
+            hard: AtomicUsize::new(0),
             pending: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             beside: AtomicPtr::new(null_mut()),
@@ -61,10 +65,7 @@ impl Limits {
     /// Both limits in bytes; 0 for none.
     #[must_use]
     pub fn bytes(&self) -> (usize, usize) {
-        let bytes = |limit: &AtomicUsize| match limit.load(Relaxed) {
-            usize::MAX => 0,
-            pages => page_bytes(pages),
-        };
+        let bytes = |limit: &AtomicUsize| page_bytes(limit.load(Relaxed));
         (bytes(&self.soft), bytes(&self.hard))
     }
 
@@ -84,12 +85,12 @@ impl Limits {
     pub fn allow(&self, in_use: usize, more: usize) -> bool {
         let in_use = in_use + self.beside();
         let then = in_use.saturating_add(more);
-        if then > self.hard.load(Relaxed) {
+        if then > pages_within(&self.hard) {
             self.pending.fetch_or(HARD, Relaxed);
             self.refused.fetch_add(1, Relaxed);
             return false;
         }
-        let soft = self.soft.load(Relaxed);
+        let soft = pages_within(&self.soft);
         if then > soft && in_use <= soft {
             self.pending.fetch_or(SOFT, Relaxed);
         }
@@ -100,7 +101,7 @@ impl Limits {
     #[must_use]
     pub fn has_room(&self, in_use: usize, more: usize) -> bool {
         let then = (in_use + self.beside()).saturating_add(more);
-        then <= self.hard.load(Relaxed).min(self.soft.load(Relaxed))
+        then <= pages_within(&self.hard).min(pages_within(&self.soft))
     }
 
     /// Something is to be told.

@@ -32,9 +32,9 @@ fn one_request_walks_down_the_tiers_and_the_next_ones_do_not() {
     assert_eq!(cache.capacity(class), 17);
     assert_eq!(cache.len(class), 3, "one to the caller, three into the bin");
     {
-        let transfer = heap.transfers[class].0.inner.lock();
+        let transfer = heap.transfer(class).inner.lock();
         assert_eq!((transfer.hits, transfer.objects), (0, 0));
-        let central = heap.centrals[class].0.inner.lock();
+        let central = heap.central(class).inner.lock();
         assert_eq!(
             (central.handed_out, central.spans, central.pages),
             (4, 1, 1)
@@ -164,11 +164,11 @@ fn stored_batches_are_sorted_before_the_heap_takes_fresh_pages() {
         // SAFETY: the objects were handed out above and are nobody's.
         unsafe { heap.flush(class, 1, batch, true) };
     }
-    let stored = heap.transfers[class].0.held() * 1024;
+    let stored = heap.transfer(class).held() * 1024;
     assert!(stored >= 64 << 10, "{stored} bytes are stored");
     // Nothing resident is free that would do.
     let (block, _) = heap.allocate_large(1 << 20, 1);
     assert!(!block.is_null());
-    assert_eq!(heap.transfers[class].0.held(), 0);
+    assert_eq!(heap.transfer(class).held(), 0);
     heap.check_invariants();
 }

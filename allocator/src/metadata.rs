@@ -7,12 +7,13 @@ use crate::os::{Mapped, Os};
 use crate::units::{OS_PAGE, round_up};
 use core::ptr::{null_mut, with_exposed_provenance_mut};
 
-/// A part of the planned address space that is mapped from its start as far as needed.
+/// A part of the planned address space that is mapped as far as needed, from its start upwards or downwards.
 #[derive(Debug)]
 pub struct Section {
     start: usize,
     mapped: usize,
     limit: usize,
+    down: bool,
 }
 
 impl Section {
@@ -23,6 +24,7 @@ impl Section {
             start: 0,
             mapped: 0,
             limit: 0,
+            down: false,
         }
     }
 
@@ -33,6 +35,18 @@ impl Section {
             start,
             mapped: 0,
             limit,
+            down: false,
+        }
+    }
+
+    /// A section of `limit` bytes below `start`, nothing of it mapped.
+    #[must_use]
+    pub const fn below(start: usize, limit: usize) -> Self {
+        Self {
+            start,
+            mapped: 0,
+            limit,
+            down: true,
         }
     }
 
@@ -47,7 +61,12 @@ impl Section {
         }
         for step in [step, OS_PAGE] {
             let target = round_up(bytes, step).min(round_up(self.limit, OS_PAGE));
-            if os.map_at(self.start + self.mapped, target - self.mapped) == Mapped::Yes {
+            let address = if self.down {
+                self.start - target
+            } else {
+                self.start + self.mapped
+            };
+            if os.map_at(address, target - self.mapped) == Mapped::Yes {
                 self.mapped = target;
                 return true;
             }
@@ -68,6 +87,9 @@ impl Section {
     }
 }
 
+/// Records are mapped in steps of this.
+const STEP: usize = 64 << 10;
+
 /// Records that are never given back to the system.
 #[derive(Debug)]
 pub struct Bump {
@@ -85,27 +107,29 @@ impl Bump {
         }
     }
 
-    /// On top of a section.
+    /// On top of a section, whose first `used` bytes belong to others.
     #[must_use]
-    pub const fn new(section: Section) -> Self {
-        // Not at the start of a page, see `CLASSES_SKIP` of the page map.
-        Self {
-            section,
-            used: 8 * 64,
-        }
+    pub const fn new(section: Section, used: usize) -> Self {
+        Self { section, used }
+    }
+
+    /// Maps the section's first bytes. False: no memory.
+    #[must_use]
+    pub fn start<O: Os>(&mut self, os: &O) -> bool {
+        self.section.ensure(os, self.used, STEP)
     }
 
     /// `bytes` of zeros aligned to `align`, or null.
     pub fn allocate<O: Os>(&mut self, os: &O, bytes: usize, align: usize) -> *mut u8 {
         let from = round_up(self.used, align);
-        if !self.section.ensure(os, from + bytes, 64 << 10) {
+        if !self.section.ensure(os, from + bytes, STEP) {
             return null_mut();
         }
         self.used = from + bytes;
         with_exposed_provenance_mut(self.section.start() + from)
     }
 
-    /// Bytes handed out.
+    /// Bytes handed out, those at the start that belong to others included.
     #[must_use]
     pub fn used(&self) -> usize {
         self.used
@@ -164,7 +188,7 @@ mod tests {
     #[test]
     fn bump_grows_aligned_and_stops_at_the_limit() {
         let os = FakeOs::new(64 << 20);
-        let mut bump = Bump::new(Section::new(os.start(), 128 << 10));
+        let mut bump = Bump::new(Section::new(os.start(), 128 << 10), 512);
         let first = bump.allocate(&os, 24, 8);
         let second = bump.allocate(&os, 64, 64);
         assert_eq!(second as usize - first as usize, 64);
@@ -187,6 +211,24 @@ mod tests {
         assert!(section.ensure(&os, 100, 64 << 10));
         assert_eq!(section.mapped(), 4096);
         assert!(!section.ensure(&os, 5000, 64 << 10));
+    }
+
+    #[test]
+    fn a_section_below_its_start_grows_downwards() {
+        let os = FakeOs::new(64 << 20);
+        let top = os.start() + (1 << 20);
+        let mut section = Section::below(top, 128 << 10);
+        for bytes in [1_usize, 9_000, 100_000] {
+            assert!(section.ensure(&os, bytes, 8 << 10));
+            assert!(section.mapped() >= bytes);
+            let lowest = (top - section.mapped()) as *mut u8;
+            // SAFETY: the section is mapped that far, and nobody else uses it.
+            unsafe {
+                assert_eq!(lowest.read(), 0);
+                lowest.write(1);
+            }
+        }
+        assert!(!section.ensure(&os, (128 << 10) + 1, 8 << 10));
     }
 
     #[test]

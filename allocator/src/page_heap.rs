@@ -26,7 +26,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// Widths of places: a full transfer cache has the widest.
-const PLACE_WIDTHS: usize = (transfer_cache::SLOTS * MAX_BATCH).ilog2() as usize;
+const PLACE_WIDTHS: usize = (transfer_cache::SLOTS as usize * MAX_BATCH).ilog2() as usize;
 
 /// The page heap with its page map and page source.
 #[derive(Debug)]
@@ -52,6 +52,7 @@ pub struct Inner {
     classes: Section,
     spans: Section,
     metadata: Bump,
+    /// Records made so far; they are numbered from 1.
     span_count: u32,
     free_records: u32,
     bitmaps: [FixedList; 4],
@@ -141,7 +142,7 @@ impl<O: Os> PageHeap<O> {
                 classes: Section::none(),
                 spans: Section::none(),
                 metadata: Bump::none(),
-                span_count: 1,
+                span_count: 0,
                 free_records: 0,
                 bitmaps: [const { FixedList::new() }; 4],
                 caches: FixedList::new(),

@@ -4,8 +4,11 @@
 //! One range of address space is planned at start and mapped piece by piece:
 //!
 //! ```text
-//! base: | span numbers | classes | span records | metadata | heap ................ |
+//! base: | <- span numbers | classes -> | <- span records | metadata -> | heap -> ................ |
 //! ```
+//!
+//! Numbers and records grow downwards, so that they share their first page with what follows: a small program has all its
+//! records in two pages.
 //!
 //! Planning costs nothing: nothing is reserved, pieces are mapped when the heap grows, so address
 //! space limits and `mlockall` see only what is used. The heap's start and mapped length lie in
@@ -17,6 +20,7 @@
 //! behind the end of the heap, and it is 0.
 
 use crate::fault::DETECT;
+use crate::lookup::Lookup;
 use crate::span::{Span, SpanTable};
 use crate::units::{ARENA_PAGES, PAGE_SHIFT, page_bytes, round_up};
 use core::ptr::{null_mut, with_exposed_provenance_mut};
@@ -25,13 +29,13 @@ use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 /// Where the parts of the planned range begin.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Span numbers, 4 bytes a page.
+    /// Lowest address for span numbers, 4 bytes a page, downwards from [`CLASSES_SKIP`] behind `classes`.
     pub numbers: usize,
-    /// Classes, 1 byte a page.
+    /// Classes, 1 byte a page, behind [`CLASSES_SKIP`] bytes.
     pub classes: usize,
-    /// Span records.
+    /// Lowest address for span records, downwards from [`RECORDS_SKIP`] behind `metadata`.
     pub spans: usize,
-    /// Bitmaps and thread caches.
+    /// Bitmaps and thread caches, behind [`RECORDS_SKIP`] bytes.
     pub metadata: usize,
     /// The heap.
     pub heap: usize,
@@ -68,16 +72,15 @@ impl Plan {
     }
 }
 
-/// Bytes at the start of the class map that are not used. All parts of the plan begin at the start of a
-/// page, and so do the first objects of spans; with the class map's first entries and the first thread
+/// Bytes before the class map in its first page; the first span numbers are there. The first objects of spans are at the
+/// starts of pages; with the class map's first entries and the first thread
 /// cache there too, pairs of malloc and free took 4.6 to 11 ns from process to process, and 5.2 to 6.8
 /// with them apart (`micro pair` on an EPYC of family 25). The likely cause is the way prediction of
-/// the first cache, which sees no difference between such lines. The records' share is in
-/// [`crate::metadata::Bump`].
+/// the first cache, which sees no difference between such lines.
 pub(crate) const CLASSES_SKIP: usize = 50 * 64;
 
-/// The class map before there is one: one page behind the end of an empty heap.
-static NO_CLASS: AtomicU8 = AtomicU8::new(0);
+/// Bytes before the first thread cache in its page; the first span records are there.
+pub(crate) const RECORDS_SKIP: usize = 32 * 64;
 
 /// The map itself. All fields are set once, except `words`, which grows.
 #[derive(Debug)]
@@ -115,6 +118,16 @@ pub struct View {
     table: SpanTable,
 }
 
+/// The number of `page` in a map whose page 0 has its number just before `numbers`.
+///
+/// # Safety
+/// The map is mapped for the page.
+#[inline(always)]
+unsafe fn number_at<'a>(numbers: *const AtomicU32, page: usize) -> &'a AtomicU32 {
+    // SAFETY: the caller's duty.
+    unsafe { &*numbers.sub(page + 1) }
+}
+
 impl View {
     /// The span whose number the page of `addr` carries, `None` for an address at which no block starts.
     /// It may be an old number: compare with the record.
@@ -128,7 +141,7 @@ impl View {
         let page = words >> POSITION_SHIFT;
         // SAFETY: the page is in the heap, for which the map is mapped; record 0 is, too.
         unsafe {
-            let number = (*self.numbers.add(page)).load(Ordering::Relaxed);
+            let number = number_at(self.numbers, page).load(Ordering::Relaxed);
             Some(self.table.get(number))
         }
     }
@@ -159,29 +172,37 @@ impl PageMap {
         Self {
             base: AtomicUsize::new(0),
             words: AtomicUsize::new(0),
-            classes: AtomicPtr::new((&raw const NO_CLASS).cast_mut()),
+            classes: AtomicPtr::new(null_mut()),
             numbers: AtomicPtr::new(null_mut()),
             spans: AtomicPtr::new(null_mut()),
         }
     }
 
-    /// Tells the map where everything will be. Only the class map's first byte must be mapped.
-    pub fn set_plan(&self, plan: &Plan) {
-        self.classes.store(
-            with_exposed_provenance_mut(plan.classes + CLASSES_SKIP),
-            Ordering::Relaxed,
-        );
+    /// Tells the map, and the process's `lookup` if it is its map, where everything will be. Only the class map's first
+    /// byte must be mapped.
+    pub fn set_plan(&self, plan: &Plan, lookup: Option<&Lookup>) {
+        let middle = plan.classes + CLASSES_SKIP;
+        let classes = with_exposed_provenance_mut(middle);
+        self.classes.store(classes, Ordering::Relaxed);
         self.numbers
-            .store(with_exposed_provenance_mut(plan.numbers), Ordering::Relaxed);
+            .store(with_exposed_provenance_mut(middle), Ordering::Relaxed);
+        let first = plan.metadata + RECORDS_SKIP - size_of::<Span>();
         self.spans
-            .store(with_exposed_provenance_mut(plan.spans), Ordering::Relaxed);
+            .store(with_exposed_provenance_mut(first), Ordering::Relaxed);
         self.base.store(plan.heap, Ordering::Release);
+        if let Some(lookup) = lookup {
+            lookup.set_plan(plan.heap, classes);
+        }
     }
 
     /// Makes the heap `pages` long. The map must be mapped that far, the class map by one page
     /// more (P3).
-    pub fn set_pages(&self, pages: usize) {
-        self.words.store(pages << POSITION_SHIFT, Ordering::Release);
+    pub fn set_pages(&self, pages: usize, lookup: Option<&Lookup>) {
+        let words = pages << POSITION_SHIFT;
+        self.words.store(words, Ordering::Release);
+        if let Some(lookup) = lookup {
+            lookup.set_words(words);
+        }
     }
 
     /// Pages that the heap has grown to.
@@ -213,12 +234,6 @@ impl PageMap {
         self.page_of(addr & !7).is_some()
     }
 
-    /// Where in the map the heap's start, its length and the address of the class map are, for the
-    /// look-up of [`crate::alloc`].
-    pub(crate) const BASE_AT: usize = core::mem::offset_of!(Self, base);
-    pub(crate) const WORDS_AT: usize = core::mem::offset_of!(Self, words);
-    pub(crate) const CLASSES_AT: usize = core::mem::offset_of!(Self, classes);
-
     /// Class of a page, 0 when it is not part of a small span.
     ///
     /// # Safety
@@ -241,7 +256,7 @@ impl PageMap {
     #[must_use]
     pub unsafe fn number_of_page(&self, page: usize) -> u32 {
         // SAFETY: the number map is mapped for every page of the heap.
-        unsafe { (*self.numbers.load(Ordering::Relaxed).add(page)).load(Ordering::Relaxed) }
+        unsafe { number_at(self.numbers.load(Ordering::Relaxed), page).load(Ordering::Relaxed) }
     }
 
     /// Record of the span that the page's number names, null for number 0.
@@ -283,8 +298,8 @@ impl PageMap {
         // SAFETY: the pages of a span are in the heap.
         unsafe {
             let id = (*span).id;
-            (*numbers.add((*span).start as usize)).store(id, Ordering::Relaxed);
-            (*numbers.add((*span).end() as usize - 1)).store(id, Ordering::Relaxed);
+            number_at(numbers, (*span).start as usize).store(id, Ordering::Relaxed);
+            number_at(numbers, (*span).end() as usize - 1).store(id, Ordering::Relaxed);
         }
     }
 
@@ -298,7 +313,7 @@ impl PageMap {
         // SAFETY: the pages of a span are in the heap.
         unsafe {
             for page in (*span).start as usize..(*span).end() as usize {
-                (*numbers.add(page)).store((*span).id, Ordering::Relaxed);
+                number_at(numbers, page).store((*span).id, Ordering::Relaxed);
                 (*classes.add(page)).store((*span).class, Ordering::Release);
             }
         }

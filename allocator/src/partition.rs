@@ -54,7 +54,7 @@ pub(crate) fn make_data() -> Option<&'static Heap<Linux>> {
     }
     // SAFETY: the record is large enough, aligned and nobody else's.
     let heap: &'static Heap<Linux> = unsafe {
-        Heap::place(place, Linux);
+        Heap::place(place, Linux::BESIDE);
         &*place
     };
     heap.set_epoch(HEAP.epoch());
@@ -156,7 +156,7 @@ unsafe fn free_class(heap: &'static Heap<Linux>, block: *mut u8, class: usize) {
     // caller's duty.
     unsafe {
         let Some(cache) = attach_data(heap) else {
-            return heap.centrals[class].0.give(&heap.pages, class, &[block]);
+            return heap.central(class).give(&heap.pages, class, &[block]);
         };
         if cache.push(class, block) {
             return;

@@ -99,14 +99,14 @@ impl Span {
     }
 }
 
-/// The records of all spans: a growing array whose start never moves.
+/// The records of all spans: an array that grows downwards and whose start never moves.
 #[derive(Clone, Copy, Debug)]
 pub struct SpanTable {
     start: *mut Span,
 }
 
 impl SpanTable {
-    /// A table whose records begin at `start`.
+    /// A table whose record 0 is at `start`; the others lie below it.
     #[must_use]
     pub const fn new(start: *mut Span) -> Self {
         Self { start }
@@ -120,7 +120,7 @@ impl SpanTable {
     #[must_use]
     pub unsafe fn get(self, id: u32) -> *mut Span {
         // SAFETY: the caller's duty; the table is mapped up to the highest number given out.
-        unsafe { self.start.add(id as usize) }
+        unsafe { self.start.sub(id as usize) }
     }
 }
 
@@ -217,8 +217,8 @@ mod tests {
     #[test]
     fn list_keeps_order_through_removal_at_each_place() {
         for victim in 1..=3 {
-            let mut records: Vec<Span> = (0..4).map(record).collect();
-            let table = SpanTable::new(records.as_mut_ptr());
+            let mut records: Vec<Span> = (0..4).rev().map(record).collect();
+            let table = SpanTable::new(&raw mut records[3]);
             let mut list = SpanList::new();
             for id in 1..=3 {
                 // SAFETY: each record is pushed once.

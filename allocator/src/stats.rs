@@ -126,8 +126,8 @@ pub fn class_stats(class: usize) -> ClassStats {
         ..ClassStats::default()
     };
     for heap in heaps() {
-        sum.in_transfer += heap.transfers[class].0.inner.lock().objects;
-        let central = heap.centrals[class].0.inner.lock();
+        sum.in_transfer += heap.transfer(class).inner.lock().objects;
+        let central = heap.central(class).inner.lock();
         sum.spans += central.spans;
         sum.span_bytes += page_bytes(central.pages as usize);
         sum.handed_out += central.handed_out;
@@ -208,12 +208,12 @@ impl Stats {
         for class in 1..NUM_CLASSES {
             let size = size_of_class(class);
             {
-                let transfer = heap.transfers[class].0.inner.lock();
+                let transfer = heap.transfer(class).inner.lock();
                 in_transfer_bytes += transfer.objects * size;
                 self.transfer_hits += transfer.hits;
                 self.transfer_stores += transfer.stores;
             }
-            let central = heap.centrals[class].0.inner.lock();
+            let central = heap.central(class).inner.lock();
             small_span_bytes += page_bytes(central.pages as usize);
             // Live, cached or in transit: everything that has left the central free list.
             let outside = central.handed_out.saturating_sub(central.taken_back) as usize;

@@ -273,7 +273,11 @@ fn show_own() -> Option<&'static ThreadCache> {
     }
     // SAFETY: as in `own_cache`.
     let own = unsafe { &*own };
-    let shown = if profile::on() { &tls::SAMPLED } else { own };
+    let shown = if profile::on() {
+        tls::SAMPLED.shown()
+    } else {
+        own
+    };
     if profile::on() {
         tls::set_data_cache(&tls::EMPTY);
     }
@@ -299,6 +303,7 @@ pub(crate) fn call_all() {
 pub(crate) fn call_each(wanted: impl Fn(&ThreadCache) -> bool) {
     show_own();
     let own = own_cache();
+    let called = core::ptr::from_ref(tls::CALLED.shown()).cast_mut();
     REGISTRY.lock().for_each(|cache| {
         let slot = cache.slot.load(Ordering::Relaxed);
         let ours =
@@ -306,7 +311,7 @@ pub(crate) fn call_each(wanted: impl Fn(&ThreadCache) -> bool) {
         if !ours && !slot.is_null() && wanted(cache) {
             // SAFETY: the thread exists while its cache is in the registry, whose lock is held. Its
             // slot is one word that it reads once an operation; it finds its cache again by its key.
-            unsafe { (*slot).store((&raw const tls::CALLED).cast_mut(), Ordering::Release) };
+            unsafe { (*slot).store(called, Ordering::Release) };
         }
     });
 }
@@ -342,8 +347,9 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
         let mut registry = REGISTRY.lock();
         // Not called any more once it has left the registry, so this is the last word.
         tls::set_own(null_mut());
-        tls::set_cache(&tls::ENDED);
-        tls::set_data_cache(&tls::ENDED);
+        let ended = tls::ENDED.shown();
+        tls::set_cache(ended);
+        tls::set_data_cache(ended);
         registry.leave(cache);
         if let Some(data) = data_of(cache) {
             registry.leave(data);

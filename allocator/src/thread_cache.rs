@@ -94,15 +94,28 @@ impl ThreadCache {
     /// A cache without room: every operation takes the slow path.
     #[must_use]
     pub const fn new() -> Self {
+        let mut cache = Self::unshown();
+        let mut class = 0;
+        while class < NUM_CLASSES {
+            cache.slots[class] = AtomicPtr::new(NO_SLOTS_AT);
+            class += 1;
+        }
+        cache
+    }
+
+    /// As [`ThreadCache::new`], but all zeros, so that it takes no room in the library's file: nothing may look into it
+    /// before it was [`ThreadCache::shown`].
+    #[must_use]
+    pub(crate) const fn unshown() -> Self {
         Self {
-            slots: [const { AtomicPtr::new(NO_SLOTS_AT) }; NUM_CLASSES],
+            slots: [const { AtomicPtr::new(null_mut()) }; NUM_CLASSES],
             rooms: [const { AtomicUsize::new(0) }; NUM_CLASSES],
             caps: [const { AtomicU32::new(0) }; NUM_CLASSES],
             widths: [const { AtomicU8::new(0) }; NUM_CLASSES],
             thread: AtomicU32::new(0),
             epoch: AtomicU32::new(0),
             budget: AtomicUsize::new(0),
-            cursor: AtomicU32::new(1),
+            cursor: AtomicU32::new(0),
             exit_rounds: AtomicU32::new(0),
             next: AtomicPtr::new(null_mut()),
             prev: AtomicPtr::new(null_mut()),
@@ -118,6 +131,14 @@ impl ThreadCache {
             tiny: Cutting::new(),
             inside: AtomicU32::new(0),
         }
+    }
+
+    /// The cache, ready to be looked into.
+    pub(crate) fn shown(&'static self) -> &'static Self {
+        for slots in &self.slots {
+            slots.store(NO_SLOTS_AT, Relaxed);
+        }
+        self
     }
 
     /// Marks a slow path of the owner until the mark is dropped. Who comes here in between can only be a signal

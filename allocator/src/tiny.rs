@@ -35,8 +35,8 @@ const _: () = assert!(BLOCK.is_power_of_two() && BLOCK < HELD as usize);
 #[derive(Debug)]
 pub(crate) struct Cutting {
     block: AtomicPtr<u8>,
-    /// Bytes of the block that are given away; all, if there is none.
-    used: AtomicU32,
+    /// Bytes of the block that are not given away; 0, if there is none.
+    left: AtomicU32,
     /// Pieces cut off it that have not come back to this thread.
     pieces: AtomicU32,
     /// Blocks taken so far.
@@ -47,7 +47,7 @@ impl Cutting {
     pub(crate) const fn new() -> Self {
         Self {
             block: AtomicPtr::new(null_mut()),
-            used: AtomicU32::new(BLOCK as u32),
+            left: AtomicU32::new(0),
             pieces: AtomicU32::new(0),
             blocks: AtomicU64::new(0),
         }
@@ -56,11 +56,11 @@ impl Cutting {
     /// A piece of the block at hand, null if it does not fit.
     #[inline(always)]
     fn cut(&self, size: usize, align: usize) -> *mut u8 {
-        let from = round_up(self.used.load(Relaxed) as usize, align);
+        let from = round_up(BLOCK - self.left.load(Relaxed) as usize, align);
         if from + size > BLOCK {
             return null_mut();
         }
-        self.used.store((from + size) as u32, Relaxed);
+        self.left.store((BLOCK - from - size) as u32, Relaxed);
         self.pieces.store(self.pieces.load(Relaxed) + 1, Relaxed);
         // SAFETY: without a block nothing fits, so there is one, and the piece is in it.
         unsafe { self.block.load(Relaxed).add(from) }
@@ -76,7 +76,7 @@ impl Cutting {
         self.pieces.store(pieces, Relaxed);
         if pieces == 0 {
             // All are back, so the block is as new.
-            self.used.store(1, Relaxed);
+            self.left.store(BLOCK as u32 - 1, Relaxed);
         }
         true
     }
@@ -84,7 +84,7 @@ impl Cutting {
     /// Leaves the block at hand to its pieces.
     pub(crate) fn leave(&self) {
         let block = self.block.swap(null_mut(), Relaxed);
-        self.used.store(BLOCK as u32, Relaxed);
+        self.left.store(0, Relaxed);
         let pieces = self.pieces.swap(0, Relaxed);
         if !block.is_null() {
             // SAFETY: N2: the block was ours.
@@ -144,7 +144,7 @@ fn allocate_slow(size: usize, align: usize) -> *mut u8 {
             tiny.leave();
             count.store(HELD, Relaxed);
             tiny.block.store(block, Relaxed);
-            tiny.used.store(1, Relaxed);
+            tiny.left.store(BLOCK as u32 - 1, Relaxed);
             tiny.blocks.store(tiny.blocks.load(Relaxed) + 1, Relaxed);
             tiny.cut(size, align)
         }

@@ -15,14 +15,15 @@ use core::sync::atomic::AtomicPtr;
 
 /// The cache of threads that have none yet.
 pub static EMPTY: ThreadCache = ThreadCache::new();
-/// The cache of threads that are past their end: it never becomes a real one.
-pub static ENDED: ThreadCache = ThreadCache::new();
+/// The cache of threads that are past their end: it never becomes a real one. As the next two, it must be
+/// [`ThreadCache::shown`] before a slot names it.
+pub static ENDED: ThreadCache = ThreadCache::unshown();
 /// In the slot of a thread that is called to empty its cache: it has no room either, so the thread's
 /// next operation takes the slow path, where the thread puts its own cache back.
-pub static CALLED: ThreadCache = ThreadCache::new();
+pub static CALLED: ThreadCache = ThreadCache::unshown();
 /// In the slot of every thread while a profile is taken: it has no room, so each operation takes the slow
 /// path, which counts it and works with the thread's own cache ([`own`]).
-pub static SAMPLED: ThreadCache = ThreadCache::new();
+pub static SAMPLED: ThreadCache = ThreadCache::unshown();
 
 #[cfg(not(feature = "portable-tls"))]
 core::arch::global_asm!(

@@ -14,7 +14,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Batches that a class can hold here.
-pub const SLOTS: usize = 32;
+pub const SLOTS: u8 = 32;
 
 /// The transfer cache of one class.
 #[derive(Debug)]
@@ -31,10 +31,10 @@ pub struct Inner {
     /// Room for 2 to the power of `width` addresses, null before the first batch is stored.
     places: *mut *mut u8,
     width: u8,
-    /// Objects in it.
-    pub(crate) objects: usize,
-    pub(crate) open: usize,
+    pub(crate) open: u8,
     last_flush: u32,
+    /// Objects in the places.
+    pub(crate) objects: usize,
     pub(crate) hits: u64,
     pub(crate) stores: u64,
 }
@@ -91,7 +91,7 @@ impl TransferCache {
         inner.last_flush = thread;
         let open = if compact { SLOTS } else { inner.open };
         let objects = inner.objects + batch.len();
-        if objects > open * batch.len()
+        if objects > usize::from(open) * batch.len()
             || (inner.objects > 0 && objects > limit)
             || !inner.make_room(objects, memory)
         {
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(fetch(&cache, 2), None);
         assert!(store(1, false), "thread 2 took after thread 1 flushed");
         assert_eq!(fetch(&cache, 2), Some(batch(1)));
-        for number in 0..=SLOTS {
+        for number in 0..=usize::from(SLOTS) {
             let _ = store(number, false);
             let _ = fetch(&cache, 1);
         }
@@ -266,11 +266,16 @@ mod tests {
     fn no_more_objects_than_the_limit_are_stored_but_one_batch_always_is() {
         let cache = TransferCache::new();
         let store = |number, limit| cache.store(1, &batch(number), false, limit, &Heap(true));
-        for number in 0..SLOTS {
+        for number in 0..usize::from(SLOTS) {
             let _ = store(number, 0);
             let _ = fetch(&cache, 2);
         }
-        assert_eq!((0..SLOTS).filter(|&number| store(number, 30)).count(), 3);
+        assert_eq!(
+            (0..usize::from(SLOTS))
+                .filter(|&number| store(number, 30))
+                .count(),
+            3
+        );
         assert_eq!(cache.inner.lock().objects, 24);
         let mut drained = [null_mut(); 100];
         assert_eq!(cache.drain(&mut drained), 24);

@@ -99,7 +99,7 @@ impl<O: Os> Heap<O> {
         // What is in a span of blocks belongs to its class, whose lock comes before the page heap's.
         // With it held the span stays what it is, if it still is.
         debug_assert!(class < NUM_CLASSES);
-        let _central = self.centrals[class].0.inner.lock();
+        let _central = self.central(class).inner.lock();
         // SAFETY: as above; a span of this class changes under the lock of the class.
         let span = unsafe { map.span_of_page(page).as_ref()? };
         if span.start as usize != page || span.state != State::Small || span.class as usize != class

@@ -19,8 +19,8 @@ use crate::fault::DETECT;
 use crate::front_end;
 use crate::hardened;
 use crate::heap::Heap;
+use crate::lookup::{LOOKUP, Lookup};
 use crate::os::Linux;
-use crate::page_map::PageMap;
 use crate::partition;
 use crate::profile;
 use crate::size_class::{
@@ -32,7 +32,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The heap of the process.
-pub(crate) static HEAP: Heap<Linux> = Heap::new(Linux);
+pub(crate) static HEAP: Heap<Linux> = Heap::new(Linux::PROCESS);
 
 /// Class of the page that `block` is on, 0 for large blocks and for what is not in the heap.
 ///
@@ -41,25 +41,23 @@ pub(crate) static HEAP: Heap<Linux> = Heap::new(Linux);
 /// multiple of 8, reads the entry behind the end, which is 0 (P3).
 #[inline(always)]
 fn class_at(block: *const u8) -> usize {
-    const MAP: usize = core::mem::offset_of!(Heap<Linux>, pages)
-        + core::mem::offset_of!(crate::page_heap::PageHeap<Linux>, map);
     let class: usize;
     macro_rules! look_up {
         ($($position:literal),* ; $($page:literal),*) => {
             core::arch::asm!(
-                "sub {at}, qword ptr [rip + {heap} + {base}]",
+                "sub {at}, qword ptr [rip + {lookup} + {base}]",
                 $($position,)*
-                "cmp {at}, qword ptr [rip + {heap} + {words}]",
-                "cmovae {at}, qword ptr [rip + {heap} + {words}]",
+                "cmp {at}, qword ptr [rip + {lookup} + {words}]",
+                "cmovae {at}, qword ptr [rip + {lookup} + {words}]",
                 $($page,)*
-                "mov {class}, qword ptr [rip + {heap} + {classes}]",
+                "mov {class}, qword ptr [rip + {lookup} + {classes}]",
                 "movzx {class:e}, byte ptr [{class} + {at}]",
                 at = inout(reg) block => _,
                 class = out(reg) class,
-                heap = sym HEAP,
-                base = const MAP + PageMap::BASE_AT,
-                words = const MAP + PageMap::WORDS_AT,
-                classes = const MAP + PageMap::CLASSES_AT,
+                lookup = sym LOOKUP,
+                base = const Lookup::BASE_AT,
+                words = const Lookup::WORDS_AT,
+                classes = const Lookup::CLASSES_AT,
                 shift = const PAGE_SHIFT - 3 * DETECT as u32,
                 options(pure, readonly, nostack),
             )

@@ -112,6 +112,6 @@ unsafe fn release(waiting: Waiting) {
         if !untouched(block, class) {
             die(Fault::WriteAfterFree, block as usize);
         }
-        HEAP.centrals[class].0.give(&HEAP.pages, class, &[block]);
+        HEAP.central(class).give(&HEAP.pages, class, &[block]);
     }
 }

@@ -58,7 +58,7 @@ fn planted_damage_of_each_kind_is_noticed() {
                     (*span).free += 1;
                     (*span).class as usize
                 };
-                let mut central = world.heap.centrals[class].0.inner.lock();
+                let mut central = world.heap.central(class).inner.lock();
                 central.taken_back += 1;
                 drop(central);
                 world.live.remove(&address);
@@ -90,7 +90,7 @@ fn planted_damage_of_each_kind_is_noticed() {
         }),
         ("a span is missing from its list", |world| {
             for class in 1..NUM_CLASSES {
-                let mut central = world.heap.centrals[class].0.inner.lock();
+                let mut central = world.heap.central(class).inner.lock();
                 if let Some(list) = central.lists.iter_mut().find(|list| list.head != 0) {
                     list.head = 0;
                     return;
@@ -98,7 +98,7 @@ fn planted_damage_of_each_kind_is_noticed() {
             }
         }),
         ("the count of purged pages is off", |world| {
-            world.heap.centrals[3].0.inner.lock().purged_pages += 1;
+            world.heap.central(3).inner.lock().purged_pages += 1;
         }),
         ("free pages are counted twice", |world| {
             world.heap.pages.inner.lock().clean.pages += 1;

@@ -314,8 +314,8 @@ impl World {
         let mut small = 0;
         for (class, &live) in live.iter().enumerate().skip(1) {
             let cached: usize = self.caches.iter().map(|cache| held(cache, class)).sum();
-            let moving = self.heap.transfers[class].0.inner.lock().objects;
-            let central = self.heap.centrals[class].0.inner.lock();
+            let moving = self.heap.transfer(class).inner.lock().objects;
+            let central = self.heap.central(class).inner.lock();
             small += central.pages as usize;
             assert_eq!(
                 (central.handed_out - central.taken_back) as usize,

@@ -139,7 +139,7 @@ impl Os for FakeOs {
     }
 
     fn is_resident(&self, addr: usize) -> bool {
-        super::Linux.is_resident(addr)
+        super::Linux::BESIDE.is_resident(addr)
     }
 
     fn move_pages(&self, from: usize, to: usize, len: usize) -> bool {

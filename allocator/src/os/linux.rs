@@ -4,14 +4,25 @@
 //! that nothing here can touch `errno` (free must keep it) or need libc to be initialised.
 
 use super::{Mapped, Os};
+use crate::lookup::{LOOKUP, Lookup};
 use core::sync::atomic::AtomicU32;
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("spanalloc supports Linux on x86-64 only so far");
 
-/// The operating system of production. Holds nothing.
+/// The operating system of production.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Linux;
+pub struct Linux {
+    /// For another heap than the process's.
+    beside: bool,
+}
+
+impl Linux {
+    /// For the process's heap.
+    pub const PROCESS: Self = Self { beside: false };
+    /// For a heap beside it.
+    pub const BESIDE: Self = Self { beside: true };
+}
 
 /// Above this valgrind does not let programs map, and below the kernel's default mmap area.
 const BASE_FIRST: usize = 1 << 40;
@@ -44,6 +55,10 @@ pub(crate) unsafe fn syscall6(number: libc::c_long, args: [usize; 6]) -> isize {
 }
 
 impl Os for Linux {
+    fn lookup(&self) -> Option<&'static Lookup> {
+        (!self.beside).then_some(&LOOKUP)
+    }
+
     fn pick_base(&self, len: usize, attempt: u32) -> Option<usize> {
         if attempt >= 32 {
             return None;

@@ -20,6 +20,8 @@ pub use linux::{block_signals, restore_signals};
 pub use signal::{explain_faults, handle_signal};
 pub use thread::BareThread;
 
+use crate::lookup::Lookup;
+
 /// Answer of [`Os::map_at`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mapped {
@@ -39,6 +41,11 @@ pub trait Os: Sync {
 
     /// Bytes of address space to plan the heap for.
     fn heap_reach(&self) -> usize;
+
+    /// What to tell about the heap's classes, if it is the process's.
+    fn lookup(&self) -> Option<&'static Lookup> {
+        None
+    }
 
     /// Maps `len` bytes of zeros at exactly `addr`.
     fn map_at(&self, addr: usize, len: usize) -> Mapped;

@@ -171,9 +171,10 @@ impl Inner {
             return Mapped::NoMemory;
         }
         let mapped_to = round_up(end, ARENA_PAGES);
+        let numbers = mapped_to * size_of::<u32>();
         if !self
             .numbers
-            .ensure(&heap.os, mapped_to * size_of::<u32>(), 32 << 10)
+            .ensure(&heap.os, numbers.saturating_sub(CLASSES_SKIP), 32 << 10)
             || !self
                 .classes
                 .ensure(&heap.os, CLASSES_SKIP + mapped_to + 1, 8 << 10)
@@ -193,7 +194,7 @@ impl Inner {
         }
         self.counters.growths += 1;
         self.grown = end;
-        heap.map.set_pages(end);
+        heap.map.set_pages(end, heap.os.lookup());
         // SAFETY: the pages are new.
         unsafe { self.free_run(heap, span, State::FreeClean) };
         Mapped::Yes

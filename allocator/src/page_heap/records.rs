@@ -3,7 +3,7 @@
 use super::{Inner, PageHeap};
 use crate::metadata::{Bump, Section};
 use crate::os::Os;
-use crate::page_map::{CLASSES_SKIP, Plan};
+use crate::page_map::{CLASSES_SKIP, Plan, RECORDS_SKIP};
 use crate::span::{NO_LIST, Span, State};
 use crate::units::pages_for;
 use core::ptr::null_mut;
@@ -22,18 +22,19 @@ impl Inner {
         while let Some(base) = heap.os.pick_base(Plan::total(reach), attempt) {
             attempt += 1;
             let plan = Plan::new(base, reach);
-            self.numbers = Section::new(plan.numbers, plan.classes - plan.numbers);
+            self.numbers = Section::below(plan.classes, plan.classes - plan.numbers);
             self.classes = Section::new(plan.classes, plan.spans - plan.classes);
-            self.spans = Section::new(plan.spans, plan.metadata - plan.spans);
-            self.metadata = Bump::new(Section::new(plan.metadata, plan.heap - plan.metadata));
-            // The record of number 0 is never used; mapping it shows whether the place is free.
-            // The class map answers for addresses outside of the heap from now on (P3).
-            if !self.spans.ensure(&heap.os, 64, 64 << 10)
+            self.spans = Section::below(plan.metadata, plan.metadata - plan.spans);
+            let metadata = Section::new(plan.metadata, plan.heap - plan.metadata);
+            self.metadata = Bump::new(metadata, RECORDS_SKIP);
+            // The first records are there now, among them that of number 0, which is never used; and the class map
+            // answers for addresses outside of the heap from now on (P3).
+            if !self.metadata.start(&heap.os)
                 || !self.classes.ensure(&heap.os, CLASSES_SKIP + 1, 8 << 10)
             {
                 continue;
             }
-            heap.map.set_plan(&plan);
+            heap.map.set_plan(&plan, heap.os.lookup());
             self.reach_pages = pages_for(reach);
             self.ready = true;
             return true;
@@ -49,10 +50,11 @@ impl Inner {
         pages: u32,
     ) -> *mut Span {
         let id = if self.free_records == 0 {
-            let id = self.span_count;
+            let id = self.span_count + 1;
+            let bytes = (id as usize + 1) * size_of::<Span>();
             if !self
                 .spans
-                .ensure(&heap.os, (id as usize + 1) * size_of::<Span>(), 64 << 10)
+                .ensure(&heap.os, bytes.saturating_sub(RECORDS_SKIP), 64 << 10)
             {
                 return null_mut();
             }
@@ -61,7 +63,7 @@ impl Inner {
         } else {
             self.free_records
         };
-        // SAFETY: the number is below span_count, so its record is mapped.
+        // SAFETY: the number is within span_count, so its record is mapped.
         let record = unsafe { heap.map.table().get(id) };
         if id == self.free_records {
             // SAFETY: as above; free records link by `next`.
@@ -138,8 +140,9 @@ impl Inner {
 
     /// Bytes of metadata that were handed out or mapped for maps and records.
     pub(crate) fn metadata_bytes(&self) -> usize {
+        let records = (self.span_count as usize + 1) * size_of::<Span>();
         self.metadata.used()
-            + self.span_count as usize * size_of::<Span>()
+            + records.saturating_sub(RECORDS_SKIP)
             + self.grown * (size_of::<u32>() + 1)
     }
 }

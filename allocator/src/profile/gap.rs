@@ -4,23 +4,28 @@
 /// Random numbers and distances.
 #[derive(Debug)]
 pub(super) struct Gaps {
+    /// 0: not begun, so that a new table is all zeros and no part of the file.
     state: u64,
 }
 
+/// Where the sequence begins if nobody makes it another one.
+const FIRST: u64 = 0x9E37_79B9_7F4A_7C15;
+
 impl Gaps {
     pub(super) const fn new() -> Self {
-        Self {
-            state: 0x9E37_79B9_7F4A_7C15,
-        }
+        Self { state: 0 }
     }
 
     /// Makes the sequence another one.
     pub(super) fn stir(&mut self, with: u64) {
-        self.state = (self.state ^ with).max(1);
+        self.state = (self.state ^ FIRST ^ with).max(1);
     }
 
     /// Xorshift with a multiplication (Vigna 2016).
     fn uniform(&mut self) -> u32 {
+        if self.state == 0 {
+            self.state = FIRST;
+        }
         self.state ^= self.state >> 12;
         self.state ^= self.state << 25;
         self.state ^= self.state >> 27;

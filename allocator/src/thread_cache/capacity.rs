@@ -100,7 +100,7 @@ impl ThreadCache {
             } else {
                 LARGE_SHARE
             };
-            let share = heap.centrals[class].0.bytes() / (part * size);
+            let share = heap.central(class).bytes() / (part * size);
             (2 * cap + 1).min(2 * batch_of(class) - 1).min(share)
         };
         if target <= cap {

@@ -1,0 +1,57 @@
+//! The three words in which the fast path of `free` looks up a block's class, in a cache line of their own.
+//!
+//! They repeat what the page map of the process's heap says, because they cannot be zero at first: `free` reads a
+//! class before it knows whether there is a heap. Were they part of [`crate::alloc::HEAP`], all its 14 KiB would have to
+//! be in the library's file and be mapped from it; as it is the heap is zeros and only what is used becomes memory.
+
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering::Release};
+
+/// The class map before there is one: one page behind the end of an empty heap.
+static NO_CLASS: AtomicU8 = AtomicU8::new(0);
+
+/// Where the fast path finds classes.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Lookup {
+    base: AtomicUsize,
+    words: AtomicUsize,
+    classes: AtomicPtr<AtomicU8>,
+}
+
+impl Lookup {
+    /// Offsets of the words: the heap's start, its length in the unit of the page map's positions, the address of the
+    /// class map.
+    pub(crate) const BASE_AT: usize = core::mem::offset_of!(Self, base);
+    pub(crate) const WORDS_AT: usize = core::mem::offset_of!(Self, words);
+    pub(crate) const CLASSES_AT: usize = core::mem::offset_of!(Self, classes);
+
+    /// Of a heap without pages: every address is foreign.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            base: AtomicUsize::new(0),
+            words: AtomicUsize::new(0),
+            classes: AtomicPtr::new((&raw const NO_CLASS).cast_mut()),
+        }
+    }
+
+    /// Says where the heap and its class map are, while the heap has no pages.
+    pub(crate) fn set_plan(&self, base: usize, classes: *mut AtomicU8) {
+        self.classes.store(classes, Release);
+        self.base.store(base, Release);
+    }
+
+    /// Says how long the heap is.
+    pub(crate) fn set_words(&self, words: usize) {
+        self.words.store(words, Release);
+    }
+}
+
+/// Of the process's heap.
+pub(crate) static LOOKUP: Lookup = Lookup::new();
+
+impl Default for Lookup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
