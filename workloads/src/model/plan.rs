@@ -10,7 +10,7 @@ use super::threads;
 use crate::error::WorkloadError;
 
 /// Calls of a thread's life at least: a smaller scale would make scripts of nothing but thread starts.
-const SHORTEST_LIFE: u64 = 64;
+const SHORTEST_LIFE: u64 = 2;
 
 /// Turns of a group in a part of a course that are few.
 const RARE: f64 = 16.0;
@@ -168,7 +168,11 @@ impl Plan {
                     && let Some(receiver) = position(definition, to)
                 {
                     let held = &mut roles[receiver].hold;
-                    *held = (*held).max(*hold as usize);
+                    // What a receiver keeps is a live set.
+                    *held = (*held).max(match hold {
+                        0 => 0,
+                        hold => scaled(*hold, scale) as usize,
+                    });
                 }
             }
         }
