@@ -113,8 +113,14 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
     print(&text)
 }
 
-/// A small left-aligned text table for lists: columns separated by two spaces, no frame, last column not padded.
+/// A small left-aligned text table for lists: columns separated by two spaces, no frame, the last column not padded but
+/// folded to the width of the terminal.
 pub fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
+    columns_within(header, rows, width())
+}
+
+/// [`columns`] for so many characters in a line.
+fn columns_within(header: &[&str], rows: &[Vec<String>], columns: usize) -> String {
     let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
     for row in rows {
         for (width, text) in widths.iter_mut().zip(row) {
@@ -123,16 +129,52 @@ pub fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
     }
     let mut text = String::new();
     let header: Vec<String> = header.iter().map(|h| h.to_string()).collect();
+    let last = widths.len().saturating_sub(1);
+    let indent: usize = widths[..last].iter().map(|width| width + 2).sum();
     for row in std::iter::once(&header).chain(rows) {
         let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
+        for (width, cell) in widths[..last].iter().zip(row) {
             line.push_str(cell);
             line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
+        }
+        for (index, part) in folded(row.get(last).map_or("", String::as_str), columns, indent)
+            .iter()
+            .enumerate()
+        {
+            if index > 0 {
+                line.push('\n');
+                line.extend(std::iter::repeat_n(' ', indent));
+            }
+            line.push_str(part);
         }
         text.push_str(line.trim_end());
         text.push('\n');
     }
     text
+}
+
+/// Narrowest last column that is folded: below it a terminal's own way of breaking lines reads better.
+const FOLDED: usize = 24;
+
+/// `text` in lines that end before column `columns`, where they begin at `indent`.
+fn folded(text: &str, columns: usize, indent: usize) -> Vec<String> {
+    let room = columns.saturating_sub(indent);
+    if room < FOLDED || text.chars().count() <= room {
+        return vec![text.to_owned()];
+    }
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is one from the start");
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > room {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
 }
 
 /// `81.2 M`, `4.1 k`, `12`: counts for people.
@@ -170,6 +212,27 @@ pub fn unfinished_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_column_is_folded_to_the_width() {
+        let header = ["name", "purpose"];
+        let rows = [vec![
+            "larson".to_owned(),
+            "one two three four five six seven".to_owned(),
+        ]];
+        let narrow = columns_within(&header, &rows, 36);
+        assert_eq!(
+            narrow,
+            "name    purpose\nlarson  one two three four five six\n        seven\n"
+        );
+        assert!(narrow.lines().all(|line| line.len() <= 36));
+        // A column of a few letters would be no help.
+        assert_eq!(columns_within(&header, &rows, 20).lines().count(), 2);
+        assert_eq!(
+            columns_within(&header, &rows, usize::MAX).lines().count(),
+            2
+        );
+    }
 
     #[test]
     fn columns_line_up() {

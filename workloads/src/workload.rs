@@ -4,6 +4,7 @@ use crate::builtin;
 use crate::compile::{self, Progress};
 use crate::error::WorkloadError;
 use crate::expected::Expected;
+use crate::model::definition::Category;
 use crate::model::{Model, ModelParams};
 use crate::trace::{ProcessCounts, Trace, TraceSource};
 use heaplab_script::{Script, ScriptInfo};
@@ -179,6 +180,9 @@ pub struct WorkloadInfo {
     pub name: String,
     /// Model or trace.
     pub kind: Kind,
+    /// Which sort of model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub category: Option<Category>,
     /// Number of threads: of a model those that run at a time (successors of threads that end not counted), of a trace
     /// all.
     pub threads: u32,
@@ -302,6 +306,7 @@ impl Workload {
                 Ok(WorkloadInfo {
                     name: model.name().to_owned(),
                     kind: Kind::Model,
+                    category: Some(definition.kind),
                     threads: model.threads(),
                     ops: calls,
                     peak_live_bytes,
@@ -326,10 +331,18 @@ impl Workload {
                 Ok(WorkloadInfo {
                     name: trace.name.clone(),
                     kind: Kind::Trace,
+                    category: None,
                     threads,
                     ops,
                     peak_live_bytes,
-                    purpose: trace.purpose(),
+                    purpose: match trace.process() {
+                        Some((_, false)) => format!(
+                            "{} (replayed: the busiest of {})",
+                            trace.purpose(),
+                            trace.trace.processes().len()
+                        ),
+                        _ => trace.purpose(),
+                    },
                     analysis: String::new(),
                 })
             }

@@ -80,7 +80,10 @@ fn workloads() -> Result<List, Error> {
         })?;
         rows.push(vec![
             info.name,
-            value["kind"].as_str().unwrap_or_default().to_string(),
+            (value["category"].as_str())
+                .or(value["kind"].as_str())
+                .unwrap_or_default()
+                .to_string(),
             info.threads.to_string(),
             out::human_count(info.ops),
             out::human_bytes(info.peak_live_bytes),
