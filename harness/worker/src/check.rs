@@ -101,6 +101,16 @@ impl Checker {
         self.shadow.clear(start as usize, meta.size as usize);
     }
 
+    /// Checks a block that the script leaves alive, after its last op.
+    pub fn surviving(self, start: *mut c_void, meta: &Meta) {
+        if !holds(start, meta, meta.size) {
+            fail::with(format!(
+                "contents of a block of {} bytes that is never freed changed before the script's end",
+                grouped(meta.size)
+            ));
+        }
+    }
+
     /// Checks a block that realloc gave, against what was known of the old one, and puts the new pattern in.
     pub fn reallocated(self, place: Place, block: Block, policy: u8, meta: &mut Meta) {
         if block.start.is_null() {

@@ -145,6 +145,14 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
             clean_up(world, tracked);
         }
         repetition_of::<P>(world, &mut report);
+        if spec.integrity {
+            world.slots.each(|slot, block| {
+                // SAFETY: in range, and no thread is running.
+                world
+                    .checker
+                    .surviving(block, unsafe { &*world.metas.at(slot) });
+            });
+        }
     }
     world.results(|results| {
         report.calls = results.calls;

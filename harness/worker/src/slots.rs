@@ -77,11 +77,23 @@ impl Slots {
     /// shared slots to generation 0.
     ///
     /// No thread may be replaying.
-    pub fn drain(&self, mut block: impl FnMut(usize, *mut c_void)) {
+    pub fn drain(&self, block: impl FnMut(usize, *mut c_void)) {
+        self.each(block);
         for index in 0..self.private.len() {
-            let word = self.private.at(index);
             // SAFETY: in range, and nobody else uses the table now.
-            let address = unsafe { word.replace(0) };
+            unsafe { self.private.at(index).write(0) };
+        }
+        for index in 0..self.shared.len() {
+            // SAFETY: in range; all atomics.
+            unsafe { (*self.shared.at(index)).word.store(0, Ordering::Release) };
+        }
+    }
+
+    /// Goes over every block that is still there (slot, block). No thread may be replaying.
+    pub fn each(&self, mut block: impl FnMut(usize, *mut c_void)) {
+        for index in 0..self.private.len() {
+            // SAFETY: in range, and nobody else uses the table now.
+            let address = unsafe { self.private.at(index).read() };
             if address != 0 {
                 block(index, address as *mut c_void);
             }
@@ -89,7 +101,7 @@ impl Slots {
         for index in 0..self.shared.len() {
             // SAFETY: in range; all atomics.
             let slot = unsafe { &*self.shared.at(index) };
-            let address = slot.word.swap(0, Ordering::AcqRel) & ADDRESS;
+            let address = slot.word.load(Ordering::Acquire) & ADDRESS;
             if address > NULL_BLOCK {
                 block(self.private.len() + index, address as *mut c_void);
             }

@@ -152,10 +152,11 @@ pub fn bad_library(folder: &Path, body: &str) -> PathBuf {
          #ifndef CALLOC\n#define CALLOC(a, b) __libc_calloc(a, b)\n#endif\n\
          #ifndef REALLOC\n#define REALLOC(p, s) __libc_realloc(p, s)\n#endif\n\
          #ifndef FREE\n#define FREE(p) __libc_free(p)\n#endif\n\
+         #ifndef ALIGNED\n#define ALIGNED(a, s) __libc_memalign(a, s)\n#endif\n\
          void *malloc(size_t s) {{ n++; return MALLOC(s); }}\n\
          void *calloc(size_t a, size_t b) {{ return CALLOC(a, b); }}\n\
          void *realloc(void *p, size_t s) {{ return REALLOC(p, s); }}\n\
-         void *aligned_alloc(size_t a, size_t s) {{ return __libc_memalign(a, s); }}\n\
+         void *aligned_alloc(size_t a, size_t s) {{ return ALIGNED(a, s); }}\n\
          void free(void *p) {{ FREE(p); }}\n"
     );
     std::fs::write(&source, text).unwrap();
