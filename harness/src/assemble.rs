@@ -5,7 +5,7 @@ pub mod aa;
 mod cell;
 mod figures;
 mod learned;
-mod marks;
+pub(crate) mod marks;
 mod own;
 
 use crate::engine::NULL;

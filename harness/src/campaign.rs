@@ -3,8 +3,9 @@
 //! A campaign owns a session's folder for its life, drives the plan with the executor of replays or of programs, and
 //! writes `result.json` and the report when the plan is done, interrupted, or cannot go on.
 
-use crate::assemble::{self, Input};
+use crate::assemble::{self, Input, marks};
 use crate::clock::Utc;
+use crate::disturbance::Watch;
 use crate::engine::{Drive, Executor, Repetition};
 use crate::error::{Error, Outcome};
 use crate::out::Terminal;
@@ -95,6 +96,7 @@ impl Campaign<'_> {
             progress: &progress,
         };
         let session = &mut self.session;
+        let watch = Watch::new();
         let driven = drive.go(executor, &mut |line| session.append(line));
         let folder = self.session.folder().to_path_buf();
         let (driven, trouble) = match driven {
@@ -107,6 +109,7 @@ impl Campaign<'_> {
                 notes.push(note.clone());
             }
         }
+        notes.extend(watch.end().and_then(|found| marks::throughout(&found)));
         if !driven.complete {
             notes.push("the run was ended before its plan was finished; rows hold what was measured until then".into());
         }

@@ -1,5 +1,6 @@
 //! The harness's own cost as a benchmark: scripts of known shape replayed with the null allocator, nothing touched.
 
+use crate::disturbance::{Disturbance, Watch};
 use crate::error::Error;
 use crate::exec::{self, Limits};
 use crate::subject::{self, Subject};
@@ -29,13 +30,26 @@ pub struct Cost {
     pub hand_over_ns: Option<f64>,
     /// An empty pair of time stamps.
     pub timer_ns: f64,
+    /// CPU time that other programs and the host took meanwhile, as a share of one CPU, where it was enough to matter.
+    pub disturbed: Option<f64>,
 }
 
-/// Measures for about three seconds: rounds over all scripts, so that what disturbs the machine for a second spoils one of each.
+/// Measures for about three seconds, once more if something else had the machine meanwhile.
 ///
 /// # Errors
 /// When scripts cannot be written or runs fail.
 pub fn measure(cpus: u32) -> Result<Cost, Error> {
+    let once = || rounds(cpus).map_err(|error| error.to_string());
+    let (cost, disturbance) = Watch::over(once).map_err(Error::environment)?;
+    Ok(Cost {
+        disturbed: (disturbance.filter(Disturbance::matters))
+            .map(|found| found.others + found.steal),
+        ..cost
+    })
+}
+
+/// Rounds over all scripts, so that what disturbs the machine for a second spoils one of each.
+fn rounds(cpus: u32) -> Result<Cost, Error> {
     let folder = tempfile::tempdir().map_err(|e| Error::io("create", &std::env::temp_dir(), &e))?;
     let null = subject::parse("null")?
         .pop()
@@ -58,7 +72,9 @@ pub fn measure(cpus: u32) -> Result<Cost, Error> {
         if cpus >= 2 {
             best[1] = best[1].min(2.0 * by_call(&replay(&null, &two)?));
             let report = replay(&null, &handed)?;
-            let busy = report.cpu_ns.saturating_sub(report.wait_ns);
+            // Both threads are there from the beginning to the end. Not CPU time: a thread that waits may sleep, and waiting is
+            // stamped by the clock on the wall.
+            let busy = (2 * report.wall_ns).saturating_sub(report.wait_ns);
             best[2] = best[2].min(busy as f64 / (report.calls / 2) as f64);
         }
     }
@@ -68,6 +84,7 @@ pub fn measure(cpus: u32) -> Result<Cost, Error> {
         two_threads_ns: (cpus >= 2).then_some(two),
         hand_over_ns: (cpus >= 2).then(|| (pair - 2.0 * one).max(0.0)),
         timer_ns: timer,
+        disturbed: None,
     })
 }
 

@@ -12,8 +12,10 @@ const OTHERS: f64 = 0.10;
 const FREQUENCY: f64 = 0.05;
 /// Clock ticks a second of /proc; fixed on Linux for x86-64.
 const TICKS: f64 = 100.0;
+/// Ticks beyond rounding that something must have had: what is left of a short run is chance.
+const LEAST_TICKS: f64 = 1.5;
 /// Below this many seconds ticks say nothing.
-const LEAST_SECONDS: f64 = 0.1;
+const LEAST_SECONDS: f64 = 0.03;
 
 /// What else went on, as shares of one CPU's time during the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,12 +28,18 @@ pub struct Disturbance {
     pub frequency: f64,
     /// The run was made a second time because the first was disturbed.
     pub repeated: bool,
+    /// How long the run took with its start, seconds: what the shares are of.
+    #[serde(default)]
+    pub seconds: f64,
 }
 
 impl Disturbance {
     /// Whether the run's times should be looked at with care.
     pub fn matters(&self) -> bool {
-        self.steal > STEAL || self.others > OTHERS || self.frequency > FREQUENCY
+        let least = LEAST_TICKS / TICKS / self.seconds.max(LEAST_SECONDS);
+        self.steal > STEAL.max(least)
+            || self.others > OTHERS.max(least)
+            || self.frequency > FREQUENCY
     }
 }
 
@@ -51,14 +59,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    fn new() -> Self {
+    /// Begins to watch.
+    pub fn new() -> Self {
         Self {
             before: read(),
             began: Instant::now(),
         }
     }
 
-    fn end(self) -> Option<Disturbance> {
+    /// What went on since, where it can be told.
+    pub fn end(self) -> Option<Disturbance> {
         let seconds = self.began.elapsed().as_secs_f64();
         let (before, after) = (self.before?, read()?);
         judge(&before, &after, seconds)
@@ -87,6 +97,12 @@ impl Watch {
     }
 }
 
+impl Default for Watch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 fn judge(before: &Counters, after: &Counters, seconds: f64) -> Option<Disturbance> {
     if seconds < LEAST_SECONDS {
         return None;
@@ -104,6 +120,7 @@ fn judge(before: &Counters, after: &Counters, seconds: f64) -> Option<Disturbanc
             fastest => (after.frequency - before.frequency).abs() / fastest,
         },
         repeated: false,
+        seconds,
     })
 }
 
@@ -185,6 +202,16 @@ mod tests {
         };
         assert!(judge(&before, &stolen, 1.0).unwrap().matters());
         assert!(judge(&before, &stolen, 0.01).is_none(), "too short to tell");
+        // In a twentieth of a second a program beside has five ticks, and rounding two.
+        let beside = |busy| {
+            let after = Counters {
+                busy,
+                own: 5.0,
+                ..before
+            };
+            judge(&before, &after, 0.05).unwrap().matters()
+        };
+        assert!(beside(10.0) && !beside(8.0));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Runs of the plan as whole programs under each subject.
 
-use crate::assemble::{self, OWN_KEY};
+use crate::assemble::{self, DISTURBANCE_KEY, OWN_KEY};
+use crate::disturbance::Watch;
 use crate::engine::Executor;
 use crate::exec::{self, Limits};
 use crate::plan::{Item, Kind};
@@ -111,11 +112,18 @@ impl Executor for Programs<'_> {
     fn run(&mut self, item: &Item) -> Result<Value, String> {
         let command = self.commands.get(item.subject).unwrap_or(&self.commands[0]);
         let subject = &self.subjects[item.subject];
+        // Only marked: to run a program once more takes as long again, and a load may have changed what it works on.
+        let watch = Watch::new();
         let mut report = program::run_program(subject, command, &self.options)
             .map_err(|failure| failure.reason)?;
+        let disturbance = watch.end();
         let proof = self.describe(subject, &report);
         report.statistics = self.ask(item.subject, &report);
-        answer(&report, &proof, &self.options.metrics)
+        let mut answer = answer(&report, &proof, &self.options.metrics)?;
+        if let Some(disturbance) = disturbance {
+            answer[DISTURBANCE_KEY] = json!(disturbance);
+        }
+        Ok(answer)
     }
 
     fn calibrate(&mut self, _: usize) -> Option<Result<Value, String>> {

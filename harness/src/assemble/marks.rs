@@ -46,10 +46,14 @@ pub(super) fn marks(
     let sentence = |mut cells: Vec<(f64, String)>, what: &str, meaning: &str| {
         cells.sort_by(|a, b| b.0.total_cmp(&a.0));
         let (share, name) = cells.first()?;
+        let share = match share {
+            // Measured at another moment, on a machine that was busier then.
+            share if *share > 1.0 => "more than all of it, so the machine was disturbed".to_owned(),
+            share => format!("{:.0} %", 100.0 * share),
+        };
         Some(format!(
-            "{what} in {} of {timed} cells, most in {name}: {:.0} %{meaning}",
+            "{what} in {} of {timed} cells, most in {name}: {share}{meaning}",
             cells.len(),
-            100.0 * share
         ))
     };
     [
@@ -67,6 +71,18 @@ pub(super) fn marks(
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// A remark on the whole measurement: what else had the machine while it went on, runs too short to be watched included.
+pub(crate) fn throughout(found: &Disturbance) -> Option<String> {
+    found.matters().then(|| {
+        format!(
+            "over the whole measurement other programs took {:.0} % and the host {:.0} % of a CPU: times scatter more than on a \
+             quiet machine, and figures of several threads are too high",
+            100.0 * found.others,
+            100.0 * found.steal
+        )
+    })
 }
 
 /// Remarks on counts: what was counted and how well it repeats.
@@ -135,10 +151,13 @@ pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
     disturbed.sort_by(|a, b| (b.0.others + b.0.steal).total_cmp(&(a.0.others + a.0.steal)));
     if let Some((worst, line)) = disturbed.first() {
         notes.push(format!(
-            "{} of {} timed runs were disturbed although they were made twice, most {}/{} block {}: other programs took {:.0} %, \
-             the host {:.0} % of a CPU{}",
+            "{} of {} timed runs were disturbed{}, most {}/{} block {}: other programs took {:.0} %, the host {:.0} % of a CPU{}",
             disturbed.len(),
             watched.len(),
+            match worst.repeated {
+                true => " although they were made twice",
+                false => "",
+            },
             line.workload,
             line.subject,
             line.block + 1,

@@ -1,6 +1,7 @@
 //! Result sets from runs that were never made.
 
 use super::*;
+use crate::disturbance::Disturbance;
 use crate::plan::tests::comparison;
 use heaplab_worker::protocol::MemoryCurve;
 use serde_json::json;
@@ -163,5 +164,25 @@ fn a_failure_is_a_row_without_figures_and_a_hole_says_so() {
     assert_eq!(
         r.cells[1].reason.as_deref(),
         Some("overlapping blocks at op 5 (block 2, memory)")
+    );
+}
+
+#[test]
+fn a_busy_machine_is_said_of_the_whole_measurement_and_a_quiet_one_is_not() {
+    let quiet = Disturbance {
+        others: 0.02,
+        seconds: 90.0,
+        ..Disturbance::default()
+    };
+    assert_eq!(marks::throughout(&quiet), None);
+    let busy = Disturbance {
+        others: 0.4,
+        steal: 0.01,
+        ..quiet
+    };
+    let said = marks::throughout(&busy).unwrap();
+    assert!(
+        said.contains("other programs took 40 %") && said.contains("the host 1 %"),
+        "{said}"
     );
 }

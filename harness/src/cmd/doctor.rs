@@ -70,6 +70,12 @@ fn cost_text(cost: &Cost) -> String {
     ] {
         text.push_str(&format!("    {what:<40} {}\n", figure(ns)));
     }
+    if let Some(share) = cost.disturbed {
+        text.push_str(&format!(
+            "!   other programs and the host took {:.0} % of a CPU meanwhile: the figures are too high\n",
+            100.0 * share
+        ));
+    }
     text
 }
 
