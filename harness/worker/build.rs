@@ -1,4 +1,4 @@
-//! Lets the loader find the functions by which the worker shows a subject another machine (`src/shape.rs`).
+//! Lets the loader find the functions by which the worker shows a subject another machine (`src/shape.rs`, `src/steady.rs`).
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -11,6 +11,8 @@ fn main() {
         "mmap",
         "mmap64",
         "clock_gettime",
+        "getrandom",
+        "syscall",
     ] {
         println!("cargo::rustc-link-arg-bins=-Wl,--export-dynamic-symbol={name}");
     }

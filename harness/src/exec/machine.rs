@@ -3,7 +3,7 @@
 
 use super::RunFailure;
 use crate::subject::Subject;
-use heaplab_worker::protocol::{Machine, Mode, RunSpec, Thp};
+use heaplab_worker::protocol::{Machine, Measure, Mode, RunSpec, Thp};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -111,6 +111,7 @@ pub(super) fn settings(
     let (mut enter, mut variables) = (Vec::new(), Vec::new());
     if machine.fixed_addresses {
         enter.push("addresses=fixed".to_owned());
+        variables.push(("HEAPLAB_RANDOM".to_owned(), "fixed".to_owned()));
     }
     match limit {
         Limit::None => {}
@@ -131,6 +132,9 @@ pub(super) fn settings(
             variables.push(("HEAPLAB_THP".to_owned(), "always".to_owned()));
             tunables.push("glibc.malloc.hugetlb=1".to_owned());
         }
+    }
+    if spec.measure == Measure::Memory && spec.mode == Mode::Lockstep {
+        variables.push(("HEAPLAB_CLOCK".to_owned(), "still".to_owned()));
     }
     let mut cpus = crate::fingerprint::usable_cpus();
     if machine.cpus > 0 {

@@ -1,6 +1,6 @@
 //! Clocks: the time stamp counter for single calls, the kernel's clocks for whole runs, and what the kernel counts.
 
-use crate::shape;
+use crate::steady;
 use std::arch::x86_64::_rdtsc;
 use std::hint::spin_loop;
 
@@ -16,7 +16,7 @@ fn read(clock: libc::clockid_t) -> u64 {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    shape::real_clock(clock, &mut time);
+    steady::real_clock(clock, &mut time);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 

@@ -34,6 +34,7 @@ mod shared;
 mod slots;
 mod statistics;
 mod statm;
+mod steady;
 mod threads;
 mod touch;
 mod world;
@@ -52,7 +53,7 @@ static ARENA: arena::Arena = arena::Arena::new();
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     let start_anon_bytes = statm::anonymous_bytes();
-    shape::find_libc_clock();
+    steady::find_libc_clock();
     let arguments: Vec<OsString> = (1..count as usize)
         .map(|index| {
             // SAFETY: the C runtime gives `count` valid C strings.

@@ -3,8 +3,8 @@
 
 use crate::clock;
 use crate::probe::Probe;
-use crate::shape;
 use crate::statm;
+use crate::steady;
 use crate::world::World;
 use heaplab_worker::peak::{Instant, Peak};
 use heaplab_worker::protocol::MemoryCurve;
@@ -119,8 +119,8 @@ impl Recorder {
     pub fn start(&mut self, clock_of_ops: bool) {
         self.start_ns = clock::now_ns();
         if clock_of_ops {
-            self.subject_ns = self.start_ns;
-            shape::set_subject_clock(self.subject_ns);
+            self.subject_ns = steady::subject_clock(self.start_ns);
+            steady::set_subject_clock(self.subject_ns);
         }
         self.sample();
     }
@@ -132,7 +132,7 @@ impl Recorder {
             if !self.timed {
                 self.passed_ns += CALL_NS;
             }
-            shape::set_subject_clock(self.subject_ns + self.passed_ns);
+            steady::set_subject_clock(self.subject_ns + self.passed_ns);
         }
         self.live = self.live.wrapping_add_signed(live);
         self.usable = self.usable.wrapping_add_signed(usable);
@@ -205,7 +205,7 @@ impl Recorder {
     fn slept(&mut self, ns: u64) {
         if self.subject_ns != 0 {
             self.subject_ns += ns;
-            shape::set_subject_clock(self.subject_ns + self.passed_ns);
+            steady::set_subject_clock(self.subject_ns + self.passed_ns);
         }
     }
 
@@ -221,7 +221,7 @@ impl Recorder {
             self.rest(gap);
         }
         self.passed_ns = self.passed_ns.max(ns);
-        shape::set_subject_clock(self.subject_ns + self.passed_ns);
+        steady::set_subject_clock(self.subject_ns + self.passed_ns);
     }
 
     #[cold]

@@ -7,16 +7,45 @@
 //! smaller machine. What they do not reach: calls inside libc itself (glibc's malloc: its harness sets `arena_max`),
 //! a library that makes the system call or reads /proc or /sys by itself, and the number of the CPU a thread runs on.
 
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{CStr, c_int, c_long, c_void};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Variable by which the harness says how many CPUs the subject is told of.
-const VARIABLE: &std::ffi::CStr = c"HEAPLAB_CPUS";
+const VARIABLE: &CStr = c"HEAPLAB_CPUS";
 /// Not yet known, in the variables below.
 const UNKNOWN: u32 = u32::MAX;
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
+
+/// Whether a variable of the environment is there, looked up once and without an allocation: subjects ask in their constructors.
+pub struct Wish {
+    name: &'static CStr,
+    answer: AtomicU32,
+}
+
+impl Wish {
+    /// Of the variable `name`.
+    pub const fn new(name: &'static CStr) -> Self {
+        Self {
+            name,
+            answer: AtomicU32::new(UNKNOWN),
+        }
+    }
+
+    /// Whether it is there, whatever its value.
+    pub fn is_set(&self) -> bool {
+        match self.answer.load(Ordering::Relaxed) {
+            UNKNOWN => {
+                // SAFETY: a valid C string; nobody changes the environment of a worker.
+                let set = unsafe { !libc::getenv(self.name.as_ptr()).is_null() };
+                self.answer.store(u32::from(set), Ordering::Relaxed);
+                set
+            }
+            answer => answer != 0,
+        }
+    }
+}
 
 /// CPUs that the subject is told of; 0 = those there are.
 static TOLD: AtomicU32 = AtomicU32::new(UNKNOWN);
@@ -36,7 +65,7 @@ fn told() -> u32 {
             if !text.is_null() {
                 // No allocation here: the subject may be in its constructor.
                 // SAFETY: getenv gives a C string.
-                for byte in unsafe { std::ffi::CStr::from_ptr(text) }.to_bytes() {
+                for byte in unsafe { CStr::from_ptr(text) }.to_bytes() {
                     value = value
                         .saturating_mul(10)
                         .saturating_add(u32::from(byte.wrapping_sub(b'0').min(9)));
@@ -128,16 +157,8 @@ pub fn pin(thread: u32, threads: usize) {
 
 /// Whether the subject's large mappings are to be of huge pages: `HEAPLAB_THP=always`.
 fn huge_pages() -> bool {
-    static WANTED: AtomicU32 = AtomicU32::new(UNKNOWN);
-    match WANTED.load(Ordering::Relaxed) {
-        UNKNOWN => {
-            // SAFETY: a valid C string; nobody changes the environment of a worker.
-            let wanted = unsafe { !libc::getenv(c"HEAPLAB_THP".as_ptr()).is_null() };
-            WANTED.store(u32::from(wanted), Ordering::Relaxed);
-            wanted
-        }
-        wanted => wanted != 0,
-    }
+    static WANTED: Wish = Wish::new(c"HEAPLAB_THP");
+    WANTED.is_set()
 }
 
 /// libc's `mmap`: with huge pages where the harness wants them. Calls inside libc do not come here (glibc's malloc has the
@@ -190,64 +211,6 @@ pub unsafe extern "C" fn mmap64(
 ) -> *mut c_void {
     // SAFETY: the contract is the caller's.
     unsafe { mmap(address, length, protection, flags, file, offset) }
-}
-
-/// The time that subjects are told, monotonic nanoseconds; 0 = the real one.
-static SUBJECT_CLOCK: AtomicU64 = AtomicU64::new(0);
-/// libc's own `clock_gettime`, once looked up.
-static LIBC_CLOCK: AtomicUsize = AtomicUsize::new(0);
-
-type ClockGettime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> c_int;
-
-/// Sets the time that subjects are told from now on.
-#[inline(always)]
-pub fn set_subject_clock(ns: u64) {
-    SUBJECT_CLOCK.store(ns, Ordering::Relaxed);
-}
-
-/// Looks up libc's clock, so that the worker's own stamps need no system call.
-pub fn find_libc_clock() {
-    // SAFETY: a valid C string; a lookup changes nothing.
-    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, c"clock_gettime".as_ptr()) };
-    LIBC_CLOCK.store(found as usize, Ordering::Release);
-}
-
-/// The system's clock, whatever subjects are told.
-pub fn real_clock(clock: libc::clockid_t, time: &mut libc::timespec) -> c_int {
-    match LIBC_CLOCK.load(Ordering::Acquire) {
-        // SAFETY: `time` is a place for the result.
-        0 => unsafe { libc::syscall(libc::SYS_clock_gettime, clock, &raw mut *time) as c_int },
-        // SAFETY: libc's function of this name, which has this signature; `time` is a place for the result.
-        found => unsafe {
-            std::mem::transmute::<usize, ClockGettime>(found)(clock, &raw mut *time)
-        },
-    }
-}
-
-/// libc's `clock_gettime`.
-///
-/// # Safety
-/// `time` is null or a place for the result.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
-    let told = SUBJECT_CLOCK.load(Ordering::Relaxed);
-    let of_time = matches!(
-        clock,
-        libc::CLOCK_MONOTONIC
-            | libc::CLOCK_MONOTONIC_COARSE
-            | libc::CLOCK_MONOTONIC_RAW
-            | libc::CLOCK_BOOTTIME
-    );
-    // SAFETY: null or a place for the result, by contract.
-    let Some(time) = (unsafe { time.as_mut() }) else {
-        return -1;
-    };
-    if told == 0 || !of_time {
-        return real_clock(clock, time);
-    }
-    time.tv_sec = (told / 1_000_000_000) as i64;
-    time.tv_nsec = (told % 1_000_000_000) as i64;
-    0
 }
 
 /// Memory that could be used, bytes, by /proc/meminfo; large when it is not known.

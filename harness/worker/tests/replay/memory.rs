@@ -7,6 +7,7 @@ use heaplab_script::file::{ScriptInfo, ScriptWriter};
 use heaplab_script::{Op, OpKind};
 use heaplab_worker::protocol::{Answer, Measure, Mode, RunSpec, Touch};
 use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn the_memory_curve_is_exact_and_the_same_in_every_run() {
@@ -206,4 +207,51 @@ fn the_mean_footprint_is_not_decided_by_the_calls_after_everything_was_freed() {
     // would be near (1 + 64) / 2.
     let mean = curve.footprint_mean.unwrap();
     assert!((1.8..2.4).contains(&mean), "{mean}");
+}
+
+#[test]
+fn the_subjects_clock_and_random_numbers_are_the_same_in_every_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    handed_over(&script, 3, 100);
+    // What passes between the constructors and the 50th call, and what is drawn: by mimalloc's way and by libc's.
+    let library = bad_library(
+        folder.path(),
+        "#include <stdio.h>\n#include <sys/random.h>\n#include <sys/syscall.h>\n#include <time.h>\n\
+         static unsigned long a, b; static long since, passed;\n\
+         static long now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC_COARSE, &t); return t.tv_sec * 1000000000 + t.tv_nsec; }\n\
+         __attribute__((constructor)) static void look(void) { since = now(); syscall(SYS_getrandom, &a, 8, 0); getrandom(&b, 8, 0); }\n\
+         static void *seen(size_t s) { if (n == 50) passed = now() - since; return __libc_malloc(s); }\n\
+         #define MALLOC(s) seen(s)\n\
+         size_t heaplab_subject_describe(char *t, size_t n) { return snprintf(t, n, \"all=%ld %ld %lx %lx\\n\", passed, since % 100000000, a, b); }",
+    );
+    let spec = spec(&script, Measure::Memory, Mode::Lockstep);
+    let all = |steady: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heaplab-worker"));
+        command
+            .arg(serde_json::to_string(&spec).unwrap())
+            .env_clear()
+            .env("LD_PRELOAD", &library);
+        if steady {
+            command
+                .env("HEAPLAB_CLOCK", "still")
+                .env("HEAPLAB_RANDOM", "fixed");
+        }
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let Ok(Answer::Ok(report)) = serde_json::from_str(text.trim()) else {
+            panic!("{output:?}")
+        };
+        report.subject.settings["all"].clone()
+    };
+    let first = all(true);
+    for _ in 0..3 {
+        assert_eq!(all(true), first);
+    }
+    let words: Vec<&str> = first.split(' ').collect();
+    // 250 ns for each of the calls before, and nothing before the first.
+    let passed: u64 = words[0].parse().unwrap();
+    assert!((1..100 * 250).contains(&passed), "{first}");
+    assert!(words[1] == "0" && words[2] != words[3], "{first}");
+    assert_ne!(all(false), all(false));
 }
