@@ -62,6 +62,7 @@ pub const MAX_SIZE: u64 = (1 << 56) - 1;
 
 impl Op {
     /// Makes an op. `size` must be at most [`MAX_SIZE`], `align_log2` below 64.
+    #[inline(always)]
     pub const fn new(
         kind: OpKind,
         flags: u8,

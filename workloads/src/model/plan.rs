@@ -65,6 +65,7 @@ pub struct GroupPlan {
     /// The group's own sizes, then those of phases. Empty: it never allocates.
     pub sizes: Vec<Sampler>,
     pub lifetime: Lifetime,
+    pub rule: Rule,
     pub calloc: u64,
     /// 2^32 for all bytes of a block.
     pub written: u64,
@@ -75,6 +76,48 @@ pub struct GroupPlan {
     pub hand: Hand,
     /// All its blocks may go to other threads.
     pub ring: bool,
+}
+
+/// What a lifetime means for the next step, to be told apart at a glance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Blocks die when their time has come, whatever the live set is.
+    Surplus,
+    /// None dies.
+    Phase,
+    /// A death or a birth by chance.
+    Exponential,
+    /// A stack, up and down.
+    Lifo,
+    /// Deaths in runs.
+    Recency,
+    /// All die when there are enough.
+    Batch,
+    /// One dies for one that is born into a full set.
+    Full,
+}
+
+impl Rule {
+    fn of(lifetime: &Lifetime) -> Self {
+        match lifetime {
+            Lifetime::Drawn { .. } | Lifetime::Generational { .. } => Self::Surplus,
+            Lifetime::Phase => Self::Phase,
+            Lifetime::Exponential => Self::Exponential,
+            Lifetime::Lifo => Self::Lifo,
+            Lifetime::Recency { .. } => Self::Recency,
+            Lifetime::Batch { .. } => Self::Batch,
+            Lifetime::Random
+            | Lifetime::Fifo
+            | Lifetime::Bimodal { .. }
+            | Lifetime::BySize { .. }
+            | Lifetime::Zipf { .. } => Self::Full,
+        }
+    }
+
+    /// Whether a group never gets full: then its blocks grow as it allocates.
+    pub fn grows_always(self) -> bool {
+        matches!(self, Self::Surplus | Self::Exponential)
+    }
 }
 
 /// A phrase with what follows it.
@@ -290,6 +333,7 @@ fn group_plan(
         run: group.run,
         sizes: group.size.iter().map(Sampler::new).collect(),
         lifetime: scaled_lifetime(&group.lifetime, scale),
+        rule: Rule::of(&group.lifetime),
         calloc: threshold(group.calloc),
         written: threshold(group.written),
         aligned: threshold(aligned.map_or(0.0, |aligned| aligned.share)),

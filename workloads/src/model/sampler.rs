@@ -15,6 +15,7 @@ static NORMAL: OnceLock<Vec<f64>> = OnceLock::new();
 
 /// Draws numbers of a distribution.
 #[derive(Clone, Debug)]
+#[repr(u8)]
 pub enum Sampler {
     Fixed(u32),
     Uniform { min: u32, count: u64 },
@@ -72,7 +73,7 @@ impl Sampler {
     }
 
     /// One number.
-    #[inline]
+    #[inline(always)]
     pub fn draw(&self, random: &mut Pcg64) -> u32 {
         match self {
             Self::Mixture { pick, parts } => parts[pick.draw(random.next_u64())].draw_part(random),

@@ -7,6 +7,7 @@ use rand_pcg::rand_core::Rng;
 
 /// How a bag picks.
 #[derive(Debug)]
+#[repr(u8)]
 pub enum Pick {
     /// All alike.
     Even,
@@ -57,7 +58,7 @@ impl Bag {
     }
 
     /// Takes the one that the rule picks.
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self, random: &mut Pcg64) -> Option<Block> {
         let count = self.blocks.len() as u64;
         if count == 0 {

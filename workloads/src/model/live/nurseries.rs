@@ -26,10 +26,6 @@ impl Nurseries {
         }
     }
 
-    pub fn len(&self) -> usize {
-        self.young.iter().map(VecDeque::len).sum::<usize>() + self.old.len()
-    }
-
     #[inline]
     pub fn put(&mut self, block: Block) {
         self.young[0].push_back(block);

@@ -3,9 +3,9 @@
 use super::commons::Commons;
 use super::tally::Tally;
 use crate::model::alias::Alias;
-use crate::model::definition::{DropOrder, Lifetime};
+use crate::model::definition::DropOrder;
 use crate::model::live::{Block, LiveSet};
-use crate::model::plan::{PhasePlan, Plan, RolePlan};
+use crate::model::plan::{PhasePlan, Plan, RolePlan, Rule};
 use crate::model::sampler::{below, threshold};
 use heaplab_script::{FLAG_INHERITED, FLAG_SHARED, Op, OpKind};
 use rand_pcg::Pcg64;
@@ -84,6 +84,14 @@ impl PrivateSlots {
             self.used - 1
         })
     }
+}
+
+/// What a phase means for the role of a thread.
+#[derive(Clone, Copy)]
+struct Here<'h> {
+    /// Which group comes next; `None`: the role rests.
+    pick: Option<&'h Alias>,
+    phrases: Option<&'h (Alias, Vec<bool>)>,
 }
 
 /// One turn of a thread: its share of the global order.
@@ -240,7 +248,11 @@ impl<'p> Actor<'p> {
         // Together, a role with few calls passes some of its turns.
         let least = u64::from(commons.is_none() || phase.turn[self.role].is_none());
         let length = length.clamp(least, limit.max(1));
-        while calls < length && self.step(phase, commons.as_deref_mut()) {
+        let here = Here {
+            pick: phase.pick[self.role].as_ref(),
+            phrases: phase.phrase[self.role].as_ref(),
+        };
+        while calls < length && self.step(here, commons.as_deref_mut()) {
             calls += 1;
         }
         self.since_hand_over += calls;
@@ -259,21 +271,28 @@ impl<'p> Actor<'p> {
     }
 
     /// Frees a block that another thread left to this one, if there is any.
-    #[inline]
+    #[inline(always)]
     fn receive(&mut self, commons: &mut Option<&mut Commons>) -> bool {
         if let Some(commons) = commons
             && commons.inboxes[self.index].len() > self.plan.hold
-            && let Some(block) = commons.inboxes[self.index].pop_front()
         {
-            self.free(block, Some(commons));
-            return true;
+            return self.receive_from(commons);
         }
         false
     }
 
+    #[inline(never)]
+    fn receive_from(&mut self, commons: &mut Commons) -> bool {
+        let block = commons.inboxes[self.index].pop_front();
+        if let Some(block) = block {
+            self.free(block, Some(commons));
+        }
+        block.is_some()
+    }
+
     /// One call; false when there is nothing to do now.
-    #[inline]
-    fn step(&mut self, phase: &PhasePlan, mut commons: Option<&mut Commons>) -> bool {
+    #[inline(always)]
+    fn step(&mut self, here: Here<'_>, mut commons: Option<&mut Commons>) -> bool {
         if let Some(block) = self.dying.pop_front() {
             self.free(block, commons);
             return true;
@@ -284,10 +303,10 @@ impl<'p> Actor<'p> {
         if self.retiring {
             return false;
         }
-        let Some(pick) = &phase.pick[self.role] else {
+        let Some(pick) = here.pick else {
             return false;
         };
-        if let Some(phrases) = &phase.phrase[self.role]
+        if let Some(phrases) = here.phrases
             && self.speak(phrases, &mut commons)
         {
             return true;
@@ -296,10 +315,7 @@ impl<'p> Actor<'p> {
             return self.step_group(0, commons);
         }
         let state = &self.groups[self.current];
-        let batch = matches!(
-            self.plan.groups[self.current].lifetime,
-            Lifetime::Batch { .. }
-        );
+        let batch = self.plan.groups[self.current].rule == Rule::Batch;
         if batch && state.draining && state.set.len() > 0 {
             return self.step_group(self.current, commons);
         }
@@ -353,7 +369,7 @@ impl<'p> Actor<'p> {
     }
 
     /// Frees a block in this thread.
-    #[inline]
+    #[inline(always)]
     pub(super) fn free(&mut self, block: Block, commons: Option<&mut Commons>) {
         let op = Op::new(
             OpKind::Free,
@@ -374,7 +390,7 @@ impl<'p> Actor<'p> {
     }
 
     /// Makes a call.
-    #[inline]
+    #[inline(always)]
     pub(super) fn call(&mut self, op: Op, bytes: i64, blocks: i64) {
         self.ops.push(op);
         self.tally.add(bytes, blocks);

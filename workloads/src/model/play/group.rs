@@ -2,9 +2,9 @@
 
 use super::actor::{Actor, State};
 use super::commons::Commons;
-use crate::model::definition::{Call, Deed, Lifetime};
+use crate::model::definition::{Call, Deed};
 use crate::model::live::Block;
-use crate::model::plan::{GroupPlan, GrowPlan, Hand};
+use crate::model::plan::{GroupPlan, GrowPlan, Hand, Rule};
 use crate::model::sampler::below;
 use heaplab_script::{Op, OpKind};
 use rand_pcg::rand_core::Rng;
@@ -16,8 +16,9 @@ const ALL: u64 = 1 << 32;
 const INBOX: usize = 4096;
 
 impl Actor<'_> {
-    /// One call for a group; false when there is nothing to do for it now.
-    #[inline]
+    /// One call for a group; false when there is nothing to do for it now. The one function that is called for each op:
+    /// what it needs is part of it.
+    #[inline(never)]
     pub(super) fn step_group(&mut self, index: usize, mut commons: Option<&mut Commons>) -> bool {
         loop {
             match self.try_step(index, commons.as_deref_mut()) {
@@ -98,7 +99,7 @@ impl Actor<'_> {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_step(&mut self, index: usize, commons: Option<&mut Commons>) -> Step {
         let plan = &self.plan.groups[index];
         if plan.sizes.is_empty() {
@@ -113,49 +114,14 @@ impl Actor<'_> {
         if plan.resize != 0 && level > 0 && self.random.next_u64() >> 32 < plan.resize {
             return Step::of(self.resize(index));
         }
-        if let Some(grow) = plan.grow
-            && (full
-                || matches!(plan.lifetime, Lifetime::Recency { .. })
-                || grows_always(&plan.lifetime) && self.random.next_u64() >> 63 != 0)
-            && let Some(block) = state.set.peek(&mut self.random)
-            && block.size < block.target
+        if let Some(grow) = &plan.grow
+            && self.grow_one(index, grow, full)
         {
-            let next = grow.next(block);
-            if grow.copy && !block.shared {
-                let old = *block;
-                block.slot = self.private.take();
-                block.size = next;
-                block.mark = self.number as u16;
-                let op = Op::new(
-                    OpKind::Malloc,
-                    0,
-                    0,
-                    block.slot,
-                    u64::from(next),
-                    block.align_log2,
-                );
-                let op = if block.align_log2 == 0 {
-                    op
-                } else {
-                    Op {
-                        kind: OpKind::AlignedAlloc as u8,
-                        ..op
-                    }
-                };
-                state.set.resized(old.size, next);
-                self.call(op, i64::from(next), 1);
-                self.dying.push_back(old);
-                return Step::Made;
-            }
-            let old = block.size;
-            let op = realloc(block, next, self.number);
-            state.set.resized(old, next);
-            self.call(op, i64::from(next) - i64::from(old), 0);
             return Step::Made;
         }
         let state = &mut self.groups[index];
-        let victim = match plan.lifetime {
-            Lifetime::Drawn { .. } | Lifetime::Generational { .. } => {
+        let victim = match plan.rule {
+            Rule::Surplus => {
                 let old = if plan.in_bytes {
                     u64::MAX
                 } else {
@@ -163,7 +129,7 @@ impl Actor<'_> {
                 };
                 state.set.take_surplus(old, &mut self.random)
             }
-            Lifetime::Phase => {
+            Rule::Phase => {
                 if full && plan.live > 0 {
                     return Step::Nothing;
                 }
@@ -181,8 +147,44 @@ impl Actor<'_> {
         }
     }
 
+    /// Any block of a group grows by a step, if the group is one whose blocks do so now and one is found.
+    #[inline(never)]
+    fn grow_one(&mut self, index: usize, grow: &GrowPlan, full: bool) -> bool {
+        let rule = self.plan.groups[index].rule;
+        let now = full
+            || rule == Rule::Recency
+            || rule.grows_always() && self.random.next_u64() >> 63 != 0;
+        let state = &mut self.groups[index];
+        let block = now.then(|| state.set.peek(&mut self.random)).flatten();
+        let Some(block) = block.filter(|block| block.size < block.target) else {
+            return false;
+        };
+        let next = grow.next(block);
+        if !grow.copy || block.shared {
+            let old = block.size;
+            let op = realloc(block, next, self.number);
+            state.set.resized(old, next);
+            self.call(op, i64::from(next) - i64::from(old), 0);
+            return true;
+        }
+        let old = *block;
+        block.slot = self.private.take();
+        block.size = next;
+        block.mark = self.number as u16;
+        let (slot, align_log2) = (block.slot, block.align_log2);
+        let kind = match align_log2 {
+            0 => OpKind::Malloc,
+            _ => OpKind::AlignedAlloc,
+        };
+        let op = Op::new(kind, 0, 0, slot, u64::from(next), align_log2);
+        state.set.resized(old.size, next);
+        self.call(op, i64::from(next), 1);
+        self.dying.push_back(old);
+        true
+    }
+
     /// Whether the next call is a free, for the lifetimes that know no other answer.
-    #[inline]
+    #[inline(always)]
     fn must_free(&mut self, index: usize, level: u64, full: bool) -> bool {
         let plan = &self.plan.groups[index];
         let State {
@@ -191,12 +193,12 @@ impl Actor<'_> {
             deaths,
             ..
         } = &mut self.groups[index];
-        match plan.lifetime {
-            Lifetime::Exponential => {
+        match plan.rule {
+            Rule::Exponential => {
                 let word = self.random.next_u64();
                 below(word, level + (*target).max(1)) < level
             }
-            Lifetime::Lifo => {
+            Rule::Lifo => {
                 // The direction lasts eight calls on average; the ends turn it round.
                 if self.random.next_u64() >> 61 == 0 {
                     *draining = !*draining;
@@ -204,7 +206,7 @@ impl Actor<'_> {
                 *draining = full || *draining && level > 0;
                 *draining
             }
-            Lifetime::Recency { .. } => {
+            Rule::Recency => {
                 if *deaths == 0 {
                     // A course may ask for less than a block while the group works: then one lives and dies at a time.
                     if level < (*target).max(1) {
@@ -218,7 +220,7 @@ impl Actor<'_> {
                 *deaths = if level > 0 { *deaths - 1 } else { 0 };
                 level > 0
             }
-            Lifetime::Batch { .. } => {
+            Rule::Batch => {
                 *draining = full || *draining && level > 0;
                 *draining
             }
@@ -244,7 +246,7 @@ impl Actor<'_> {
     }
 
     /// Frees a block here, or has another thread of the role do it.
-    #[inline]
+    #[inline(always)]
     fn free_somewhere(
         &mut self,
         index: usize,
@@ -276,7 +278,7 @@ impl Actor<'_> {
     }
 
     /// Allocates a block of so many bytes (0: drawn) and puts it where it belongs; false when a queue has no room.
-    #[inline]
+    #[inline(always)]
     fn allocate(&mut self, index: usize, bytes: u32, mut commons: Option<&mut Commons>) -> bool {
         let plan = &self.plan.groups[index];
         let mut crosses = plan.ring;
@@ -327,7 +329,7 @@ impl Actor<'_> {
     }
 
     /// Draws a block and the op that allocates it.
-    #[inline]
+    #[inline(always)]
     fn draw_block(
         &mut self,
         plan: &GroupPlan,
@@ -416,14 +418,6 @@ impl Step {
     fn of(made: bool) -> Self {
         if made { Self::Made } else { Self::Nothing }
     }
-}
-
-/// Whether a group never gets full: then its blocks grow as it allocates.
-fn grows_always(lifetime: &Lifetime) -> bool {
-    matches!(
-        lifetime,
-        Lifetime::Drawn { .. } | Lifetime::Generational { .. } | Lifetime::Exponential
-    )
 }
 
 /// Gives a block a new size, and the op that does it in `thread`.

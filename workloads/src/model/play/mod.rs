@@ -11,7 +11,7 @@ mod group;
 mod tally;
 
 use super::definition::Succession;
-use super::plan::Plan;
+use super::plan::{PhasePlan, Plan};
 use super::sampler::below;
 use crate::compile::Progress;
 use crate::error::WorkloadError;
@@ -28,8 +28,12 @@ pub const VERSION: u32 = 3;
 
 /// Threads of a script at most, all generations of respawned ones together: a block knows its thread by 16 bits.
 const MAX_THREADS: u32 = 1 << 16;
-/// Calls of all threads in a window of parallel play, about.
+/// Calls of all threads in a window of parallel play, about: the order of turns is told window by window.
 const WINDOW: u64 = 1 << 21;
+/// Ops that a thread plays ahead before they are told: half a mebibyte, which stays in a core's cache together with the live
+/// set. Alone it need not wait for others, and its ops can be told sooner.
+const STRETCH: usize = 1 << 15;
+const STRETCH_ALONE: usize = 1 << 13;
 
 /// Rounds without a call after which a part of a course is over.
 const IDLE_ROUNDS: u32 = 64;
@@ -136,13 +140,37 @@ impl<S: Sink> Play<'_, '_, S> {
                     .map(|index| Part::new(all / count + u64::from(index < all % count)))
                     .collect();
                 while parts.iter().any(|part| part.left > 0) {
-                    self.actors
-                        .par_iter_mut()
-                        .zip(&mut parts)
-                        .for_each(|(actor, part)| part.play(actor, about, turns));
-                    self.tell(&parts, turns)?;
+                    self.play_window(&mut parts, about, turns)?;
+                    self.tell_order(&parts, turns)?;
                     (self.progress)(self.calls, self.plan.calls);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Plays a window and tells the ops of each thread, stretch by stretch.
+    fn play_window(
+        &mut self,
+        parts: &mut [Part],
+        phase: &PhasePlan,
+        turns: usize,
+    ) -> Result<(), WorkloadError> {
+        for part in &mut *parts {
+            part.turns.clear();
+        }
+        while parts.iter().any(|part| part.plays_on(turns)) {
+            if let ([actor], [part]) = (&mut self.actors[..], &mut *parts) {
+                part.play(actor, phase, turns, STRETCH_ALONE);
+            } else {
+                self.actors
+                    .par_iter_mut()
+                    .zip(&mut *parts)
+                    .for_each(|(actor, part)| part.play(actor, phase, turns, STRETCH));
+            }
+            for actor in &mut self.actors {
+                self.sink.ops(actor.number, &actor.ops)?;
+                actor.ops.clear();
             }
         }
         Ok(())
@@ -159,12 +187,8 @@ impl<S: Sink> Play<'_, '_, S> {
         (WINDOW / (self.actors.len() as u64 * longest)).clamp(1, 1 << 20) as usize
     }
 
-    /// Tells a window: the ops of each thread, then the order of the turns.
-    fn tell(&mut self, parts: &[Part], turns: usize) -> Result<(), WorkloadError> {
-        for actor in &mut self.actors {
-            self.sink.ops(actor.number, &actor.ops)?;
-            actor.ops.clear();
-        }
+    /// Tells the order of the turns of a window.
+    fn tell_order(&mut self, parts: &[Part], turns: usize) -> Result<(), WorkloadError> {
         let mut permutation: Vec<usize> = (0..self.actors.len()).collect();
         for turn in 0..turns {
             shuffle(&mut permutation, &mut self.order);
@@ -349,9 +373,14 @@ impl Part {
         }
     }
 
-    fn play(&mut self, actor: &mut Actor<'_>, phase: &super::plan::PhasePlan, turns: usize) {
-        self.turns.clear();
-        while self.left > 0 && self.turns.len() < turns {
+    /// Whether there is more to do in a window of so many turns.
+    fn plays_on(&self, turns: usize) -> bool {
+        self.left > 0 && self.turns.len() < turns
+    }
+
+    /// Goes on with a window until about `stretch` ops are to be told.
+    fn play(&mut self, actor: &mut Actor<'_>, phase: &PhasePlan, turns: usize, stretch: usize) {
+        while self.plays_on(turns) && actor.ops.len() < stretch {
             let behind = (self.all - self.left) as f64 / self.all as f64;
             let made = actor.turn(phase, behind, self.left, None);
             self.turns.push(made);
