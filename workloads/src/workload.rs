@@ -3,7 +3,7 @@
 use crate::builtin;
 use crate::compile::{self, Progress};
 use crate::error::WorkloadError;
-use crate::expected::Expected;
+use crate::expected::{self, Expected};
 use crate::model::definition::Category;
 use crate::model::{Model, ModelParams};
 use crate::trace::{ProcessCounts, Trace, TraceSource};
@@ -376,10 +376,7 @@ impl Workload {
         }
         let hash = self.hash(params)?;
         let path = cache.join(format!("{}-{}.hlscript", self.name(), &hash[..32]));
-        if path.exists()
-            && let Ok(script) = Script::open(&path)
-        {
-            let info = script.info().clone();
+        if let Some(info) = self.found(params, &path) {
             // Those who clear the cache remove first what was used longest ago. Where that cannot be said, the
             // file's age will do.
             let _ = std::fs::File::options()
@@ -416,6 +413,19 @@ impl Workload {
             hash,
             cached: false,
         })
+    }
+
+    /// What is known of a script in the cache that is whole, undamaged, and what it must be.
+    fn found(&self, params: &Params, path: &Path) -> Option<ScriptInfo> {
+        if !path.exists() {
+            return None;
+        }
+        let script = Script::open_windowed(path).ok()?;
+        script.verify_checksum().ok()?;
+        if let Self::Model(model) = self {
+            expected::check(model, &model_params(params), script.info()).ok()?;
+        }
+        Some(script.info().clone())
     }
 
     /// The hash that names this workload with these parameters.

@@ -52,7 +52,14 @@ impl fmt::Display for ScriptError {
                 path,
                 source,
             } => {
-                write!(out, "cannot {action} script '{}': {source}", path.display())
+                write!(out, "cannot {action} script '{}': {source}", path.display())?;
+                match source.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => write!(
+                        out,
+                        "; a script takes 16 bytes a call and, above 256 MiB, as much again while it is made: free that much there, or set XDG_CACHE_HOME to a folder that has it"
+                    ),
+                    _ => Ok(()),
+                }
             }
             Self::Invalid { path, reason } => write!(
                 out,

@@ -12,6 +12,7 @@ pub mod file;
 mod hash;
 mod layout;
 mod map;
+mod newcomer;
 mod op;
 mod reader;
 mod spill;

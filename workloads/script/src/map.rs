@@ -1,4 +1,4 @@
-//! A file mapped for reading, and slices of plain records in it. The only module of this crate with `unsafe`.
+//! A file mapped for reading, and slices of plain records in it. With `newcomer`, the only module of this crate with `unsafe`.
 
 #![allow(unsafe_code)]
 

@@ -337,17 +337,24 @@ impl Script {
         &self.phases
     }
 
-    /// Hashes all ops and the order again and compares with the header. Costs a few ns per op, so `open` leaves it out.
+    /// Hashes all ops and the order again and compares with the header. Costs a few ns per op, so `open` leaves it out. At
+    /// most 1 MiB is mapped at a time where the script is not mapped whole.
     pub fn verify_checksum(&self) -> Result<(), ScriptError> {
         let mut hash = WordHash::new();
-        let bytes = self.mapped().bytes();
         let arrays = self
             .entries
             .iter()
             .map(|entry| (entry.ops, entry.count * size_of::<Op>() as u64));
         for (offset, length) in arrays.chain([(self.header.order, self.header.runs * 8)]) {
-            for segment in bytes[offset as usize..(offset + length) as usize].chunks(SEGMENT) {
-                hash.word(SegmentHash::of(segment));
+            for at in (0..length).step_by(SEGMENT) {
+                let bytes = (length - at).min(SEGMENT as u64);
+                match &self.map {
+                    Some(map) => {
+                        let begin = (offset + at) as usize;
+                        hash.word(SegmentHash::of(&map.bytes()[begin..begin + bytes as usize]));
+                    }
+                    None => hash.word(SegmentHash::of(self.part(offset + at, bytes)?.bytes())),
+                }
             }
         }
         if hash.value() == self.header.info.checksum {

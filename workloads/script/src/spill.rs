@@ -72,7 +72,7 @@ pub struct Spill {
 }
 
 impl Spill {
-    /// `path` is that of the scratch file, made only when it is needed.
+    /// `path` is that of the scratch file, made only when it is needed and without a name at once.
     pub fn new(path: &Path, streams: usize) -> Self {
         Self {
             path: path.to_path_buf(),
@@ -102,11 +102,6 @@ impl Spill {
     /// Bytes of the first `streams` streams so far.
     pub fn total(&self, streams: usize) -> u64 {
         self.streams[..streams].iter().map(|s| s.length).sum()
-    }
-
-    /// The scratch file.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Segments of a stream; the last one may be short.
@@ -162,6 +157,8 @@ impl Spill {
                 .write(true)
                 .create_new(true)
                 .open(&self.path)?;
+            // It stays as long as it is open: nothing is left of it however the process ends.
+            std::fs::remove_file(&self.path)?;
             self.file = Some(file);
         }
         let Some(file) = &self.file else {

@@ -5,18 +5,22 @@ use crate::file::{Run, ScriptInfo};
 use crate::hash::{SegmentHash, WordHash};
 use crate::layout::{self, AT_START, HEADER_BYTES, Header, THREAD_BYTES, ThreadEntry};
 use crate::map;
+use crate::newcomer::Newcomer;
 use crate::op::{FLAG_SHARED, Op, OpKind};
 use crate::spill::{SEGMENT, Spill};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Stream of the global order; thread n has stream n + 1.
 const ORDER: usize = 0;
+/// Bytes that are put together before they are written: they are still in the core's cache then.
+const BATCH: usize = SEGMENT / 4;
 /// Threads that put the file together, at most.
 const HANDS: usize = 8;
 
@@ -25,7 +29,7 @@ const HANDS: usize = 8;
 pub struct ScriptWriter {
     path: PathBuf,
     scratch_path: PathBuf,
-    temporary: PathBuf,
+    newcomer: Newcomer,
     spill: Spill,
     threads: usize,
     started_by: Vec<u32>,
@@ -46,22 +50,26 @@ impl ScriptWriter {
                 "{thread_count} threads are not possible"
             )));
         }
-        // Two processes may compile the same script at once; each has its own scratch names.
-        let stamp = (std::process::id(), unique());
+        // Two processes may compile the same script at once; each has its own scratch names, also where they share the
+        // folder but not the numbers of processes (containers).
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_nanos() as u64);
+        let stamp = (std::process::id(), now.wrapping_add(unique()));
         let beside = |what: &str| {
             let mut name = path.as_os_str().to_owned();
             name.push(format!(".{}-{}.{what}", stamp.0, stamp.1));
             PathBuf::from(name)
         };
-        let (scratch_path, temporary) = (beside("ops"), beside("tmp"));
+        let scratch_path = beside("ops");
         // The folder must be there and writable now, not after minutes of work.
-        drop(File::create(&temporary).map_err(|error| ScriptError::io("write", path, error))?);
+        let newcomer = Newcomer::create(path, beside("tmp"))
+            .map_err(|error| ScriptError::io("write", path, error))?;
         let threads = thread_count as usize;
         Ok(Self {
             spill: Spill::new(&scratch_path, threads + 1),
             path: path.to_path_buf(),
             scratch_path,
-            temporary,
+            newcomer,
             threads,
             started_by: vec![AT_START; threads],
             stays: vec![false; threads],
@@ -268,26 +276,21 @@ impl ScriptWriter {
             ..info
         };
         let failed = |error| ScriptError::io("write", &self.path, error);
-        // Not `create`: a file that was cut to nothing is written to the disk when it is closed (ext4).
-        let file = OpenOptions::new()
-            .write(true)
-            .open(&self.temporary)
-            .map_err(failed)?;
         let info = self
-            .assemble(&file, counts, private_base, shared_base)
+            .assemble(counts, private_base, shared_base)
             .map_err(failed)?;
-        std::fs::rename(&self.temporary, &self.path)
-            .map_err(|error| ScriptError::io("rename", &self.path, error))?;
+        let named = self.newcomer.publish();
+        named.map_err(|error| ScriptError::io("name", &self.path, error))?;
         Ok(info)
     }
 
     fn assemble(
         &self,
-        file: &File,
         mut info: ScriptInfo,
         private_base: &[u32],
         shared_base: u32,
     ) -> io::Result<ScriptInfo> {
+        let file = self.newcomer.file();
         let thread_table = HEADER_BYTES as u64;
         let mut at = thread_table + (THREAD_BYTES * self.threads) as u64;
         let mut table = Vec::with_capacity(THREAD_BYTES * self.threads);
@@ -374,9 +377,9 @@ impl ScriptWriter {
         // The file system lets one in at a time and has the others spin.
         let writing = Mutex::new(());
         let work = || -> io::Result<()> {
-            let (mut read, mut batch) = (Vec::new(), Vec::with_capacity(2 * SEGMENT));
+            let (mut read, mut batch) = (Vec::new(), Vec::with_capacity(2 * BATCH));
             while let Some(range) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let begin = pieces[range.start].at;
+                let mut begin = pieces[range.start].at;
                 batch.clear();
                 for (piece, hash) in pieces[range.clone()].iter().zip(&hashes[range.clone()]) {
                     let bytes = match self.spill.view(piece.stream, piece.segment) {
@@ -387,13 +390,22 @@ impl ScriptWriter {
                         }
                     };
                     batch.resize((piece.at - begin) as usize, 0);
-                    let value = if piece.stream == ORDER {
-                        batch.extend_from_slice(bytes);
-                        SegmentHash::of(bytes)
-                    } else {
-                        relocate(bytes, &mut batch, bases(piece.stream))
-                    };
-                    hash.store(value, Ordering::Relaxed);
+                    let mut all = SegmentHash::new();
+                    for part in bytes.chunks(BATCH) {
+                        if piece.stream == ORDER {
+                            batch.extend_from_slice(part);
+                            all.take(part);
+                        } else {
+                            relocate(part, &mut batch, bases(piece.stream), &mut all);
+                        }
+                        if batch.len() >= BATCH {
+                            let _turn = writing.lock();
+                            file.write_all_at(&batch, begin)?;
+                            begin += batch.len() as u64;
+                            batch.clear();
+                        }
+                    }
+                    hash.store(all.value(), Ordering::Relaxed);
                 }
                 let _turn = writing.lock();
                 file.write_all_at(&batch, begin)?;
@@ -449,28 +461,17 @@ struct Bases {
     shared: u32,
 }
 
-impl Drop for ScriptWriter {
-    fn drop(&mut self) {
-        // After a successful finish the temporary name is gone already; both errors mean nothing is left to do.
-        let _ = std::fs::remove_file(&self.scratch_path);
-        if let Some(times) = &self.times {
-            let _ = std::fs::remove_file(times.path());
-        }
-        let _ = std::fs::remove_file(&self.temporary);
-    }
-}
-
 fn unique() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Appends ops to `to` with the bases added to the slots of calls; returns the hash of the result.
-fn relocate(from: &[u8], to: &mut Vec<u8>, bases: Bases) -> u64 {
+/// Appends ops to `to` with the bases added to the slots of calls, and hashes the result.
+fn relocate(from: &[u8], to: &mut Vec<u8>, bases: Bases, hash: &mut SegmentHash) {
     let begin = to.len();
     to.extend_from_slice(from);
-    let mut hash = SegmentHash::new();
+    let mut running = *hash;
     for op in to[begin..].chunks_exact_mut(16) {
         let (mut low, high) = (layout::read_u64(op, 0), layout::read_u64(op, 8));
         if low as u8 <= OpKind::Free as u8 {
@@ -479,7 +480,7 @@ fn relocate(from: &[u8], to: &mut Vec<u8>, bases: Bases) -> u64 {
             low = low.wrapping_add(u64::from(base) << 32);
         }
         op[..8].copy_from_slice(&low.to_le_bytes());
-        hash.pair(low, high);
+        running.pair(low, high);
     }
-    hash.value()
+    *hash = running;
 }
