@@ -109,7 +109,10 @@ impl Campaign<'_> {
                 notes.push(note.clone());
             }
         }
-        notes.extend(watch.end().and_then(|found| marks::throughout(&found)));
+        let timed = |kind: &Kind| matches!(kind, Kind::Speed | Kind::Latency | Kind::Program);
+        if (self.comparisons.iter()).any(|c| c.kinds.iter().any(timed)) {
+            notes.extend(watch.end().and_then(|found| marks::throughout(&found)));
+        }
         if !driven.complete {
             notes.push("the run was ended before its plan was finished; rows hold what was measured until then".into());
         }

@@ -29,6 +29,7 @@ pub mod profiling;
 pub mod program;
 pub mod programs;
 pub mod progress;
+pub mod readback;
 pub mod recording;
 pub mod render;
 pub mod replays;

@@ -50,7 +50,8 @@ pub(super) fn learn(subject: &mut Subject, lines: &[&RunLine], comparison: &Comp
                 let value = value
                     .as_str()
                     .map_or_else(|| value.to_string(), str::to_string);
-                subject.settings.entry(key.clone()).or_insert(value);
+                // What it reads back counts, not what it was given.
+                subject.settings.insert(key.clone(), value);
             }
             return;
         }

@@ -14,7 +14,7 @@ use crate::replays::{self, Replays};
 use crate::session::{Session, Start};
 use crate::subject::{self, Subject};
 use crate::tails::Tails;
-use crate::{assemble, interrupt, render, tools, workload};
+use crate::{assemble, interrupt, readback, render, tools, workload};
 use clap::Parser;
 use heaplab_reports::schema::RunLine;
 use heaplab_worker::protocol::{Api, Machine};
@@ -89,8 +89,9 @@ struct Origin {
 fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcome, Error> {
     interrupt::install();
     let subjects = subjects(&args.subjects.specs())?;
+    let notes = readback::check(&subjects, &Limits::seconds(60))?;
     if !args.command.is_empty() {
-        return program(args, terminal, origin, subjects);
+        return program(args, terminal, origin, subjects, notes);
     }
     args.service.service(&[])?;
     if !args.metrics.metrics.is_empty() {
@@ -153,7 +154,7 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         idle,
         tails: Tails::default(),
     };
-    let campaign = campaign(
+    let mut campaign = campaign(
         args,
         origin,
         &name,
@@ -162,6 +163,7 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         &shape,
         terminal,
     )?;
+    campaign.notes = notes;
     estimate::say(
         &comparisons,
         subjects.len(),
@@ -178,6 +180,7 @@ fn program(
     terminal: &Terminal,
     origin: Origin,
     mut subjects: Vec<Subject>,
+    notes: Vec<String>,
 ) -> Result<Outcome, Error> {
     let service = args.service.service(&args.command)?;
     let mut commands = vec![args.command.clone(); subjects.len()];
@@ -232,7 +235,7 @@ fn program(
         ..ProgramOptions::plain(limits)
     };
     let mut executor = Programs::new(&commands, &subjects, options);
-    let campaign = campaign(
+    let mut campaign = campaign(
         args,
         origin,
         &name,
@@ -241,6 +244,7 @@ fn program(
         &shape,
         terminal,
     )?;
+    campaign.notes = notes;
     show(args, terminal, campaign.go(&mut executor, terminal)?)
 }
 

@@ -71,6 +71,13 @@ pub(super) fn environment(
                         GLIBC.join(", ")
                     )));
                 }
+                // glibc reads all of them as numbers, and what is none as nothing.
+                let number = value.strip_prefix("0x").unwrap_or(value);
+                if number.is_empty() || !number.bytes().all(|b| b.is_ascii_hexdigit()) {
+                    return Err(Error::usage(format!(
+                        "'{value}' is no number; write {key}= with bytes or a count"
+                    )));
+                }
                 tunables.push(format!("glibc.malloc.{short}={value}"));
             }
             one("GLIBC_TUNABLES", tunables.join(":"))

@@ -1,0 +1,172 @@
+//! Whether subjects took the settings they were given, asked before anything is measured: most allocators ignore in silence what
+//! they do not know or cannot read, and a row would then claim what was never measured.
+
+use crate::error::Error;
+use crate::exec::{self, Limits};
+use crate::subject::Subject;
+use std::collections::BTreeMap;
+
+/// Asks each subject with settings to read them back; gives what must be said beside the figures.
+///
+/// # Errors
+/// Usage, when a setting was not taken.
+pub fn check(subjects: &[Subject], limits: &Limits) -> Result<Vec<String>, Error> {
+    let mut notes = Vec::new();
+    // What the C library's malloc is told is checked when the words are parsed: it reads nothing back.
+    for subject in (subjects.iter()).filter(|s| s.library.is_some() && !s.settings.is_empty()) {
+        // A subject that cannot answer fails in its first run, with its reason.
+        let Ok(told) = exec::describe(subject, limits) else {
+            continue;
+        };
+        let plain = Subject {
+            settings: Vec::new(),
+            env: Vec::new(),
+            ..subject.clone()
+        };
+        let by_itself =
+            exec::describe(&plain, limits).map_or_else(|_| BTreeMap::new(), |p| p.settings);
+        for (key, value) in &subject.settings {
+            match verdict(key, value, &told.settings, &by_itself) {
+                Verdict::Taken => {}
+                Verdict::Refused(now) => {
+                    return Err(Error::usage(format!(
+                        "{} did not take {key}={value}: it reads back {now}; give a value that it knows",
+                        subject.name
+                    )));
+                }
+                Verdict::Untold => {
+                    let known: Vec<&str> = told.settings.keys().map(String::as_str).collect();
+                    notes.push(match known.is_empty() {
+                        true => format!(
+                            "{} reads no settings back: whether {key}={value} was taken is not known",
+                            subject.label
+                        ),
+                        false => format!(
+                            "{} does not read '{key}' back: whether it knows this setting is not known (it reads back {})",
+                            subject.label,
+                            known.join(", ")
+                        ),
+                    });
+                }
+            }
+        }
+    }
+    Ok(notes)
+}
+
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    /// It reads the value back, or another one than without the setting.
+    Taken,
+    /// It reads back what it does without the setting.
+    Refused(String),
+    /// It does not tell this setting.
+    Untold,
+}
+
+fn verdict(
+    key: &str,
+    value: &str,
+    told: &BTreeMap<String, String>,
+    by_itself: &BTreeMap<String, String>,
+) -> Verdict {
+    let find = |all: &BTreeMap<String, String>| {
+        let same = |name: &&String| name.trim_start_matches("opt.").eq_ignore_ascii_case(key);
+        let name = all.keys().find(same)?;
+        all.get(name).cloned()
+    };
+    let Some(now) = find(told) else {
+        return Verdict::Untold;
+    };
+    if meaning(&now) == meaning(value) || find(by_itself).as_ref() != Some(&now) {
+        return Verdict::Taken;
+    }
+    Verdict::Refused(now)
+}
+
+/// Spellings of one value: truth in words and numbers, sizes with and without their unit.
+fn meaning(value: &str) -> String {
+    let value = value.trim().to_ascii_lowercase();
+    match value.as_str() {
+        "true" | "yes" | "on" => return "1".to_owned(),
+        "false" | "no" | "off" => return "0".to_owned(),
+        _ => {}
+    }
+    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &value[digits.len()..] {
+        "" => Some(0),
+        "k" | "kb" | "kib" => Some(10),
+        "m" | "mb" | "mib" => Some(20),
+        "g" | "gb" | "gib" => Some(30),
+        _ => None,
+    };
+    let number = digits.parse::<u64>().ok();
+    match number
+        .zip(shift)
+        .and_then(|(n, shift)| n.checked_mul(1 << shift))
+    {
+        Some(bytes) => bytes.to_string(),
+        None => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_ignored_is_told_from_what_was_taken() {
+        let all = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            (pairs.iter())
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let plain = all(&[
+            ("decay", "10000"),
+            ("opt.thp", "default"),
+            ("tcache", "true"),
+        ]);
+        let told = all(&[("decay", "10000"), ("opt.thp", "never"), ("tcache", "true")]);
+        let of = |key, value| verdict(key, value, &told, &plain);
+        assert_eq!(of("thp", "never"), Verdict::Taken);
+        assert_eq!(of("DECAY", "10000"), Verdict::Taken);
+        assert_eq!(of("tcache", "yes"), Verdict::Taken);
+        assert_eq!(of("decay", "abc"), Verdict::Refused("10000".into()));
+        assert_eq!(of("tcache", "0"), Verdict::Refused("true".into()));
+        assert_eq!(of("nonsense", "1"), Verdict::Untold);
+        assert_eq!(
+            (meaning("64KiB"), meaning("-1")),
+            ("65536".into(), "-1".into())
+        );
+    }
+
+    #[test]
+    fn real_subjects_are_asked() {
+        let limits = Limits::seconds(60);
+        let of = |spec: &str| check(&crate::subject::parse(spec).unwrap(), &limits);
+        for spec in [
+            "jemalloc:dirty_decay_ms=77",
+            "mimalloc:purge_delay=0",
+            "spanalloc:decay_ms=5",
+            "system:arena_max=1",
+        ] {
+            assert_eq!(of(spec).unwrap(), Vec::<String>::new(), "{spec}");
+        }
+        for spec in [
+            "jemalloc:dirty_decay_ms=abc",
+            "mimalloc:purge_delay=abc",
+            "spanalloc:decay_ms=abc",
+        ] {
+            let error = of(spec).unwrap_err().to_string();
+            assert!(error.contains("did not take"), "{spec}: {error}");
+        }
+        for spec in [
+            "jemalloc:nonsense=1",
+            "mimalloc:nonsense=1",
+            "spanalloc:nonsense=1",
+        ] {
+            let notes = of(spec).unwrap();
+            assert!(notes[0].contains("'nonsense'"), "{spec}: {notes:?}");
+        }
+    }
+}
