@@ -3,7 +3,7 @@
 use heaplab::exec::{Limits, run_worker, worker_command};
 use heaplab::subject::{self, Subject};
 use heaplab_script::file::{ScriptInfo, ScriptWriter};
-use heaplab_script::{Op, OpKind};
+use heaplab_script::{FLAG_SHARED, Op, OpKind};
 use heaplab_worker::protocol::{Api, Measure, Mode, RunSpec, Touch};
 use std::path::Path;
 use std::process::Command;
@@ -153,4 +153,50 @@ fn the_printed_command_does_the_same() {
         text.contains("\"status\":\"ok\"") && text.contains("\"dirty_decay_ms\":\"5\""),
         "{output:?}"
     );
+}
+
+/// Thread 1 frees 5,000 blocks and ends; thread 2 begins after that and allocates: null gives it what thread 1 left.
+#[test]
+fn null_serves_threads_that_follow_others() {
+    const BLOCKS: u32 = 5_000;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let mut script = ScriptWriter::create(&path, 3).unwrap();
+    let mut push = |thread, kind, slot| {
+        let flags = if kind == OpKind::ThreadStart {
+            0
+        } else {
+            FLAG_SHARED
+        };
+        script
+            .push(thread, Op::new(kind, flags, 0, slot, 64, 0))
+            .unwrap();
+        script.order(thread, 1).unwrap();
+    };
+    push(0, OpKind::ThreadStart, 1);
+    for slot in 0..BLOCKS {
+        push(0, OpKind::Malloc, slot);
+    }
+    for slot in 0..BLOCKS {
+        push(1, OpKind::Free, slot);
+    }
+    push(0, OpKind::ThreadStart, 2);
+    for slot in BLOCKS..3 * BLOCKS {
+        push(2, OpKind::Malloc, slot);
+    }
+    script
+        .finish(ScriptInfo {
+            shared_slots: 3 * BLOCKS,
+            ..ScriptInfo::default()
+        })
+        .unwrap();
+    let null = subject::parse("null").unwrap().remove(0);
+    let spec = RunSpec {
+        mode: Mode::Lockstep,
+        touch: Touch::None,
+        null: true,
+        ..RunSpec::new(path, Measure::Speed)
+    };
+    let report = run_worker(&null, &spec, &Limits::seconds(60)).unwrap();
+    assert_eq!(report.calls, u64::from(4 * BLOCKS));
 }

@@ -117,6 +117,10 @@ impl Cache {
         }
         // SAFETY: this thread's own cache.
         let cache = unsafe { &mut *cache };
+        // An adopted cache has what the thread before left in it, and a batch needs an empty stack.
+        if let Some(block) = cache.pop(class) {
+            return block;
+        }
         if SHARED[class].take(&mut cache.stacks[class], &mut cache.tops[class]) {
             return cache.pop(class).unwrap_or(ptr::null_mut());
         }
