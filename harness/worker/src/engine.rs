@@ -117,7 +117,9 @@ impl<P: Probe> Player<P> {
     /// Plays ops one by one, each at its time.
     fn paced(&mut self, play: Play<P>, part: Part<'_>, mut pace: Pace) -> Pace {
         for (op, time) in part.ops.iter().zip(part.times) {
-            self.probe.rests();
+            if pace.is_early(*time) {
+                self.probe.rests();
+            }
             let intended = pace.wait(*time);
             self.probe.intends(intended);
             play(self, std::slice::from_ref(op));

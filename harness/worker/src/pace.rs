@@ -10,6 +10,8 @@ use heaplab_worker::protocol::Lateness;
 
 /// Spun before an op's time, nanoseconds.
 const SPIN_NS: u64 = 80_000;
+/// Time that a look at the kernel's counters may take, nanoseconds.
+const EARLY_NS: u64 = 2_000;
 /// Longest lateness told apart from longer ones, nanoseconds.
 const HIGHEST_NS: u64 = 600_000_000_000;
 
@@ -32,9 +34,18 @@ impl Pace {
         }
     }
 
+    /// Whether there is time for something else before the op's: a thread that is late has none, and what it does then makes it later.
+    pub fn is_early(&self, recorded_ns: u64) -> bool {
+        clock::now_ns() + EARLY_NS < self.intended(recorded_ns)
+    }
+
+    fn intended(&self, recorded_ns: u64) -> u64 {
+        self.start_ns + (recorded_ns as f64 * self.factor) as u64
+    }
+
     /// Waits for the op's time (recorded, nanoseconds since the beginning); returns the intended start.
     pub fn wait(&mut self, recorded_ns: u64) -> u64 {
-        let intended = self.start_ns + (recorded_ns as f64 * self.factor) as u64;
+        let intended = self.intended(recorded_ns);
         let spin = if self.spins { SPIN_NS } else { 0 };
         let mut now = clock::now_ns();
         if now + spin < intended {

@@ -144,6 +144,9 @@ fn alone(base: &Cell) -> String {
             format!("{peak}{}{per_op}", units::value(&m.unit, m.median))
         })
         .collect();
+    if figures.is_empty() {
+        return format!("{BASELINE} ran alone: there is nothing to compare it with.");
+    }
     format!(
         "{BASELINE}: {}; there is nothing to compare it with.",
         figures.join(", ")
