@@ -17,6 +17,9 @@ use std::time::Duration;
 
 /// Calls that a speed run should have, so that starting it does not matter; short scripts are repeated.
 const SPEED_CALLS: u64 = 2_000_000;
+/// Threads that a speed run starts at most by being repeated: each takes some 20 µs, and a short script of thousands of threads would
+/// else take minutes.
+const SPEED_THREADS: u64 = 20_000;
 /// Points of the memory curve.
 const CURVE_POINTS: u32 = 240;
 
@@ -48,7 +51,9 @@ pub fn repeats(comparison: &Comparison, kind: Kind, mode: Mode) -> u32 {
     match kind {
         // A paced replay takes as long as the program did.
         Kind::Speed if mode != Mode::Paced => {
-            (SPEED_CALLS / comparison.calls.max(1)).clamp(1, 100) as u32
+            let by_calls = SPEED_CALLS / comparison.calls.max(1);
+            let by_threads = SPEED_THREADS / u64::from(comparison.started_threads.max(1));
+            by_calls.min(by_threads).clamp(1, 100) as u32
         }
         _ => 1,
     }
@@ -173,5 +178,28 @@ impl Executor for Replays<'_> {
 
     fn figure(&self, comparison: usize, kind: Kind, answer: &Value) -> Option<f64> {
         assemble::figure(kind, self.comparisons[comparison].calls, answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::comparison;
+
+    #[test]
+    fn short_scripts_are_repeated_but_not_those_of_many_threads() {
+        let times = |calls, started_threads, mode| {
+            let comparison = Comparison {
+                calls,
+                started_threads,
+                ..comparison("churn", &[Kind::Speed])
+            };
+            repeats(&comparison, Kind::Speed, mode)
+        };
+        assert_eq!(times(1_000_000, 1, Mode::Fast), 2);
+        assert_eq!(times(1_000, 1, Mode::Fast), 100);
+        assert_eq!(times(1_000, 1, Mode::Paced), 1);
+        assert_eq!(times(12_000, 6_000, Mode::Fast), 3);
+        assert_eq!(times(12_000, 60_000, Mode::Fast), 1);
     }
 }

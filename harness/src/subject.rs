@@ -341,6 +341,7 @@ mod tests {
                 "unknown subject 'jemaloc'; known are system, jemalloc",
             ),
             ("system:arena=1", "system has no setting 'arena'"),
+            ("system:arena_max=abc", "'abc' is no number"),
             (
                 "jemalloc:decay",
                 "'decay' in 'jemalloc:decay' is not key=value",

@@ -14,6 +14,8 @@ const SWITCH_NS: u64 = 4_000;
 /// A call of a free replay, and one whose time is taken, nanoseconds: the mean of four allocators on all workloads.
 const CALL_NS: u64 = 30;
 const TIMED_CALL_NS: u64 = 90;
+/// Starting a thread and waiting for its end, nanoseconds.
+const THREAD_NS: u64 = 20_000;
 /// Starting a worker, and what lies between two runs.
 const START: Duration = Duration::from_millis(120);
 /// Idle tails that pass together; each is followed by a trickle of the same length.
@@ -94,14 +96,15 @@ fn whole(
 
 /// One run.
 fn run(comparison: &Comparison, kind: Kind, mode: Mode) -> Duration {
+    let repeats = replays::repeats(comparison, kind, mode);
     let replay = match (kind, mode) {
         (_, Mode::Lockstep) => lockstep(comparison),
         (Kind::Latency, _) => Duration::from_nanos(comparison.calls * TIMED_CALL_NS),
-        _ => Duration::from_nanos(
-            comparison.calls * CALL_NS * u64::from(replays::repeats(comparison, kind, mode)),
-        ),
+        _ => Duration::from_nanos(comparison.calls * CALL_NS) * repeats,
     };
-    START + replay
+    let threads =
+        Duration::from_nanos(u64::from(comparison.started_threads.saturating_sub(1)) * THREAD_NS);
+    START + replay + threads * repeats
 }
 
 /// One replay in lockstep.

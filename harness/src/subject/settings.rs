@@ -72,8 +72,11 @@ pub(super) fn environment(
                     )));
                 }
                 // glibc reads all of them as numbers, and what is none as nothing.
-                let number = value.strip_prefix("0x").unwrap_or(value);
-                if number.is_empty() || !number.bytes().all(|b| b.is_ascii_hexdigit()) {
+                let number = match value.strip_prefix("0x") {
+                    Some(digits) => u64::from_str_radix(digits, 16),
+                    None => value.parse(),
+                };
+                if number.is_err() {
                     return Err(Error::usage(format!(
                         "'{value}' is no number; write {key}= with bytes or a count"
                     )));
