@@ -1,0 +1,7 @@
+//! Passes the layout of the library to the linker.
+
+fn main() {
+    let folder = std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is");
+    println!("cargo::rerun-if-changed=layout.ld");
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-T,{folder}/layout.ld");
+}
