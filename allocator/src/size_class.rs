@@ -191,13 +191,38 @@ pub fn reciprocal_of(class: usize) -> u64 {
 
 /// A new span is at most this part of what its class has, so that little of a class lies idle.
 const GROWTH_SHARE: usize = 4;
+/// The end of a class's first spans may be this part of them.
+const SHORT_WASTE: usize = 4;
+/// A class has short spans until it has so many times the length of a long one.
+const SHORT_SHARE: usize = 2;
+/// Pages of the spans of a class that has few: the fewest of which the objects leave no more than a quarter. The seeds'
+/// spans of large objects are up to ten pages long, much for a program that has one or two such objects.
+const SHORT_PAGES: [u8; NUM_CLASSES] = {
+    let mut table = [0; NUM_CLASSES];
+    let mut class = 1;
+    while class < NUM_CLASSES {
+        let size = SIZES[class] as usize;
+        let mut pages = size.div_ceil(PAGE_SIZE);
+        while pages < SPAN_PAGES[class] as usize
+            && (pages * PAGE_SIZE % size) * SHORT_WASTE > pages * PAGE_SIZE
+        {
+            pages += 1;
+        }
+        table[class] = pages as u8;
+        class += 1;
+    }
+    table
+};
 
-/// Pages of the next span of a class that has `held` pages: the seeds' length first, then doubled up to
+/// Pages of the next span of a class that has `held` pages: few first, then the seeds' length, then doubled up to
 /// 64 KiB, so that small programs touch little and busy classes ask the page heap seldom.
 #[must_use]
 pub fn span_pages(class: usize, held: usize) -> usize {
     let size = SIZES[class] as usize;
     let mut pages = SPAN_PAGES[class] as usize;
+    if pages * SHORT_SHARE > held {
+        return SHORT_PAGES[class] as usize;
+    }
     loop {
         let next = pages * 2;
         let bytes = next << PAGE_SHIFT;
@@ -290,8 +315,13 @@ mod tests {
                 assert!((1..=MAX_OBJECTS).contains(&objects), "class {class}");
                 let tail = (pages << PAGE_SHIFT) - objects * size as usize;
                 // The seeds' own worst case: 512 of 8192 bytes, and 1/8 is what Go accepts.
+                let part = if pages < SPAN_PAGES[class] as usize {
+                    SHORT_WASTE
+                } else {
+                    16
+                };
                 assert!(
-                    tail * 16 <= pages << PAGE_SHIFT,
+                    tail * part <= pages << PAGE_SHIFT,
                     "class {class}: {tail} bytes of tail"
                 );
             }
