@@ -2,9 +2,9 @@
 //!
 //! `drain RECORDER RAW PROGRAM [ARGUMENT...]`: the program finds the session in its environment
 //! and the preload list in `SUBJECT`; it is preloaded itself unless it is `sh`, which may pass
-//! the list on to what it starts (`LD_PRELOAD=$SUBJECT program`).
+//! the list on to what it starts (`LD_PRELOAD=$SUBJECT program`). RAW `-`: events are counted and dropped.
 
-use heaplab_workloads::record::{Session, SessionOptions};
+use heaplab_workloads::record::{Discard, Session, SessionOptions};
 use heaplab_workloads::trace::raw::RawWriter;
 use heaplab_workloads::trace::{FinishInfo, TraceHeader};
 use std::error::Error;
@@ -17,7 +17,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: drain RECORDER RAW PROGRAM [ARGUMENT...]".into());
     };
     let mut session = Session::create(&SessionOptions::default())?;
-    let mut writer = RawWriter::create(Path::new(raw), &TraceHeader::default())?;
     let mut command = Command::new(program);
     for (name, value) in session.environment_before(Path::new(recorder), "".as_ref()) {
         if name == "LD_PRELOAD" {
@@ -34,6 +33,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         status = child.try_wait().unwrap_or_default();
         status.is_none()
     };
+    if raw == "-" {
+        let summary = session.drain(alive, &mut Discard)?;
+        println!("{} events of {} threads", summary.events, summary.threads);
+        return Ok(());
+    }
+    let mut writer = RawWriter::create(Path::new(raw), &TraceHeader::default())?;
     let summary = session.drain(alive, &mut writer)?;
     writer.finish(FinishInfo {
         lost_events: summary.lost_events,

@@ -27,6 +27,9 @@ use std::time::{Duration, Instant};
 const SLEEP: Duration = Duration::from_millis(1);
 /// A pass that found more than one chunk in so many to give back does not sleep: the program is about to run out of them.
 const BUSY_SHARE: u32 = 8;
+/// Threads that wait for a chunk are woken in the middle of a pass when so many have come free: fewer cost a switch of
+/// threads each, more and they would stand still while the drainer works.
+const WAKE_CHUNKS: u32 = 16;
 /// How often threads that said they end are looked for, and all where no chunk is free.
 const ENDING_CHECK: Duration = Duration::from_millis(20);
 /// How often all silent threads are looked for, and buffers written however small.
@@ -44,8 +47,11 @@ pub struct Drainer<'a, S: Sink> {
     by_tid: HashMap<(u32, u32), u32>,
     pinned: Vec<Pinned>,
     buffered: usize,
-    /// Chunks given back in the last pass.
+    /// Chunks given back in the last pass, and those of them after which threads were woken.
     recycled: u32,
+    woken: u32,
+    /// Chunks of a pass: (thread, sequence, index).
+    order: Vec<(u32, u32, u32)>,
     stacks: StackNumbers,
     processes: Processes,
     /// Pauses and resumptions from outside the program that have been marked.
@@ -66,6 +72,8 @@ impl<'a, S: Sink> Drainer<'a, S> {
             pinned: Vec::new(),
             buffered: 0,
             recycled: 0,
+            woken: 0,
+            order: Vec::new(),
             stacks: StackNumbers::default(),
             processes: Processes::new(nonce),
             switches: (0, 0),
@@ -151,10 +159,13 @@ impl<'a, S: Sink> Drainer<'a, S> {
     /// `true` when something was read.
     fn pass(&mut self, ended: bool, in_use: bool) -> Result<bool, TraceError> {
         let (mut progress, mut closed) = (false, false);
-        self.recycled = 0;
-        for index in 0..self.pool.high_water() {
+        (self.recycled, self.woken) = (0, 0);
+        let mut order = std::mem::take(&mut self.order);
+        self.sort_chunks(&mut order);
+        for &(_, _, index) in &order {
+            // Read again: the thread may have gone on, or have given back a chunk that it could not copy to.
             let slot = self.pool.slot(index);
-            if slot.state == SlotState::Free || self.is_pinned(index) {
+            if slot.state == SlotState::Free {
                 continue;
             }
             self.meet(&slot)?;
@@ -213,7 +224,12 @@ impl<'a, S: Sink> Drainer<'a, S> {
             self.rename(slot.thread, &threads::name_of(&name))?;
             self.take_got()?;
             self.flush_if_full(slot.thread)?;
+            if self.recycled - self.woken >= WAKE_CHUNKS.min(self.pool.chunk_count() / 4) {
+                self.woken = self.recycled;
+                self.pool.wake_waiters();
+            }
         }
+        self.order = order;
         let recycled = self.fill_holes(ended) || self.recycled > 0;
         self.take_got()?;
         if recycled {
@@ -222,6 +238,27 @@ impl<'a, S: Sink> Drainer<'a, S> {
         self.pool
             .set_exhausted(!progress && !closed && !self.pool.has_free());
         Ok(progress || recycled)
+    }
+
+    /// The chunks that a pass has to look at. Those of a thread in the order in which it filled them: free ones are taken in
+    /// the opposite order of that in which they were given back, so that in the order of their places a pass would find
+    /// one that is next, and all others too early.
+    fn sort_chunks(&self, order: &mut Vec<(u32, u32, u32)>) {
+        order.clear();
+        for index in 0..self.pool.high_water() {
+            let slot = self.pool.slot(index);
+            if slot.state != SlotState::Free && !self.is_pinned(index) {
+                order.push((slot.thread, slot.sequence, index));
+            }
+        }
+        // By the distance to what is next of the thread, as numbers may wrap.
+        order.sort_unstable_by_key(|&(thread, sequence, _)| {
+            let next = self
+                .threads
+                .get(&thread)
+                .map_or(0, |stream| stream.next_sequence);
+            (thread, sequence.wrapping_sub(next) as i32)
+        });
     }
 
     /// Counts what was read, and does what messages say.

@@ -162,8 +162,8 @@ fn chunks_are_read_in_the_threads_order_whatever_their_place() {
     let (events, summary) = play(|pool, number| {
         match number {
             1 => {
-                let other = pool.take(&owner(1, 0)).expect("a chunk");
                 let first = pool.take(&owner(0, 0)).expect("a chunk");
+                let other = pool.take(&owner(1, 0)).expect("a chunk");
                 publish(pool, first, 0, Kind::Malloc, 0x10);
                 pool.close(first, 1, false, [0; 16]);
                 pool.close(other, 0, true, [0; 16]);
@@ -187,4 +187,36 @@ fn chunks_are_read_in_the_threads_order_whatever_their_place() {
     let addresses: Vec<u64> = events.0.iter().map(|(_, event)| event.address).collect();
     assert_eq!(addresses, [0x10, 0x20, 0x30]);
     assert_eq!((summary.events, summary.torn_records), (3, 0));
+}
+
+#[test]
+fn one_pass_reads_all_that_a_thread_has_filled() {
+    // Chunks that were given back in one order are taken in the other: later ones lie at lower places.
+    let mut free_after = Vec::new();
+    let (events, _) = play(|pool, number| {
+        match number {
+            1 => {
+                let taken: Vec<u32> = (0..CHUNKS)
+                    .map(|sequence| pool.take(&owner(0, sequence)).expect("a chunk"))
+                    .collect();
+                for index in taken {
+                    fill_and_close(pool, index, &[]);
+                }
+            }
+            2 | 3 => {
+                let taken: Vec<u32> = (0..CHUNKS)
+                    .map(|place| pool.take(&owner(0, CHUNKS * (number - 1) + place)))
+                    .map_while(|index| index)
+                    .collect();
+                free_after.push(taken.len());
+                for index in taken {
+                    fill_and_close(pool, index, &[]);
+                }
+            }
+            _ => return false,
+        }
+        true
+    });
+    assert_eq!(free_after, [CHUNKS as usize; 2]);
+    assert_eq!(events.0.len(), RECORDS_PER_CHUNK * 3 * CHUNKS as usize);
 }
