@@ -146,3 +146,79 @@ fn what_is_made_of_a_trace_keeps_it() {
     import(&to("t.csv"), &to("back.hltrace"), &read, &mut |_, _| {}).unwrap();
     assert_eq!(births(&to("back.hltrace"), 0), BIRTHS);
 }
+
+/// With times, a block that grows is written as time goes on: until it grows again, the last part at the same pace, but no
+/// later than its end; one that does not grow is written at once, and so is everything where times are not told.
+#[test]
+fn what_grows_is_written_as_time_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut at = 0;
+    let mut event = |after_ns, kind, address, size| {
+        at += after_ns;
+        RawEvent {
+            time_ns: at,
+            address,
+            size,
+            kind,
+            align_log2: 0,
+        }
+    };
+    let events = [
+        event(0, RawKind::Malloc, 0x1000, MIB),
+        // Does not grow.
+        event(0, RawKind::Malloc, 0x9000, 8 * MIB),
+        event(5_000_000, RawKind::ReallocBegin, 0x1000, 0),
+        event(0, RawKind::ReallocEnd, 0x2000, 2 * MIB),
+        // 1 MiB in 4 ms.
+        event(4_000_000, RawKind::ReallocBegin, 0x2000, 0),
+        event(0, RawKind::ReallocEnd, 0x3000, 4 * MIB),
+        // 2 MiB would take 8 ms, and of the block 3 MiB are written.
+        event(20_000_000, RawKind::Written, 0x3000, 3 * MIB),
+        event(0, RawKind::Free, 0x3000, 0),
+        event(0, RawKind::Malloc, 0x4000, MIB),
+        event(1_000_000, RawKind::ReallocBegin, 0x4000, 0),
+        event(0, RawKind::ReallocEnd, 0x5000, 2 * MIB),
+        event(2_000_000, RawKind::ReallocBegin, 0x5000, 0),
+        event(0, RawKind::ReallocEnd, 0x6000, 3 * MIB),
+        // It ends before its last part can be written at that pace.
+        event(1_000_000, RawKind::Free, 0x6000, 0),
+    ];
+    let (raw, out) = (folder.path().join("t.raw"), folder.path().join("t.hltrace"));
+    let mut writer = RawWriter::create(&raw, &TraceHeader::default()).unwrap();
+    writer.thread_start(0, 1, 0).unwrap();
+    writer.events(0, &events).unwrap();
+    writer.thread_end(0, at).unwrap();
+    writer.finish(FinishInfo::default()).unwrap();
+    resolve_file(&raw, &out, &ResolveOptions::default(), &mut |_, _| {}).unwrap();
+    let fills = |times: bool| -> Vec<(u64, Option<(u64, u64)>)> {
+        let workload = Workload::resolve(out.to_str().unwrap()).unwrap();
+        let params = Params {
+            times,
+            ..Params::default()
+        };
+        let script = workload
+            .compile(&params, folder.path(), &mut |_, _| {})
+            .unwrap();
+        let script = Script::open(&script.path).unwrap();
+        let told = script
+            .thread(0)
+            .iter()
+            .filter(|op| op.kind() == Some(OpKind::Written));
+        told.map(|op| {
+            let filled = op.filled_in();
+            // In KiB: the share has 16 bits.
+            let at_once = |share: f64| (op.size() as f64 * share / 1024.0).round() as u64;
+            (op.size(), filled.map(|(ns, share)| (ns, at_once(share))))
+        })
+        .collect()
+    };
+    let expected = [
+        (2 * MIB, Some((4_000_000, 1024))),
+        (3 * MIB, Some((8_000_000, 2048))),
+        (2 * MIB, Some((2_000_000, 1024))),
+        (3 * MIB, Some((1_000_000, 2048))),
+    ];
+    assert_eq!(fills(true), expected);
+    // 3 MiB of the 4 belong to both births that the sight stands behind, of which the first has no more than 2.
+    assert_eq!(fills(false), [(3 * MIB, None)]);
+}

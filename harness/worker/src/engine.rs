@@ -47,6 +47,8 @@ pub struct Player<P> {
     pub idle_ns: u64,
     /// Touch `recorded`: how much of the next block is written; [`usize::MAX`]: all.
     reach: usize,
+    /// Of that the share that is written at once, and the nanoseconds in which the rest is.
+    fill: Option<(u64, f64)>,
     /// Blocks of which it was told how much is written.
     pub told: u64,
     /// `paced`: when ops are made.
@@ -91,6 +93,7 @@ impl<P: Probe> Player<P> {
             wait_ns: 0,
             idle_ns: 0,
             reach: usize::MAX,
+            fill: None,
             told: 0,
             pace: None,
         }
@@ -221,6 +224,9 @@ impl<P: Probe> Player<P> {
             }
             Some(OpKind::Written) => {
                 self.reach = op.size() as usize;
+                if P::TRACKS {
+                    self.fill = op.filled_in();
+                }
                 self.told += 1;
             }
             Some(OpKind::ThreadStart) => self.world.start_thread(op.slot),

@@ -18,6 +18,7 @@ mod clock;
 mod engine;
 mod enter;
 mod fail;
+mod fill;
 mod latency;
 mod launch;
 mod lockstep;

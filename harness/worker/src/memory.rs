@@ -2,12 +2,14 @@
 //! sample and the same in every run.
 
 use crate::clock;
+use crate::fill::{Fill, Fills};
 use crate::probe::Probe;
 use crate::statm;
 use crate::steady;
 use crate::world::World;
 use heaplab_worker::peak::{Instant, Peak};
 use heaplab_worker::protocol::MemoryCurve;
+use std::ffi::c_void;
 
 /// Samples between two points of the curve, for the peak and the averages.
 const DENSE: u64 = 8;
@@ -41,6 +43,17 @@ impl Probe for Memory {
     fn at(&mut self, ns: u64) {
         // SAFETY: as below.
         unsafe { (*self.world.recorder()).at(ns) };
+    }
+
+    fn fills(&mut self, fill: Fill) {
+        // SAFETY: as below; the block has just been allocated, and the engine says when it leaves.
+        unsafe { (*self.world.recorder()).fills(fill) };
+    }
+
+    #[inline(always)]
+    fn leaves(&mut self, start: *const c_void) {
+        // SAFETY: as below.
+        unsafe { (*self.world.recorder()).leaves(start) };
     }
 
     fn slept(&mut self, ns: u64) {
@@ -88,6 +101,9 @@ pub struct Recorder {
     /// Time spent walking page tables, and the lazily freed bytes it found last.
     walked_ns: u64,
     lazyfree: u64,
+    /// Blocks that are being filled, and what was written of them since the last sample.
+    fills: Fills,
+    filled: u64,
     peak: Peak,
     curve: MemoryCurve,
 }
@@ -102,6 +118,7 @@ impl Recorder {
             point_step: (calls / points).max(1),
             sample_step: (calls / (points * DENSE)).max(1),
             baseline,
+            fills: Fills::new(),
             curve: MemoryCurve {
                 ops: column(),
                 time_ns: column(),
@@ -153,6 +170,7 @@ impl Recorder {
         let resident = statm::anonymous_bytes();
         let weight = self.calls - self.last_sample;
         self.last_sample = self.calls;
+        self.filled = 0;
         self.resident_sum += u128::from(resident) * u128::from(weight);
         let own = resident.saturating_sub(self.baseline);
         self.own_sum += u128::from(own) * u128::from(weight);
@@ -222,6 +240,34 @@ impl Recorder {
         }
         self.passed_ns = self.passed_ns.max(ns);
         steady::set_subject_clock(self.subject_ns + self.passed_ns);
+        if !self.fills.is_empty() {
+            let bytes = self.fills.advance(self.passed_ns);
+            self.wrote(bytes);
+        }
+    }
+
+    /// # Safety
+    /// As for [`Fills::begin`].
+    unsafe fn fills(&mut self, fill: Fill) {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { self.fills.begin(self.passed_ns, fill) };
+        self.wrote(bytes);
+    }
+
+    #[inline(always)]
+    fn leaves(&mut self, start: *const c_void) {
+        if !self.fills.is_empty() {
+            let bytes = self.fills.leaves(start);
+            self.wrote(bytes);
+        }
+    }
+
+    /// What is written of a block that is being filled raises the resident bytes without a call.
+    fn wrote(&mut self, bytes: usize) {
+        self.filled += bytes as u64;
+        if self.filled > (self.live / 100).max(LIVE_FLOOR) {
+            self.sample();
+        }
     }
 
     #[cold]

@@ -1,7 +1,9 @@
 //! What a measure adds to the replay loop. Everything is inlined, so a probe that does nothing costs nothing.
 
+use crate::fill::Fill;
 use crate::world::World;
 use heaplab_script::OpKind;
+use std::ffi::c_void;
 
 /// One call that is about to be made.
 #[derive(Clone, Copy)]
@@ -47,6 +49,17 @@ pub trait Probe: Sized + 'static {
     #[inline(always)]
     fn at(&mut self, ns: u64) {
         let _ = ns;
+    }
+
+    /// Lockstep of a script with times: a block is filled while time goes on.
+    fn fills(&mut self, fill: Fill) {
+        let _ = fill;
+    }
+
+    /// This block is about to be freed or resized.
+    #[inline(always)]
+    fn leaves(&mut self, start: *const c_void) {
+        let _ = start;
     }
 
     /// An idle op was slept.

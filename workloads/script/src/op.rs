@@ -25,7 +25,8 @@ pub enum OpKind {
     ThreadStart = 7,
     /// The thread ends here, after its last call, where the recorded one ended; `slot` and `size` unused
     ThreadEnd = 8,
-    /// Of the block that this thread's next op allocates or resizes only the first `size` bytes are written; `slot` unused
+    /// Of the block that this thread's next op allocates or resizes only the first `size` bytes are written. Where `slot` is not 0
+    /// they are written in so many microseconds, but for the first `generation` parts of 65535, which are written at once
     Written = 9,
 }
 
@@ -79,6 +80,26 @@ impl Op {
             slot,
             size_and_align: size | (align_log2 as u64) << 56,
         }
+    }
+
+    /// An op [`OpKind::Written`]: of the next block the first `bytes` are written, `at_once` of them at once and the others in
+    /// `over_ns` nanoseconds (whole microseconds, an hour at most); 0: all of them at once.
+    pub fn written(bytes: u64, at_once: u64, over_ns: u64) -> Self {
+        let bytes = bytes.min(MAX_SIZE);
+        let over_us = u32::try_from(over_ns / 1000).unwrap_or(u32::MAX);
+        let mut op = Self::new(OpKind::Written, 0, 0, over_us, bytes, 0);
+        if over_us > 0 {
+            let share = u128::from(at_once.min(bytes)) * u128::from(u16::MAX);
+            op.generation = (share / u128::from(bytes.max(1))) as u16;
+        }
+        op
+    }
+
+    /// Of an op [`OpKind::Written`] the nanoseconds that the writing takes, and the share of the bytes, from 0 to 1, that is
+    /// written at once; `None`: all at once.
+    pub fn filled_in(self) -> Option<(u64, f64)> {
+        let share = f64::from(self.generation) / f64::from(u16::MAX);
+        (self.slot > 0).then_some((u64::from(self.slot) * 1000, share))
     }
 
     /// Bytes requested, or nanoseconds for `Idle`.

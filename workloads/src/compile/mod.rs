@@ -60,6 +60,10 @@ pub enum Action {
     Written {
         /// The first of its bytes.
         bytes: u64,
+        /// Of these the first are written at once.
+        at_once: u64,
+        /// The others little by little in so many nanoseconds; 0: at once as well.
+        over_ns: u64,
     },
     /// The thread ends; its last event.
     End,
@@ -189,14 +193,11 @@ fn plain_op(action: Action) -> Option<Op> {
     Some(match action {
         Action::Idle { ns } => Op::new(OpKind::Idle, 0, 0, 0, ns.min(heaplab_script::MAX_SIZE), 0),
         Action::Mark { phase } => Op::new(OpKind::Mark, 0, 0, 0, u64::from(phase), 0),
-        Action::Written { bytes } => Op::new(
-            OpKind::Written,
-            0,
-            0,
-            0,
-            bytes.min(heaplab_script::MAX_SIZE),
-            0,
-        ),
+        Action::Written {
+            bytes,
+            at_once,
+            over_ns,
+        } => Op::written(bytes, at_once, over_ns),
         Action::End => Op::new(OpKind::ThreadEnd, 0, 0, 0, 0, 0),
         Action::Start { thread } => Op::new(OpKind::ThreadStart, 0, 0, thread, 0, 0),
         _ => return None,

@@ -163,7 +163,7 @@ pub(super) fn collect<S: Source>(
     let (mut runs, mut in_runs) = (vec![0u64; count], vec![0u64; count]);
     let mut last_thread = u32::MAX;
     source.tell(|event| {
-        if let Action::Written { bytes } = event.action {
+        if let Action::Written { bytes, .. } = event.action {
             all.reach[event.thread as usize] = Some(bytes);
         }
         if !matches!(

@@ -18,6 +18,7 @@ pub mod packed;
 mod planes;
 mod process;
 pub mod raw;
+mod reach;
 mod reader;
 mod resolve;
 mod segments;

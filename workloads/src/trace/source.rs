@@ -7,17 +7,15 @@
 
 use super::alone::Alone;
 use super::event::{Effect, EventKind, TICK_NS};
+use super::reach;
 use super::reader::Trace;
 use super::summary::IDLE_TICKS;
 use crate::compile::{Action, Event, Source};
 use crate::error::WorkloadError;
 use heaplab_script::OpKind;
-use std::collections::HashMap;
 
 /// The shortest gap that is kept after shortening, ns: below it a sleep is mostly the scheduler's.
 const MIN_IDLE_NS: u64 = 100_000;
-/// Smaller blocks are never told of.
-const SEEN_BYTES: u64 = heaplab_ring::LARGE_BYTES as u64;
 const UNSEEN: u32 = u32::MAX;
 
 /// See [`Source`].
@@ -88,47 +86,6 @@ impl<'a> TraceSource<'a> {
         }
     }
 
-    /// By the number of an allocation or resize: the bytes of its block that were written in the end, where that was seen and
-    /// is not all. Resizes between two sights count as the next one.
-    fn written(&self) -> Result<HashMap<u64, u64>, WorkloadError> {
-        let mut written = HashMap::new();
-        if self.trace.summary().written_blocks == 0 {
-            return Ok(written);
-        }
-        // For each block number the births of its present block that no sight has come for, and the bytes of each.
-        let mut open: HashMap<u32, Vec<(u64, u64)>> = HashMap::new();
-        for (number, event) in (0u64..).zip(self.trace.events()) {
-            let event = event?;
-            match event.kind.effect() {
-                Effect::Alloc if event.size < SEEN_BYTES => {}
-                Effect::Alloc => {
-                    open.insert(event.block, vec![(number, event.size)]);
-                }
-                Effect::Resize if event.size < SEEN_BYTES => {
-                    open.remove(&event.block);
-                }
-                Effect::Resize => open
-                    .entry(event.block)
-                    .or_default()
-                    .push((number, event.size)),
-                Effect::Told => {
-                    let births = open.get_mut(&event.block).map(std::mem::take);
-                    for (birth, size) in births.unwrap_or_default() {
-                        // A later sight of the same block starts from its last birth.
-                        if event.size < size {
-                            written.insert(birth, event.size);
-                        }
-                    }
-                }
-                Effect::Free => {
-                    open.remove(&event.block);
-                }
-                Effect::None => {}
-            }
-        }
-        Ok(written)
-    }
-
     /// Recorded ends of threads, by time: (tick, number in the trace), the latest first.
     fn ends(&self) -> Vec<(u64, u32)> {
         // Of one process alone threads have other numbers; they end with their last event.
@@ -196,7 +153,7 @@ impl Source for TraceSource<'_> {
             None => None,
         };
         let mut to_tell = self.events;
-        let written = self.written()?;
+        let written = reach::of(self.trace, self.timed)?;
         for (number, event) in (0u64..).zip(self.trace.events()) {
             let mut event = event?;
             if let Some(alone) = &mut alone {
@@ -282,10 +239,14 @@ impl Source for TraceSource<'_> {
                     })?;
                 }
             }
-            if let Some(&bytes) = written.get(&number) {
+            if let Some(reach) = written.get(&number) {
                 take(Event {
                     thread,
-                    action: Action::Written { bytes },
+                    action: Action::Written {
+                        bytes: reach.bytes,
+                        at_once: reach.at_once,
+                        over_ns: reach.over_ns,
+                    },
                 })?;
             }
             let action = match event.kind.effect() {

@@ -3,9 +3,10 @@
 use super::{ALIGNED, CALLOC, FREE, MALLOC, Player, REALLOC, refused};
 use crate::check::{Block, Meta, Place};
 use crate::fail;
+use crate::fill::Fill;
 use crate::numbers::grouped;
 use crate::probe::{Call, Probe};
-use crate::touch::touch;
+use crate::touch::{self, touch};
 use heaplab_script::{FLAG_INHERITED, FLAG_SHARED, Op, OpKind};
 use std::ffi::c_void;
 
@@ -108,7 +109,7 @@ impl<P: Probe> Player<P> {
             self.world
                 .checker
                 .allocated(place, block, zeroed, TOUCH, meta);
-            Self::touch_behind_pattern::<TOUCH>(block);
+            self.touch_behind_pattern::<TOUCH>(block);
         }
         meta.size = block.size;
         meta.unwritten = block.size - block.reach;
@@ -118,11 +119,27 @@ impl<P: Probe> Player<P> {
     }
 
     /// The touch policy for a block in which the first 8 bytes and the last 8 within reach hold the pattern already.
-    fn touch_behind_pattern<const TOUCH: u8>(block: Block) {
-        if block.reach > 24 {
-            // SAFETY: the part between the patterns lies inside the block.
-            unsafe { touch::<TOUCH>(block.start.byte_add(8), block.reach as usize - 16) };
+    fn touch_behind_pattern<const TOUCH: u8>(&mut self, block: Block) {
+        let fill = self.fill.take().filter(|_| TOUCH == touch::RECORDED);
+        if block.start.is_null() || block.reach <= 24 {
+            return;
         }
+        let to = block.reach as usize - 8;
+        let at_once = match fill {
+            Some((over_ns, share)) => {
+                let from = ((block.reach as f64 * share) as usize).clamp(8, to);
+                self.probe.fills(Fill {
+                    start: block.start,
+                    from,
+                    to,
+                    over_ns,
+                });
+                from
+            }
+            None => to,
+        };
+        // SAFETY: the part between the patterns lies inside the block.
+        unsafe { touch::<TOUCH>(block.start.byte_add(8), at_once - 8) };
     }
 
     #[inline(always)]
@@ -148,6 +165,7 @@ impl<P: Probe> Player<P> {
         }
         let calls = self.calls;
         let size = op.size();
+        self.probe.leaves(start);
         self.probe.around(
             || Call {
                 kind: OpKind::Free,
@@ -200,6 +218,7 @@ impl<P: Probe> Player<P> {
             self.world.checker.leaving(place, old, &before);
         }
         let (calls, size) = (self.calls, op.size());
+        self.probe.leaves(old);
         let start = self.probe.around(
             || Call {
                 kind: OpKind::Realloc,
@@ -228,7 +247,7 @@ impl<P: Probe> Player<P> {
                 self.world
                     .checker
                     .reallocated(place, block, TOUCH, &mut after);
-                Self::touch_behind_pattern::<TOUCH>(block);
+                self.touch_behind_pattern::<TOUCH>(block);
             }
             after.size = size;
             after.unwritten = size - block.reach;
