@@ -40,6 +40,14 @@ with open(work + "/book.xml", "w") as out:
                       "y" * random.randrange(30)))
         out.write("</chapter>\n")
     out.write("</book>\n")
+with open(work + "/graph.dot", "w") as out:
+    draw = random.Random(26)
+    out.write("digraph g {\n")
+    for n in range(1400):
+        out.write('n%d [label="node %d\\n%s"];\n' % (n, n, "z" * draw.randrange(20)))
+        for _ in range(draw.choice([0, 1, 1, 2])):
+            out.write("n%d -> n%d;\n" % (n, min(1399, n + 1 + draw.randrange(30))))
+    out.write("}\n")
 with open(work + "/log.txt", "w") as out:
     for i in range(160000):
         out.write("%d.%06d %s host-%d request /%s/%d took %d ms\n" % (i, random.randrange(10**6),
@@ -59,6 +67,28 @@ def work(seed):
 with ThreadPoolExecutor(4) as pool:
     print(sum(pool.map(work, range(8))))
 PY
+
+cat >"$work/tables.lua" <<'LUA'
+math.randomseed(25)
+local old
+for round = 1, 6 do
+    local words, index = {}, {}
+    for i = 1, 60000 do
+        local word = string.format("%x-%d", math.random(1 << 24), i)
+        words[i] = { name = word, size = #word, next = words[i - 1] }
+        if i % 3 == 0 then index[word] = { i, word:rep(math.random(6)) } end
+    end
+    table.sort(words, function(a, b) return a.name < b.name end)
+    old = round % 2 == 0 and index or words
+end
+print(#old)
+LUA
+
+cat >"$work/sums.awk" <<'AWK'
+{ count[$2]++; split($5, part, "/"); seen[part[2], part[3] % 20000] = seen[part[2], part[3] % 20000] " " $7 }
+$2 == "ERROR" { errors[$3, $7] = errors[$3, $7] substr($0, 1, 30) }
+END { n = asorti(seen, keys); for (i = 1; i <= n; i++) total += length(seen[keys[i]]); print n, length(errors), total }
+AWK
 
 # A repository with some history: many small commits over a tree of files.
 mkdir "$work/repo"

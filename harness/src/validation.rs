@@ -3,6 +3,7 @@
 
 mod face;
 
+use heaplab_reports::schema::Sample;
 use heaplab_reports::stats;
 use serde::Serialize;
 
@@ -45,12 +46,16 @@ pub struct Row {
     pub subject: String,
     /// Median peak of the replays' resident bytes, the worker's own left out.
     pub predicted_peak_bytes: Option<f64>,
+    /// Distance between the smallest and the largest of the replays' peaks, as a share of the median.
+    pub predicted_spread: Option<f64>,
     /// Median peak of the program's heap.
     pub actual_peak_bytes: Option<f64>,
     /// Distance between the program's smallest and largest peak, as a share of the median: what no prediction can beat.
     pub actual_spread: Option<f64>,
     /// Predicted against actual: 0.02 is 2 % too high.
     pub error: Option<f64>,
+    /// 95 % interval of the error (Hodges–Lehmann with exact rank-sum limits, of the logarithms); absent below six runs.
+    pub error_interval: Option<[f64; 2]>,
     /// The error is no larger than what is aimed at: 2 % for one thread; for more the larger of 3 % and the program's spread.
     pub within_goal: Option<bool>,
     /// Every replay.
@@ -124,6 +129,9 @@ impl Row {
             (Some(predicted), Some(actual)) if actual > 0.0 => Some(predicted / actual - 1.0),
             _ => None,
         };
+        let error_interval =
+            stats::unpaired_ratio(&numbered(&predicted_samples), &numbered(&actual_samples))
+                .map(|ratio| [ratio.low - 1.0, ratio.high - 1.0]);
         let goal = match threads {
             0 | 1 => GOAL_ONE,
             _ => GOAL_MORE.max(actual.spread.unwrap_or(0.0)),
@@ -131,9 +139,11 @@ impl Row {
         Self {
             subject: subject.to_string(),
             predicted_peak_bytes: predicted.median,
+            predicted_spread: predicted.spread,
             actual_peak_bytes: actual.median,
             actual_spread: actual.spread,
             error,
+            error_interval,
             within_goal: error.map(|error| error.abs() <= goal),
             predicted_samples,
             actual_samples,
@@ -146,6 +156,16 @@ impl Row {
             reason,
         }
     }
+}
+
+/// Values as the statistics take them.
+fn numbered(values: &[f64]) -> Vec<Sample> {
+    let sample = |(block, value): (u32, &f64)| Sample {
+        block,
+        order: 0,
+        value: *value,
+    };
+    (0..).zip(values).map(sample).collect()
 }
 
 /// How the two orders of the subjects agree, pair by pair.
@@ -233,6 +253,20 @@ mod tests {
         assert_eq!(
             (row.within_goal, row.actual_allocation_s),
             (Some(false), Some(10.0))
+        );
+        assert_eq!(
+            (row.predicted_spread, row.error_interval),
+            (Some(0.0), None)
+        );
+        // Enough runs: between the smallest and the largest of all ratios, and around the error.
+        let six = Ok(vec![108.0, 109.0, 110.0, 110.0, 111.0, 112.0]);
+        let actual = runs(&[99.0, 99.5, 100.0, 100.0, 100.5, 101.0]);
+        let [low, high] = Row::new("system", 1, six, Ok(vec![]), actual)
+            .error_interval
+            .unwrap();
+        assert!(
+            0.07 < low && low < 0.1 && 0.1 < high && high < 0.13,
+            "{low} {high}"
         );
         // With threads the program's own spread of 30 % is what no prediction can beat.
         let more = Row::new(

@@ -212,7 +212,10 @@ pub struct ValidateArgs {
     /// How often the program itself is run under each allocator
     #[arg(long, alias = "blocks", value_name = "N", default_value = "3", value_parser = value::positive)]
     pub runs: u32,
-    /// Keep the recorded trace here
+    /// How often it is recorded; replays take the recordings in turn [default: as often as it is run]
+    #[arg(long, value_name = "N", value_parser = value::positive)]
+    pub recordings: Option<u32>,
+    /// Keep the (first) recorded trace here
     #[arg(long, value_name = "FILE")]
     pub keep_trace: Option<PathBuf>,
     /// What is printed on standard output

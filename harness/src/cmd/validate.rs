@@ -1,4 +1,4 @@
-//! `heaplab validate`: records a program once, replays it under each subject, runs it under each subject, and puts
+//! `heaplab validate`: records a program, replays it under each subject, runs it under each subject, each as often, and puts
 //! predicted and actual peak heap side by side.
 
 use crate::cli::ValidateArgs;
@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 /// Replays of each subject for time.
 const TIMED_REPLAYS: u32 = 3;
-/// Runs by which the program's own mappings are measured.
+/// Runs by which the program's own mappings are measured, at least.
 const OWN_RUNS: u32 = 3;
 /// Five samples a millisecond of CPU time: dear (about 1 %), but the allocator's part is small and its order is asked for.
 const SAMPLE_PERIOD_NS: u64 = 200_000;
@@ -41,26 +41,30 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     // Written to the cache before the first run is timed or sampled.
     embed::path(Embedded::Worker)?;
     let folder = tempfile::tempdir().map_err(|e| Error::io("create", &std::env::temp_dir(), &e))?;
-    let out = args
-        .keep_trace
-        .clone()
-        .unwrap_or_else(|| folder.path().join("program.hltrace"));
     let limits = Limits {
         timeout: args.timeout,
         cancel: Some(interrupt::flag()),
     };
     let mut remarks = Vec::new();
     let brought = brought(args, &limits);
-    let trace = record(args, &out, brought.as_ref(), terminal)?;
-    interrupt::install();
-    let comparison = compiled(&out, folder.path())?;
     let timed = TIMED_REPLAYS * (subjects.len() as u32 + 1);
+    let recordings = args.recordings.unwrap_or(args.runs);
     let progress = Progress::new(
         terminal,
-        subjects.len() as u64 * u64::from(2 * args.runs) + u64::from(OWN_RUNS + timed),
+        subjects.len() as u64 * u64::from(2 * args.runs)
+            + u64::from(recordings + own_runs(args) + timed),
     );
-    let peaks = peaks(&comparison, &subjects, args.runs, &limits, &progress);
-    let (times, harness_s) = times(&comparison, &subjects, &limits, &progress)?;
+    let (traces, comparisons) = record(
+        args,
+        recordings,
+        folder.path(),
+        brought.as_ref(),
+        terminal,
+        &progress,
+    )?;
+    interrupt::install();
+    let peaks = peaks(&comparisons, &subjects, args.runs, &limits, &progress);
+    let (times, harness_s) = times(&comparisons, &subjects, &limits, &progress)?;
     let own = own_mappings(args, brought.as_ref(), &limits, &progress);
     let in_place = in_place(&subjects, brought.as_ref(), &mut remarks);
     let runs = programs(args, &in_place, own, &limits, &progress, &mut remarks);
@@ -69,7 +73,8 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         terminal.say("interrupted; nothing is kept of a validation");
         return Ok(Outcome::Interrupted);
     }
-    let threads = u64::from(comparison.threads);
+    let threads = comparisons.iter().map(|c| u64::from(c.threads)).max();
+    let threads = threads.unwrap_or(1);
     let rows: Vec<Row> = (subjects.iter().zip(peaks).zip(times).zip(runs))
         .map(|(((subject, peaks), times), runs)| {
             Row::new(&subject.label, threads, peaks, times, runs)
@@ -83,10 +88,11 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
             .collect(),
         runs: args.runs,
         replays: args.runs,
-        events: trace.events,
+        recordings,
+        events: middle(&traces, |trace| trace.events),
         threads,
-        peak_live_bytes: trace.peak_live_bytes,
-        complete: trace.complete,
+        peak_live_bytes: middle(&traces, |trace| trace.peak_live_bytes),
+        complete: traces.iter().all(|trace| trace.complete),
         own_mappings_bytes: own,
         harness_s,
         remarks,
@@ -126,16 +132,49 @@ fn brought(args: &ValidateArgs, limits: &Limits) -> Option<Brought> {
     Some(Brought { allocator, libc })
 }
 
+/// A figure of the recordings: their median, as a whole number.
+fn middle(traces: &[TraceSummary], figure: impl Fn(&TraceSummary) -> u64) -> u64 {
+    let figures: Vec<f64> = traces.iter().map(|trace| figure(trace) as f64).collect();
+    heaplab_reports::stats::median(&figures).map_or(0, |figure| figure as u64)
+}
+
+/// Records `count` times: what a program asks for and when is not the same in each of its runs, where addresses decide the
+/// order in its tables, its threads meet by chance, or an allocator goes by the clock. Each recording is one of these
+/// courses, so that replays of several have the spread that runs of the program have. The first one is kept where it was
+/// asked for; the scripts of all are.
+fn record(
+    args: &ValidateArgs,
+    count: u32,
+    folder: &Path,
+    brought: Option<&Brought>,
+    terminal: &Terminal,
+    progress: &Progress,
+) -> Result<(Vec<TraceSummary>, Vec<Comparison>), Error> {
+    let (mut traces, mut comparisons) = (Vec::new(), Vec::new());
+    for number in 0..count {
+        let own = folder.join(format!("program-{number}.hltrace"));
+        let kept = args.keep_trace.as_deref().filter(|_| number == 0);
+        let out = kept.unwrap_or(&own);
+        progress.started("recording");
+        traces.push(record_once(args, out, brought, terminal, number == 0)?);
+        comparisons.push(compiled(out, folder)?);
+        // It may be large, and only its script is needed.
+        let _ = std::fs::remove_file(&own);
+        progress.finished("recording: done");
+    }
+    Ok((traces, comparisons))
+}
+
 /// A program with an allocator of its own is recorded on the C library's, as the row `system` runs it. It may ask how large its
 /// blocks really are and fill them before it asks for larger ones (redis does): on an allocator that rounds up generously it
 /// then asks for less than it needs on another one. The C library rounds least.
-fn record(
+fn record_once(
     args: &ValidateArgs,
     out: &Path,
     brought: Option<&Brought>,
     terminal: &Terminal,
+    with_remarks: bool,
 ) -> Result<TraceSummary, Error> {
-    terminal.detail("recording the program");
     let recorded = Recording {
         command: &args.command,
         out: out.to_path_buf(),
@@ -152,7 +191,7 @@ fn record(
     .run(terminal)
     // 125 to 127 are for commands that pass a program's status through.
     .map_err(|e| Error::Environment(e.to_string()))?;
-    if recorded.trace.is_some() {
+    if recorded.trace.is_some() && with_remarks {
         for remark in &recorded.remarks {
             terminal.say(&format!("! {remark}"));
         }
@@ -214,61 +253,65 @@ fn compiled(trace: &Path, cache: &Path) -> Result<Comparison, Error> {
     })
 }
 
-/// Peak resident bytes of replays.
+/// Peak resident bytes of replays, of one recording after the other.
 fn peaks(
-    comparison: &Comparison,
+    comparisons: &[Comparison],
     subjects: &[Subject],
     count: u32,
     limits: &Limits,
     progress: &Progress,
 ) -> Vec<Samples<f64>> {
-    let mut replays = replays(comparison, subjects, limits, None);
+    let mut replays = replays(comparisons, subjects, limits, None);
     let what = "replay for memory";
     rounds(subjects, count, what, progress, |at, block| {
-        let answer = replays.run(&item(at, Kind::Memory, block))?;
+        let item = item(comparisons, at, Kind::Memory, block);
+        let answer = replays.run(&item)?;
         replays
-            .figure(0, Kind::Memory, &answer)
+            .figure(item.comparison, Kind::Memory, &answer)
             .ok_or_else(|| "the replay measured no memory".to_string())
     })
 }
 
 /// CPU seconds of all calls of the trace, and the part of them that is the harness's own (the null allocator's).
 fn times(
-    comparison: &Comparison,
+    comparisons: &[Comparison],
     subjects: &[Subject],
     limits: &Limits,
     progress: &Progress,
 ) -> Result<(Vec<Samples<f64>>, Option<f64>), Error> {
     let null = subject::parse("null")?.pop();
-    let mut replays = replays(comparison, subjects, limits, null);
-    let seconds = |answer: &serde_json::Value| {
+    let mut replays = replays(comparisons, subjects, limits, null);
+    let seconds = |comparison: usize, answer: &serde_json::Value| {
         let (cpu, calls) = (answer["cpu_ns"].as_f64()?, answer["calls"].as_f64()?);
-        (calls > 0.0).then(|| cpu / calls * comparison.calls as f64 / 1e9)
+        let all = comparisons[comparison].calls as f64;
+        (calls > 0.0).then(|| cpu / calls * all / 1e9)
     };
     let mut costs = Vec::new();
-    for _ in 0..TIMED_REPLAYS {
+    for block in 0..TIMED_REPLAYS {
         progress.started("replay for time null");
-        if let Some(Ok(answer)) = replays.calibrate(0) {
-            costs.extend(seconds(&answer));
+        let comparison = recorded_in(comparisons, block);
+        if let Some(Ok(answer)) = replays.calibrate(comparison) {
+            costs.extend(seconds(comparison, &answer));
         }
         progress.finished("replay for time null: done");
     }
     let what = "replay for time";
     let times = rounds(subjects, TIMED_REPLAYS, what, progress, |at, block| {
-        let answer = replays.run(&item(at, Kind::Speed, block))?;
-        seconds(&answer).ok_or_else(|| "the replay measured no time".to_string())
+        let item = item(comparisons, at, Kind::Speed, block);
+        let answer = replays.run(&item)?;
+        seconds(item.comparison, &answer).ok_or_else(|| "the replay measured no time".to_string())
     });
     Ok((times, heaplab_reports::stats::median(&costs)))
 }
 
 fn replays<'a>(
-    comparison: &'a Comparison,
+    comparisons: &'a [Comparison],
     subjects: &'a [Subject],
     limits: &Limits,
     null: Option<Subject>,
 ) -> Replays<'a> {
     Replays {
-        comparisons: std::slice::from_ref(comparison),
+        comparisons,
         subjects,
         null,
         shape: &|kind: Kind| (kind.default_mode(), kind.default_touch()),
@@ -280,9 +323,14 @@ fn replays<'a>(
     }
 }
 
-fn item(subject: usize, kind: Kind, block: u32) -> Item {
+/// The recording that a round replays.
+fn recorded_in(comparisons: &[Comparison], block: u32) -> usize {
+    block as usize % comparisons.len()
+}
+
+fn item(comparisons: &[Comparison], subject: usize, kind: Kind, block: u32) -> Item {
     Item {
-        comparison: 0,
+        comparison: recorded_in(comparisons, block),
         subject,
         kind,
         block,
@@ -313,6 +361,11 @@ fn in_place(
         .collect()
 }
 
+/// As often as the program is run: what is subtracted from the median of its runs varies as they do.
+fn own_runs(args: &ValidateArgs) -> u32 {
+    args.runs.max(OWN_RUNS)
+}
+
 /// Anonymous bytes that do not come from malloc at the peak of the program's heap: what it maps by itself (CPython's small
 /// objects do not pass malloc), stacks of threads, the loader's. They are the same under every allocator and no replay
 /// can know them. 0 where they cannot be measured.
@@ -336,7 +389,7 @@ fn own_mappings(
     };
     let measured = rounds(
         std::slice::from_ref(&system),
-        OWN_RUNS,
+        own_runs(args),
         "own mappings",
         progress,
         |_, _| {

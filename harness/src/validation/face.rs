@@ -18,13 +18,15 @@ pub struct Facts {
     pub runs: u32,
     /// Replays for memory under each subject.
     pub replays: u32,
-    /// Calls in the trace.
+    /// Recordings, which the replays take in turn.
+    pub recordings: u32,
+    /// Calls in a recording (median).
     pub events: u64,
-    /// Threads in it.
+    /// Threads in it (most).
     pub threads: u64,
-    /// Peak of its live bytes.
+    /// Peak of its live bytes (median).
     pub peak_live_bytes: u64,
-    /// The trace holds everything.
+    /// The recordings hold everything.
     pub complete: bool,
     /// Bytes that were subtracted from every actual peak.
     pub own_mappings_bytes: u64,
@@ -44,6 +46,7 @@ pub fn print(rows: &[Row], facts: &Facts, format: Format) -> Result<(), Error> {
             "command": facts.command,
             "runs": facts.runs,
             "replays": facts.replays,
+            "recordings": facts.recordings,
             "trace": {
                 "events": facts.events, "threads": facts.threads,
                 "peak_live_bytes": facts.peak_live_bytes, "complete": facts.complete,
@@ -67,13 +70,16 @@ pub fn print(rows: &[Row], facts: &Facts, format: Format) -> Result<(), Error> {
         }
         Format::Table => {
             let mut text = format!(
-                "{}   {} events, {} thread{}, peak live {}, {} runs\n\n",
+                "{}   {} events, {} thread{}, peak live {}, {} recording{}, {} run{}\n\n",
                 facts.command.join(" "),
                 out::human_count(facts.events),
                 facts.threads,
                 if facts.threads == 1 { "" } else { "s" },
                 human_bytes(facts.peak_live_bytes),
-                facts.runs
+                facts.recordings,
+                if facts.recordings == 1 { "" } else { "s" },
+                facts.runs,
+                if facts.runs == 1 { "" } else { "s" },
             );
             for table in [peaks(rows), times(rows)].iter().flatten() {
                 let (head, cells) = table;
@@ -97,9 +103,11 @@ fn peaks(rows: &[Row]) -> Option<Table> {
     let head = [
         "subject",
         "predicted peak",
+        "spread",
         "actual peak",
         "spread",
         "error",
+        "95 % interval",
     ];
     let cells = rows.iter().map(|row| {
         let bytes = |n: Option<f64>| n.map_or("-".into(), |n| human_bytes(n as u64));
@@ -116,9 +124,13 @@ fn peaks(rows: &[Row]) -> Option<Table> {
         vec![
             row.subject.clone(),
             bytes(row.predicted_peak_bytes),
+            percent(row.predicted_spread),
             bytes(row.actual_peak_bytes),
             percent(row.actual_spread),
             error,
+            row.error_interval.map_or("-".into(), |[low, high]| {
+                format!("{:+.1} to {:+.1} %", 100.0 * low, 100.0 * high)
+            }),
         ]
     });
     Some((head.map(String::from).to_vec(), cells.collect()))
@@ -164,15 +176,18 @@ fn seconds(s: f64) -> String {
 
 fn csv(rows: &[Row]) -> String {
     let mut text = String::from(
-        "subject,predicted_peak_bytes,actual_peak_bytes,actual_spread,error,predicted_allocation_s,actual_allocation_s,\
+        "subject,predicted_peak_bytes,predicted_spread,actual_peak_bytes,actual_spread,error,error_low,error_high,predicted_allocation_s,actual_allocation_s,\
          actual_allocation_spread,actual_cpu_s\n",
     );
     for row in rows {
         let numbers = [
             row.predicted_peak_bytes,
+            row.predicted_spread,
             row.actual_peak_bytes,
             row.actual_spread,
             row.error,
+            row.error_interval.map(|ends| ends[0]),
+            row.error_interval.map(|ends| ends[1]),
             row.predicted_allocation_s,
             row.actual_allocation_s,
             row.actual_allocation_spread,
@@ -224,7 +239,14 @@ fn verdict(rows: &[Row], facts: &Facts) -> String {
             order(by_time(rows))
         ));
     }
-    lines.push("peak: heap memory without data, stacks and file mappings; spread: smallest to largest of the program's runs.".into());
+    lines.push(
+        "peak: heap memory without data, stacks and file mappings, medians; spread: smallest to largest, of replays and of the \
+         program's runs."
+            .into(),
+    );
+    if rows.iter().all(|row| row.error_interval.is_none()) {
+        lines.push("An interval of the error takes six runs: --runs 6.".into());
+    }
     if let (true, Some(harness)) = (timed, facts.harness_s) {
         lines.push(format!(
             "time: CPU time in the malloc family, replayed (the harness's own {} is in it) and sampled in the program.",
