@@ -130,22 +130,26 @@ fn columns_within(header: &[&str], rows: &[Vec<String>], columns: usize) -> Stri
     let mut text = String::new();
     let header: Vec<String> = header.iter().map(|h| h.to_string()).collect();
     let last = widths.len().saturating_sub(1);
-    let indent: usize = widths[..last].iter().map(|width| width + 2).sum();
+    let begin: usize = widths[..last].iter().map(|width| width + 2).sum();
+    let room = columns.saturating_sub(begin);
     for row in std::iter::once(&header).chain(rows) {
         let mut line = String::new();
         for (width, cell) in widths[..last].iter().zip(row) {
             line.push_str(cell);
             line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
         }
-        for (index, part) in folded(row.get(last).map_or("", String::as_str), columns, indent)
-            .iter()
-            .enumerate()
-        {
-            if index > 0 {
-                line.push('\n');
-                line.extend(std::iter::repeat_n(' ', indent));
+        let cell = row.get(last).map_or("", String::as_str);
+        if cell.chars().count() <= room {
+            line.push_str(cell);
+        } else if room >= FOLDED {
+            let between = format!("\n{}", " ".repeat(begin));
+            line.push_str(&folded(cell, room).join(&between));
+        } else {
+            line.truncate(line.trim_end().len());
+            for part in folded(cell, columns.saturating_sub(BELOW)) {
+                line.extend(std::iter::once('\n').chain(std::iter::repeat_n(' ', BELOW)));
+                line.push_str(&part);
             }
-            line.push_str(part);
         }
         text.push_str(line.trim_end());
         text.push('\n');
@@ -153,25 +157,20 @@ fn columns_within(header: &[&str], rows: &[Vec<String>], columns: usize) -> Stri
     text
 }
 
-/// Narrowest last column that is folded: below it a terminal's own way of breaking lines reads better.
-const FOLDED: usize = 24;
+/// Narrowest last column that is folded where it is; a narrower one goes below its row, so far to the right.
+const FOLDED: usize = 30;
+const BELOW: usize = 4;
 
-/// `text` in lines that end before column `columns`, where they begin at `indent`.
-fn folded(text: &str, columns: usize, indent: usize) -> Vec<String> {
-    let room = columns.saturating_sub(indent);
-    if room < FOLDED || text.chars().count() <= room {
-        return vec![text.to_owned()];
-    }
-    let mut lines = vec![String::new()];
+/// `text` in lines of at most so many characters, if its words are no longer.
+fn folded(text: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
-        let line = lines.last_mut().expect("there is one from the start");
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > room {
-            lines.push(word.to_owned());
-        } else {
-            if !line.is_empty() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
                 line.push(' ');
+                line.push_str(word);
             }
-            line.push_str(word);
+            _ => lines.push(word.to_owned()),
         }
     }
     lines
@@ -220,18 +219,18 @@ mod tests {
             "larson".to_owned(),
             "one two three four five six seven".to_owned(),
         ]];
-        let narrow = columns_within(&header, &rows, 36);
+        let narrow = columns_within(&header, &rows, 38);
         assert_eq!(
             narrow,
             "name    purpose\nlarson  one two three four five six\n        seven\n"
         );
-        assert!(narrow.lines().all(|line| line.len() <= 36));
-        // A column of a few letters would be no help.
-        assert_eq!(columns_within(&header, &rows, 20).lines().count(), 2);
+        assert!(narrow.lines().all(|line| line.len() <= 38));
         assert_eq!(
-            columns_within(&header, &rows, usize::MAX).lines().count(),
-            2
+            columns_within(&header, &rows, 24),
+            "name    purpose\nlarson\n    one two three four\n    five six seven\n"
         );
+        let wide = columns_within(&header, &rows, usize::MAX);
+        assert_eq!(wide.lines().count(), 2);
     }
 
     #[test]
