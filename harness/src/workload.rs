@@ -28,6 +28,7 @@ pub fn comparisons(
         names.to_vec()
     };
     let cache = script_cache::folder();
+    let mut chosen = args.threads.is_empty();
     let apis: Vec<Api> = if args.api.is_empty() {
         vec![Api::Malloc]
     } else {
@@ -47,6 +48,7 @@ pub fn comparisons(
         let workload = Workload::resolve(name).map_err(error)?;
         let note = missing(&workload)?;
         // Threads of a recording cannot be chosen.
+        chosen |= matches!(workload, Workload::Model(_));
         let own = args.threads.is_empty() || matches!(workload, Workload::Trace(_));
         let threads: Vec<Option<u32>> = match own {
             true => vec![None],
@@ -85,7 +87,7 @@ pub fn comparisons(
                     kinds: kinds.to_vec(),
                     machine: machine(args, &workload)?,
                     pace: args.pace,
-                    recorded: recorded(&workload),
+                    recorded: recorded(&workload, args.scale),
                     note: note.clone(),
                 };
                 // The same workload named twice would be two rows with one name.
@@ -97,6 +99,12 @@ pub fn comparisons(
                 }
             }
         }
+    }
+    if !chosen {
+        return Err(Error::usage(
+            "--threads is for models, and all workloads here are recorded; leave it out, or make a trace with more threads by \
+             'heaplab trace scale --copies N'",
+        ));
     }
     Ok(all)
 }
@@ -127,17 +135,23 @@ fn machine(args: &WorkloadArgs, workload: &Workload) -> Result<Machine, Error> {
 }
 
 /// The recording behind a trace.
-fn recorded(workload: &Workload) -> Option<Recorded> {
+fn recorded(workload: &Workload, scale: f64) -> Option<Recorded> {
     let Workload::Trace(recorded) = workload else {
         return None;
     };
     let summary = recorded.trace().summary();
     let header = recorded.trace().header();
-    let cpu_s = summary.finish.as_ref().and_then(|finish| {
-        let cost = finish.recorder_ns_per_event.unwrap_or(0.0) * summary.events as f64;
-        let own = finish.cpu_ns? as f64 - cost;
-        (own > 0.0).then_some(own / 1e9)
-    });
+    // What a part of it took is not known.
+    let whole = scale >= 1.0 && recorded.process().is_none();
+    let cpu_s = summary
+        .finish
+        .as_ref()
+        .filter(|_| whole)
+        .and_then(|finish| {
+            let cost = finish.recorder_ns_per_event.unwrap_or(0.0) * summary.events as f64;
+            let own = finish.cpu_ns? as f64 - cost;
+            (own > 0.0).then_some(own / 1e9)
+        });
     Some(Recorded {
         cpus: header.machine.cpus,
         allocator: header.allocator.clone(),

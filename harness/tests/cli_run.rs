@@ -242,6 +242,36 @@ fn a_model_is_called_by_its_threads_whatever_the_seed() {
 }
 
 #[test]
+fn a_part_of_a_recording_has_not_its_cpu_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let quick = [
+        "run",
+        "imagemagick-stack",
+        "-a",
+        "system",
+        "--measure",
+        "speed",
+        "--blocks",
+        "1",
+        "--no-report",
+        "-q",
+    ];
+    for (scale, whole) in [("1", true), ("0.1", false)] {
+        let (status, out, err) = run(heaplab(folder.path()).args(quick).args(["--scale", scale]));
+        assert_eq!(status, 0, "{err}");
+        let said = out.contains("of the program's CPU time");
+        assert_eq!(said, whole, "scale {scale}: {out}");
+    }
+    let refused = run(heaplab(folder.path()).args(quick).args(["-t", "2"]));
+    assert_eq!(refused.0, 2, "{}", refused.2);
+    assert!(
+        refused.2.contains("--threads is for models"),
+        "{}",
+        refused.2
+    );
+}
+
+#[test]
 fn a_program_is_compared_and_one_that_fails_is_a_row() {
     let folder = tempfile::tempdir().unwrap();
     let args = [

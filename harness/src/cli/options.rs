@@ -117,7 +117,7 @@ pub struct WorkloadArgs {
     /// Seed of models and of the order of runs; the same seed gives the same scripts [default: drawn and printed]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Factor on the number of operations of models
+    /// Factor on the operations and live sets of models; of a trace the part from its start, at most 1
     #[arg(long, value_name = "F", default_value = "1", value_parser = value::scale)]
     pub scale: f64,
     /// Factor on the recorded times of --mode paced: 2 is half as fast
