@@ -3,9 +3,9 @@
 use crate::cli::options::Format;
 use crate::error::Error;
 use crate::out::{self, Terminal};
-use heaplab_reports::schema::ResultSet;
+use heaplab_reports::schema::{Cell, ResultSet};
 use heaplab_reports::{ReportError, ReportOptions, Style, export, table};
-use heaplab_workloads::Model;
+use heaplab_workloads::{Model, Workload};
 use std::path::{Path, PathBuf};
 
 /// Prints `result`; `report` is the HTML report where one was written.
@@ -52,9 +52,12 @@ pub fn write_report(result: &ResultSet, folder: &Path) -> Result<PathBuf, Error>
     for cell in &result.cells {
         let known = Model::builtin(&cell.workload)
             .or_else(|| own.iter().find(|m| m.name() == cell.workload).cloned());
-        if let Some(model) = known {
-            let analysis = model.definition().analysis.clone();
-            options.analysis.insert(cell.workload.clone(), analysis);
+        let told = match known {
+            Some(model) => Some(of_model(&model)),
+            None => recorded(result, cell),
+        };
+        if let Some(told) = told {
+            options.analysis.insert(cell.workload.clone(), told);
         }
     }
     let files = heaplab_reports::write_report(result, folder, &options).map_err(error)?;
@@ -62,6 +65,35 @@ pub fn write_report(result: &ResultSet, folder: &Path) -> Result<PathBuf, Error>
         .into_iter()
         .next()
         .unwrap_or_else(|| folder.to_path_buf()))
+}
+
+/// What a model stresses, what a change of it means, and where it is described.
+fn of_model(model: &Model) -> String {
+    let definition = model.definition();
+    let analysis = definition.analysis.trim();
+    match definition.sources.as_slice() {
+        [] => analysis.to_owned(),
+        [source] => format!("{analysis}\n\nSource: {source}."),
+        sources => format!("{analysis}\n\nSources: {}.", sources.join("; ")),
+    }
+}
+
+/// What a built-in trace is of, and how it was recorded.
+fn recorded(result: &ResultSet, cell: &Cell) -> Option<String> {
+    let trace = Workload::resolve(&cell.workload).ok()?;
+    let mut purpose = trace.info().ok()?.purpose;
+    if let Some(first) = purpose.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    let facts = (result.workloads.iter()).find(|facts| facts.workload_hash == cell.workload_hash);
+    let command = facts
+        .and_then(|facts| facts.recorded.as_ref())
+        .map(|recorded| recorded.command.join(" "))
+        .filter(|command| !command.is_empty());
+    Some(match command {
+        Some(command) => format!("{purpose}.\n\nRecorded from: {command}"),
+        None => format!("{purpose}."),
+    })
 }
 
 /// Colour or none.

@@ -3,6 +3,7 @@
 use crate::schema::{IntervalKind, ResultSet, Status};
 use crate::units;
 use crate::view::View;
+use std::collections::BTreeMap;
 
 /// `result.json` as text.
 pub fn json(result: &ResultSet) -> String {
@@ -98,8 +99,13 @@ fn quote(text: &str) -> String {
     }
 }
 
-/// The first screen as GitHub-flavoured Markdown (`summary.md`).
+/// The first screen as GitHub-flavoured Markdown.
 pub fn markdown(result: &ResultSet) -> String {
+    explained(result, &BTreeMap::new())
+}
+
+/// The same with what each workload is for (`summary.md`); `analysis` is text by name of workload.
+pub(crate) fn explained(result: &ResultSet, analysis: &BTreeMap<String, String>) -> String {
     let view = View::new(result);
     let mut out = String::from("# heaplab comparison\n\n");
     for (i, sentence) in view.answer.iter().enumerate() {
@@ -142,6 +148,13 @@ pub fn markdown(result: &ResultSet) -> String {
             escape(&group.workload),
             escape(&group.facts.join(" · "))
         ));
+        for part in analysis
+            .get(&group.key.workload)
+            .into_iter()
+            .flat_map(|text| text.split("\n\n"))
+        {
+            out.push_str(&format!("{}\n\n", escape(part.trim())));
+        }
         if view.summary.is_some() {
             out.push_str(&format!("{}\n\n", escape(&group.answer.join(" "))));
         }

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 /// What a report contains beyond the result set.
 #[derive(Clone, Debug, Default)]
 pub struct ReportOptions {
-    /// Analysis text by name of workload: what it stresses, what a change means.
+    /// Analysis text by name of workload: what it stresses, what a change means, where it comes from; an empty line parts
+    /// paragraphs.
     pub analysis: BTreeMap<String, String>,
     /// Leave out the files under `charts/` (the HTML still holds its charts).
     pub no_chart_files: bool,
@@ -32,7 +33,7 @@ pub fn write_report(
         (dir.join("report.html"), page.into_bytes()),
         (
             dir.join("summary.md"),
-            export::markdown(result).into_bytes(),
+            export::explained(result, &options.analysis).into_bytes(),
         ),
     ];
     if !options.no_chart_files {

@@ -27,6 +27,24 @@ fn report_is_self_contained_and_deterministic() {
 }
 
 #[test]
+fn page_and_summary_say_what_a_workload_is_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let result = common::single();
+    let mut options = ReportOptions::default();
+    let text = "It asks <this>\nand that.\n\nSource: somebody (1998).";
+    (options.analysis).insert(result.cells[0].workload.clone(), text.to_owned());
+    options.no_chart_files = true;
+    write_report(&result, dir.path(), &options).unwrap();
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(page.contains("<p>It asks &lt;this&gt;\nand that.</p>"));
+    assert!(page.contains("<p class=\"dim\">Source: somebody (1998).</p>"));
+    let summary = std::fs::read_to_string(dir.path().join("summary.md")).unwrap();
+    let (first, rest) = summary.split_once("and that.\n\n").unwrap();
+    assert!(first.ends_with("\n\nIt asks &lt;this&gt; "), "{first}");
+    assert!(rest.starts_with("Source: somebody (1998).\n\n"));
+}
+
+#[test]
 fn result_files_round_trip_and_say_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let result = common::result_set();

@@ -54,7 +54,8 @@ struct Section {
     group: crate::view::Group,
     bars: Vec<Bar>,
     latency: Vec<LatencyRow>,
-    analysis: Option<String>,
+    /// Paragraphs.
+    analysis: Vec<String>,
     only: String,
 }
 
@@ -112,7 +113,10 @@ pub(crate) fn render(
         .map(|g| Section {
             bars: bars(g),
             latency: latency_rows(result, g),
-            analysis: analysis.get(&g.key.workload).cloned(),
+            analysis: (analysis.get(&g.key.workload).into_iter())
+                .flat_map(|text| text.split("\n\n"))
+                .map(|part| part.trim().to_owned())
+                .collect(),
             only: units::shell_command(&["--only".to_owned(), g.key.workload.clone()]),
             group: g.clone(),
         })
