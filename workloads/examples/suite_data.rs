@@ -6,12 +6,14 @@
 //!
 //! - *apart*: largest over smallest median of the subjects, for ns per op and for peak resident bytes;
 //! - *noise*: median over the subjects of (third quartile - first quartile) / median of the samples;
+//! - *pairs*: how many pairs of subjects it tells apart: medians of ns per op, or of peaks above 1 MiB, that differ by more
+//!   than 5 % and more than both subjects' quartile distances;
 //! - *profile*: logarithms of each subject's ns per op, peak and mean resident bytes, minor faults, each against the
 //!   geometric mean of all subjects; *twin*: the workload whose profile lies nearest (root mean square distance), with
 //!   the correlation of the two profiles.
 
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 /// Metrics of a profile.
@@ -23,6 +25,12 @@ const METRICS: [&str; 4] = [
 ];
 /// A profile nearer than this to a chosen one is redundant: a factor of exp(0.12), 13 %, on average.
 const NEAR: f64 = 0.12;
+/// Smallest difference that tells a pair apart.
+const DIFFERENT: f64 = 0.05;
+/// Peaks below this are start-up memory, bytes.
+const LARGE: f64 = 1048576.0;
+/// Correlation above which one workload resembles another.
+const ALIKE: f64 = 0.95;
 /// Quartile distance of ns per op above which a workload does not repeat well enough for a gate.
 const STEADY: f64 = 0.08;
 
@@ -31,7 +39,12 @@ const STEADY: f64 = 0.08;
 struct Row {
     medians: BTreeMap<String, BTreeMap<String, f64>>,
     noise: BTreeMap<String, Vec<f64>>,
+    /// The same spreads by metric and subject.
+    spreads: BTreeMap<(String, String), f64>,
 }
+
+/// A pair of subjects that a workload tells apart: the smaller one by this metric first.
+type Told = (&'static str, String, String);
 
 fn main() -> ExitCode {
     let paths: Vec<String> = std::env::args().skip(1).collect();
@@ -39,7 +52,7 @@ fn main() -> ExitCode {
         eprintln!("usage: suite_data RESULT/result.json...");
         return ExitCode::from(2);
     }
-    let mut rows = BTreeMap::new();
+    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     for path in paths {
         let read = std::fs::read_to_string(&path).map_err(|error| error.to_string());
         let result = read.and_then(|text| {
@@ -51,6 +64,13 @@ fn main() -> ExitCode {
                 eprintln!("cannot read '{path}': {error}");
                 return ExitCode::from(3);
             }
+        }
+    }
+    // What was measured of subjects without times is left out: all figures are of the same subjects.
+    for row in rows.values_mut() {
+        let timed = row.medians.get("ns_per_op").cloned().unwrap_or_default();
+        for medians in row.medians.values_mut() {
+            medians.retain(|subject, _| timed.contains_key(subject));
         }
     }
     print(&rows);
@@ -79,6 +99,8 @@ fn add(result: &Value, rows: &mut BTreeMap<String, Row>) {
             let row = rows.entry(workload.to_owned()).or_default();
             let spread = (quantile(&values, 0.75) - quantile(&values, 0.25)) / median.max(1e-9);
             row.noise.entry(metric.to_owned()).or_default().push(spread);
+            row.spreads
+                .insert((metric.to_owned(), subject.to_owned()), spread);
             row.medians
                 .entry(metric.to_owned())
                 .or_default()
@@ -104,7 +126,7 @@ impl Row {
         let (min, max) = values.fold((f64::INFINITY, 0.0f64), |(min, max), &value| {
             (min.min(value), max.max(value))
         });
-        max / min
+        if max > 0.0 { max / min } else { 1.0 }
     }
 
     fn noise(&self, metric: &str) -> f64 {
@@ -115,6 +137,40 @@ impl Row {
         } else {
             quantile(&values, 0.5)
         }
+    }
+
+    /// The pairs of subjects that it tells apart, by time and by peak.
+    fn told(&self) -> BTreeSet<Told> {
+        let mut told = BTreeSet::new();
+        for metric in ["ns_per_op", "peak_resident_bytes"] {
+            let Some(medians) = self.medians.get(metric) else {
+                continue;
+            };
+            for (less, low) in medians {
+                for (more, high) in medians {
+                    let spread = |subject: &String| {
+                        let key = (metric.to_owned(), subject.clone());
+                        self.spreads.get(&key).copied().unwrap_or(0.0)
+                    };
+                    let noise = DIFFERENT.max(spread(less)).max(spread(more));
+                    let counts = metric == "ns_per_op" || *low > LARGE;
+                    if counts && high / low > 1.0 + noise {
+                        told.insert((metric, less.clone(), more.clone()));
+                    }
+                }
+            }
+        }
+        told
+    }
+
+    /// How many pairs of subjects, by time or by peak.
+    fn pairs(&self) -> usize {
+        let pairs: BTreeSet<(String, String)> = self
+            .told()
+            .into_iter()
+            .map(|(_, one, other)| (one.clone().min(other.clone()), one.max(other)))
+            .collect();
+        pairs.len()
     }
 
     /// See the head of the file.
@@ -181,9 +237,9 @@ fn print(rows: &BTreeMap<String, Row>) {
         .map(|(name, row)| (name, row.profile()))
         .collect();
     println!(
-        "| workload | apart: ns/op | peak | noise: ns/op | peak | nearest twin | distance | correlation | ns/op, fastest first |"
+        "| workload | apart: ns/op | peak | noise: ns/op | peak | pairs | nearest twin | distance | correlation | ns/op, fastest first |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for (name, row) in rows {
         let twin = profiles
             .iter()
@@ -192,11 +248,15 @@ fn print(rows: &BTreeMap<String, Row>) {
             .min_by(|left, right| left.0.total_cmp(&right.0));
         let Some((near, twin)) = twin else { continue };
         println!(
-            "| {name} | {:.2} | {:.2} | {:.1} % | {:.1} % | {twin} | {near:.2} | {:.2} | {} |",
+            "| {name} | {:.2} | {} | {:.1} % | {:.1} % | {} | {twin} | {near:.2} | {:.2} | {} |",
             row.apart("ns_per_op"),
-            row.apart("peak_resident_bytes"),
+            match row.apart("peak_resident_bytes") {
+                far if far > 99.0 => "> 99".to_owned(),
+                far => format!("{far:.2}"),
+            },
             100.0 * row.noise("ns_per_op"),
             100.0 * row.noise("peak_resident_bytes"),
+            row.pairs(),
             correlation(&profiles[name], &profiles[twin]),
             row.ranking(),
         );
@@ -227,5 +287,44 @@ fn print(rows: &BTreeMap<String, Row>) {
             }
         };
         println!("- {name}: {verdict}");
+    }
+    redundant(rows, &profiles);
+}
+
+/// Which workloads say nothing that another one does not say, and which tell nothing apart at all.
+fn redundant(rows: &BTreeMap<String, Row>, profiles: &BTreeMap<&String, Vec<f64>>) {
+    println!(
+        "\nTells no pair apart that its twin does not tell apart the same way, and resembles it (nearer than {NEAR}, or correlation above {ALIKE}):\n"
+    );
+    let mut gone = Vec::new();
+    for (name, row) in rows {
+        let told = row.told();
+        let twins = rows.iter().filter(|(other, _)| *other != name);
+        let near = twins
+            .map(|(other, twin)| {
+                let far = distance(&profiles[name], &profiles[other]);
+                let alike = correlation(&profiles[name], &profiles[other]);
+                (far, alike, other, twin)
+            })
+            .filter(|&(far, alike, _, _)| far < NEAR || alike > ALIKE)
+            .filter(|(_, _, _, twin)| told.is_subset(&twin.told()))
+            .min_by(|left, right| left.0.total_cmp(&right.0));
+        if let Some((far, alike, other, twin)) = near {
+            println!(
+                "- {name}: {} of the {} pairs of {other} (distance {far:.2}, correlation {alike:.2})",
+                told.len(),
+                twin.told().len(),
+            );
+            if told.is_empty() {
+                gone.push(name.as_str());
+            }
+        }
+    }
+    match gone.as_slice() {
+        [] => println!("\nNone of them tells no pair apart: no model has to go."),
+        names => println!(
+            "\nTells no pair apart at all, and has to go: {}",
+            names.join(", ")
+        ),
     }
 }
