@@ -20,6 +20,9 @@ const SPEED_CALLS: u64 = 2_000_000;
 /// Threads that a speed run starts at most by being repeated: each takes some 20 µs, and a short script of thousands of threads would
 /// else take minutes.
 const SPEED_THREADS: u64 = 20_000;
+/// Repetitions at most, and at most of those that write to every page: scripts of few calls have large blocks.
+const MOST_REPEATS: u64 = 100;
+const MOST_WRITING: u64 = 4;
 /// Points of the memory curve.
 const CURVE_POINTS: u32 = 240;
 
@@ -47,13 +50,17 @@ pub struct Replays<'a> {
 }
 
 /// How often a run goes through the script.
-pub fn repeats(comparison: &Comparison, kind: Kind, mode: Mode) -> u32 {
+pub fn repeats(comparison: &Comparison, kind: Kind, (mode, touch): (Mode, Touch)) -> u32 {
     match kind {
         // A paced replay takes as long as the program did.
         Kind::Speed if mode != Mode::Paced => {
             let by_calls = SPEED_CALLS / comparison.calls.max(1);
             let by_threads = SPEED_THREADS / u64::from(comparison.started_threads.max(1));
-            by_calls.min(by_threads).clamp(1, 100) as u32
+            let most = match touch {
+                Touch::Page | Touch::All => MOST_WRITING,
+                _ => MOST_REPEATS,
+            };
+            by_calls.min(by_threads).clamp(1, most) as u32
         }
         _ => 1,
     }
@@ -68,7 +75,7 @@ pub fn spec(
     null: bool,
 ) -> RunSpec {
     let measure = kind.measure().unwrap_or(Measure::Speed);
-    let repeat = repeats(comparison, kind, shape.0);
+    let repeat = repeats(comparison, kind, shape);
     RunSpec {
         mode: shape.0,
         touch: shape.1,
@@ -194,12 +201,17 @@ mod tests {
                 started_threads,
                 ..comparison("churn", &[Kind::Speed])
             };
-            repeats(&comparison, Kind::Speed, mode)
+            repeats(&comparison, Kind::Speed, (mode, Touch::First))
         };
         assert_eq!(times(1_000_000, 1, Mode::Fast), 2);
         assert_eq!(times(1_000, 1, Mode::Fast), 100);
         assert_eq!(times(1_000, 1, Mode::Paced), 1);
         assert_eq!(times(12_000, 6_000, Mode::Fast), 3);
         assert_eq!(times(12_000, 60_000, Mode::Fast), 1);
+        let few = Comparison {
+            calls: 800,
+            ..comparison("malloc-large", &[Kind::Speed])
+        };
+        assert_eq!(repeats(&few, Kind::Speed, (Mode::Fast, Touch::Page)), 4);
     }
 }

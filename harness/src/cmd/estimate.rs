@@ -80,7 +80,7 @@ fn whole(
     let block: Duration = (comparisons.iter())
         .flat_map(|comparison| comparison.kinds.iter().map(move |kind| (comparison, *kind)))
         .filter(|(_, kind)| *kind != Kind::Idle)
-        .map(|(comparison, kind)| run(comparison, kind, shape(kind).0) * subjects as u32)
+        .map(|(comparison, kind)| run(comparison, kind, shape(kind)) * subjects as u32)
         .sum();
     let tails = (comparisons.iter())
         .filter(|comparison| comparison.kinds.contains(&Kind::Idle))
@@ -95,9 +95,9 @@ fn whole(
 }
 
 /// One run.
-fn run(comparison: &Comparison, kind: Kind, mode: Mode) -> Duration {
-    let repeats = replays::repeats(comparison, kind, mode);
-    let replay = match (kind, mode) {
+fn run(comparison: &Comparison, kind: Kind, shape: (Mode, Touch)) -> Duration {
+    let repeats = replays::repeats(comparison, kind, shape);
+    let replay = match (kind, shape.0) {
         (_, Mode::Lockstep) => lockstep(comparison),
         (Kind::Latency, _) => Duration::from_nanos(comparison.calls * TIMED_CALL_NS),
         _ => Duration::from_nanos(comparison.calls * CALL_NS) * repeats,
