@@ -221,6 +221,46 @@ fn what_a_tree_runs_without_the_recorder_is_named() {
     assert!(programs(&info).iter().any(|name| name == "env"), "{info}");
 }
 
+/// The dynamic loader ignores LD_PRELOAD in programs that run with another user's rights. Root makes one of another user's;
+/// others find root's on every system.
+#[test]
+fn setuid_programs_are_named_alone_and_in_a_tree() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    compile(
+        at,
+        "lent",
+        "#include <stdlib.h>\nint main(void) { free(malloc(9)); return 7; }",
+        &[],
+    );
+    let own = at.join("lent");
+    let (file, status) = match chown(&own, Some(65_534), None) {
+        Ok(()) => {
+            // A change of the owner takes the bit away.
+            std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o4755)).unwrap();
+            ("./lent", 7)
+        }
+        Err(_) => ("/bin/su", 0),
+    };
+    let said = |err: &str| {
+        err.contains("is setuid or setgid") && err.contains("record a copy without the bit")
+    };
+    let alone = run(heaplab(at).args(["record", "-o", "alone.hltrace", "--", file, "--version"]));
+    assert_eq!(alone.0, if status == 0 { 3 } else { status }, "{}", alone.2);
+    assert!(said(&alone.2), "{}", alone.2);
+    let script = format!("{file} --version; true");
+    let (code, _, err) =
+        run(heaplab(at).args(["record", "-o", "t.hltrace", "--", "sh", "-c", &script]));
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        err.contains(&format!("not recorded: '{file}'")) && said(&err),
+        "{err}"
+    );
+    let notes = json(at, &["trace", "info", "t.hltrace"])["notes"].to_string();
+    assert!(notes.contains(file), "{notes}");
+}
+
 /// The first process ends at once; what it leaves behind is recorded to its end.
 #[test]
 fn the_recording_outlives_the_first_process() {

@@ -252,6 +252,64 @@ fn an_interruption_goes_to_the_program_and_the_trace_is_kept() {
     assert_eq!(json(at, &["trace", "stats", "i.hltrace"])["complete"], true);
 }
 
+/// Ctrl-C after the program's end, while its events are being brought into order: what was recorded stays readable.
+#[test]
+fn an_interruption_while_events_are_ordered_keeps_the_recording() {
+    const SOURCE: &str = "#include <stdlib.h>\nvoid *volatile kept;\n\
+        int main(void) { for (int i = 0; i < 1000000; i++) free(kept = malloc(i % 500)); return 0; }";
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let program = compile(at, "many", SOURCE, &[]);
+    let mut child = heaplab(at)
+        .args(["record", "-o", "i.hltrace", "--", &program])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The trace under its temporary name: the program has ended, and no event is in its order yet.
+    let begun = || {
+        std::fs::read_dir(at).unwrap().flatten().any(|file| {
+            let name = file.file_name();
+            let name = name.to_string_lossy();
+            name.contains("i.hltrace") && name != "i.hltrace.part"
+        })
+    };
+    while !begun() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let sent = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    let mut err = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut err)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{err}");
+    assert!(
+        err.contains("interrupted while the events were being brought into order"),
+        "{err}"
+    );
+    let left: Vec<_> = std::fs::read_dir(at)
+        .unwrap()
+        .flatten()
+        .map(|file| file.file_name())
+        .collect();
+    let traces: Vec<_> = left
+        .iter()
+        .filter(|name| name.to_string_lossy().contains("hltrace"))
+        .collect();
+    assert_eq!(traces, ["i.hltrace.part"], "{left:?}");
+    let stats = json(at, &["trace", "stats", "i.hltrace.part"]);
+    assert!(
+        stats["allocations"].as_u64().unwrap() >= 1_000_000,
+        "{stats}"
+    );
+}
+
 /// The recorder's process is killed: the program goes on, and the part is read up to its last whole chunk.
 #[test]
 fn a_recording_that_is_cut_off_is_read_as_far_as_it_goes() {

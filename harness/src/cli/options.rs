@@ -154,9 +154,9 @@ pub struct SessionArgs {
     /// Drop and count events when the shared memory is full, instead of letting the program wait
     #[arg(long)]
     pub lossy: bool,
-    /// Shared memory between the program and heaplab: how far the program may run ahead before it waits
+    /// Shared memory between the program and heaplab, 256KiB to 4GiB: how far the program may run ahead before it waits
     /// [default: 64MiB, in a container at most a sixteenth of its memory]
-    #[arg(long, value_name = "SIZE", value_parser = value::bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = value::pool)]
     pub pool: Option<u64>,
 }
 

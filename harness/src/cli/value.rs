@@ -1,6 +1,7 @@
 //! Values of options: durations, thread lists, shards. Each parser's error is the end of a sentence that begins
 //! "invalid value '…' for '--option': ".
 
+use heaplab_workloads::record::POOL_BYTES;
 use std::time::Duration;
 
 /// `90s`, `10m`, `1h30m`, `500ms`; a bare number is refused, because seconds and minutes are too easily mixed up.
@@ -120,6 +121,14 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(wrong)
 }
 
+/// Bytes of a recording's shared memory.
+pub fn pool(text: &str) -> Result<u64, String> {
+    match bytes(text)? {
+        size if POOL_BYTES.contains(&size) => Ok(size),
+        _ => Err("write a size between 256KiB and 4GiB".to_string()),
+    }
+}
+
 /// A scale factor, above 0 and at most 1000.
 pub fn scale(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -201,6 +210,15 @@ mod tests {
             "99999999999999999999999h",
         ] {
             assert!(duration(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_pool_has_the_size_that_the_message_says() {
+        assert_eq!(pool("256KiB"), Ok(*POOL_BYTES.start()));
+        assert_eq!(pool("4GiB"), Ok(*POOL_BYTES.end()));
+        for bad in ["0", "1", "255KiB", "5GiB", "many"] {
+            assert!(pool(bad).is_err(), "{bad:?} was accepted");
         }
     }
 

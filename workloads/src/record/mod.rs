@@ -28,7 +28,7 @@ mod target;
 pub use cost::{calibration_loop, measure_cost};
 pub use heaplab_ring::stack::StackMode;
 pub use processes::NotRecorded;
-pub use room::default_pool_bytes;
+pub use room::{POOL_BYTES, default_pool_bytes};
 pub use session::{Session, SessionOptions, Switch};
 pub use sink::{Discard, Sink};
 pub use summary::DrainSummary;

@@ -1,8 +1,15 @@
 //! How much memory the records may take where memory is limited: the pool counts to the program's control group, and where
 //! that is full the kernel kills the program, which would have lived without a recording.
 
+use heaplab_ring::CHUNK_BYTES;
+use heaplab_ring::layout::{MAX_CHUNKS, MIN_CHUNKS};
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+
+/// Bytes that a pool may have: below, a few threads would hold all of it.
+pub const POOL_BYTES: RangeInclusive<u64> =
+    MIN_CHUNKS as u64 * CHUNK_BYTES as u64..=MAX_CHUNKS as u64 * CHUNK_BYTES as u64;
 
 /// Bytes of the pool where memory is plenty.
 const PLENTY: u64 = 64 << 20;
