@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 fn manifest() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -59,11 +60,17 @@ pub fn header_folders() -> [String; 2] {
     ["../include", "tests/common"].map(|folder| format!("-I{}", manifest().join(folder).display()))
 }
 
-/// Compiles `source` (C, or C++ when `name` ends in `.cpp`) and returns the program's path.
+/// Compiles `source` (C, or C++ when `name` ends in `.cpp`) and returns the program's path. Tests that run at the same time
+/// compile programs of the same name: each writes into a folder of its own, and the program gets its place when it is whole,
+/// as the kernel executes no file that somebody writes.
 pub fn compile(name: &str, source: &str) -> PathBuf {
-    let folder = scratch();
+    static COMPILED: AtomicU32 = AtomicU32::new(0);
+    let number = COMPILED.fetch_add(1, Ordering::Relaxed);
+    let folder = scratch().join(format!("{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("the target folder is writable");
     let file = folder.join(name);
-    let program = folder.join(name.replace('.', "_"));
+    let made = folder.join("program");
+    let program = scratch().join(name.replace('.', "_"));
     std::fs::write(&file, source).expect("the target folder is writable");
     let compiler = if name.ends_with(".cpp") { "g++" } else { "cc" };
     let output = Command::new(compiler)
@@ -78,7 +85,7 @@ pub fn compile(name: &str, source: &str) -> PathBuf {
         .args(header_folders())
         .arg(&file)
         .arg("-o")
-        .arg(&program)
+        .arg(&made)
         // The C23 names and ours are not in glibc: the library supplies them.
         .arg(library())
         .output()
@@ -88,6 +95,9 @@ pub fn compile(name: &str, source: &str) -> PathBuf {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    std::fs::rename(&made, &program)
+        .and_then(|()| std::fs::remove_dir_all(&folder))
+        .expect("the target folder is writable");
     program
 }
 
