@@ -8,6 +8,9 @@ use std::io::Write as _;
 use std::path::Path;
 
 const MIB: u64 = 1 << 20;
+/// Segments on their way to the file and their bytes: how many there are at once is up to the scheduler, so that a peak may have
+/// two more of them than the one before.
+const ON_THE_WAY: u64 = 8 * MIB;
 
 /// Peak resident bytes of this process so far.
 fn peak() -> u64 {
@@ -94,9 +97,17 @@ fn memory_follows_the_live_blocks() {
         run(format, 210_000, 1000);
     }
     let long = peak();
-    assert!(long - short < 8 * MIB, "{} MiB more", (long - short) / MIB);
+    assert!(
+        long - short < 4 * MIB + ON_THE_WAY,
+        "{} MiB more",
+        (long - short) / MIB
+    );
     let sorts = run(&formats[3], 100_000, 1000);
-    assert!(sorts - long < 8 * MIB, "{} MiB", (sorts - long) / MIB);
+    assert!(
+        sorts - long < 4 * MIB + ON_THE_WAY,
+        "{} MiB",
+        (sorts - long) / MIB
+    );
     let live = run(&formats[0], 230_000, 220_000);
     let each = (live - sorts) / 220_000;
     assert!(each < 200, "{each} bytes a block");
