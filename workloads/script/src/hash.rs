@@ -68,9 +68,9 @@ impl SegmentHash {
         both.value()
     }
 
-    /// Takes words in pairs, an odd last one with 0: only the last bytes of a segment may have such a one.
-    pub fn take(&mut self, bytes: &[u8]) {
-        let mut hash = *self;
+    /// The hash of a whole segment: words in pairs, an odd last one with 0.
+    pub fn of(bytes: &[u8]) -> u64 {
+        let mut hash = Self::new();
         let mut pairs = bytes.chunks_exact(16);
         for pair in &mut pairs {
             hash.pair(read_u64(pair, 0), read_u64(pair, 8));
@@ -79,13 +79,6 @@ impl SegmentHash {
         if rest.len() >= 8 {
             hash.pair(read_u64(rest, 0), 0);
         }
-        *self = hash;
-    }
-
-    /// The hash of a whole segment.
-    pub fn of(bytes: &[u8]) -> u64 {
-        let mut hash = Self::new();
-        hash.take(bytes);
         hash.value()
     }
 }

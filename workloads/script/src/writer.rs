@@ -19,8 +19,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Stream of the global order; thread n has stream n + 1.
 const ORDER: usize = 0;
-/// Bytes that are put together before they are written: they are still in the core's cache then.
-const BATCH: usize = SEGMENT / 4;
 /// Threads that put the file together, at most.
 const HANDS: usize = 8;
 
@@ -377,9 +375,9 @@ impl ScriptWriter {
         // The file system lets one in at a time and has the others spin.
         let writing = Mutex::new(());
         let work = || -> io::Result<()> {
-            let (mut read, mut batch) = (Vec::new(), Vec::with_capacity(2 * BATCH));
+            let (mut read, mut batch) = (Vec::new(), Vec::with_capacity(2 * SEGMENT));
             while let Some(range) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let mut begin = pieces[range.start].at;
+                let begin = pieces[range.start].at;
                 batch.clear();
                 for (piece, hash) in pieces[range.clone()].iter().zip(&hashes[range.clone()]) {
                     let bytes = match self.spill.view(piece.stream, piece.segment) {
@@ -390,22 +388,13 @@ impl ScriptWriter {
                         }
                     };
                     batch.resize((piece.at - begin) as usize, 0);
-                    let mut all = SegmentHash::new();
-                    for part in bytes.chunks(BATCH) {
-                        if piece.stream == ORDER {
-                            batch.extend_from_slice(part);
-                            all.take(part);
-                        } else {
-                            relocate(part, &mut batch, bases(piece.stream), &mut all);
-                        }
-                        if batch.len() >= BATCH {
-                            let _turn = writing.lock();
-                            file.write_all_at(&batch, begin)?;
-                            begin += batch.len() as u64;
-                            batch.clear();
-                        }
-                    }
-                    hash.store(all.value(), Ordering::Relaxed);
+                    let value = if piece.stream == ORDER {
+                        batch.extend_from_slice(bytes);
+                        SegmentHash::of(bytes)
+                    } else {
+                        relocate(bytes, &mut batch, bases(piece.stream))
+                    };
+                    hash.store(value, Ordering::Relaxed);
                 }
                 let _turn = writing.lock();
                 file.write_all_at(&batch, begin)?;
@@ -467,11 +456,11 @@ fn unique() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Appends ops to `to` with the bases added to the slots of calls, and hashes the result.
-fn relocate(from: &[u8], to: &mut Vec<u8>, bases: Bases, hash: &mut SegmentHash) {
+/// Appends ops to `to` with the bases added to the slots of calls; returns the hash of the result.
+fn relocate(from: &[u8], to: &mut Vec<u8>, bases: Bases) -> u64 {
     let begin = to.len();
     to.extend_from_slice(from);
-    let mut running = *hash;
+    let mut hash = SegmentHash::new();
     for op in to[begin..].chunks_exact_mut(16) {
         let (mut low, high) = (layout::read_u64(op, 0), layout::read_u64(op, 8));
         if low as u8 <= OpKind::Free as u8 {
@@ -480,7 +469,7 @@ fn relocate(from: &[u8], to: &mut Vec<u8>, bases: Bases, hash: &mut SegmentHash)
             low = low.wrapping_add(u64::from(base) << 32);
         }
         op[..8].copy_from_slice(&low.to_le_bytes());
-        running.pair(low, high);
+        hash.pair(low, high);
     }
-    *hash = running;
+    hash.value()
 }
