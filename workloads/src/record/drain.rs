@@ -50,8 +50,8 @@ pub struct Drainer<'a, S: Sink> {
     /// Chunks given back in the last pass, and those of them after which threads were woken.
     recycled: u32,
     woken: u32,
-    /// Chunks of a pass: (thread, sequence, index).
-    order: Vec<(u32, u32, u32)>,
+    /// Chunks of a pass: (thread, distance to the one that is next of it, index).
+    order: Vec<(u32, i32, u32)>,
     stacks: StackNumbers,
     processes: Processes,
     /// Pauses and resumptions from outside the program that have been marked.
@@ -243,22 +243,19 @@ impl<'a, S: Sink> Drainer<'a, S> {
     /// The chunks that a pass has to look at. Those of a thread in the order in which it filled them: free ones are taken in
     /// the opposite order of that in which they were given back, so that in the order of their places a pass would find
     /// one that is next, and all others too early.
-    fn sort_chunks(&self, order: &mut Vec<(u32, u32, u32)>) {
+    fn sort_chunks(&self, order: &mut Vec<(u32, i32, u32)>) {
         order.clear();
         for index in 0..self.pool.high_water() {
             let slot = self.pool.slot(index);
             if slot.state != SlotState::Free && !self.is_pinned(index) {
-                order.push((slot.thread, slot.sequence, index));
+                let stream = self.threads.get(&slot.thread);
+                let next = stream.map_or(0, |stream| stream.next_sequence);
+                // Not the number itself, which may wrap.
+                let distance = slot.sequence.wrapping_sub(next) as i32;
+                order.push((slot.thread, distance, index));
             }
         }
-        // By the distance to what is next of the thread, as numbers may wrap.
-        order.sort_unstable_by_key(|&(thread, sequence, _)| {
-            let next = self
-                .threads
-                .get(&thread)
-                .map_or(0, |stream| stream.next_sequence);
-            (thread, sequence.wrapping_sub(next) as i32)
-        });
+        order.sort_unstable();
     }
 
     /// Counts what was read, and does what messages say.
