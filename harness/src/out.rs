@@ -5,6 +5,7 @@
 
 use crate::cli::options::{ColorArg, GlobalArgs};
 use crate::error::{Error, reason_of};
+use heaplab_reports::text::wrapped;
 use std::fs::Permissions;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -143,10 +144,11 @@ fn columns_within(header: &[&str], rows: &[Vec<String>], columns: usize) -> Stri
             line.push_str(cell);
         } else if room >= FOLDED {
             let between = format!("\n{}", " ".repeat(begin));
-            line.push_str(&folded(cell, room).join(&between));
+            line.push_str(&wrapped(cell, room, room).join(&between));
         } else {
             line.truncate(line.trim_end().len());
-            for part in folded(cell, columns.saturating_sub(BELOW)) {
+            let room = columns.saturating_sub(BELOW);
+            for part in wrapped(cell, room, room) {
                 line.extend(std::iter::once('\n').chain(std::iter::repeat_n(' ', BELOW)));
                 line.push_str(&part);
             }
@@ -160,21 +162,6 @@ fn columns_within(header: &[&str], rows: &[Vec<String>], columns: usize) -> Stri
 /// Narrowest last column that is folded where it is; a narrower one goes below its row, so far to the right.
 const FOLDED: usize = 30;
 const BELOW: usize = 4;
-
-/// `text` in lines of at most so many characters, if its words are no longer.
-fn folded(text: &str, room: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
 
 /// `81.2 M`, `4.1 k`, `12`: counts for people.
 pub fn human_count(n: u64) -> String {

@@ -18,6 +18,7 @@ pub mod schema;
 pub mod stats;
 mod store;
 pub mod table;
+pub mod text;
 pub mod units;
 mod view;
 

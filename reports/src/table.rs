@@ -1,6 +1,7 @@
 //! The first screen in a terminal.
 
 use crate::schema::ResultSet;
+use crate::text::wrapped;
 use crate::units;
 use crate::view::{Group, Row, Summary, View};
 
@@ -132,7 +133,10 @@ pub fn render_within(
     out.push(String::new());
     push_legend(&mut out, &view);
     for warning in &view.warnings {
-        for (i, line) in wrapped(warning, width.saturating_sub(2)).iter().enumerate() {
+        for (i, line) in wrapped(warning, width.saturating_sub(2), width.saturating_sub(4))
+            .iter()
+            .enumerate()
+        {
             let mark = if i == 0 {
                 style.paint(BAD, "!")
             } else {
@@ -179,7 +183,7 @@ fn push_facts(out: &mut Vec<String>, group: &Group, style: Style, width: usize) 
 
 fn push_answer(out: &mut Vec<String>, answer: &[String], style: Style, width: usize) {
     for (i, sentence) in answer.iter().enumerate() {
-        for (n, line) in wrapped(sentence, width.saturating_sub(8))
+        for (n, line) in wrapped(sentence, width.saturating_sub(8), width.saturating_sub(10))
             .iter()
             .enumerate()
         {
@@ -191,29 +195,6 @@ fn push_answer(out: &mut Vec<String>, answer: &[String], style: Style, width: us
             out.push(format!("{head}{line}"));
         }
     }
-}
-
-/// Lines of at most `width` characters, broken at spaces; those after the first leave room for two columns of indent.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let room = if lines.len() > 1 {
-            width.saturating_sub(2)
-        } else {
-            width
-        };
-        let line = lines.last_mut().expect("there is a first line");
-        let used = line.chars().count();
-        if used > 0 && used.saturating_add(1 + word.chars().count()) > room {
-            lines.push(word.to_owned());
-        } else {
-            if !line.is_empty() || used > 0 {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines
 }
 
 /// Heads of columns that a narrow terminal can do without, the first to go first.
@@ -300,7 +281,7 @@ fn push_group(
         ));
     }
     for text in &tail {
-        let lines = wrapped(text, width.saturating_sub(2));
+        let lines = wrapped(text, width.saturating_sub(2), width.saturating_sub(4));
         out.extend(lines.iter().enumerate().map(|(i, line)| {
             let indent = if i == 0 { "  " } else { "    " };
             style.paint(DIM, &format!("{indent}{line}"))

@@ -3,6 +3,7 @@
 use super::callers::{Chain, callers};
 use super::schema::{Metric, Profile, Site};
 use crate::table::{Field, Style, align};
+use crate::text::wrapped;
 use crate::units;
 use std::collections::BTreeMap;
 
@@ -28,7 +29,16 @@ pub fn render(profile: &Profile, style: Style, top: usize) -> String {
         out.extend(section(profile, metric, style, top));
     }
     out.push(String::new());
-    out.extend(notes(profile).iter().flat_map(|note| wrapped(note)));
+    for note in notes(profile) {
+        let lines = wrapped(&note, NOTE, NOTE - 2).into_iter().enumerate();
+        out.extend(lines.map(|(number, line)| {
+            if number == 0 {
+                line
+            } else {
+                format!("  {line}")
+            }
+        }));
+    }
     out.join("\n") + "\n"
 }
 
@@ -310,22 +320,6 @@ fn short_path(path: &str) -> String {
         kept = format!("…{}", kept.split_off(at));
     }
     kept
-}
-
-/// A text in lines of at most [`NOTE`] columns, the later ones indented.
-fn wrapped(text: &str) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= NOTE => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            Some(_) => lines.push(format!("  {word}")),
-            None => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 /// How sure it is, and what has no name.
