@@ -47,8 +47,8 @@ pub(super) fn marks(
         cells.sort_by(|a, b| b.0.total_cmp(&a.0));
         let (share, name) = cells.first()?;
         let share = match share {
-            // Measured at another moment, on a machine that was busier then.
-            share if *share > 1.0 => "more than all of it, so the machine was disturbed".to_owned(),
+            // It is measured in runs of its own, whose threads may wait longer for each other, and at another moment.
+            share if *share > 1.0 => "as much as all of it".to_owned(),
             share => format!("{:.0} %", 100.0 * share),
         };
         Some(format!(
