@@ -307,10 +307,10 @@ fn a_recording_can_be_paused_and_marked_by_the_program() {
         "#include <stdlib.h>\n#include \"heaplab.h\"\n\
          static void churn(int size) { for (int i = 0; i < 1000; i++) free(malloc(size)); }\n\
          int main(void) {\n\
-           int on = HEAPLAB_IS_RECORDING();\n\
+           int on = heaplab_is_recording();\n\
            HEAPLAB_RESUME(); HEAPLAB_MARK(\"a phase with a name longer than a record\"); churn(100);\n\
            on += 2 * HEAPLAB_IS_RECORDING(); HEAPLAB_PAUSE(); churn(200);\n\
-           HEAPLAB_RESUME(); HEAPLAB_MARK(\"end\"); churn(300); return on; }",
+           heaplab_resume(); heaplab_mark(\"end\"); churn(300); return on; }",
         &["-O1", "-fno-builtin", &flags],
     );
     // Outside a recording the calls do nothing.

@@ -2,9 +2,9 @@
    recording every call does nothing.
 
        #include "heaplab.h"
-       HEAPLAB_MARK("load");        // a phase begins
-       HEAPLAB_PAUSE();             // leave events out from here on ...
-       HEAPLAB_RESUME();            // ... to here
+       heaplab_mark("load");        // a phase begins
+       heaplab_pause();             // leave events out from here on ...
+       heaplab_resume();            // ... to here
 */
 #ifndef HEAPLAB_H
 #define HEAPLAB_H
@@ -26,12 +26,21 @@ extern void heaplab_reallocated(void *block, unsigned long size) __attribute__((
 }
 #endif
 #define HEAPLAB_CALL_(function, arguments) ((void)(function ? (function arguments, 0) : 0))
-#define HEAPLAB_MARK(name) HEAPLAB_CALL_(heaplab_mark, (name))
-#define HEAPLAB_PAUSE() HEAPLAB_CALL_(heaplab_pause, ())
-#define HEAPLAB_RESUME() HEAPLAB_CALL_(heaplab_resume, ())
-#define HEAPLAB_IS_RECORDING() (heaplab_is_recording ? heaplab_is_recording() : 0)
-#define HEAPLAB_ALLOCATED(block, size, alignment) HEAPLAB_CALL_(heaplab_allocated, (block, size, alignment))
-#define HEAPLAB_FREEING(block) HEAPLAB_CALL_(heaplab_freeing, (block))
-#define HEAPLAB_REALLOCATING(block) HEAPLAB_CALL_(heaplab_reallocating, (block))
-#define HEAPLAB_REALLOCATED(block, size) HEAPLAB_CALL_(heaplab_reallocated, (block, size))
+/* In these the name in parentheses is the function itself, called only where there is one. */
+#define heaplab_mark(name) HEAPLAB_CALL_((heaplab_mark), (name))
+#define heaplab_pause() HEAPLAB_CALL_((heaplab_pause), ())
+#define heaplab_resume() HEAPLAB_CALL_((heaplab_resume), ())
+#define heaplab_is_recording() ((heaplab_is_recording) ? (heaplab_is_recording)() : 0)
+#define heaplab_allocated(block, size, alignment) HEAPLAB_CALL_((heaplab_allocated), (block, size, alignment))
+#define heaplab_freeing(block) HEAPLAB_CALL_((heaplab_freeing), (block))
+#define heaplab_reallocating(block) HEAPLAB_CALL_((heaplab_reallocating), (block))
+#define heaplab_reallocated(block, size) HEAPLAB_CALL_((heaplab_reallocated), (block, size))
+#define HEAPLAB_MARK(name) heaplab_mark(name)
+#define HEAPLAB_PAUSE() heaplab_pause()
+#define HEAPLAB_RESUME() heaplab_resume()
+#define HEAPLAB_IS_RECORDING() heaplab_is_recording()
+#define HEAPLAB_ALLOCATED(block, size, alignment) heaplab_allocated(block, size, alignment)
+#define HEAPLAB_FREEING(block) heaplab_freeing(block)
+#define HEAPLAB_REALLOCATING(block) heaplab_reallocating(block)
+#define HEAPLAB_REALLOCATED(block, size) heaplab_reallocated(block, size)
 #endif
