@@ -394,6 +394,30 @@ fn programs_with_an_allocator_of_their_own_are_told_the_cause_and_the_remedy() {
     }
 }
 
+/// What the recorder itself asks of the dynamic loader is no event of the program, and leaves no error for its `dlerror`.
+#[test]
+fn a_program_that_calls_nothing_has_no_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(
+        at.join("idle.c"),
+        "#include <dlfcn.h>\nint main(void) { return dlerror() ? 96 : 4; }\n",
+    )
+    .unwrap();
+    let mut compile = Command::new("cc");
+    compile.args(["-o", "idle", "idle.c"]).current_dir(at);
+    assert!(compile.status().unwrap().success());
+    for stacks in ["off", "full"] {
+        let (status, _, err) = run(heaplab(at)
+            .args(["record", "--stacks", stacks, "-o"])
+            .args([stacks, "--", "./idle"]));
+        assert_eq!(status, 4, "{err}");
+        let info = json(at, &["trace", "info", stacks]);
+        assert_eq!(info["complete"], true, "{info}");
+        assert_eq!(events(&info), 0, "{info}");
+    }
+}
+
 /// Static programs of both C libraries are told what to do; a dynamic one on musl is recorded.
 #[test]
 fn static_programs_are_told_the_cause_and_musl_is_recorded() {

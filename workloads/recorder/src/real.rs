@@ -24,7 +24,7 @@ macro_rules! entries {
             $(#[allow(non_upper_case_globals)]
             pub(super) static $name: Entry = Entry(AtomicUsize::new(0), $symbol);)*
         }
-        static ALL: &[&Entry] = &[$(&table::$name),*];
+        const ALL: &[&Entry] = &[$(&table::$name),*];
         $(
             $(#[$doc])*
             #[inline(always)]
@@ -42,6 +42,7 @@ macro_rules! entries {
 }
 
 entries! {
+    /// The first: see [`resolve`].
     malloc: Malloc = c"malloc";
     free: Free = c"free";
     calloc: Calloc = c"calloc";
@@ -64,7 +65,8 @@ const RESOLVED: u32 = 2;
 static STATE: AtomicU32 = AtomicU32::new(UNRESOLVED);
 
 /// Looks up every function once. While one thread does, calls (its own nested ones from dlsym, and
-/// those of other threads in that instant) find nothing and use the bootstrap arena.
+/// those of other threads in that instant) find nothing and use the bootstrap arena: what dlsym keeps of a search that
+/// failed is none of the program's blocks.
 pub fn resolve() {
     if STATE
         .compare_exchange(UNRESOLVED, RESOLVING, Ordering::AcqRel, Ordering::Acquire)
@@ -74,10 +76,15 @@ pub fn resolve() {
     }
     // SAFETY: errno is a thread-local integer.
     let errno = unsafe { *libc::__errno_location() };
-    for entry in ALL {
+    let mut found = [0; ALL.len()];
+    // The one that no library lacks comes last: a search that succeeds takes back what one that failed would have dlerror
+    // tell the program.
+    for (address, entry) in found.iter_mut().zip(ALL).rev() {
         // SAFETY: the name is zero-terminated; RTLD_NEXT is valid in a preloaded library.
-        let address = unsafe { libc::dlsym(libc::RTLD_NEXT, entry.1.as_ptr()) };
-        entry.0.store(address as usize, Ordering::Relaxed);
+        *address = unsafe { libc::dlsym(libc::RTLD_NEXT, entry.1.as_ptr()) } as usize;
+    }
+    for (address, entry) in found.into_iter().zip(ALL) {
+        entry.0.store(address, Ordering::Relaxed);
     }
     if musl::is_here() {
         table::calloc
