@@ -134,10 +134,16 @@ pub unsafe fn appeared(address: usize, bytes: usize, kept: Option<usize>) {
     insert(address, bytes, 0);
 }
 
+/// Whether a block may be in the table, so that [`leaves`] has something to do.
+#[inline(always)]
+pub fn may_hold(address: usize) -> bool {
+    COUNTS[bucket(address)].load(Ordering::Relaxed) != 0
+}
+
 /// Before a block is freed.
 #[inline(always)]
 pub fn leaves(address: usize) {
-    if COUNTS[bucket(address)].load(Ordering::Relaxed) != 0 {
+    if may_hold(address) {
         leaves_slowly(address);
     }
 }

@@ -24,9 +24,9 @@ const PATIENCE: u32 = 600;
 /// others that still free memory come before.
 const DESTRUCTOR_ROUNDS: u32 = 4;
 
-/// Records one event of the calling thread.
+/// Records one event of the calling thread. Returns `address`, so that what is left to the slow path is left to it for good.
 #[inline(always)]
-pub fn record(kind: Kind, address: usize, size: usize, align_log2: u8) {
+pub fn record(kind: Kind, address: usize, size: usize, align_log2: u8) -> usize {
     let state = tls::state();
     let cursor = state.cursor.load(Ordering::Relaxed);
     // Before the slot is reserved: a handler that changes the chunk, and with it the base, makes the reservation fail.
@@ -42,6 +42,7 @@ pub fn record(kind: Kind, address: usize, size: usize, align_log2: u8) {
     let word = event_word(ticks as u32, size as u64, align_log2);
     // SAFETY: `cursor` was a slot's address and is now reserved for us.
     unsafe { publish(cursor, word, kind, address) };
+    address
 }
 
 /// The chunk and the record of a reserved slot.
@@ -145,11 +146,18 @@ fn write(
 /// the slower clock, and a handler that got between.
 #[cold]
 #[inline(never)]
-fn record_slowly(kind: Kind, address: usize, size: usize, align_log2: u8) {
+fn record_slowly(kind: Kind, address: usize, size: usize, align_log2: u8) -> usize {
     if session::mode() == session::UNKNOWN {
         session::attach();
     }
-    let Some(pool) = recording_pool() else { return };
+    if let Some(pool) = recording_pool() {
+        record_in(&pool, kind, address, size, align_log2);
+    }
+    // Else the compiler, which sees what comes back, would have the caller keep the address instead of ending with this call.
+    core::hint::black_box(address)
+}
+
+fn record_in(pool: &Pool<'static>, kind: Kind, address: usize, size: usize, align_log2: u8) {
     if session::gate().is_none() && !is_recording() {
         if session::mode() == session::STOPPED {
             pool.count_lost(1);
@@ -160,7 +168,7 @@ fn record_slowly(kind: Kind, address: usize, size: usize, align_log2: u8) {
         return;
     }
     let state = tls::state();
-    if !write(state, &pool, now(&pool), (kind, address, size, align_log2)) {
+    if !write(state, pool, now(pool), (kind, address, size, align_log2)) {
         pool.count_lost(1);
     }
 }

@@ -14,21 +14,28 @@ use heaplab_hook::thread::record;
 
 const ENOMEM: c_int = 12;
 
-/// Records an allocation that returned `block`.
+/// Records an allocation that returned `block`, and returns it: a function that ends with this call keeps nothing for after it.
 #[inline(always)]
-fn allocated(kind: Kind, block: *mut c_void, size: usize, align_log2: u8) {
-    let kind = if block.is_null() {
-        Kind::FailedAlloc
-    } else {
-        #[cfg(feature = "stacks")]
-        crate::stacks::allocation(block as usize, size);
-        if size >= large::LARGE_BYTES {
-            // SAFETY: the block is fresh, so its contents mean nothing, or are zeros where calloc gave it.
-            unsafe { large::appeared(block as usize, size, Some(0)) };
-        }
-        kind
-    };
-    record(kind, block as usize, size, align_log2);
+fn allocated(kind: Kind, block: *mut c_void, size: usize, align_log2: u8) -> *mut c_void {
+    if block.is_null() || size >= large::LARGE_BYTES {
+        return failed_or_large(kind, block, size, align_log2);
+    }
+    #[cfg(feature = "stacks")]
+    crate::stacks::allocation(block as usize, size);
+    record(kind, block as usize, size, align_log2) as *mut c_void
+}
+
+#[cold]
+#[inline(never)]
+fn failed_or_large(kind: Kind, block: *mut c_void, size: usize, align_log2: u8) -> *mut c_void {
+    if block.is_null() {
+        return record(Kind::FailedAlloc, 0, size, align_log2) as *mut c_void;
+    }
+    #[cfg(feature = "stacks")]
+    crate::stacks::allocation(block as usize, size);
+    // SAFETY: the block is fresh, so its contents mean nothing, or are zeros where calloc gave it.
+    unsafe { large::appeared(block as usize, size, Some(0)) };
+    record(kind, block as usize, size, align_log2) as *mut c_void
 }
 
 /// log2 of a requested alignment; 0 for what is no power of two.
@@ -49,6 +56,23 @@ pub unsafe fn release(kind: Kind, block: *mut c_void, size: usize, align_log2: u
     if block.is_null() || real::is_bootstrap(block) {
         return;
     }
+    if large::may_hold(block as usize) {
+        // SAFETY: the caller's promise is passed on.
+        return unsafe { release_large(kind, block, size, align_log2) };
+    }
+    // What comes back is the same block: nothing has to be kept for it meanwhile.
+    let block = record(kind, block as usize, size, align_log2) as *mut c_void;
+    if let Some(next) = real::free() {
+        // SAFETY: the caller's promise that the block is live is passed on.
+        unsafe { next(block) };
+    }
+}
+
+/// # Safety
+/// As for [`release`], of a block that is neither null nor of the bootstrap arena.
+#[cold]
+#[inline(never)]
+unsafe fn release_large(kind: Kind, block: *mut c_void, size: usize, align_log2: u8) {
     large::leaves(block as usize);
     record(kind, block as usize, size, align_log2);
     if let Some(next) = real::free() {
@@ -65,8 +89,7 @@ pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
     };
     // SAFETY: the next library's malloc accepts any size.
     let block = unsafe { next(size) };
-    allocated(Kind::Malloc, block, size, 0);
-    block
+    allocated(Kind::Malloc, block, size, 0)
 }
 
 /// C `free`.
@@ -86,8 +109,7 @@ pub unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     };
     // SAFETY: the next library's calloc accepts any arguments.
     let block = unsafe { next(count, size) };
-    allocated(Kind::Calloc, block, bytes, 0);
-    block
+    allocated(Kind::Calloc, block, bytes, 0)
 }
 
 /// C `realloc`.
@@ -155,8 +177,7 @@ unsafe fn reallocate(block: *mut c_void, size: usize, end: Kind) -> *mut c_void 
         crate::stacks::allocation(new as usize, size);
     }
     // Address 0 in the end record: the call failed (size > 0) or was a free (size 0).
-    record(end, new as usize, size, 0);
-    new
+    record(end, new as usize, size, 0) as *mut c_void
 }
 
 macro_rules! aligned {
@@ -167,8 +188,7 @@ macro_rules! aligned {
             let Some(next) = real::$name() else { return real::bootstrap_allocate(size, align) };
             // SAFETY: the next library checks the arguments as its own interface says.
             let block = unsafe { next(align, size) };
-            allocated($kind, block, size, log2(align));
-            block
+            allocated($kind, block, size, log2(align))
         }
     };
 }
@@ -217,8 +237,7 @@ macro_rules! page_aligned {
             // SAFETY: the next library's function accepts any size.
             let block = unsafe { next(size) };
             // Pages of this machine have 4 KiB: log2 is 12.
-            allocated($kind, block, size, 12);
-            block
+            allocated($kind, block, size, 12)
         }
     };
 }
