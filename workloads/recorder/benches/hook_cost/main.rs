@@ -1,12 +1,15 @@
 //! What the recorder's hooks cost: nanoseconds an event over the bare program, for one and two
 //! threads, beside heaptrack where it is installed. Rounds of all variants are interleaved, so
-//! that a change of the machine's pace meets them all. Wall time contains what the drainer takes from the
-//! program where they share cores; the program's own CPU time is the hook's cost and its cache misses.
+//! that a change of the machine's pace meets them all. The program's own CPU time is the hook's cost and its cache misses, and
+//! what the goals are compared with; wall time contains what the drainer takes from the program where they share cores.
 //!
-//! `cargo bench -p heaplab-recorder -- [--rounds N] [--pairs N] [--instructions | --whole] [--recorder FILE]`
-//! `--whole` records to a file: an endless loop of allocations, Python loading JSON, the drainer's pace, memory.
+//! `cargo bench -p heaplab-recorder -- [--rounds N] [--pairs N] [--instructions | --whole | --python] [--recorder FILE]`
+//! `--whole` records to a file: an endless loop of allocations, the drainer's pace, memory.
+//! `--python` times Python loading JSON, bare and recorded in turns.
 //! `--instructions` counts instructions instead (callgrind): exact on a loaded machine.
 //! `--recorder` takes another build of the library, to compare two.
+
+mod python;
 
 use heaplab_workloads::record::{Discard, Session, SessionOptions};
 use heaplab_workloads::trace::TraceHeader;
@@ -14,7 +17,6 @@ use heaplab_workloads::trace::raw::RawWriter;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -31,11 +33,12 @@ const VARIANTS: [(Variant, &str); 3] = [
     (Variant::Recorded, "recorded"),
     (Variant::Heaptrack, "heaptrack"),
 ];
-const LOADS: [(&str, &str, u32); 4] = [
-    ("random 16 B to 2 KiB, 1 thread", "random", 1),
-    ("random 16 B to 2 KiB, 2 threads", "random", 2),
-    ("tight pair of 64 B, 1 thread", "pair", 1),
-    ("tight pair of 64 B, 2 threads", "pair", 2),
+/// Title, mode, threads, and the most that recording may add to an event, where there is such a goal.
+const LOADS: [(&str, &str, u32, Option<u32>); 4] = [
+    ("random 16 B to 2 KiB, 1 thread", "random", 1, None),
+    ("random 16 B to 2 KiB, 2 threads", "random", 2, None),
+    ("tight pair of 64 B, 1 thread", "pair", 1, Some(10)),
+    ("tight pair of 64 B, 2 threads", "pair", 2, Some(12)),
 ];
 
 /// What the program prints.
@@ -109,6 +112,9 @@ fn main() -> Result<()> {
     if arguments.iter().any(|argument| argument == "--whole") {
         return bench.whole(number("--rounds", 3), number("--pairs", 15_000_000));
     }
+    if arguments.iter().any(|argument| argument == "--python") {
+        return bench.python(number("--rounds", 15));
+    }
     bench.times(number("--rounds", 7), number("--pairs", 2_000_000))
 }
 
@@ -141,7 +147,9 @@ impl Bench {
             "-D_GNU_SOURCE",
             "-o",
         ]);
-        run(compile.arg(&program).arg(here.join("benches/hook_cost.c")))?;
+        run(compile
+            .arg(&program)
+            .arg(here.join("benches/hook_cost/program.c")))?;
         let recorder = target.join("embedded/libheaplab_recorder.so");
         Ok(Self {
             program,
@@ -151,14 +159,12 @@ impl Bench {
     }
 
     fn times(&self, rounds: u64, pairs: u64) -> Result<()> {
+        println!("nanoseconds an event; medians of {rounds} interleaved rounds");
         println!(
-            "nanoseconds an event, wall and (CPU time of the program's threads); medians of {rounds} interleaved rounds"
-        );
-        println!(
-            "{:<34}{:>16}{:>16}{:>16}",
+            "{:<36}{:>16}{:>16}{:>16}",
             "", "bare", "recorded", "heaptrack"
         );
-        for (title, mode, threads) in LOADS {
+        for (title, mode, threads, goal) in LOADS {
             let mut results = [Vec::new(), Vec::new(), Vec::new()];
             for _ in 0..rounds {
                 for (index, (variant, _)) in VARIANTS.iter().enumerate() {
@@ -173,34 +179,37 @@ impl Bench {
                     }
                 }
             }
-            let [bare, recorded, heaptrack] = results.map(|values: Vec<Figures>| {
-                let of = |get: fn(&Figures) -> f64| median(values.iter().map(get).collect());
-                of(|one| one.wall).zip(of(|one| one.cpu))
-            });
-            let cell = |value: Option<(f64, f64)>| {
-                value.map_or("-".to_owned(), |(wall, cpu)| {
-                    format!("{wall:.1} ({cpu:.1})")
-                })
-            };
-            println!(
-                "{title:<34}{:>16}{:>16}{:>16}",
-                cell(bare),
-                cell(recorded),
-                cell(heaptrack)
-            );
-            if let Some((wall, cpu)) = bare {
-                let over = |value: Option<(f64, f64)>| {
-                    cell(value.map(|value| (value.0 - wall, value.1 - cpu)))
+            println!("{title}");
+            let row = |name: &str, of: fn(&Figures) -> f64, goal: Option<u32>| {
+                let medians = results
+                    .each_ref()
+                    .map(|values| median(values.iter().map(of).collect()));
+                let cells = |values: [Option<f64>; 3]| {
+                    values
+                        .map(|value| value.map_or("-".to_owned(), |ns| format!("{ns:.1}")))
+                        .map(|text| format!("{text:>16}"))
+                        .concat()
                 };
-                println!(
-                    "{:<34}{:>16}{:>16}{:>16}",
-                    "  over bare",
-                    "",
-                    over(recorded),
-                    over(heaptrack)
-                );
-            }
+                println!("  {name:<34}{}", cells(medians));
+                if let Some(bare) = medians[0] {
+                    let over = medians.map(|value| value.map(|ns| ns - bare));
+                    let goal =
+                        goal.map_or(String::new(), |ns| format!("   goal of recorded: {ns}"));
+                    println!(
+                        "  {:<34}{}{goal}",
+                        "  over bare",
+                        cells([None, over[1], over[2]])
+                    );
+                }
+            };
+            row("CPU time of the program's threads", |one| one.cpu, goal);
+            row("wall time, beside the drainer", |one| one.wall, None);
         }
+        println!(
+            "The program's threads and the drainer share {} CPUs: where there are not more of these than threads, wall time over \
+             bare is the hook and the drainer's work on the same CPU.",
+            std::thread::available_parallelism()?
+        );
         Ok(())
     }
 
@@ -260,7 +269,7 @@ impl Bench {
         let (bare, recorded) = (of(bare), of(recorded));
         println!("endless pairs of 64 B, one thread, recorded to a file, lossless:");
         println!(
-            "  {:.1} M events/s ({recorded:.1} ns an event, bare {bare:.1}: {:.1} times slower)",
+            "  {:.1} M events/s, goal 12 ({recorded:.1} ns an event, bare {bare:.1}: {:.1} times slower)",
             1e3 / recorded,
             recorded / bare
         );
@@ -272,67 +281,13 @@ impl Bench {
             );
         }
         println!(
-            "drainer: {:.1} M events a second of its CPU time",
+            "drainer: {:.1} M events a second of its CPU time (goal: 14)",
             of(drained)
         );
         println!(
-            "anonymous memory added to the program: {:.0} KiB",
+            "anonymous memory added to the program: {:.0} KiB (goal: at most 1024)",
             of(anonymous)
         );
-
-        self.python(rounds.max(5), &raw)
-    }
-
-    /// A program that allocates all the time, as people run it.
-    fn python(&self, rounds: u64, raw: &Path) -> Result<()> {
-        let of = |values| median(values).unwrap_or(f64::NAN);
-        let script = "import json, time\nd = [{'k%d' % i: [i] * 5, 's': 'x' * (i % 90)} for i in range(60000)]\n\
-                      s = json.dumps(d)\nt = time.perf_counter()\nfor _ in range(4): json.loads(s)\n\
-                      print(time.perf_counter() - t)";
-        let python = || {
-            let mut command = Command::new("/usr/bin/python3");
-            command.env("PYTHONMALLOC", "malloc").args(["-c", script]);
-            command
-        };
-        let seconds =
-            |output: &[u8]| -> Result<f64> { Ok(std::str::from_utf8(output)?.trim().parse()?) };
-        let (mut bare, mut beside, mut recorded) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut drained, mut count, mut beside_us) = (Vec::new(), 0, Vec::new());
-        for _ in 0..rounds {
-            bare.push(seconds(&python().output()?.stdout)?);
-            beside.push(seconds(&beside_busy(&mut python())?.stdout)?);
-            let begun = thread_cpu_ns();
-            let (output, events) = self.to_file(&mut python(), raw)?;
-            drained.push((thread_cpu_ns() - begun) / 1e9);
-            count = events;
-            recorded.push(seconds(&output.stdout)?);
-            let mut heaptrack = Command::new("heaptrack");
-            heaptrack.arg("-o").arg(self.dir.path().join("heaptrack"));
-            heaptrack.env("PYTHONMALLOC", "malloc");
-            if let Ok(output) = heaptrack.args(["/usr/bin/python3", "-c", script]).output() {
-                // It prints lines of its own around the program's.
-                let text = String::from_utf8_lossy(&output.stdout).into_owned();
-                beside_us.extend(
-                    text.lines()
-                        .find_map(|line| line.trim().parse::<f64>().ok()),
-                );
-            }
-        }
-        let (bare, beside, recorded) = (of(bare), of(beside), of(recorded));
-        let slower = |time: f64| (time / bare - 1.0) * 100.0;
-        println!(
-            "python3 loading JSON, PYTHONMALLOC=malloc: {:.1} % slower ({recorded:.3} s, bare {bare:.3} s)",
-            slower(recorded)
-        );
-        println!(
-            "  {:.1} M events in all, {:.2} s CPU of the drainer; unrecorded beside a thread that only counts: {:.1} % slower",
-            count as f64 / 1e6,
-            of(drained),
-            slower(beside)
-        );
-        if let Some(heaptrack) = median(beside_us) {
-            println!("  heaptrack: {:.0} % slower", slower(heaptrack));
-        }
         Ok(())
     }
 
@@ -412,26 +367,6 @@ impl Bench {
         let (_, count) = line.ok_or_else(|| format!("callgrind said: {text}"))?;
         Ok(count.trim().parse()?)
     }
-}
-
-/// Runs a command while a thread of this process counts: what two busy CPUs take from each other, recorded or not.
-fn beside_busy(command: &mut Command) -> Result<std::process::Output> {
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut state = 1u64;
-            while !over.load(Ordering::Relaxed) {
-                for _ in 0..1000 {
-                    state = std::hint::black_box(
-                        state.wrapping_mul(6_364_136_223_846_793_005) ^ state >> 7,
-                    );
-                }
-            }
-        });
-        let output = command.output();
-        over.store(true, Ordering::Relaxed);
-        Ok(output?)
-    })
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -1,0 +1,159 @@
+//! A program that allocates all the time, as people run it: Python loading JSON, bare and recorded in turns.
+//!
+//! A machine that others use as well makes single runs differ by more than what recording costs. So a round counts only
+//! where neither run of it waited for a CPU, and each round gives one ratio of the two.
+
+use super::{Bench, Result, median, thread_cpu_ns};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Part of a run's time that it may have waited for a CPU.
+const MOST_WAITED: f64 = 0.02;
+const GOAL: &str = "goal: 5 % wall";
+
+/// Seconds of the loads.
+struct Loads {
+    wall: f64,
+    cpu: f64,
+    waited: f64,
+}
+
+impl Loads {
+    /// heaptrack prints lines of its own around the program's.
+    fn read(output: &[u8]) -> Result<Self> {
+        let text = String::from_utf8_lossy(output);
+        let numbers = |line: &str| {
+            let words: Option<Vec<f64>> = line.split_whitespace().map(|w| w.parse().ok()).collect();
+            words.filter(|words| words.len() == 3)
+        };
+        let found = text.lines().find_map(numbers);
+        let words = found.ok_or_else(|| format!("no figures in '{text}'"))?;
+        Ok(Self {
+            wall: words[0],
+            cpu: words[1],
+            waited: words[2],
+        })
+    }
+
+    fn undisturbed(&self) -> bool {
+        self.waited <= MOST_WAITED * self.wall
+    }
+}
+
+/// A way to run the program beside the bare one: ratios of the rounds.
+#[derive(Default)]
+struct Ratios {
+    wall: Vec<f64>,
+    cpu: Vec<f64>,
+    disturbed: usize,
+}
+
+impl Ratios {
+    fn add(&mut self, with: &Loads, bare: &Loads) {
+        if with.undisturbed() && bare.undisturbed() {
+            self.wall.push(with.wall / bare.wall);
+            self.cpu.push(with.cpu / bare.cpu);
+        } else {
+            self.disturbed += 1;
+        }
+    }
+
+    fn print(&self, what: &str) {
+        if self.wall.is_empty() {
+            println!("  {what:<44} no round without others on its CPU");
+            return;
+        }
+        let percent = |values: &[f64]| {
+            let mut values: Vec<f64> = values.iter().map(|ratio| (ratio - 1.0) * 100.0).collect();
+            values.sort_unstable_by(f64::total_cmp);
+            let quarter = values.len() / 4;
+            format!(
+                "{:+.1} % ({:+.1} to {:+.1})",
+                values[values.len() / 2],
+                values[quarter],
+                values[values.len() - 1 - quarter]
+            )
+        };
+        println!(
+            "  {what:<44} wall {:<26} CPU {:<26} {} rounds{}",
+            percent(&self.wall),
+            percent(&self.cpu),
+            self.wall.len(),
+            match self.disturbed {
+                0 => String::new(),
+                more => format!(", {more} disturbed ones left out"),
+            }
+        );
+    }
+}
+
+impl Bench {
+    pub fn python(&self, rounds: u64) -> Result<()> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/hook_cost/json.py");
+        let raw = self.dir.path().join("raw");
+        let python = || {
+            let mut command = Command::new("/usr/bin/python3");
+            command.env("PYTHONMALLOC", "malloc").arg(&script);
+            command
+        };
+        let [mut recorded, mut dropped, mut beside, mut heaptrack] =
+            std::array::from_fn(|_| Ratios::default());
+        let (mut seconds, mut drained, mut events) = (Vec::new(), Vec::new(), 0);
+        for round in 0..rounds {
+            let bare = Loads::read(&python().output()?.stdout)?;
+            let begun = thread_cpu_ns();
+            let (output, count) = self.to_file(&mut python(), &raw)?;
+            drained.push((thread_cpu_ns() - begun) / 1e9);
+            events = count;
+            recorded.add(&Loads::read(&output.stdout)?, &bare);
+            let output = self.recorded(&mut python(), 1)?;
+            dropped.add(&Loads::read(&output.stdout)?, &bare);
+            beside.add(&Loads::read(&beside_busy(&mut python())?.stdout)?, &bare);
+            if round < rounds.div_ceil(3) {
+                let mut command = Command::new("heaptrack");
+                command.arg("-o").arg(self.dir.path().join("heaptrack"));
+                command.env("PYTHONMALLOC", "malloc");
+                if let Ok(output) = command.arg("/usr/bin/python3").arg(&script).output() {
+                    heaptrack.add(&Loads::read(&output.stdout)?, &bare);
+                }
+            }
+            seconds.push(bare.wall);
+        }
+        let of = |values| median(values).unwrap_or(f64::NAN);
+        println!(
+            "python3 loading JSON, PYTHONMALLOC=malloc, over bare ({:.3} s): median (quartiles) of the rounds; {GOAL}",
+            of(seconds)
+        );
+        recorded.print("recorded to a file");
+        dropped.print("recorded, events dropped by the drainer");
+        beside.print("not recorded, beside a thread that counts");
+        heaptrack.print("heaptrack");
+        println!(
+            "  {:.1} M events in the whole run, {:.2} s CPU of the drainer",
+            events as f64 / 1e6,
+            of(drained)
+        );
+        Ok(())
+    }
+}
+
+/// Runs a command while a thread of this process counts: what two busy CPUs take from each other, recorded or not.
+fn beside_busy(command: &mut Command) -> Result<std::process::Output> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut state = 1u64;
+            while !over.load(Ordering::Relaxed) {
+                for _ in 0..1000 {
+                    state = std::hint::black_box(
+                        state.wrapping_mul(6_364_136_223_846_793_005) ^ state >> 7,
+                    );
+                }
+            }
+        });
+        let output = command.output();
+        over.store(true, Ordering::Relaxed);
+        Ok(output?)
+    })
+}
