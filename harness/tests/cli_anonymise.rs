@@ -1,4 +1,5 @@
 //! `trace anonymise` on recordings of real programs: nothing that the recorder wrote down of them is left in any chunk.
+//! Addresses are there only where somebody asks for them.
 
 mod support;
 
@@ -153,6 +154,67 @@ fn check(at: &Path, command: &[&str], secrets: &[&str]) {
         run(heaplab(at).args(["trace", "verify", "bare.hltrace"])).0,
         0
     );
+}
+
+/// Addresses are in the trace where they are asked for, those that the program saw, and nowhere else.
+#[test]
+fn addresses_are_kept_only_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let source = "#include <stdio.h>\n#include <stdlib.h>\n\
+        int main(void) {\n\
+          for (int i = 0; i < 50; i++) {\n\
+            void *block = malloc(3000 + i), *other = malloc(10);\n\
+            printf(\"malloc,%d,%lu\\n\", 3000 + i, (unsigned long)block);\n\
+            block = realloc(block, 9000 + i);\n\
+            printf(\"realloc,%d,%lu\\n\", 9000 + i, (unsigned long)block);\n\
+            if (i % 2) free(block);\n\
+            (void)other;\n\
+          }\n\
+        }\n";
+    std::fs::write(at.join("told.c"), source).unwrap();
+    let built = Command::new("cc")
+        .args(["-fno-builtin", "-o"])
+        .args([at.join("told"), at.join("told.c")])
+        .status()
+        .unwrap();
+    assert!(built.success());
+    let (status, said, err) = run(heaplab(at).args([
+        "record",
+        "--keep-addresses",
+        "-o",
+        "kept.hltrace",
+        "--",
+        "./told",
+    ]));
+    assert_eq!(status, 0, "{err}");
+    let (status, table, err) = run(heaplab(at).args(["trace", "export", "kept.hltrace"]));
+    assert_eq!(status, 0, "{err}");
+    assert_eq!(
+        table.lines().next(),
+        Some("event,time_ns,thread,call,block,size,alignment,address")
+    );
+    let kept: Vec<String> = (table.lines())
+        .filter_map(|line| {
+            let of: Vec<&str> = line.split(',').collect();
+            let size: u32 = of.get(5)?.parse().ok()?;
+            let told = of[3] != "free" && matches!(size, 3000..3050 | 9000..9050);
+            told.then(|| format!("{},{size},{}", of[3], of[7]))
+        })
+        .collect();
+    assert_eq!(kept, said.lines().collect::<Vec<_>>());
+    assert_eq!(kept.len(), 100);
+
+    run(heaplab(at).args(["record", "-o", "plain.hltrace", "--", "./told"]));
+    run(heaplab(at).args(["trace", "anonymise", "kept.hltrace", "-o", "bare.hltrace"]));
+    for name in ["plain.hltrace", "bare.hltrace"] {
+        let (_, table, _) = run(heaplab(at).args(["trace", "export", name]));
+        assert_eq!(
+            table.lines().next(),
+            Some("event,time_ns,thread,call,block,size,alignment"),
+            "{name}"
+        );
+    }
 }
 
 #[test]
