@@ -1,8 +1,8 @@
 //! Program mode: runs a whole program under a subject and measures it from outside.
 //!
 //! Heap memory (`heap_peak_bytes`) is the peak over time of the anonymous bytes in mappings that are neither backed by a
-//! file nor the stack: `RssAnon` of `/proc/PID/status`, read every 2 ms, minus what `smaps` shows as anonymous in file
-//! mappings (written data segments) and stacks, read again at each new maximum. A program's own anonymous mappings
+//! file nor the stack: resident less shared of `/proc/PID/statm`, read every 2 ms, minus what `smaps` shows as anonymous in
+//! file mappings (written data segments) and stacks, read again when it has grown. A program's own anonymous mappings
 //! cannot be told apart and are in it. Only the first process is sampled, not its children.
 //!
 //! Memory of all processes together (`peak_pss_bytes`): see [`tree`].
@@ -28,16 +28,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use statistics::Statistics;
 
+/// How the heap of a program is looked at while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeapLook {
+    /// Not at all.
+    None,
+    /// All its anonymous bytes every half millisecond, by counters that the kernel keeps, and nothing else of it: neither its
+    /// mappings nor its time, as both hold it up. An allocator that gives memory back by the clock keeps more or less of it
+    /// then.
+    Size,
+    /// Its mappings as well when it has grown, so that what is no heap is known.
+    Mappings,
+    /// Its mappings at every new maximum, so that what lies outside `brk` belongs to the same instant.
+    EveryMaximum,
+}
+
 /// How to run a program.
 #[derive(Clone, Debug)]
 pub struct ProgramOptions {
     /// Bounds.
     pub limits: Limits,
-    /// Sample the heap while it runs (`validate`); costs the program a little.
-    pub sample_heap: bool,
-    /// Walk the mappings at every new maximum of the heap, so that what lies outside `brk` belongs to the same instant; costs
-    /// the program more.
-    pub walk_often: bool,
+    /// How its heap is looked at.
+    pub heap: HeapLook,
     /// A status other than 0 is accepted.
     pub any_status: bool,
     /// CPU time from one sample of where it goes to the next, nanoseconds.
@@ -55,8 +67,7 @@ impl ProgramOptions {
     pub fn plain(limits: Limits) -> Self {
         Self {
             limits,
-            sample_heap: false,
-            walk_often: false,
+            heap: HeapLook::None,
             any_status: false,
             sample_period_ns: SAMPLE_PERIOD_NS,
             service: None,
@@ -102,8 +113,12 @@ pub struct ProgramReport {
     /// The user's own metrics.
     #[serde(default)]
     pub own: BTreeMap<String, f64>,
-    /// Peak of heap memory as the module defines it; absent unless sampled.
+    /// Peak of heap memory as the module defines it; absent unless its mappings were looked at.
     pub heap_peak_bytes: Option<u64>,
+    /// Peak of all anonymous memory; absent unless it was looked at.
+    pub anonymous_peak_bytes: Option<u64>,
+    /// What of it is no heap, when the mappings were last looked at before the peak.
+    pub beside_heap_bytes: Option<u64>,
     /// Part of it outside the classic heap (`brk`): mappings of the allocator, of the program itself, stacks of threads.
     pub outside_brk_bytes: Option<u64>,
     /// Faults served without I/O.
@@ -182,7 +197,7 @@ pub fn run_program(
         .env_remove("LD_PRELOAD")
         .arg("--launch")
         .arg(&report);
-    let parts = match options.ask {
+    let parts = match options.ask || options.heap == HeapLook::Size {
         true => Vec::new(),
         false => share::parts(&malloc_object),
     };
@@ -232,6 +247,7 @@ pub fn run_program(
     for metric in &options.metrics {
         own.insert(metric.name.clone(), metric.read(&output).map_err(failed)?);
     }
+    let walked = seen.heap.and_then(|peak| peak.walked);
     Ok(ProgramReport {
         wall_ns: launched.wall_ns,
         user_ns: launched.user_ns,
@@ -245,8 +261,10 @@ pub fn run_program(
         not_sampled: launched.not_sampled,
         statistics: asked.and_then(Asked::end),
         own,
-        heap_peak_bytes: seen.heap.map(|peak| peak.bytes),
-        outside_brk_bytes: seen.heap.map(|peak| peak.outside_brk),
+        heap_peak_bytes: seen.heap.and_then(|peak| peak.heap()),
+        anonymous_peak_bytes: seen.heap.map(|peak| peak.anonymous),
+        beside_heap_bytes: walked.map(|walked| walked.others),
+        outside_brk_bytes: walked.map(|walked| walked.outside_brk),
         minor_faults: launched.minor_faults,
         major_faults: launched.major_faults,
         context_switches: launched.context_switches,

@@ -9,7 +9,7 @@ use crate::plan::{Comparison, Item, Kind};
 use crate::subject::Subject;
 use crate::tails::Tails;
 use crate::{calibrate, tails};
-use heaplab_worker::protocol::{Machine, Measure, Mode, RunSpec, Touch};
+use heaplab_worker::protocol::{Machine, Measure, Mode, RecordedClock, RunSpec, Touch};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
@@ -43,6 +43,8 @@ pub struct Replays<'a> {
     /// Addresses at random in every measure, as a program has them: what a prediction must hold for (`validate`). Elsewhere memory
     /// and counts are measured at fixed ones, which repeat better.
     pub random_addresses: bool,
+    /// How the clock that a subject reads follows the recorded times, by comparison (`validate`); empty: it shows them.
+    pub clocks: Vec<RecordedClock>,
     /// Length of the idle tail and of the trickle behind it.
     pub idle: Duration,
     /// Idle runs that were made together and have not been asked for yet.
@@ -124,6 +126,7 @@ impl Replays<'_> {
         spec.machine.fixed_addresses &= !self.random_addresses;
         if spec.measure == Measure::Memory {
             spec.baseline_bytes = self.baseline(comparison.started_threads)?;
+            spec.recorded_clock = self.clocks.get(item.comparison).cloned();
         }
         if item.kind == Kind::Idle {
             spec.idle_tail_ms = self.idle.as_millis() as u64;

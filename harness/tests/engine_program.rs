@@ -1,7 +1,7 @@
 //! Program mode from outside: whole programs under subjects, and programs that no subject reaches.
 
 use heaplab::exec::Limits;
-use heaplab::program::{ProgramOptions, ProgramReport, run_program};
+use heaplab::program::{HeapLook, ProgramOptions, ProgramReport, run_program};
 use heaplab::subject;
 use std::ffi::OsString;
 use std::process::Command;
@@ -10,7 +10,7 @@ fn run(spec: &str, argv: &[&str]) -> Result<ProgramReport, String> {
     let subject = subject::parse(spec).unwrap().remove(0);
     let argv: Vec<OsString> = argv.iter().map(OsString::from).collect();
     let options = ProgramOptions {
-        sample_heap: true,
+        heap: HeapLook::Mappings,
         ..ProgramOptions::plain(Limits::seconds(60))
     };
     run_program(&subject, &argv, &options).map_err(|failure| failure.reason)

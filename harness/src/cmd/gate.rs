@@ -211,6 +211,7 @@ fn replays(
         },
         baselines: HashMap::new(),
         random_addresses: false,
+        clocks: Vec::new(),
         idle: Duration::ZERO,
         tails: crate::tails::Tails::default(),
     };

@@ -151,6 +151,7 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         limits,
         baselines: HashMap::new(),
         random_addresses: false,
+        clocks: Vec::new(),
         idle,
         tails: Tails::default(),
     };

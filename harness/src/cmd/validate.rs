@@ -9,14 +9,14 @@ use crate::error::{Error, Outcome};
 use crate::exec::{Limits, signal_name};
 use crate::out::Terminal;
 use crate::plan::{Comparison, Item, Kind};
-use crate::program::{self, ProgramOptions};
+use crate::program::{self, HeapLook, ProgramOptions};
 use crate::progress::Progress;
 use crate::recording::Recording;
 use crate::replays::Replays;
 use crate::subject::Subject;
 use crate::validation::{self, Facts, Row, Run, Samples};
 use crate::{embed, interrupt, subject, workload};
-use heaplab_worker::protocol::{Api, Machine};
+use heaplab_worker::protocol::{Api, Machine, RecordedClock};
 use heaplab_workloads::record::SessionOptions;
 use heaplab_workloads::trace::TraceSummary;
 use heaplab_workloads::{Params, Workload};
@@ -52,7 +52,7 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     let progress = Progress::new(
         terminal,
         subjects.len() as u64 * u64::from(2 * args.runs)
-            + u64::from(recordings + own_runs(args) + timed),
+            + u64::from(2 * recordings + own_runs(args) + timed),
     );
     let (traces, comparisons) = record(
         args,
@@ -63,7 +63,15 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         &progress,
     )?;
     interrupt::install();
-    let peaks = peaks(&comparisons, &subjects, args.runs, &limits, &progress);
+    let clocks = clocks(&traces, &comparisons, folder.path(), &limits, &progress)?;
+    let peaks = peaks(
+        &comparisons,
+        &clocks,
+        &subjects,
+        args.runs,
+        &limits,
+        &progress,
+    );
     let (times, harness_s) = times(&comparisons, &subjects, &limits, &progress)?;
     let own = own_mappings(args, brought.as_ref(), &limits, &progress);
     let in_place = in_place(&subjects, brought.as_ref(), &mut remarks);
@@ -109,10 +117,10 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     })
 }
 
-/// How the program is run: with its heap sampled, a server as it was recorded.
-fn options(args: &ValidateArgs, limits: &Limits) -> ProgramOptions {
+/// How the program is run: with its heap looked at, a server as it was recorded.
+fn options(args: &ValidateArgs, heap: HeapLook, limits: &Limits) -> ProgramOptions {
     ProgramOptions {
-        sample_heap: true,
+        heap,
         sample_period_ns: SAMPLE_PERIOD_NS,
         // Checked when it was recorded.
         service: args.service.service(&args.command).ok().flatten(),
@@ -253,9 +261,51 @@ fn compiled(trace: &Path, cache: &Path) -> Result<Comparison, Error> {
     })
 }
 
+/// How the clock follows each recording's: less what the recorder took, and with the difference between what the subject takes
+/// and what the recorded allocator takes, which is the C library's; that is replayed once for it.
+fn clocks(
+    traces: &[TraceSummary],
+    comparisons: &[Comparison],
+    folder: &Path,
+    limits: &Limits,
+    progress: &Progress,
+) -> Result<Vec<RecordedClock>, Error> {
+    let system = subject::parse("system")?;
+    let keep: Vec<RecordedClock> = (traces.iter().enumerate())
+        .map(|(number, trace)| RecordedClock {
+            recorder_ns: (trace.finish.as_ref())
+                .and_then(|finish| finish.recorder_ns_per_event)
+                .unwrap_or(0.0),
+            keep: Some(folder.join(format!("times-{number}"))),
+            recorded: None,
+        })
+        .collect();
+    let mut replays = replays(comparisons, &system, limits, None);
+    replays.clocks = keep.clone();
+    let what = "times of calls";
+    rounds(
+        &system,
+        comparisons.len() as u32,
+        what,
+        progress,
+        |at, block| replays.run(&item(comparisons, at, Kind::Memory, block)),
+    )
+    .remove(0)
+    .map_err(Error::Run)?;
+    Ok(keep
+        .into_iter()
+        .map(|clock| RecordedClock {
+            recorded: clock.keep,
+            keep: None,
+            ..clock
+        })
+        .collect())
+}
+
 /// Peak resident bytes of replays, of one recording after the other.
 fn peaks(
     comparisons: &[Comparison],
+    clocks: &[RecordedClock],
     subjects: &[Subject],
     count: u32,
     limits: &Limits,
@@ -264,6 +314,13 @@ fn peaks(
     let mut replays = replays(comparisons, subjects, limits, None);
     let what = "replay for memory";
     rounds(subjects, count, what, progress, |at, block| {
+        // The recorded allocator's own time is in what was recorded.
+        replays.clocks = (clocks.iter().cloned())
+            .map(|clock| RecordedClock {
+                recorded: clock.recorded.filter(|_| subjects[at].library.is_some()),
+                ..clock
+            })
+            .collect();
         let item = item(comparisons, at, Kind::Memory, block);
         let answer = replays.run(&item)?;
         replays
@@ -318,6 +375,7 @@ fn replays<'a>(
         limits: limits.clone(),
         baselines: HashMap::new(),
         random_addresses: true,
+        clocks: Vec::new(),
         idle: std::time::Duration::ZERO,
         tails: crate::tails::Tails::default(),
     }
@@ -383,10 +441,7 @@ fn own_mappings(
         env: vec![("GLIBC_TUNABLES".into(), ALL_FROM_BRK.into())],
         ours: false,
     };
-    let options = ProgramOptions {
-        walk_often: true,
-        ..options(args, limits)
-    };
+    let options = options(args, HeapLook::EveryMaximum, limits);
     let measured = rounds(
         std::slice::from_ref(&system),
         own_runs(args),
@@ -411,19 +466,26 @@ fn programs(
     progress: &Progress,
     remarks: &mut Vec<String>,
 ) -> Vec<Samples<Run>> {
-    let options = options(args, limits);
+    // A run for each figure: a program whose time is sampled, or whose mappings are walked, is held up, and an allocator that
+    // gives back by the clock has another peak then.
+    let looked_at = options(args, HeapLook::Size, limits);
+    let sampled = options(args, HeapLook::Mappings, limits);
     let mut unsampled = None;
     let runs = rounds(subjects, args.runs, "program", progress, |at, _| {
-        let report = program::run_program(&subjects[at], &args.command, &options)
-            .map_err(|failure| failure.reason)?;
-        let heap = report.heap_peak_bytes.ok_or_else(|| {
+        let run = |options| {
+            program::run_program(&subjects[at], &args.command, options)
+                .map_err(|failure| failure.reason)
+        };
+        let peak = run(&looked_at)?.anonymous_peak_bytes;
+        let report = run(&sampled)?;
+        let (peak, beside) = peak.zip(report.beside_heap_bytes).ok_or_else(|| {
             "it ended before its heap could be looked at; give it more to do".to_string()
         })?;
         if let Some(why) = &report.not_sampled {
             unsampled.get_or_insert_with(|| why.clone());
         }
         Ok(Run {
-            peak_bytes: heap.saturating_sub(own) as f64,
+            peak_bytes: peak.saturating_sub(beside + own) as f64,
             allocation_s: report.allocator_s(),
             cpu_s: (report.user_ns + report.sys_ns) as f64 / 1e9,
         })

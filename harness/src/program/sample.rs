@@ -1,27 +1,38 @@
 //! Looks at a running program from outside: heap memory of its first process, memory of all its processes, and whether
 //! the subject is in each of them.
 
-use super::ProgramOptions;
 use super::statistics::Asked;
-use super::tree::{self, TreeMemory, field};
+use super::tree::{self, TreeMemory};
 use super::witness::Witnesses;
-use std::fs;
+use super::{HeapLook, ProgramOptions};
+use rustix::param::page_size;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between two looks at the heap.
+/// Between two looks at the heap, and where it is looked at and nothing else.
 const HEAP_STEP: Duration = Duration::from_millis(2);
+const SIZE_STEP: Duration = Duration::from_micros(500);
 /// Between two looks at all processes.
 const TREE_STEP: Duration = Duration::from_millis(10);
 
-/// Heap memory at its peak.
+/// Anonymous memory at its peak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Peak {
     /// All of it.
-    pub bytes: u64,
-    /// The part that lies outside the classic heap (`brk`) when the mappings were last walked.
-    pub outside_brk: u64,
+    pub anonymous: u64,
+    /// What its mappings were when they were last walked.
+    pub walked: Option<Walked>,
+}
+
+impl Peak {
+    /// The part that is heap.
+    pub fn heap(&self) -> Option<u64> {
+        let walked = self.walked?;
+        Some(self.anonymous.saturating_sub(walked.others))
+    }
 }
 
 /// What was seen.
@@ -63,15 +74,20 @@ pub(super) fn watch(
     let Some(pid) = number(pid_file, stop) else {
         return seen;
     };
-    let with_heap = options.sample_heap;
     let launcher = tree::parent(pid);
-    let step = if with_heap { HEAP_STEP } else { TREE_STEP };
-    let (mut heap, mut next_tree) = (Heap::of(library, options.walk_often), Instant::now());
+    let step = match options.heap {
+        HeapLook::None => TREE_STEP,
+        HeapLook::Size => SIZE_STEP,
+        HeapLook::Mappings | HeapLook::EveryMaximum => HEAP_STEP,
+    };
+    let with_heap = options.heap != HeapLook::None;
+    let (mut heap, mut next_tree) = (Heap::of(pid, library, options.heap), Instant::now());
     while !stop.load(Ordering::Relaxed) {
-        if with_heap && !heap.look(pid) {
+        if with_heap && !heap.look() {
             break;
         }
-        if Instant::now() >= next_tree {
+        // The others' memory is that of mappings, too, and reading which there are holds them up.
+        if options.heap != HeapLook::Size && Instant::now() >= next_tree {
             next_tree = Instant::now() + TREE_STEP;
             let found = launcher.map(tree::below).unwrap_or_default();
             let (members, sizes): (Vec<u32>, Vec<u64>) = found
@@ -90,12 +106,14 @@ pub(super) fn watch(
     seen
 }
 
-#[derive(Default)]
 struct Heap {
+    pid: u32,
     /// The library whose own written data is its memory too.
     library: Option<PathBuf>,
-    /// One part in so many by which it must grow to be walked again.
-    step: u64,
+    /// One part in so many by which it must grow to be walked again; `None`: it is never walked.
+    step: Option<u64>,
+    /// Opened once: a look is a single read.
+    statm: Option<File>,
     peak: Option<Peak>,
     highest: u64,
     walked: Option<Walked>,
@@ -103,40 +121,55 @@ struct Heap {
 
 impl Heap {
     /// The C library's data is there under every subject.
-    fn of(library: Option<&Path>, walk_often: bool) -> Self {
+    fn of(pid: u32, library: Option<&Path>, look: HeapLook) -> Self {
         Self {
-            // Walking the mappings is expensive: else only when the sum has grown by 1 %.
-            step: if walk_often { u64::MAX } else { 100 },
+            pid,
+            step: match look {
+                HeapLook::None | HeapLook::Size => None,
+                // Walking the mappings is expensive: else only when the sum has grown by 1 %.
+                HeapLook::Mappings => Some(100),
+                HeapLook::EveryMaximum => Some(u64::MAX),
+            },
             library: library
                 .filter(|path| !super::share::is_libc(path))
                 .and_then(|path| path.canonicalize().ok()),
-            ..Self::default()
+            statm: File::open(format!("/proc/{pid}/statm")).ok(),
+            peak: None,
+            highest: 0,
+            walked: None,
         }
     }
 
+    /// Resident bytes less those of files and shared memory: the kernel's own counters, for which no mapping is held.
+    fn anonymous(&self) -> Option<u64> {
+        let mut text = [0; 128];
+        let read = self.statm.as_ref()?.read_at(&mut text, 0).ok()?;
+        let mut words = std::str::from_utf8(&text[..read]).ok()?.split_whitespace();
+        let mut pages = || words.next().and_then(|word| word.parse::<u64>().ok());
+        let (size, resident, shared) = (pages()?, pages()?, pages()?);
+        // A process that has ended is there until it is waited for, without memory.
+        (size > 0).then(|| resident.saturating_sub(shared) * page_size() as u64)
+    }
+
     /// False when the process is gone.
-    fn look(&mut self, pid: u32) -> bool {
-        let Some(anonymous) = fs::read_to_string(format!("/proc/{pid}/status"))
-            .ok()
-            .and_then(|text| field(&text, "RssAnon:"))
-        else {
+    fn look(&mut self) -> bool {
+        let Some(anonymous) = self.anonymous() else {
             return false;
         };
-        if self.walked.is_none() || anonymous > self.highest + self.highest / self.step {
+        if let Some(step) = self.step
+            && (self.walked.is_none() || anonymous > self.highest + self.highest / step)
+        {
             self.highest = anonymous;
-            self.walked = fs::read_to_string(format!("/proc/{pid}/smaps"))
+            self.walked = fs::read_to_string(format!("/proc/{}/smaps", self.pid))
                 .ok()
                 .map(|text| Walked::of(&text, self.library.as_deref()))
                 .or(self.walked);
         }
-        if let Some(walked) = self.walked {
-            let bytes = anonymous.saturating_sub(walked.others);
-            if self.peak.is_none_or(|peak| bytes > peak.bytes) {
-                self.peak = Some(Peak {
-                    bytes,
-                    outside_brk: walked.outside_brk,
-                });
-            }
+        if self.peak.is_none_or(|peak| anonymous > peak.anonymous) {
+            self.peak = Some(Peak {
+                anonymous,
+                walked: self.walked,
+            });
         }
         true
     }
@@ -144,11 +177,11 @@ impl Heap {
 
 /// Anonymous bytes of `smaps` by the kind of mapping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Walked {
+pub(super) struct Walked {
     /// In mappings of files, but for the subject's library, and stacks: no heap.
-    others: u64,
+    pub others: u64,
     /// In mappings that are neither those nor the classic heap.
-    outside_brk: u64,
+    pub outside_brk: u64,
 }
 
 impl Walked {
@@ -179,6 +212,7 @@ impl Walked {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tree::field;
     use super::*;
 
     #[test]

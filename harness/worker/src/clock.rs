@@ -30,6 +30,11 @@ pub fn process_cpu_ns() -> u64 {
     read(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
+/// CPU nanoseconds of the calling thread.
+pub fn thread_cpu_ns() -> u64 {
+    read(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
 /// Sleeps for about `ns` nanoseconds.
 pub fn sleep_ns(ns: u64) {
     let mut rest = libc::timespec {
@@ -117,6 +122,21 @@ impl Scale {
         pairs.sort_unstable();
         let pair_ns = pairs[pairs.len() / 2] as f64 * per_4g as f64 / (1u64 << 32) as f64;
         Self { per_4g, pair_ns }
+    }
+
+    /// Nanoseconds of 2³² ticks, by which [`Scale::of`] makes the same scale again.
+    #[inline(always)]
+    pub fn factor(self) -> u64 {
+        self.per_4g
+    }
+
+    /// A scale of this factor; of a pair of stamps it knows nothing.
+    #[inline(always)]
+    pub fn of(factor: u64) -> Self {
+        Self {
+            per_4g: factor,
+            pair_ns: 0.0,
+        }
     }
 
     /// Nanoseconds of `ticks`.

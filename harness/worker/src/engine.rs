@@ -133,8 +133,9 @@ impl<P: Probe> Player<P> {
     /// Plays ops in lockstep while the subjects' clock shows the recorded times.
     fn clocked(&mut self, play: Play<P>, part: Part<'_>) {
         for (op, time) in part.ops.iter().zip(part.times) {
-            self.probe.at(*time);
+            self.probe.at(*time, self.thread);
             play(self, std::slice::from_ref(op));
+            self.probe.done();
         }
     }
 

@@ -24,6 +24,7 @@ mod launch;
 mod lockstep;
 mod memory;
 mod numbers;
+mod own_time;
 mod pace;
 mod perf;
 mod probe;

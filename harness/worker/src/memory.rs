@@ -3,6 +3,7 @@
 
 use crate::clock;
 use crate::fill::{Fill, Fills};
+use crate::own_time::OwnTime;
 use crate::probe::Probe;
 use crate::statm;
 use crate::steady;
@@ -40,9 +41,15 @@ impl Probe for Memory {
     }
 
     #[inline(always)]
-    fn at(&mut self, ns: u64) {
+    fn at(&mut self, ns: u64, thread: u32) {
         // SAFETY: as below.
-        unsafe { (*self.world.recorder()).at(ns) };
+        unsafe { (*self.world.recorder()).at(ns, thread) };
+    }
+
+    #[inline(always)]
+    fn done(&mut self) {
+        // SAFETY: as below.
+        unsafe { (*self.world.recorder()).done() };
     }
 
     fn fills(&mut self, fill: Fill) {
@@ -82,6 +89,8 @@ pub struct Recorder {
     /// What it has gone on since by calls, or by recorded times where the script has some.
     passed_ns: u64,
     timed: bool,
+    /// How it differs from the recorded times; `None`: not at all.
+    own_time: Option<OwnTime>,
     /// Of recorded times without ops those that were slept.
     rested_ns: u64,
     /// Call number of the next sample, of the next point of the curve, and their distances.
@@ -110,7 +119,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// A recorder for a run of `calls` calls with about `points` points.
-    pub fn new(calls: u64, points: u32, baseline: u64) -> Self {
+    pub fn new(calls: u64, points: u32, baseline: u64, own_time: Option<OwnTime>) -> Self {
         let points = u64::from(points.max(2));
         let room = points as usize * 2 + 2 * TAIL_SAMPLES as usize + 64;
         let column = || Vec::with_capacity(room);
@@ -118,6 +127,7 @@ impl Recorder {
             point_step: (calls / points).max(1),
             sample_step: (calls / (points * DENSE)).max(1),
             baseline,
+            own_time,
             fills: Fills::new(),
             curve: MemoryCurve {
                 ops: column(),
@@ -145,10 +155,8 @@ impl Recorder {
     #[inline(always)]
     fn moved(&mut self, live: i64, usable: i64, unwritten: i64) {
         self.calls += 1;
-        if self.subject_ns != 0 {
-            if !self.timed {
-                self.passed_ns += CALL_NS;
-            }
+        if self.subject_ns != 0 && !self.timed {
+            self.passed_ns += CALL_NS;
             steady::set_subject_clock(self.subject_ns + self.passed_ns);
         }
         self.live = self.live.wrapping_add_signed(live);
@@ -167,6 +175,17 @@ impl Recorder {
     /// Reads the resident bytes and books them for the calls since the last sample.
     #[inline(never)]
     fn sample(&mut self) {
+        if self.own_time.is_none() {
+            return self.looks();
+        }
+        let began = clock::thread_cpu_ns();
+        self.looks();
+        if let Some(own_time) = &mut self.own_time {
+            own_time.looked(clock::thread_cpu_ns() - began);
+        }
+    }
+
+    fn looks(&mut self) {
         let resident = statm::anonymous_bytes();
         let weight = self.calls - self.last_sample;
         self.last_sample = self.calls;
@@ -229,20 +248,34 @@ impl Recorder {
 
     /// The next op was made at this time of the recording.
     #[inline(always)]
-    fn at(&mut self, ns: u64) {
+    fn at(&mut self, ns: u64, thread: u32) {
         if self.subject_ns == 0 {
             return;
         }
         self.timed = true;
+        let ns = match &mut self.own_time {
+            Some(own_time) => own_time.shown(ns, thread),
+            None => ns,
+        };
         let gap = ns.saturating_sub(self.passed_ns);
         if gap >= REST_NS {
             self.rest(gap);
         }
         self.passed_ns = self.passed_ns.max(ns);
         steady::set_subject_clock(self.subject_ns + self.passed_ns);
+        if let Some(own_time) = &mut self.own_time {
+            own_time.begin();
+        }
         if !self.fills.is_empty() {
             let bytes = self.fills.advance(self.passed_ns);
             self.wrote(bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn done(&mut self) {
+        if let (Some(own_time), true) = (&mut self.own_time, self.timed) {
+            own_time.end();
         }
     }
 

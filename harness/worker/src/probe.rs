@@ -45,11 +45,15 @@ pub trait Probe: Sized + 'static {
         let _ = ns;
     }
 
-    /// Lockstep of a script with times: the next op was made at `ns` since the beginning of the recording.
+    /// Lockstep of a script with times: the next op was made by `thread` at `ns` since the beginning of the recording.
     #[inline(always)]
-    fn at(&mut self, ns: u64) {
-        let _ = ns;
+    fn at(&mut self, ns: u64, thread: u32) {
+        let _ = (ns, thread);
     }
+
+    /// The op that [`Probe::at`] was told of is over.
+    #[inline(always)]
+    fn done(&mut self) {}
 
     /// Lockstep of a script with times: a block is filled while time goes on.
     fn fills(&mut self, fill: Fill) {

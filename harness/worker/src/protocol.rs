@@ -100,6 +100,19 @@ pub struct Machine {
     pub fixed_addresses: bool,
 }
 
+/// How the clock that a subject reads follows a recording's, where memory is measured in lockstep of a script with times.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RecordedClock {
+    /// What the recorder took of each event, nanoseconds: taken off.
+    pub recorder_ns: f64,
+    /// A file to be made of what each op takes, a `u32` of nanoseconds each, in the order of the script.
+    #[serde(default)]
+    pub keep: Option<PathBuf>,
+    /// Such a file of the recorded allocator: the clock goes on by what the subject takes beyond that.
+    #[serde(default)]
+    pub recorded: Option<PathBuf>,
+}
+
 /// One run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunSpec {
@@ -149,6 +162,9 @@ pub struct RunSpec {
     /// The machine as the run sees it. It is in force when the worker starts; here it is only told.
     #[serde(default)]
     pub machine: Machine,
+    /// `None`: the clock shows the recorded times.
+    #[serde(default)]
+    pub recorded_clock: Option<RecordedClock>,
 }
 
 fn one() -> f64 {
@@ -177,6 +193,7 @@ impl RunSpec {
             whole_script_bytes: 0,
             pin: false,
             machine: Machine::default(),
+            recorded_clock: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::fail;
 use crate::latency::{self, Latency};
 use crate::lockstep::{self, Baton};
 use crate::memory::{Memory, Recorder};
+use crate::own_time::OwnTime;
 use crate::pace::{self, Pace};
 use crate::probe::{Bare, Probe};
 use crate::proof;
@@ -110,6 +111,17 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
         0 => WINDOW,
         share => share.clamp(LEAST_WINDOW, WINDOW),
     } as usize;
+    let scale = if spec.measure == Measure::Latency || spec.null || spec.recorded_clock.is_some() {
+        Scale::measure()
+    } else {
+        Scale::default()
+    };
+    let own_time = spec.recorded_clock.as_ref().map(|clock| {
+        let ops = (0..threads)
+            .map(|thread| script.op_count(thread))
+            .sum::<u64>();
+        OwnTime::new(clock, ops as usize, scale).unwrap_or_else(|error| fail::with(error))
+    });
     let world = World::settle(Parts {
         metas: mapped(
             "the blocks' sizes",
@@ -117,14 +129,10 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
         ),
         checker: mapped("the checks", Checker::new()),
         // With the null allocator it is what the run is made for.
-        scale: if spec.measure == Measure::Latency || spec.null {
-            Scale::measure()
-        } else {
-            Scale::default()
-        },
+        scale,
         crew: mapped("the threads' stacks", Crew::new(threads, thread_main::<P>)),
         baton: lockstep.then(|| mapped("the threads' turns", Baton::new(threads))),
-        recorder: Recorder::new(info.calls, spec.samples, spec.baseline_bytes),
+        recorder: Recorder::new(info.calls, spec.samples, spec.baseline_bytes, own_time),
         spec: spec.clone(),
         script,
         window_bytes,

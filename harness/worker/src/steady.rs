@@ -4,6 +4,7 @@
 //! nothing unless the harness wants it (`HEAPLAB_CLOCK=still`, `HEAPLAB_RANDOM=fixed`: memory in lockstep) or the run has set the
 //! clock. Not reached: a library that makes the system calls itself, /dev/urandom, and `AT_RANDOM`.
 
+use crate::clock::{Scale, ticks};
 use crate::shape::Wish;
 use std::ffi::{CStr, c_int, c_long, c_uint, c_void};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -21,12 +22,30 @@ const STILL_STEP: u64 = 100_000_000;
 /// Random numbers are the same in every run: mimalloc draws the addresses of its arenas.
 static FIXED: Wish = Wish::new(c"HEAPLAB_RANDOM");
 
+/// The counter when the call began that is being made, where its time runs on the subject's clock; 0: it stands still in calls.
+static CALL_BEGAN: AtomicU64 = AtomicU64::new(0);
+/// [`Scale::factor`] for it.
+static TICKS: AtomicU64 = AtomicU64::new(0);
+
 type ClockGettime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> c_int;
 
 /// Sets the time that subjects are told from now on.
 #[inline(always)]
 pub fn set_subject_clock(ns: u64) {
     SUBJECT_CLOCK.store(ns, Ordering::Relaxed);
+}
+
+/// The subject's clock goes on from now on, from what it shows.
+#[inline(always)]
+pub fn call_began(at: u64, scale: Scale) {
+    TICKS.store(scale.factor(), Ordering::Relaxed);
+    CALL_BEGAN.store(at, Ordering::Relaxed);
+}
+
+/// The subject's clock stands still again.
+#[inline(always)]
+pub fn call_ended() {
+    CALL_BEGAN.store(0, Ordering::Relaxed);
 }
 
 /// What the subject's clock shows at the first op, monotonic nanoseconds: where it stands still what it has shown until now.
@@ -88,6 +107,11 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
     }
     if told == 0 || !of_time {
         return real_clock(clock, time);
+    }
+    let began = CALL_BEGAN.load(Ordering::Relaxed);
+    if began != 0 {
+        let scale = Scale::of(TICKS.load(Ordering::Relaxed));
+        told += scale.ns(ticks().saturating_sub(began));
     }
     time.tv_sec = (told / 1_000_000_000) as i64;
     time.tv_nsec = (told % 1_000_000_000) as i64;

@@ -5,7 +5,7 @@ use crate::support::{
 };
 use heaplab_script::file::{ScriptInfo, ScriptWriter};
 use heaplab_script::{Op, OpKind};
-use heaplab_worker::protocol::{Answer, Measure, Mode, RunSpec, Touch};
+use heaplab_worker::protocol::{Answer, Measure, Mode, RecordedClock, RunSpec, Touch};
 use std::path::Path;
 use std::process::Command;
 
@@ -254,4 +254,76 @@ fn the_subjects_clock_and_random_numbers_are_the_same_in_every_run() {
     assert!((1..100 * 250).contains(&passed), "{first}");
     assert!(words[1] == "0" && words[2] != words[3], "{first}");
     assert_ne!(all(false), all(false));
+}
+
+#[test]
+fn the_clock_goes_on_by_what_the_subject_takes_beyond_the_recorded_allocator() {
+    const PAIRS: u64 = 100;
+    let folder = tempfile::tempdir().unwrap();
+    let (script, times) = (folder.path().join("s"), folder.path().join("t"));
+    timed(&script, 2 * PAIRS);
+    // Nanoseconds on its clock from a call to the one PAIRS pairs later, and in a call; each waits for some ticks of the counter.
+    let library = |ticks: u64| {
+        let folder = folder.path().join(ticks.to_string());
+        std::fs::create_dir(&folder).unwrap();
+        bad_library(
+            &folder,
+            &format!(
+                "#include <stdio.h>\n#include <time.h>\n#include <x86intrin.h>\nstatic long made, from, to, within;\n\
+                 static long now(void) {{ struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000 + t.tv_nsec; }}\n\
+                 static void *slow(size_t s) {{\n\
+                   if (s == 1000) {{\n\
+                     long begin = now(), since = __rdtsc(); if (++made == 50) from = begin; if (made == 50 + {PAIRS}) to = begin;\n\
+                     while (__rdtsc() - since < {ticks}) {{}}\n\
+                     within = now() - begin;\n\
+                   }}\n\
+                   return __libc_malloc(s);\n\
+                 }}\n\
+                 #define MALLOC(s) slow(s)\n\
+                 size_t heaplab_subject_describe(char *t, size_t n) {{ return snprintf(t, n, \"passed=%ld\\nwithin=%ld\\n\", to - from, within); }}"
+            ),
+        )
+    };
+    let told = |library: &Path, clock: Option<RecordedClock>| {
+        let spec = RunSpec {
+            recorded_clock: clock,
+            ..spec(&script, Measure::Memory, Mode::Lockstep)
+        };
+        let Answer::Ok(report) = run(&spec, Some(library)) else {
+            panic!("failed")
+        };
+        let number = |name: &str| report.subject.settings[name].parse::<u64>().unwrap();
+        (number("passed"), number("within"))
+    };
+    let (quick, slow) = (library(0), library(300_000));
+    let clock = |recorder_ns, keep: bool, recorded: bool| {
+        Some(RecordedClock {
+            recorder_ns,
+            keep: keep.then(|| times.clone()),
+            recorded: recorded.then(|| times.clone()),
+        })
+    };
+    // Recorded times; less than the recorder took of two events a pair, and with what passes in a call before it is asked for.
+    assert_eq!(told(&slow, None), (PAIRS * 4_000, 0));
+    let near = |told: u64, wanted: u64| assert!(told.abs_diff(wanted) < 20_000, "{told}");
+    near(told(&slow, clock(500.0, false, false)).0, PAIRS * 3_000);
+    near(told(&quick, clock(0.0, true, false)).0, PAIRS * 4_000);
+    // 300,000 ticks are at least 50 µs on any machine, and time goes on in the call.
+    let (passed, within) = told(&slow, clock(0.0, false, true));
+    assert!(passed >= PAIRS * 54_000, "{passed}");
+    assert!(within >= 50_000, "{within}");
+    // Against its own times next to nothing is left.
+    told(&slow, clock(0.0, true, false));
+    let (own, _) = told(&slow, clock(0.0, false, true));
+    assert!(own < passed / 2, "{own} of {passed}");
+    // Times of another script.
+    std::fs::write(&times, [0; 4]).unwrap();
+    let spec = RunSpec {
+        recorded_clock: clock(0.0, false, true),
+        ..spec(&script, Measure::Memory, Mode::Lockstep)
+    };
+    let Answer::Failed { reason } = run(&spec, None) else {
+        panic!("taken")
+    };
+    assert!(reason.contains("are of another script"), "{reason}");
 }
