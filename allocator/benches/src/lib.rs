@@ -1,7 +1,9 @@
 //! The allocators under test behind one table of C entry points, so that every one of them is
 //! called the same way: through a pointer, never inlined.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, CString, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// An allocator's entry points. The contracts are those of the C functions of these names.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +113,68 @@ pub fn order(count: usize, order: Order) -> Vec<u32> {
 }
 
 impl Allocator {
+    /// The allocator that a shared library exports under the C names. It stays loaded.
+    ///
+    /// # Errors
+    /// The library cannot be loaded, or has no malloc of its own.
+    pub fn load(name: String, path: &Path) -> Result<Self, String> {
+        let file = CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| format!("{} is no path", path.display()))?;
+        // SAFETY: the path is a C string; what the library's constructors do is the caller's choice.
+        let handle = unsafe { libc::dlopen(file.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        if handle.is_null() {
+            // SAFETY: after a failure it is a C string.
+            let reason = unsafe { CStr::from_ptr(libc::dlerror()) };
+            return Err(format!(
+                "cannot load {}: {}",
+                path.display(),
+                reason.to_string_lossy()
+            ));
+        }
+        let system = [
+            libc::malloc as *const c_void,
+            libc::free as *const c_void,
+            libc::calloc as *const c_void,
+            libc::realloc as *const c_void,
+        ];
+        let mut found = [std::ptr::null_mut(); 4];
+        for (at, symbol) in [c"malloc", c"free", c"calloc", c"realloc"]
+            .into_iter()
+            .enumerate()
+        {
+            // SAFETY: the handle is open and the name a C string.
+            found[at] = unsafe { libc::dlsym(handle, symbol.as_ptr()) };
+            if found[at].is_null() || found[at].cast_const() == system[at] {
+                return Err(format!(
+                    "{} has no {} of its own",
+                    path.display(),
+                    symbol.to_string_lossy()
+                ));
+            }
+        }
+        // SAFETY: functions of these names have these types.
+        unsafe {
+            Ok(Self {
+                name: name.leak(),
+                malloc: std::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(usize) -> *mut c_void,
+                >(found[0]),
+                free: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void)>(
+                    found[1],
+                ),
+                calloc: std::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(usize, usize) -> *mut c_void,
+                >(found[2]),
+                realloc: std::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
+                >(found[3]),
+            })
+        }
+    }
+
     /// A block whose first byte has been written.
     #[inline]
     #[must_use]
@@ -142,6 +206,18 @@ impl Allocator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_library_without_a_malloc_of_its_own_is_refused() {
+        let load = |path: &str| Allocator::load("x".into(), Path::new(path)).map(|_| ());
+        let error = load("libm.so.6").expect_err("mathematics only");
+        assert_eq!(error, "libm.so.6 has no malloc of its own");
+        let error = load("/nowhere/lib.so").expect_err("there is no such file");
+        assert!(
+            error.starts_with("cannot load /nowhere/lib.so: "),
+            "{error}"
+        );
+    }
 
     #[test]
     fn every_allocator_allocates_grows_and_frees_through_its_own_entries() {

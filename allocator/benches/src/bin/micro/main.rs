@@ -12,6 +12,7 @@ mod threads;
 use clap::{Parser, ValueEnum};
 use spanalloc_benches::{ALLOCATORS, Allocator};
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// What is made of a case's rounds.
@@ -28,6 +29,7 @@ pub enum Statistic {
 ///   micro                          all cases, about two minutes
 ///   micro --rounds 9 pair batch    cases whose name contains "pair" or "batch"
 ///   micro --statistic minimum --json micro.json
+///   micro --library gperftools=/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4
 #[derive(Debug, Parser)]
 #[command(verbatim_doc_comment)]
 struct Arguments {
@@ -42,9 +44,15 @@ struct Arguments {
     /// What is reported of the rounds.
     #[arg(long, value_enum, default_value = "median")]
     statistic: Statistic,
+    /// Also measure the malloc of this shared library; may be given several times.
+    #[arg(long, value_name = "NAME=PATH", value_parser = library)]
+    library: Vec<(String, PathBuf)>,
+    /// Count a turn from its first operation on, with the other allocators' blocks in the caches.
+    #[arg(long)]
+    cold: bool,
     /// Also write the figures as JSON to this file.
     #[arg(long)]
-    json: Option<std::path::PathBuf>,
+    json: Option<PathBuf>,
     /// List the cases and what they do.
     #[arg(long)]
     list: bool,
@@ -68,11 +76,45 @@ pub struct Case {
     pub prepare: Box<dyn Fn(Allocator) -> Box<dyn Work>>,
 }
 
-/// One row: nanoseconds per operation by allocator, in the order of [`ALLOCATORS`].
+/// One row: nanoseconds per operation by allocator, spanalloc's first and the system's last.
 pub struct Row {
     pub name: &'static str,
     pub goal: Option<f64>,
-    pub nanoseconds: [f64; ALLOCATORS.len()],
+    pub nanoseconds: Vec<f64>,
+}
+
+impl Row {
+    /// The system's allocator's.
+    pub fn system(&self) -> f64 {
+        *self.nanoseconds.last().expect("a row has every allocator")
+    }
+
+    /// The least of all but spanalloc's.
+    pub fn best_other(&self) -> f64 {
+        self.nanoseconds[1..]
+            .iter()
+            .copied()
+            .fold(f64::INFINITY, f64::min)
+    }
+}
+
+fn library(argument: &str) -> Result<(String, PathBuf), String> {
+    match argument.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
+            Ok((name.to_owned(), path.into()))
+        }
+        _ => Err("a library is given as NAME=PATH".to_owned()),
+    }
+}
+
+/// All allocators of the run, the system's last.
+fn allocators(libraries: Vec<(String, PathBuf)>) -> Result<Vec<Allocator>, String> {
+    let mut all = ALLOCATORS.to_vec();
+    for (name, path) in libraries {
+        let place = all.len() - 1;
+        all.insert(place, Allocator::load(name, &path)?);
+    }
+    Ok(all)
 }
 
 /// Nanoseconds per operation of `operations` that `work` does.
@@ -83,7 +125,7 @@ pub fn timed(operations: usize, work: impl FnOnce()) -> f64 {
 }
 
 fn main() {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
     let cases = cases::all()
         .into_iter()
         .filter(|case| {
@@ -104,19 +146,27 @@ fn main() {
         eprintln!("micro: no case matches; `micro --list` names them");
         std::process::exit(2);
     }
+    let allocators = match allocators(std::mem::take(&mut arguments.library)) {
+        Ok(allocators) => allocators,
+        Err(error) => {
+            eprintln!("micro: {error}");
+            std::process::exit(2);
+        }
+    };
+    let names: Vec<_> = allocators.iter().map(|allocator| allocator.name).collect();
     let mut rows = Vec::new();
     for case in &cases {
         progress(case.name);
         rows.push(Row {
             name: case.name,
             goal: case.goal,
-            nanoseconds: measure(case, &arguments),
+            nanoseconds: measure(case, &allocators, &arguments),
         });
     }
     progress("");
-    print!("{}", table::text(&rows));
+    print!("{}", table::text(&names, &rows));
     if let Some(path) = &arguments.json
-        && let Err(error) = std::fs::write(path, table::json(&rows))
+        && let Err(error) = std::fs::write(path, table::json(&names, &rows))
     {
         eprintln!("micro: cannot write {}: {error}", path.display());
         std::process::exit(1);
@@ -133,9 +183,9 @@ fn progress(name: &str) {
     }
 }
 
-fn measure(case: &Case, arguments: &Arguments) -> [f64; ALLOCATORS.len()] {
+fn measure(case: &Case, allocators: &[Allocator], arguments: &Arguments) -> Vec<f64> {
     let least = Duration::from_millis(arguments.round_ms.max(1)).as_nanos() as f64;
-    let mut works = ALLOCATORS.map(|allocator| {
+    let prepared = |&allocator: &Allocator| {
         let mut work = (case.prepare)(allocator);
         // The first round fills caches and is not counted.
         let mut operations = 1;
@@ -149,19 +199,24 @@ fn measure(case: &Case, arguments: &Arguments) -> [f64; ALLOCATORS.len()] {
             operations *= if taken < least / 4.0 { 4 } else { 2 };
         }
         (work, operations, Vec::new())
-    });
+    };
+    let mut works: Vec<_> = allocators.iter().map(prepared).collect();
     for round in 0..arguments.rounds.max(1) {
         for turn in 0..works.len() {
             let at = (round + turn) % works.len();
             let (work, operations, results) = &mut works[at];
+            if !arguments.cold {
+                work.round(*operations);
+            }
             results.push(work.round(*operations));
         }
     }
-    works.map(|(_, _, mut results)| {
+    let figure = |(_, _, mut results): (_, _, Vec<f64>)| {
         results.sort_by(f64::total_cmp);
         match arguments.statistic {
             Statistic::Median => results[results.len() / 2],
             Statistic::Minimum => results[0],
         }
-    })
+    };
+    works.into_iter().map(figure).collect()
 }
