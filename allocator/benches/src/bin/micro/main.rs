@@ -30,6 +30,7 @@ pub enum Statistic {
 ///   micro --rounds 9 pair batch    cases whose name contains "pair" or "batch"
 ///   micro --statistic minimum --json micro.json
 ///   micro --library gperftools=/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4
+///   valgrind --tool=callgrind micro --allocator spanalloc --rounds 1 --operations 1000000 churn
 #[derive(Debug, Parser)]
 #[command(verbatim_doc_comment)]
 struct Arguments {
@@ -47,6 +48,12 @@ struct Arguments {
     /// Also measure the malloc of this shared library; may be given several times.
     #[arg(long, value_name = "NAME=PATH", value_parser = library)]
     library: Vec<(String, PathBuf)>,
+    /// Measure these allocators only; may be given several times. [default: all]
+    #[arg(long, value_name = "NAME")]
+    allocator: Vec<String>,
+    /// Do so many operations a turn, however long they take: to count instructions.
+    #[arg(long, value_name = "NUMBER")]
+    operations: Option<usize>,
     /// Count a turn from its first operation on, with the other allocators' blocks in the caches.
     #[arg(long)]
     cold: bool,
@@ -76,26 +83,11 @@ pub struct Case {
     pub prepare: Box<dyn Fn(Allocator) -> Box<dyn Work>>,
 }
 
-/// One row: nanoseconds per operation by allocator, spanalloc's first and the system's last.
+/// One row: nanoseconds per operation by allocator, in the order of their names.
 pub struct Row {
     pub name: &'static str,
     pub goal: Option<f64>,
     pub nanoseconds: Vec<f64>,
-}
-
-impl Row {
-    /// The system's allocator's.
-    pub fn system(&self) -> f64 {
-        *self.nanoseconds.last().expect("a row has every allocator")
-    }
-
-    /// The least of all but spanalloc's.
-    pub fn best_other(&self) -> f64 {
-        self.nanoseconds[1..]
-            .iter()
-            .copied()
-            .fold(f64::INFINITY, f64::min)
-    }
 }
 
 fn library(argument: &str) -> Result<(String, PathBuf), String> {
@@ -107,12 +99,23 @@ fn library(argument: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
-/// All allocators of the run, the system's last.
-fn allocators(libraries: Vec<(String, PathBuf)>) -> Result<Vec<Allocator>, String> {
+/// All allocators of the run, the system's last if it is one of them.
+fn allocators(arguments: &Arguments) -> Result<Vec<Allocator>, String> {
     let mut all = ALLOCATORS.to_vec();
-    for (name, path) in libraries {
+    for (name, path) in &arguments.library {
         let place = all.len() - 1;
-        all.insert(place, Allocator::load(name, &path)?);
+        all.insert(place, Allocator::load(name.clone(), path)?);
+    }
+    let wanted = &arguments.allocator;
+    if let Some(unknown) = wanted
+        .iter()
+        .find(|name| all.iter().all(|allocator| allocator.name != **name))
+    {
+        let names: Vec<_> = all.iter().map(|allocator| allocator.name).collect();
+        return Err(format!("no allocator {unknown}; there are {}", names.join(", ")));
+    }
+    if !wanted.is_empty() {
+        all.retain(|allocator| wanted.iter().any(|name| name == allocator.name));
     }
     Ok(all)
 }
@@ -125,7 +128,7 @@ pub fn timed(operations: usize, work: impl FnOnce()) -> f64 {
 }
 
 fn main() {
-    let mut arguments = Arguments::parse();
+    let arguments = Arguments::parse();
     let cases = cases::all()
         .into_iter()
         .filter(|case| {
@@ -146,7 +149,7 @@ fn main() {
         eprintln!("micro: no case matches; `micro --list` names them");
         std::process::exit(2);
     }
-    let allocators = match allocators(std::mem::take(&mut arguments.library)) {
+    let allocators = match allocators(&arguments) {
         Ok(allocators) => allocators,
         Err(error) => {
             eprintln!("micro: {error}");
@@ -188,12 +191,12 @@ fn measure(case: &Case, allocators: &[Allocator], arguments: &Arguments) -> Vec<
     let prepared = |&allocator: &Allocator| {
         let mut work = (case.prepare)(allocator);
         // The first round fills caches and is not counted.
-        let mut operations = 1;
+        let mut operations = arguments.operations.unwrap_or(1).max(1);
         loop {
             let start = Instant::now();
             work.round(operations);
             let taken = start.elapsed().as_nanos() as f64;
-            if taken >= least || operations >= 1 << 26 {
+            if arguments.operations.is_some() || taken >= least || operations >= 1 << 26 {
                 break;
             }
             operations *= if taken < least / 4.0 { 4 } else { 2 };

@@ -3,13 +3,21 @@
 use crate::Row;
 use std::fmt::Write;
 
-/// Geometric mean of the ratios of column `at` to the last column, the system's allocator.
-fn mean_ratio(rows: &[Row], at: usize) -> f64 {
+/// The allocator that all are compared with.
+const SYSTEM: &str = "system";
+
+/// Geometric mean of the ratios of column `at` to column `system`.
+fn mean_ratio(rows: &[Row], at: usize, system: usize) -> f64 {
     let sum: f64 = rows
         .iter()
-        .map(|row| (row.nanoseconds[at] / row.system()).ln())
+        .map(|row| (row.nanoseconds[at] / row.nanoseconds[system]).ln())
         .sum();
     (sum / rows.len() as f64).exp()
+}
+
+/// `value / other` for people, a dash if there is no other.
+fn ratio(value: f64, other: Option<f64>) -> String {
+    other.map_or_else(|| "-".to_owned(), |other| format!("{:.2}", value / other))
 }
 
 /// A figure with three digits that matter, at least.
@@ -31,14 +39,17 @@ pub fn text(names: &[&str], rows: &[Row]) -> String {
         let _ = write!(out, "{name:>11}");
     }
     let _ = writeln!(out, "{:>10}{:>8}{:>9}", "/ system", "/ best", "goal");
+    let system = names.iter().position(|&name| name == SYSTEM);
     for row in rows {
         let _ = write!(out, "{:24}", row.name);
         for &value in &row.nanoseconds {
             let _ = write!(out, "{:>11}", figure(value));
         }
         let own = row.nanoseconds[0];
-        let _ = write!(out, "{:>10.2}", own / row.system());
-        let _ = write!(out, "{:>8.2}", own / row.best_other());
+        let others = row.nanoseconds[1..].iter().copied();
+        let to_system = ratio(own, system.map(|at| row.nanoseconds[at]));
+        let to_best = ratio(own, others.reduce(f64::min));
+        let _ = write!(out, "{to_system:>10}{to_best:>8}");
         match row.goal {
             Some(goal) => {
                 let mark = if row.nanoseconds[0] <= goal {
@@ -53,11 +64,13 @@ pub fn text(names: &[&str], rows: &[Row]) -> String {
             }
         }
     }
-    let _ = write!(out, "{:24}", "geometric mean / system");
-    for at in 0..names.len() {
-        let _ = write!(out, "{:>11.3}", mean_ratio(rows, at));
+    if let Some(system) = system {
+        let _ = write!(out, "{:24}", "geometric mean / system");
+        for at in 0..names.len() {
+            let _ = write!(out, "{:>11.3}", mean_ratio(rows, at, system));
+        }
+        out.push('\n');
     }
-    out.push('\n');
     out
 }
 
@@ -79,9 +92,12 @@ pub fn json(names: &[&str], rows: &[Row]) -> String {
         });
     }
     out.push_str("  ],\n  \"geometric_mean_to_system\": {");
-    for (at, name) in names.iter().enumerate() {
-        let comma = if at == 0 { "" } else { ", " };
-        let _ = write!(out, "{comma}\"{name}\": {:.4}", mean_ratio(rows, at));
+    if let Some(system) = names.iter().position(|&name| name == SYSTEM) {
+        for (at, name) in names.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            let mean = mean_ratio(rows, at, system);
+            let _ = write!(out, "{comma}\"{name}\": {mean:.4}");
+        }
     }
     out.push_str("}\n}\n");
     out
@@ -105,8 +121,8 @@ mod tests {
                 nanoseconds: vec![4.0, 2.0, 1.0],
             },
         ];
-        assert!((mean_ratio(&rows, 0) - 1.0).abs() < 1e-12);
-        assert!((mean_ratio(&rows, 2) - 1.0).abs() < 1e-12);
+        assert!((mean_ratio(&rows, 0, 2) - 1.0).abs() < 1e-12);
+        assert!((mean_ratio(&rows, 2, 2) - 1.0).abs() < 1e-12);
         let names = ["own", "peer", "system"];
         let text = text(&names, &rows);
         assert!(text.contains("0.25    0.50"), "{text}");
