@@ -11,10 +11,11 @@ use crate::fault::{DETECT, Fault, die};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
 use crate::scavenger::HELPER_BYTES;
-use crate::size_class::{INDEX_BITS, object_index, reciprocal_of, size_of_class, span_pages};
+use crate::size_class::{object_at, object_index, reciprocal_of, size_of_class, span_pages};
 use crate::span::{NO_LIST, Span, SpanList, SpanTable, State};
 use crate::sync::Locked;
 use crate::units::page_bytes;
+use core::ptr::with_exposed_provenance_mut;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 const LISTS: usize = 4;
@@ -61,16 +62,14 @@ fn list_for(available: u32, objects: u16) -> u8 {
     u8::from(quarters >= whole) + u8::from(quarters >= 2 * whole) + u8::from(quarters >= 3 * whole)
 }
 
-/// [`Span::notice`] of a span in `list`.
-fn notice_for(list: u8, span: &Span) -> u16 {
-    let untouched = span.objects - span.fresh;
-    let next = match list {
-        NO_LIST => 1,
-        3 => return span.fresh,
-        // Available from here on: ⌈(list + 1)·(objects + 1)/4⌉.
-        _ => ((u32::from(list) + 1) * (u32::from(span.objects) + 1)).div_ceil(4) as u16,
-    };
-    (next - untouched.min(next)).min(span.fresh)
+/// [`Span::notice`] of a span of `objects` in `list`.
+fn notice_for(list: u8, objects: u16) -> u16 {
+    match list {
+        NO_LIST => 0,
+        3 => objects - 1,
+        // One less than ⌈(list + 1)·(objects + 1)/4⌉.
+        _ => (((u32::from(list) + 1) * (u32::from(objects) + 1) - 1) / 4) as u16,
+    }
 }
 
 impl Central {
@@ -124,7 +123,7 @@ impl Central {
             // SAFETY: the span belongs to this class, whose lock we hold.
             unsafe {
                 inner.disturb(&mut *span);
-                got += take_from(heap, span, &mut objects[got..]);
+                got += take_from(span, &mut objects[got..]);
                 inner.relist(heap.map.table(), span);
             }
         }
@@ -144,12 +143,12 @@ impl Central {
         self.publish(&inner);
         // SAFETY: the span belongs to this class, whose lock we hold.
         unsafe {
-            let zero = (*span).free == 0 && !(*span).needzero;
             let mut object = [core::ptr::null_mut()];
+            let handed_out = (*span).fresh;
             inner.disturb(&mut *span);
-            take_from(heap, span, &mut object);
+            take_from(span, &mut object);
             inner.relist(heap.map.table(), span);
-            (object[0], zero)
+            (object[0], (*span).fresh > handed_out && !(*span).needzero)
         }
     }
 
@@ -274,8 +273,9 @@ impl Inner {
     unsafe fn relist(&mut self, table: SpanTable, span: *mut Span) {
         // SAFETY: the caller's duty.
         unsafe {
-            let list = list_for((*span).available(), (*span).objects);
-            (*span).notice = notice_for(list, &*span);
+            let (available, objects) = ((*span).available(), (*span).objects);
+            let list = list_for(available, objects);
+            (*span).set_notice(notice_for(list, objects), available);
             if list == (*span).list {
                 return;
             }
@@ -302,8 +302,7 @@ impl Inner {
     ) {
         let view = heap.map.view();
         let (size, reciprocal) = (size_of_class(class), reciprocal_of(class));
-        let number =
-            |offset: usize| ((offset as u64).wrapping_mul(reciprocal) >> INDEX_BITS) as usize;
+        let class_byte = class as u8;
         let mut left = objects.iter();
         let mut next = left.next();
         while let Some(&object) = next {
@@ -314,52 +313,51 @@ impl Inner {
             // of a span of this class, whose lock we hold, and the address that of an object in it that was
             // handed out, is checked; an old number's record has another class or lies elsewhere.
             unsafe {
-                let start = view.address((*span).start);
-                let offset = (object as usize).wrapping_sub(start);
-                let index = number(offset);
-                let fresh = (*span).fresh as usize;
-                if DETECT
-                    && ((*span).class as usize != class || index >= fresh || index * size != offset)
-                {
+                let offset = (object as usize).wrapping_sub((*span).origin);
+                let all = (*span).objects as usize;
+                let (index, starts) = object_at(reciprocal, offset);
+                if DETECT && ((*span).class != class_byte || !starts || index >= all) {
                     wrong(heap, class, object);
                 }
                 let place = (*span).bits.add(index / 64);
-                let (before, mut word) = (*place, 1_u64 << (index % 64));
-                if DETECT && before & word != 0 {
-                    die(Fault::DoubleFree, object as usize);
+                let before = *place;
+                let mut word = before | 1 << (index % 64);
+                if DETECT && word == before {
+                    // An object that was never handed out is here, too.
+                    wrong(heap, class, object);
                 }
                 let mut given = 1;
                 // What is freed in the order of addresses, or nearly, changes one word many times.
-                let word_start = start + index / 64 * 64 * size;
                 next = left.next();
-                while let Some(&object) = next.filter(|_| NEAR) {
-                    let offset = (object as usize).wrapping_sub(word_start);
-                    if offset >= 64 * size {
-                        break;
+                if NEAR {
+                    let first = index / 64 * 64;
+                    let word_start = (*span).origin + first * size;
+                    while let Some(&object) = next {
+                        let offset = (object as usize).wrapping_sub(word_start);
+                        let (inside, starts) = object_at(reciprocal, offset);
+                        if inside >= 64 || !starts || first + inside >= all {
+                            // Of the next span, or wrong.
+                            break;
+                        }
+                        let with = word | 1 << inside;
+                        if DETECT && with == word {
+                            wrong(heap, class, object);
+                        }
+                        word = with;
+                        given += 1;
+                        next = left.next();
                     }
-                    let inside = number(offset);
-                    if inside * size != offset || index / 64 * 64 + inside >= fresh {
-                        // Of the next span, or wrong.
-                        break;
-                    }
-                    let bit = 1_u64 << inside;
-                    if DETECT && (before | word) & bit != 0 {
-                        die(Fault::DoubleFree, object as usize);
-                    }
-                    word |= bit;
-                    given += 1;
-                    next = left.next();
                 }
-                *place = before | word;
-                (*span).free += given;
-                if (*span).free >= (*span).notice {
+                *place = word;
+                (*span).until_notice -= given;
+                if (*span).until_notice < 0 {
                     self.noticed(heap, span);
                 }
             }
         }
     }
 
-    /// A span has so many free objects that it belongs elsewhere, or was purged.
+    /// So many of a span's objects are here that it belongs elsewhere, or was purged.
     ///
     /// # Safety
     /// The span belongs to this class.
@@ -369,7 +367,7 @@ impl Inner {
         // SAFETY: the caller's duty.
         unsafe {
             self.disturb(&mut *span);
-            if (*span).free == (*span).fresh {
+            if (*span).available() == u32::from((*span).objects) {
                 self.emptied(heap, span);
             } else {
                 self.relist(heap.map.table(), span);
@@ -377,7 +375,7 @@ impl Inner {
         }
     }
 
-    /// Every object that the span ever handed out is back.
+    /// All objects of the span are here.
     ///
     /// # Safety
     /// The span belongs to this class and all its objects are here.
@@ -447,56 +445,72 @@ pub(crate) unsafe fn locate<O: Os>(
         if (*span).class as usize != class {
             die(Fault::WrongSize, addr);
         }
-        let offset = addr - heap.map.base() - page_bytes((*span).start as usize);
-        let index = object_index(class, offset);
-        if index * size_of_class(class) != offset || index >= (*span).fresh as usize {
-            die(Fault::InteriorPointer, addr);
-        }
+        let index = object_index(class, addr - (*span).origin);
+        let Some(index) = index.filter(|&index| index < (*span).fresh as usize) else {
+            die(Fault::InteriorPointer, addr)
+        };
         (span, index)
     }
 }
 
-/// Moves objects of a span to `objects`, as many as there are and fit: given-back ones in address order
-/// first, then never used ones. Returns how many they are.
+/// A word of a bitmap with so many bits set has long runs of them.
+const DENSE: u32 = 48;
+
+/// Moves objects of a span to `objects`, as many as there are and fit, in address order. Returns how many they are.
 ///
 /// # Safety
 /// The caller holds the lock of the span's class.
-unsafe fn take_from<O: Os>(heap: &PageHeap<O>, span: *mut Span, objects: &mut [*mut u8]) -> usize {
-    let want = objects.len();
-    let mut places = objects.iter_mut();
-    // SAFETY: the caller's duty; set bits are below `fresh`, so the objects are in the span.
+unsafe fn take_from(span: *mut Span, objects: &mut [*mut u8]) -> usize {
+    let mut got = 0;
+    // SAFETY: the caller's duty; set bits stand for objects, so these are in the span.
     unsafe {
-        let base = heap.map.address((*span).start);
         let size = (*span).size as usize;
-        if (*span).free > 0 {
-            for index in 0..(*span).words() {
-                let mut word = *(*span).bits.add(index);
-                if word == 0 {
-                    continue;
-                }
-                let origin = base.add(index * 64 * size);
-                while word != 0
-                    && let Some(place) = places.next()
-                {
-                    *place = origin.add(word.trailing_zeros() as usize * size);
+        for index in 0..(*span).words() {
+            let before = *(*span).bits.add(index);
+            if before == 0 {
+                continue;
+            }
+            let start = (*span).origin + index * 64 * size;
+            let mut word = before;
+            let set = word.count_ones();
+            let most = (set as usize).min(objects.len() - got);
+            let places = &mut objects[got..got + most];
+            if set >= DENSE {
+                take_runs(&mut word, start, size, places);
+            } else {
+                for place in places {
+                    let object = start + word.trailing_zeros() as usize * size;
+                    *place = with_exposed_provenance_mut(object);
                     word &= word - 1;
                 }
-                *(*span).bits.add(index) = word;
-                if places.len() == 0 {
-                    break;
-                }
             }
-            (*span).free -= (want - places.len()) as u16;
+            *(*span).bits.add(index) = word;
+            got += most;
+            // What was taken last is the highest so far.
+            let end = (index + 1) * 64 - (before & !word).leading_zeros() as usize;
+            (*span).fresh = (*span).fresh.max(end as u16);
+            if got == objects.len() {
+                break;
+            }
         }
-        let fresh = places
-            .len()
-            .min(usize::from((*span).objects - (*span).fresh));
-        let mut object = base.add((*span).fresh as usize * size);
-        for place in places.by_ref().take(fresh) {
-            *place = object;
-            object = object.wrapping_add(size);
-        }
-        (*span).fresh += fresh as u16;
+        (*span).until_notice += got as i32;
     }
-    want - places.len()
+    got
+}
+
+/// Takes as many bits out of `word` as there are `places`, which are no more, run by run: the objects are of `size`, bit
+/// 0 stands for the one at `start`.
+fn take_runs(word: &mut u64, start: usize, size: usize, mut places: &mut [*mut u8]) {
+    while !places.is_empty() {
+        let first = word.trailing_zeros();
+        let run = ((*word >> first).trailing_ones() as usize).min(places.len());
+        let (these, others) = places.split_at_mut(run);
+        let mut object = start + first as usize * size;
+        for place in these {
+            *place = with_exposed_provenance_mut(object);
+            object += size;
+        }
+        *word &= !(u64::MAX >> (64 - run) << first);
+        places = others;
+    }
 }

@@ -50,7 +50,8 @@ impl Inner {
                 let (given, refused) = purge_span(heap, span);
                 span.purged = (given as u16).max(1);
                 // The next object that comes is noticed.
-                span.notice = 0;
+                let available = span.available();
+                span.set_notice(available as u16, available);
                 self.purged_pages += u32::from(span.purged);
                 pages += given;
                 looked += usize::from(given > 0);
@@ -85,8 +86,7 @@ fn purge_span<O: Os>(heap: &PageHeap<O>, span: &Span) -> (usize, bool) {
     } as usize;
     let is_free = |object: usize| {
         // SAFETY: the bitmap has a bit for every object of the span.
-        object >= span.fresh as usize
-            || unsafe { *span.bits.add(object / 64) } >> (object % 64) & 1 != 0
+        unsafe { *span.bits.add(object / 64) >> (object % 64) & 1 != 0 }
     };
     let mut given = 0;
     let mut object = 0;

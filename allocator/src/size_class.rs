@@ -5,7 +5,7 @@
 //! ([`SIZES`], [`SPAN_PAGES`]) starts with exactly these and goes on to 256 KiB, because blocks of
 //! 32 to 256 KiB are common enough to be worth a cache (docs/DESIGN.md compares the waste).
 //!
-//! Invariants: C1 `size <= SIZES[class_of(size)]`; C2 the table is monotone; C3 [`object_index`]
+//! Invariants: C1 `size <= SIZES[class_of(size)]`; C2 the table is monotone; C3 [`object_at`]
 //! is exact for every offset in a span.
 
 use crate::units::{PAGE_SHIFT, PAGE_SIZE};
@@ -73,13 +73,13 @@ pub const SPAN_PAGES: [u8; NUM_CLASSES] = {
     table
 };
 
-/// Reciprocals for [`object_index`]: ceil(2^40 / size), enough bits to be exact for every offset in a span.
+/// Reciprocals for [`object_at`]: ceil(2^64 / size).
 pub const RECIPROCALS: [u64; NUM_CLASSES] = {
     let mut table = [0; NUM_CLASSES];
     let mut class = 1;
     while class < NUM_CLASSES {
         let size = SIZES[class] as u64;
-        table[class] = (1_u64 << INDEX_BITS).div_ceil(size);
+        table[class] = (u64::MAX / size) + 1;
         class += 1;
     }
     table
@@ -170,15 +170,25 @@ pub fn size_of_class(class: usize) -> usize {
     unsafe { *SIZES.get_unchecked(class) as usize }
 }
 
-/// Object number of the byte at `offset` in a span of `class`: `offset / size` by one multiply.
+/// Number of the object that covers `offset` in a span, and whether it starts there: by one multiplication with the
+/// class's entry of [`RECIPROCALS`]. Of an offset that no span has the number is too large for any.
+///
+/// With r = ceil(2^64 / size) and offset = q size + s the product is q 2^64 + q e + s r, e < size being what rounding
+/// added. While q e < r, which all spans are short enough for, the upper half is q, and the lower half is below r
+/// exactly if s is 0.
 #[inline(always)]
 #[must_use]
-pub fn object_index(class: usize, offset: usize) -> usize {
-    ((offset as u64 * reciprocal_of(class)) >> INDEX_BITS) as usize
+pub fn object_at(reciprocal: u64, offset: usize) -> (usize, bool) {
+    let product = u128::from(reciprocal) * offset as u128;
+    ((product >> 64) as usize, (product as u64) < reciprocal)
 }
 
-/// Fraction bits of [`RECIPROCALS`].
-pub const INDEX_BITS: u32 = 40;
+/// Number of the object of `class` that starts at `offset` in a span; `None` where none starts.
+#[must_use]
+pub fn object_index(class: usize, offset: usize) -> Option<usize> {
+    let (index, starts) = object_at(reciprocal_of(class), offset);
+    starts.then_some(index)
+}
 
 /// The class's entry of [`RECIPROCALS`].
 #[inline(always)]
@@ -242,12 +252,28 @@ pub fn objects_in(class: usize, pages: usize) -> usize {
 /// Most objects that travel between tiers at once.
 pub const MAX_BATCH: usize = 128;
 
+/// See [`batch_of`].
+const BATCHES: [u8; NUM_CLASSES] = {
+    let mut table = [MAX_BATCH as u8; NUM_CLASSES];
+    let mut class = 1;
+    while class < NUM_CLASSES {
+        let count = 32768 / SIZES[class] as usize;
+        if count < MAX_BATCH {
+            table[class] = if count == 0 { 1 } else { count as u8 };
+        }
+        class += 1;
+    }
+    table
+};
+
 /// Blocks that a thread cache's list has room for at most, and that move between it and the middle
 /// tier at once: 32 KiB worth, at least 1, at most 128.
 #[inline]
 #[must_use]
 pub fn batch_of(class: usize) -> usize {
-    (32768 / size_of_class(class).max(8)).clamp(1, MAX_BATCH)
+    debug_assert!(class < NUM_CLASSES);
+    // SAFETY: as in `size_of_class`.
+    unsafe { *BATCHES.get_unchecked(class) as usize }
 }
 
 #[cfg(test)]
@@ -295,12 +321,27 @@ mod tests {
     }
 
     #[test]
+    fn offsets_that_no_span_has_are_no_objects_of_it() {
+        for class in 1..NUM_CLASSES {
+            let objects = objects_in(class, span_pages(class, usize::MAX));
+            for start in [1 << 21, 1 << 40, usize::MAX / 2, usize::MAX - (1 << 13)] {
+                for offset in start..start + 4096 {
+                    let number = object_index(class, offset);
+                    assert!(number.is_none_or(|number| number > objects), "{offset}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn object_index_is_exact_for_every_byte_of_every_span() {
         for (class, &size) in SIZES.iter().enumerate().skip(1) {
             for held in HELD {
                 let bytes = span_pages(class, held) << PAGE_SHIFT;
                 for offset in 0..bytes {
-                    assert_eq!(object_index(class, offset), offset / size as usize);
+                    let start = offset.is_multiple_of(size as usize);
+                    let number = start.then_some(offset / size as usize);
+                    assert_eq!(object_index(class, offset), number, "{size} at {offset}");
                 }
             }
         }

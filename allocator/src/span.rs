@@ -1,9 +1,9 @@
 //! Spans (Go's mspan): runs of pages, free or in use, and the table that holds their records.
 //!
 //! Records lie outside the pages that they describe, 64 bytes each, and are named by a 32-bit
-//! number, so that lists and the page map stay small. Invariants: S1 the set bits of `bits` below
-//! `fresh` are exactly the `free` objects the middle tier holds; S2 live + cached + free objects
-//! plus the never used ones above `fresh` are `objects`.
+//! number, so that lists and the page map stay small. Invariants: S1 the set bits of `bits` are exactly the
+//! objects that the middle tier holds, [`Span::available`] is their number and those from `fresh` on are among
+//! them; S2 live + cached + available objects are `objects`.
 
 use crate::units::PAGE_SHIFT;
 
@@ -47,24 +47,25 @@ pub struct Span {
     pub list: u8,
     /// Objects that fit into the span.
     pub objects: u16,
-    /// Objects that were given back and wait in `bits`.
-    pub free: u16,
     /// Objects from this number on were never handed out (Go's freeindex, as a watermark).
     pub fresh: u16,
     /// Kernel pages inside the span that were given back since an object last came or went; every
     /// span that has been looked at counts one at least.
     pub purged: u16,
-    /// With so many objects in `bits` the span belongs into another list, or all are back; 0 while it is
-    /// purged.
+    /// With more objects available than this the span belongs into another list, or all are back, or it was purged.
     pub notice: u16,
+    /// `notice` less what is available: one count serves both.
+    pub until_notice: i32,
     /// Bytes of an object.
     pub size: u32,
     /// This record's number.
     pub id: u32,
-    /// One bit an object: set while the object is free in the middle tier (Go's allocBits,
+    /// One bit an object: set while the object is in the middle tier (Go's allocBits,
     /// inverted as its allocCache is). Points at `inline_bits` for up to 64 objects.
     pub bits: *mut u64,
     pub inline_bits: u64,
+    /// Address of the first byte of a small span.
+    pub origin: usize,
 }
 
 const _: () = assert!(size_of::<Span>() == 64);
@@ -88,7 +89,29 @@ impl Span {
     #[inline]
     #[must_use]
     pub fn available(&self) -> u32 {
-        u32::from(self.free) + u32::from(self.objects - self.fresh)
+        (i32::from(self.notice) - self.until_notice) as u32
+    }
+
+    /// Wants to be told when more than `notice` objects are available, now that `available` are.
+    #[inline]
+    pub fn set_notice(&mut self, notice: u16, available: u32) {
+        self.notice = notice;
+        self.until_notice = i32::from(notice) - available as i32;
+    }
+
+    /// Marks all objects of a new span as available.
+    ///
+    /// # Safety
+    /// `bits` has room for `objects`, and nobody else uses it.
+    pub unsafe fn fill(&mut self) {
+        let objects = usize::from(self.objects);
+        for word in 0..self.words() {
+            let inside = (objects - word * 64).min(64) as u32;
+            // SAFETY: the caller's duty.
+            unsafe { *self.bits.add(word) = u64::MAX >> (64 - inside) };
+        }
+        self.fresh = 0;
+        self.set_notice(self.objects, self.objects.into());
     }
 
     /// Words of the bitmap.
@@ -192,14 +215,15 @@ mod tests {
             needzero: false,
             list: NO_LIST,
             objects: 0,
-            free: 0,
             fresh: 0,
             purged: 0,
             notice: 0,
+            until_notice: 0,
             size: 0,
             id,
             bits: core::ptr::null_mut(),
             inline_bits: 0,
+            origin: 0,
         }
     }
 

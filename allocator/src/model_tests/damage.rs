@@ -55,7 +55,7 @@ fn planted_damage_of_each_kind_is_noticed() {
                 // SAFETY: as above.
                 let class = unsafe {
                     *(*span).bits.add(index / 64) |= 1 << (index % 64);
-                    (*span).free += 1;
+                    (*span).until_notice -= 1;
                     (*span).class as usize
                 };
                 let mut central = world.heap.central(class).inner.lock();

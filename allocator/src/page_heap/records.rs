@@ -81,14 +81,15 @@ impl Inner {
                 needzero: false,
                 list: NO_LIST,
                 objects: 0,
-                free: 0,
                 fresh: 0,
                 purged: 0,
                 notice: 0,
+                until_notice: 0,
                 size: 0,
                 id,
                 bits: null_mut(),
                 inline_bits: 0,
+                origin: 0,
             });
         }
         record
@@ -116,7 +117,6 @@ impl Inner {
         unsafe {
             let words = (*span).words();
             if words <= 1 {
-                (*span).inline_bits = 0;
                 (*span).bits = &raw mut (*span).inline_bits;
                 return true;
             }
@@ -130,8 +130,6 @@ impl Inner {
                 if bits.is_null() {
                     return false;
                 }
-            } else {
-                bits.write_bytes(0, bytes);
             }
             (*span).bits = bits.cast();
             true

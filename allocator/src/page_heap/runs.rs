@@ -214,15 +214,14 @@ impl Inner {
                     (*span).class = class;
                     (*span).size = size_of_class(class as usize) as u32;
                     (*span).objects = objects_in(class as usize, (*span).pages as usize) as u16;
-                    (*span).free = 0;
-                    (*span).fresh = 0;
                     (*span).purged = 0;
+                    (*span).origin = heap.map.address((*span).start) as usize;
                     if !self.give_bitmap(heap, span) {
                         // One word serves up to 64 objects; the rest of the span stays unused.
                         (*span).objects = 64;
                         (*span).bits = &raw mut (*span).inline_bits;
-                        (*span).inline_bits = 0;
                     }
+                    (*span).fill();
                     heap.map.set_small(span);
                 }
             }

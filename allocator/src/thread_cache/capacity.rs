@@ -84,6 +84,10 @@ impl ThreadCache {
     /// Doubles a bin's capacity within the class's and the thread's limits; false: not possible.
     pub(super) fn grow<O: Os>(&self, heap: &Heap<O>, class: usize) -> bool {
         let cap = self.capacity(class);
+        let most = 2 * batch_of(class) - 1;
+        if cap >= most {
+            return false;
+        }
         let size = size_of_class(class);
         let limit = Self::limit(heap);
         let target = if cap == 0 {
@@ -101,7 +105,7 @@ impl ThreadCache {
                 LARGE_SHARE
             };
             let share = heap.central(class).bytes() / (part * size);
-            (2 * cap + 1).min(2 * batch_of(class) - 1).min(share)
+            (2 * cap + 1).min(most).min(share)
         };
         if target <= cap {
             return false;
