@@ -30,6 +30,8 @@ pub struct Header {
     /// Start of the times, 0 = there are none: one u64 for each op, thread after thread.
     pub times: u64,
     pub file_length: u64,
+    /// Hash of what the checksum leaves out: the thread table, the names of phases, the times.
+    pub rest_checksum: u64,
     pub info: ScriptInfo,
 }
 
@@ -70,6 +72,7 @@ impl Header {
             info.idle_dropped_ns,
             info.checksum,
             self.times,
+            self.rest_checksum,
         ];
         for (index, word) in words.into_iter().enumerate() {
             bytes[8 + 8 * index..16 + 8 * index].copy_from_slice(&word.to_le_bytes());
@@ -111,6 +114,7 @@ impl Header {
             phase_bytes: word(5),
             file_length: word(6),
             times: word(17),
+            rest_checksum: word(18),
             info: ScriptInfo {
                 calls: word(7),
                 allocations: word(8),

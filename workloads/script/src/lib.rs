@@ -14,6 +14,7 @@ mod layout;
 mod map;
 mod newcomer;
 mod op;
+mod pieces;
 mod reader;
 mod spill;
 mod writer;

@@ -17,20 +17,27 @@ pub const SEGMENT: usize = 1 << 20;
 const BUDGET: usize = 256 << 20;
 
 /// Smallest and largest capacity of a chunk. What a stream has so far mostly comes once more, so chunks double.
-const LEAST_CHUNK: usize = 4096;
-const MOST_CHUNK: usize = 8 << 20;
+const LEAST_CHUNK: usize = 64;
+const MOST_CHUNK: usize = 4 << 20;
 
 /// A piece of a stream.
 enum Chunk {
     Memory(Vec<u8>),
-    File { offset: u64, length: usize },
+    File {
+        offset: u64,
+        length: usize,
+    },
+    /// Nobody asks for it again.
+    Gone {
+        length: usize,
+    },
 }
 
 impl Chunk {
     fn length(&self) -> usize {
         match self {
             Self::Memory(bytes) => bytes.len(),
-            Self::File { length, .. } => *length,
+            Self::File { length, .. } | Self::Gone { length } => *length,
         }
     }
 }
@@ -210,6 +217,11 @@ impl Spill {
             }
             match chunk {
                 Chunk::Memory(bytes) => out.extend_from_slice(&bytes[low as usize..high as usize]),
+                Chunk::Gone { .. } => {
+                    return Err(io::Error::other(
+                        "a segment was asked for after it was forgotten",
+                    ));
+                }
                 Chunk::File { offset, .. } => {
                     let before = out.len();
                     out.resize(before + (high - low) as usize, 0);
@@ -225,6 +237,24 @@ impl Spill {
             out.extend_from_slice(&this.open[low as usize..(end - closed) as usize]);
         }
         Ok(())
+    }
+
+    /// Nobody asks again for this segment and those before it: memory that holds nothing else is given back.
+    pub fn forget(&mut self, stream: usize, segment: usize) {
+        let (_, end) = self.bounds(stream, segment);
+        let this = &mut self.streams[stream];
+        let after = this.chunks.partition_point(|(begin, _)| *begin < end);
+        for (begin, chunk) in this.chunks[..after].iter_mut().rev() {
+            let length = chunk.length();
+            match chunk {
+                Chunk::Memory(_) if *begin + length as u64 <= end => {
+                    *chunk = Chunk::Gone { length }
+                }
+                // It holds the beginning of the next segment.
+                Chunk::Memory(_) => {}
+                Chunk::File { .. } | Chunk::Gone { .. } => break,
+            }
+        }
     }
 
     /// Where a segment lies in its stream.
@@ -269,6 +299,12 @@ mod tests {
                 all.extend_from_slice(&segment);
             }
             assert!(all == *wanted, "stream {stream}");
+        }
+        for (stream, wanted) in wanted.iter().enumerate() {
+            let last = spill.segments(stream) - 1;
+            spill.forget(stream, last - 1);
+            spill.read(stream, last, &mut segment).unwrap();
+            assert!(wanted.ends_with(&segment), "stream {stream}");
         }
         assert!(spill.end > 0, "the budget was never exceeded");
         assert!(views > 0, "nothing lay in memory at the end");

@@ -6,21 +6,13 @@ use crate::hash::{SegmentHash, WordHash};
 use crate::layout::{self, AT_START, HEADER_BYTES, Header, THREAD_BYTES, ThreadEntry};
 use crate::map;
 use crate::newcomer::Newcomer;
-use crate::op::{FLAG_SHARED, Op, OpKind};
-use crate::spill::{SEGMENT, Spill};
-use std::fs::File;
+use crate::op::{Op, OpKind};
+use crate::pieces::{self, Bases, ORDER};
+use crate::spill::Spill;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Stream of the global order; thread n has stream n + 1.
-const ORDER: usize = 0;
-/// Threads that put the file together, at most.
-const HANDS: usize = 8;
 
 /// Streaming writer. Nothing appears under the final name before [`ScriptWriter::finish`] has succeeded; a writer
 /// that is dropped leaves no file behind.
@@ -237,17 +229,18 @@ impl ScriptWriter {
     /// counts the calls and computes the checksum itself and returns the whole.
     pub fn finish(self, info: ScriptInfo) -> Result<ScriptInfo, ScriptError> {
         let bases = vec![0; self.threads];
-        self.finish_relocated(info, &bases, 0)
+        self.finish_relocated(info, &bases, 0, &mut |_, _| {})
     }
 
     /// As [`ScriptWriter::finish`], for a compiler that learns the sizes of pools last: private slots were counted
     /// from 0 in each thread and get `private_base[thread]` added, shared ones were counted from 0 and get
-    /// `shared_base` added.
+    /// `shared_base` added. `progress` is called with (done, total) between parts of the file.
     pub fn finish_relocated(
         mut self,
         info: ScriptInfo,
         private_base: &[u32],
         shared_base: u32,
+        progress: &mut dyn FnMut(u64, u64),
     ) -> Result<ScriptInfo, ScriptError> {
         self.flush_run()?;
         self.last_run.count = 0;
@@ -273,20 +266,20 @@ impl ScriptWriter {
             idle_ns: self.counts.idle_ns,
             ..info
         };
-        let failed = |error| ScriptError::io("write", &self.path, error);
         let info = self
-            .assemble(counts, private_base, shared_base)
-            .map_err(failed)?;
+            .assemble(counts, private_base, shared_base, progress)
+            .map_err(|error| ScriptError::io("write", &self.path, error))?;
         let named = self.newcomer.publish();
         named.map_err(|error| ScriptError::io("name", &self.path, error))?;
         Ok(info)
     }
 
     fn assemble(
-        &self,
+        &mut self,
         mut info: ScriptInfo,
         private_base: &[u32],
         shared_base: u32,
+        progress: &mut dyn FnMut(u64, u64),
     ) -> io::Result<ScriptInfo> {
         let file = self.newcomer.file();
         let thread_table = HEADER_BYTES as u64;
@@ -303,12 +296,12 @@ impl ScriptWriter {
                 stays: self.stays[thread],
             };
             table.extend_from_slice(&entry.encode());
-            self.pieces_of(thread + 1, at, &mut pieces);
+            pieces::add(&self.spill, thread + 1, at, &mut pieces);
             at += length;
         }
         let order = layout::align_up(at);
         let runs = self.spill.length(ORDER) / 8;
-        self.pieces_of(ORDER, order, &mut pieces);
+        pieces::add(&self.spill, ORDER, order, &mut pieces);
         let times = order + runs * 8;
         let phases = match &self.times {
             Some(streams) => times + streams.total(self.threads),
@@ -319,6 +312,9 @@ impl ScriptWriter {
             names.extend_from_slice(&(name.len() as u32).to_le_bytes());
             names.extend_from_slice(name.as_bytes());
         }
+        let mut rest = WordHash::new();
+        rest.bytes(&table);
+        rest.bytes(&names);
         file.set_len(phases)?;
         file.write_all_at(&table, thread_table)?;
         file.write_all_at(&names, phases)?;
@@ -327,15 +323,17 @@ impl ScriptWriter {
             for thread in 0..self.threads {
                 for segment in 0..streams.segments(thread) {
                     streams.read(thread, segment, &mut bytes)?;
+                    rest.word(SegmentHash::of(&bytes));
                     file.write_all_at(&bytes, at)?;
                     at += bytes.len() as u64;
                 }
             }
         }
-        info.checksum = self.write_pieces(file, &pieces, |stream| Bases {
+        let bases = |stream: usize| Bases {
             private: private_base[stream - 1],
             shared: shared_base,
-        })?;
+        };
+        info.checksum = pieces::write(&mut self.spill, file, &pieces, bases, progress)?;
         let header = Header {
             threads: self.threads as u32,
             thread_table,
@@ -345,131 +343,16 @@ impl ScriptWriter {
             times: if self.times.is_some() { times } else { 0 },
             phase_bytes: names.len() as u64,
             file_length: phases + names.len() as u64,
+            rest_checksum: rest.value(),
             info: info.clone(),
         };
         file.write_all_at(&header.encode(), 0)?;
         Ok(info)
     }
-
-    /// Where the segments of a stream go that begins at `at`.
-    fn pieces_of(&self, stream: usize, at: u64, pieces: &mut Vec<Piece>) {
-        for segment in 0..self.spill.segments(stream) {
-            pieces.push(Piece {
-                stream,
-                segment,
-                at: at + (segment * SEGMENT) as u64,
-            });
-        }
-    }
-
-    /// Writes all pieces, by several threads, each piece relocated and hashed on its way; returns the checksum.
-    fn write_pieces(
-        &self,
-        file: &File,
-        pieces: &[Piece],
-        bases: impl Fn(usize) -> Bases + Sync,
-    ) -> io::Result<u64> {
-        let hashes: Vec<AtomicU64> = pieces.iter().map(|_| AtomicU64::new(0)).collect();
-        let batches = batches(pieces);
-        let next = AtomicUsize::new(0);
-        // The file system lets one in at a time and has the others spin.
-        let writing = Mutex::new(());
-        let work = || -> io::Result<()> {
-            let (mut read, mut batch) = (Vec::new(), Vec::with_capacity(2 * SEGMENT));
-            while let Some(range) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let begin = pieces[range.start].at;
-                batch.clear();
-                for (piece, hash) in pieces[range.clone()].iter().zip(&hashes[range.clone()]) {
-                    let bytes = match self.spill.view(piece.stream, piece.segment) {
-                        Some(bytes) => bytes,
-                        None => {
-                            self.spill.read(piece.stream, piece.segment, &mut read)?;
-                            &read
-                        }
-                    };
-                    batch.resize((piece.at - begin) as usize, 0);
-                    let value = if piece.stream == ORDER {
-                        batch.extend_from_slice(bytes);
-                        SegmentHash::of(bytes)
-                    } else {
-                        relocate(bytes, &mut batch, bases(piece.stream))
-                    };
-                    hash.store(value, Ordering::Relaxed);
-                }
-                let _turn = writing.lock();
-                file.write_all_at(&batch, begin)?;
-            }
-            Ok(())
-        };
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        // A thread costs as much as writing some pieces.
-        let hands = (batches.len() / 4).min(cpus).clamp(1, HANDS);
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..hands).map(|_| scope.spawn(work)).collect();
-            let mut result = work();
-            for other in others {
-                let theirs = other.join();
-                result = result
-                    .and(theirs.unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))));
-            }
-            result
-        })?;
-        let mut all = WordHash::new();
-        for hash in &hashes {
-            all.word(hash.load(Ordering::Relaxed));
-        }
-        Ok(all.value())
-    }
-}
-
-/// Neighbours that are written at once: about [`SEGMENT`] bytes, so that many small threads are no small writes.
-fn batches(pieces: &[Piece]) -> Vec<Range<usize>> {
-    let mut batches: Vec<Range<usize>> = Vec::new();
-    for (index, piece) in pieces.iter().enumerate() {
-        match batches.last_mut() {
-            Some(batch) if piece.at - pieces[batch.start].at < SEGMENT as u64 => {
-                batch.end = index + 1
-            }
-            _ => batches.push(index..index + 1),
-        }
-    }
-    batches
-}
-
-/// A segment and its place in the file.
-struct Piece {
-    stream: usize,
-    segment: usize,
-    at: u64,
-}
-
-/// What is added to slots.
-#[derive(Clone, Copy)]
-struct Bases {
-    private: u32,
-    shared: u32,
 }
 
 fn unique() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// Appends ops to `to` with the bases added to the slots of calls; returns the hash of the result.
-fn relocate(from: &[u8], to: &mut Vec<u8>, bases: Bases) -> u64 {
-    let begin = to.len();
-    to.extend_from_slice(from);
-    let mut hash = SegmentHash::new();
-    for op in to[begin..].chunks_exact_mut(16) {
-        let (mut low, high) = (layout::read_u64(op, 0), layout::read_u64(op, 8));
-        if low as u8 <= OpKind::Free as u8 {
-            let shared = (low >> 8) as u8 & FLAG_SHARED != 0;
-            let base = if shared { bases.shared } else { bases.private };
-            low = low.wrapping_add(u64::from(base) << 32);
-        }
-        op[..8].copy_from_slice(&low.to_le_bytes());
-        hash.pair(low, high);
-    }
-    hash.value()
 }

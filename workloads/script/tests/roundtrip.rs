@@ -108,7 +108,9 @@ fn pools_are_relocated() {
         shared_slots: 2,
         ..ScriptInfo::default()
     };
-    writer.finish_relocated(info, &[0, 8], 16).unwrap();
+    writer
+        .finish_relocated(info, &[0, 8], 16, &mut |_, _| {})
+        .unwrap();
     let script = Script::open(&path).unwrap();
     let slots = |thread| {
         script

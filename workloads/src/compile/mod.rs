@@ -182,8 +182,9 @@ pub fn compile<S: Source>(
         idle_dropped_ns: source.idle_dropped_ns(),
         ..ScriptInfo::default()
     };
-    let info = writer.finish_relocated(info, &plan.private_base, plan.private_slots)?;
     let total = first_pass + event_number;
+    let (bases, shared) = (&plan.private_base, plan.private_slots);
+    let info = writer.finish_relocated(info, bases, shared, &mut |_, _| progress(total, total))?;
     progress(total, total);
     Ok(info)
 }

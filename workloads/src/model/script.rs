@@ -28,7 +28,9 @@ pub fn write(plan: &Plan, out: &Path, progress: Progress<'_>) -> Result<ScriptIn
     for phase in plan.phases.iter().filter_map(|phase| phase.name.as_deref()) {
         writer.phase(phase);
     }
-    let played = play::play(plan, &mut writer, progress)?;
+    // Drawing takes about two thirds of the time.
+    let mut drawn = |done, total| progress(2 * done, 3 * total);
+    let played = play::play(plan, &mut writer, &mut drawn)?;
     let too_many = || WorkloadError::Parameters("too many blocks are alive for a script".into());
     let mut bases = Vec::with_capacity(plan.threads.len());
     let mut next = 0u32;
@@ -46,7 +48,12 @@ pub fn write(plan: &Plan, out: &Path, progress: Progress<'_>) -> Result<ScriptIn
         ..ScriptInfo::default()
     };
     let bases: Vec<u32> = played.pools.iter().map(|&pool| bases[pool]).collect();
-    Ok(writer.finish_relocated(info, &bases, next)?)
+    let calls = played.calls;
+    let mut written = |done: u64, total: u64| {
+        let part = calls as f64 * done as f64 / total as f64;
+        progress(2 * calls + part as u64, 3 * calls);
+    };
+    Ok(writer.finish_relocated(info, &bases, next, &mut written)?)
 }
 
 struct Nothing;
