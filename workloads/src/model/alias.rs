@@ -1,5 +1,7 @@
 //! Weighted choice from one random word.
 
+use std::hint::select_unpredictable;
+
 /// Walker's alias table: one word chooses among weighted items.
 #[derive(Clone, Debug)]
 pub struct Alias {
@@ -39,10 +41,7 @@ impl Alias {
     pub fn draw(&self, word: u64) -> usize {
         let column = (((word >> 32) * self.columns.len() as u64) >> 32) as usize;
         let (threshold, other) = self.columns[column];
-        if word as u32 <= threshold {
-            column
-        } else {
-            other as usize
-        }
+        // Chance alone decides: a jump would be foreseen wrongly every other time.
+        select_unpredictable(word as u32 <= threshold, column, other as usize)
     }
 }

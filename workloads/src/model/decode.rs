@@ -177,6 +177,8 @@ impl<'d> Value<'d> {
             DeValue::Integer(number) => number.as_str().to_owned(),
             DeValue::Float(number) => number.as_str().to_owned(),
             DeValue::Boolean(flag) => flag.to_string(),
+            DeValue::Array(items) if items.is_empty() => "an empty list".to_owned(),
+            DeValue::Array(_) => "a list".to_owned(),
             other => format!("a {}", other.type_str()),
         }
     }

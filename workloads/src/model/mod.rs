@@ -5,6 +5,7 @@
 //! integer arithmetic or exactly rounded floating point, so that the same seed gives the same script on every machine.
 
 mod alias;
+mod curves;
 mod decode;
 pub mod definition;
 mod live;

@@ -1,6 +1,7 @@
 //! Distributions as tables of integers: a draw costs one or two random words and no floating point.
 
 use super::alias::Alias;
+use super::curves::Curves;
 use super::definition::Distribution;
 use super::math;
 use rand_pcg::Pcg64;
@@ -23,6 +24,7 @@ pub enum Sampler {
     Bins { pick: Alias, edges: Vec<u32> },
     Quantiles(Vec<u32>),
     Mixture { pick: Alias, parts: Vec<Sampler> },
+    Curves(Curves),
 }
 
 impl Sampler {
@@ -64,9 +66,11 @@ impl Sampler {
             Distribution::Empirical { quantiles } => Self::Quantiles(quantiles.clone()),
             Distribution::Mixture { parts } => {
                 let weights: Vec<f64> = parts.iter().map(|part| part.weight).collect();
-                Self::Mixture {
-                    pick: Alias::new(&weights),
-                    parts: parts.iter().map(|part| Self::new(&part.size)).collect(),
+                let pick = Alias::new(&weights);
+                let parts: Vec<Self> = parts.iter().map(|part| Self::new(&part.size)).collect();
+                match Curves::new(&pick, &parts) {
+                    Some(curves) => Self::Curves(curves),
+                    None => Self::Mixture { pick, parts },
                 }
             }
         }
@@ -77,6 +81,7 @@ impl Sampler {
     pub fn draw(&self, random: &mut Pcg64) -> u32 {
         match self {
             Self::Mixture { pick, parts } => parts[pick.draw(random.next_u64())].draw_part(random),
+            Self::Curves(curves) => curves.draw(random),
             other => other.draw_part(random),
         }
     }
@@ -103,7 +108,7 @@ impl Sampler {
                 (low + (((high - low) * part) >> 32)) as u32
             }
             // A mixture has no mixtures: reading refuses them.
-            Self::Mixture { .. } => 0,
+            Self::Mixture { .. } | Self::Curves(_) => 0,
         }
     }
 }
@@ -140,6 +145,7 @@ fn quantiles(min: u32, max: u32, at: impl Fn(usize) -> f64) -> Sampler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::definition::Part;
 
     fn draws(size: &Distribution, count: usize) -> Vec<u32> {
         let sampler = Sampler::new(size);
@@ -204,6 +210,42 @@ mod tests {
             (drawn.iter().min(), drawn.iter().max()),
             (Some(&3), Some(&6))
         );
+    }
+
+    /// A mixture drawn by curves gives the numbers that its parts would, one by one.
+    #[test]
+    fn a_mixture_of_curves_is_the_mixture() {
+        let parts = [
+            Distribution::Uniform {
+                min: 1,
+                max: u32::MAX - 1,
+            },
+            Distribution::Pareto {
+                alpha: 0.9,
+                min: 101,
+                max: 300_000,
+            },
+            Distribution::Fixed { values: 7 },
+            Distribution::Uniform { min: 3, max: 6 },
+        ];
+        let weights = [3.0, 2.0, 1.0, 4.0];
+        let parted = parts.iter().zip(weights);
+        let mixture = Distribution::Mixture {
+            parts: parted
+                .map(|(size, weight)| Part {
+                    weight,
+                    size: size.clone(),
+                })
+                .collect(),
+        };
+        assert!(matches!(Sampler::new(&mixture), Sampler::Curves(_)));
+        let plain = Sampler::Mixture {
+            pick: Alias::new(&weights),
+            parts: parts.iter().map(Sampler::new).collect(),
+        };
+        let mut random = Pcg64::new(1, 2);
+        let wanted: Vec<u32> = (0..100_000).map(|_| plain.draw(&mut random)).collect();
+        assert!(draws(&mixture, 100_000) == wanted);
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Bag {
                 let mut best = below(random.next_u64(), count) as usize;
                 for _ in 1..*tries {
                     let other = below(random.next_u64(), count) as usize;
-                    let (left, right) = (self.blocks[other].size, self.blocks[best].size);
+                    let (left, right) = (self.blocks[other].size(), self.blocks[best].size());
                     if if *largest { left > right } else { left < right } {
                         best = other;
                     }

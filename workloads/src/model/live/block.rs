@@ -1,8 +1,20 @@
 //! A live block of a model.
 
 /// A live block. Everything that its ops will need travels with it, so that a free looks nothing up.
+///
+/// Two words, which compilers keep in registers: taken apart into fields, a block is written in pieces and read back whole a few
+/// instructions later, which no processor can forward without waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
+    /// Slot (low half) and bytes now.
+    place: u64,
+    /// Bytes that it grows to (32 bits), mark (16), log2 of the alignment (8), whether it is shared (8).
+    kind: u64,
+}
+
+/// The parts of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts {
     /// Slot: private ones are counted from 0 in their thread, shared ones from 0 in all.
     pub slot: u32,
     /// Bytes now.
@@ -18,13 +30,137 @@ pub struct Block {
     pub shared: bool,
 }
 
+const MARK: u64 = 0xffff << 32;
+
 impl Block {
+    /// Stands where there is no block.
+    pub const NONE: Self = Self {
+        place: u64::MAX,
+        kind: u64::MAX,
+    };
+
+    #[inline(always)]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            place: u64::from(parts.slot) | u64::from(parts.size) << 32,
+            kind: u64::from(parts.target)
+                | u64::from(parts.mark) << 32
+                | u64::from(parts.align_log2) << 48
+                | u64::from(parts.shared) << 56,
+        }
+    }
+
+    /// Whether this is [`Block::NONE`].
+    #[inline(always)]
+    pub fn is_none(&self) -> bool {
+        self.kind == u64::MAX
+    }
+
+    /// See [`Parts::slot`].
+    #[inline(always)]
+    pub fn slot(&self) -> u32 {
+        self.place as u32
+    }
+
+    /// See [`Parts::size`].
+    #[inline(always)]
+    pub fn size(&self) -> u32 {
+        (self.place >> 32) as u32
+    }
+
+    /// See [`Parts::target`].
+    #[inline(always)]
+    pub fn target(&self) -> u32 {
+        self.kind as u32
+    }
+
+    /// See [`Parts::mark`].
+    #[inline(always)]
+    pub fn mark(&self) -> u16 {
+        (self.kind >> 32) as u16
+    }
+
+    /// See [`Parts::align_log2`].
+    #[inline(always)]
+    pub fn align_log2(&self) -> u8 {
+        (self.kind >> 48) as u8
+    }
+
+    /// See [`Parts::shared`].
+    #[inline(always)]
+    pub fn shared(&self) -> bool {
+        self.kind >> 56 != 0
+    }
+
     /// Generation for an op on it: 0 for private slots.
-    #[inline]
+    #[inline(always)]
     pub fn generation(&self) -> u16 {
-        if self.shared { self.mark } else { 0 }
+        if self.shared() { self.mark() } else { 0 }
+    }
+
+    /// It has another size now.
+    #[inline(always)]
+    pub fn set_size(&mut self, size: u32) {
+        self.place = self.place & 0xffff_ffff | u64::from(size) << 32;
+    }
+
+    /// It grows to another size.
+    #[inline(always)]
+    pub fn set_target(&mut self, target: u32) {
+        self.kind = self.kind & !0xffff_ffff | u64::from(target);
+    }
+
+    /// Its mark is another one.
+    #[inline(always)]
+    pub fn set_mark(&mut self, mark: u16) {
+        self.kind = self.kind & !MARK | u64::from(mark) << 32;
+    }
+
+    /// It lies in another slot.
+    #[inline(always)]
+    pub fn set_slot(&mut self, slot: u32) {
+        self.place = self.place & !0xffff_ffff | u64::from(slot);
     }
 }
 
 // Four to a cache line: taking a random one is a cache miss, and should be one only.
 const _: () = assert!(size_of::<Block>() == 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_back_and_change_alone() {
+        let most = Parts {
+            slot: u32::MAX,
+            size: u32::MAX - 1,
+            target: u32::MAX - 2,
+            mark: u16::MAX,
+            align_log2: 63,
+            shared: true,
+        };
+        let mut block = Block::new(most);
+        assert!(!block.is_none() && Block::NONE.is_none());
+        let seen = |block: &Block| {
+            (
+                (block.slot(), block.size(), block.target()),
+                (block.mark(), block.align_log2(), block.shared()),
+            )
+        };
+        let whole = ((u32::MAX, u32::MAX - 1, u32::MAX - 2), (u16::MAX, 63, true));
+        assert_eq!(seen(&block), whole);
+        block.set_size(7);
+        block.set_target(8);
+        assert_eq!(seen(&block), ((u32::MAX, 7, 8), (u16::MAX, 63, true)));
+        block.set_slot(9);
+        block.set_mark(10);
+        assert_eq!(seen(&block), ((9, 7, 8), (10, 63, true)));
+        assert_eq!(block.generation(), 10);
+        let private = Parts {
+            shared: false,
+            ..most
+        };
+        assert_eq!(Block::new(private).generation(), 0);
+    }
+}

@@ -10,7 +10,7 @@ use super::definition::{BatchOrder, Deed, Dies, DropOrder, Lifetime};
 use super::sampler::{Sampler, below, threshold};
 use crate::chain::Chain;
 use bag::{Bag, PLACES, Pick};
-pub use block::Block;
+pub use block::{Block, Parts};
 use nurseries::Nurseries;
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::Rng;
@@ -130,7 +130,7 @@ impl LiveSet {
 
     #[inline(always)]
     pub fn put(&mut self, block: Block, random: &mut Pcg64) {
-        self.bytes += u64::from(block.size);
+        self.bytes += u64::from(block.size());
         self.count += 1;
         match &mut self.shape {
             Shape::Bag(bag) => bag.put(block),
@@ -222,7 +222,7 @@ impl LiveSet {
     #[inline(always)]
     fn left(&mut self, block: Option<Block>) -> Option<Block> {
         if let Some(block) = &block {
-            self.bytes -= u64::from(block.size);
+            self.bytes -= u64::from(block.size());
             self.count -= 1;
         }
         block
@@ -265,7 +265,7 @@ impl LiveSet {
                 taken.push(block);
                 continue;
             }
-            self.bytes += u64::from(block.size);
+            self.bytes += u64::from(block.size());
             self.count += 1;
             match &mut self.shape {
                 Shape::Bag(bag) => bag.put(block),
@@ -284,6 +284,18 @@ impl LiveSet {
             DropOrder::Oldest | DropOrder::Alternate => {}
         }
         taken
+    }
+
+    /// Moves all blocks to the end of `to`, the oldest first where the set knows it.
+    pub fn empty_into(&mut self, to: &mut VecDeque<Block>) {
+        match &mut self.shape {
+            // A line whose thread ends every few calls should cost no memory of its own.
+            Shape::Line { blocks, .. } => to.extend(blocks.drain(..)),
+            Shape::Bag(bag) => to.extend(bag.drain()),
+            _ => to.extend(self.drain().into_iter().map(|(block, _)| block)),
+        }
+        self.bytes = 0;
+        self.count = 0;
     }
 
     /// All blocks, by age where the set knows it, with the allocations that they have left where they know it.

@@ -2,14 +2,14 @@ use super::*;
 use crate::model::definition::Distribution;
 
 fn block(slot: u32) -> Block {
-    Block {
+    Block::new(Parts {
         slot,
         size: slot + 1,
         target: slot + 1,
         mark: 0,
         align_log2: 0,
         shared: false,
-    }
+    })
 }
 
 fn filled(lifetime: &Lifetime, count: u32) -> (LiveSet, Pcg64) {
@@ -22,7 +22,7 @@ fn filled(lifetime: &Lifetime, count: u32) -> (LiveSet, Pcg64) {
 }
 
 fn slots(blocks: &[Block]) -> Vec<u32> {
-    blocks.iter().map(|block| block.slot).collect()
+    blocks.iter().map(|block| block.slot()).collect()
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn extraction_follows_its_order_and_keeps_the_rest() {
         let (mut set, mut random) = filled(&lifetime, 80);
         let bytes = set.bytes();
         let gone = set.extract(0.75, DropOrder::Random, &mut random);
-        let gone_bytes: u64 = gone.iter().map(|block| u64::from(block.size)).sum();
+        let gone_bytes: u64 = gone.iter().map(|block| u64::from(block.size())).sum();
         assert_eq!((gone.len(), set.len()), (60, 20), "{lifetime:?}");
         assert_eq!(set.bytes() + gone_bytes, bytes);
         assert_eq!(set.extract(1.0, DropOrder::Oldest, &mut random).len(), 20);
@@ -67,7 +67,7 @@ fn extraction_follows_its_order_and_keeps_the_rest() {
 fn victims_follow_their_rule() {
     let (mut set, mut random) = filled(&Lifetime::Lifo, 3);
     assert_eq!(
-        set.take_victim(&mut random).map(|block| block.slot),
+        set.take_victim(&mut random).map(|block| block.slot()),
         Some(2)
     );
     let by_size = Lifetime::BySize {
@@ -77,7 +77,7 @@ fn victims_follow_their_rule() {
     let (mut set, mut random) = filled(&by_size, 1000);
     let sum: u32 = (0..100)
         .filter_map(|_| set.take_victim(&mut random))
-        .map(|block| block.slot)
+        .map(|block| block.slot())
         .sum();
     assert!(sum / 100 < 120, "{}", sum / 100);
     // Hot keys: the first of a thousand places is replaced about every seventh time, and keeps its place.
@@ -85,13 +85,11 @@ fn victims_follow_their_rule() {
     let mut first = 0;
     for slot in 1000..11_000 {
         let victim = set.take_victim(&mut random).unwrap();
-        let is_first = victim.slot == 0 || victim.target == u32::MAX;
+        let is_first = victim.slot() == 0 || victim.target() == u32::MAX;
         first += u32::from(is_first);
         let target = if is_first { u32::MAX } else { 1 };
-        let next = Block {
-            target,
-            ..block(slot)
-        };
+        let mut next = block(slot);
+        next.set_target(target);
         set.put(next, &mut random);
     }
     assert!((1200..2000).contains(&first), "{first}");
@@ -108,7 +106,7 @@ fn survivors_pass_through_their_nurseries() {
     let mut ages = Vec::new();
     for slot in 0..100_000 {
         while let Some(dead) = set.take_surplus(50, &mut random) {
-            ages.push(slot - dead.slot);
+            ages.push(slot - dead.slot());
         }
         set.put(block(slot), &mut random);
     }
@@ -137,7 +135,7 @@ fn recency_takes_each_kind_in_its_share() {
     let mut seen = [0u32; 5];
     let mut above = None;
     for slot in 1000..51_000 {
-        let dead = set.take_victim(&mut random).unwrap().slot;
+        let dead = set.take_victim(&mut random).unwrap().slot();
         let place = alive.binary_search(&dead).unwrap();
         let kind = match alive.len() - 1 - place {
             0 => 0,

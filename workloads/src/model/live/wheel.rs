@@ -1,7 +1,8 @@
 //! Blocks that know when they die: a hierarchical timing wheel.
 //!
 //! Time counts allocations. Level n has 64 slots of 64^n ticks; when a slot of a level begins, its blocks move down. A block
-//! moves at most once for each level, whatever its age.
+//! moves at most once for each level, whatever its age. Blocks lie in the slots themselves: slots are read and written from
+//! end to end, so that a death is no cache miss.
 
 use super::Block;
 use crate::model::sampler::below;
@@ -13,14 +14,12 @@ const BITS: u32 = 6;
 const SLOTS: usize = 1 << BITS;
 /// 64^6 = 2^36 ticks, more than the largest age.
 const LEVELS: usize = 6;
-/// Places that a random look tries before it finds nothing.
-const LOOKS: u32 = 8;
 
-/// Where a block lies and when it dies.
+/// A block and when it dies.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     death: u64,
-    place: u32,
+    block: Block,
 }
 
 /// See the module.
@@ -28,11 +27,8 @@ struct Entry {
 pub struct Wheel {
     now: u64,
     slots: Vec<Vec<Entry>>,
-    /// Blocks by place; `None` where one has died.
-    blocks: Vec<Option<Block>>,
-    free: Vec<u32>,
     /// Those whose time has come.
-    due: VecDeque<u32>,
+    due: VecDeque<Block>,
 }
 
 impl Wheel {
@@ -40,8 +36,6 @@ impl Wheel {
         Self {
             now: 0,
             slots: vec![Vec::new(); SLOTS * LEVELS],
-            blocks: Vec::new(),
-            free: Vec::new(),
             due: VecDeque::new(),
         }
     }
@@ -56,58 +50,44 @@ impl Wheel {
     /// As [`Wheel::put`], but no time passes.
     #[inline(always)]
     pub fn restore(&mut self, block: Block, age: u32) {
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.blocks[place as usize] = Some(block);
-                place
-            }
-            None => {
-                self.blocks.push(Some(block));
-                self.blocks.len() as u32 - 1
-            }
-        };
         let death = self.now + u64::from(age.max(1));
-        self.file(Entry { death, place });
+        self.file(Entry { death, block });
     }
 
     /// The block whose time came first, if any has.
     #[inline]
     pub fn take_due(&mut self) -> Option<Block> {
-        let place = self.due.pop_front()?;
-        self.free.push(place);
-        self.blocks[place as usize].take()
+        self.due.pop_front()
     }
 
-    /// Any block; now and then none although there are some.
+    /// Any block, all alike. Looks through the slots: 0.2 µs, which only models that resize such blocks pay.
     pub fn peek(&mut self, random: &mut Pcg64) -> Option<&mut Block> {
-        for _ in 0..LOOKS {
-            let place = below(random.next_u64(), self.blocks.len() as u64) as usize;
-            if self.blocks.get(place)?.is_some() {
-                return self.blocks[place].as_mut();
+        let filed: usize = self.slots.iter().map(Vec::len).sum();
+        let all = filed + self.due.len();
+        let mut place = below(random.next_u64(), all as u64) as usize;
+        for slot in &mut self.slots {
+            match slot.len() {
+                count if place < count => return Some(&mut slot[place].block),
+                count => place -= count,
             }
         }
-        None
+        self.due.get_mut(place)
     }
 
     /// All blocks with the ticks that they would have lived on, those nearest to death first.
     pub fn drain(&mut self) -> Vec<(Block, u32)> {
         let mut entries: Vec<Entry> = self.slots.iter_mut().flat_map(std::mem::take).collect();
-        entries.sort_by_key(|entry| (entry.death, entry.place));
+        // Stable: those that die together stay in the order in which they lie.
+        entries.sort_by_key(|entry| entry.death);
+        let now = self.now;
         let due = std::mem::take(&mut self.due);
-        let due = due.into_iter().map(|place| Entry {
-            death: self.now,
-            place,
-        });
-        let all = due
-            .chain(entries)
-            .filter_map(|entry| {
-                let block = self.blocks[entry.place as usize]?;
-                Some((block, (entry.death - self.now) as u32))
-            })
-            .collect();
-        self.blocks.clear();
-        self.free.clear();
-        all
+        let rest = entries
+            .into_iter()
+            .map(|entry| (entry.block, (entry.death - now) as u32));
+        due.into_iter()
+            .map(|block| (block, 0))
+            .chain(rest)
+            .collect()
     }
 
     #[inline]
@@ -127,7 +107,7 @@ impl Wheel {
         }
         let slot = &mut self.slots[self.now as usize % SLOTS];
         if !slot.is_empty() {
-            self.due.extend(slot.drain(..).map(|entry| entry.place));
+            self.due.extend(slot.drain(..).map(|entry| entry.block));
         }
     }
 
@@ -149,16 +129,17 @@ impl Wheel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::live::Parts;
 
     fn block(slot: u32) -> Block {
-        Block {
+        Block::new(Parts {
             slot,
             size: 1,
             target: 1,
             mark: 0,
             align_log2: 0,
             shared: false,
-        }
+        })
     }
 
     #[test]
@@ -177,7 +158,7 @@ mod tests {
             wheel.put(block(number), age);
             deaths.insert(number, now + u64::from(age));
             while let Some(dead) = wheel.take_due() {
-                assert_eq!(deaths.remove(&dead.slot), Some(now));
+                assert_eq!(deaths.remove(&dead.slot()), Some(now));
             }
         }
         let left = wheel.drain();
@@ -186,7 +167,7 @@ mod tests {
         assert!(left.is_sorted_by_key(|(_, rest)| *rest));
         assert!(
             left.iter()
-                .all(|(block, rest)| deaths[&block.slot] == 299_999 + u64::from(*rest))
+                .all(|(block, rest)| deaths[&block.slot()] == 299_999 + u64::from(*rest))
         );
     }
 }

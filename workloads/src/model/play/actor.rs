@@ -3,7 +3,6 @@
 use super::commons::Commons;
 use super::tally::Tally;
 use crate::model::alias::Alias;
-use crate::model::definition::DropOrder;
 use crate::model::live::{Block, LiveSet};
 use crate::model::plan::{PhasePlan, Plan, RolePlan, Rule};
 use crate::model::sampler::{below, threshold};
@@ -189,8 +188,7 @@ impl<'p> Actor<'p> {
         if !self.retiring {
             self.retiring = true;
             for state in &mut self.groups {
-                let all = state.set.extract(1.0, DropOrder::Oldest, &mut self.random);
-                self.dying.extend(all);
+                state.set.empty_into(&mut self.dying);
             }
         }
         self.dying.is_empty()
@@ -375,18 +373,18 @@ impl<'p> Actor<'p> {
             OpKind::Free,
             flags(&block, self.number),
             block.generation(),
-            block.slot,
-            u64::from(block.size),
-            block.align_log2,
+            block.slot(),
+            u64::from(block.size()),
+            block.align_log2(),
         );
         match commons {
-            Some(commons) if block.shared => {
-                let next = block.mark.wrapping_add(1);
-                commons.shared.give_back(block.slot, next);
+            Some(commons) if block.shared() => {
+                let next = block.mark().wrapping_add(1);
+                commons.shared.give_back(block.slot(), next);
             }
-            _ => self.private.free.push(block.slot),
+            _ => self.private.free.push(block.slot()),
         }
-        self.call(op, -i64::from(block.size), -1);
+        self.call(op, -i64::from(block.size()), -1);
     }
 
     /// Makes a call.
@@ -400,9 +398,9 @@ impl<'p> Actor<'p> {
 /// Flags of an op on a block in `thread`.
 #[inline]
 pub(super) fn flags(block: &Block, thread: u32) -> u8 {
-    if block.shared {
+    if block.shared() {
         FLAG_SHARED
-    } else if u32::from(block.mark) != thread {
+    } else if u32::from(block.mark()) != thread {
         FLAG_INHERITED
     } else {
         0

@@ -12,8 +12,8 @@ pub struct Commons {
     pub inboxes: Vec<VecDeque<Block>>,
     /// Threads of each role.
     pub members: Vec<Vec<usize>>,
-    /// Tables of exchanges.
-    pub tables: Vec<Vec<Option<Block>>>,
+    /// Tables of exchanges; [`Block::NONE`] where a place is empty.
+    pub tables: Vec<Vec<Block>>,
     pub shared: SharedSlots,
 }
 
@@ -29,7 +29,7 @@ impl Commons {
             members,
             tables: groups
                 .filter_map(|group| match group.hand {
-                    Hand::Exchange { places, .. } => Some(vec![None; places as usize]),
+                    Hand::Exchange { places, .. } => Some(vec![Block::NONE; places as usize]),
                     _ => None,
                 })
                 .collect(),

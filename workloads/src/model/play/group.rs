@@ -3,7 +3,7 @@
 use super::actor::{Actor, State};
 use super::commons::Commons;
 use crate::model::definition::{Call, Deed};
-use crate::model::live::Block;
+use crate::model::live::{Block, Parts};
 use crate::model::plan::{GroupPlan, GrowPlan, Hand, Rule};
 use crate::model::sampler::below;
 use heaplab_script::{Op, OpKind};
@@ -88,12 +88,12 @@ impl Actor<'_> {
         ) else {
             return false;
         };
-        if block.size >= block.target {
+        if block.size() >= block.target() {
             return false;
         }
-        let old = block.size;
+        let old = block.size();
         let op = realloc(block, grow.next(block), self.number);
-        let new = block.size;
+        let new = block.size();
         state.set.resized(old, new);
         self.call(op, i64::from(new) - i64::from(old), 0);
         true
@@ -156,28 +156,29 @@ impl Actor<'_> {
             || rule.grows_always() && self.random.next_u64() >> 63 != 0;
         let state = &mut self.groups[index];
         let block = now.then(|| state.set.peek(&mut self.random)).flatten();
-        let Some(block) = block.filter(|block| block.size < block.target) else {
+        let Some(block) = block.filter(|block| block.size() < block.target()) else {
             return false;
         };
         let next = grow.next(block);
-        if !grow.copy || block.shared {
-            let old = block.size;
+        if !grow.copy || block.shared() {
+            let old = block.size();
             let op = realloc(block, next, self.number);
             state.set.resized(old, next);
             self.call(op, i64::from(next) - i64::from(old), 0);
             return true;
         }
         let old = *block;
-        block.slot = self.private.take();
-        block.size = next;
-        block.mark = self.number as u16;
-        let (slot, align_log2) = (block.slot, block.align_log2);
+        let slot = self.private.take();
+        block.set_slot(slot);
+        block.set_size(next);
+        block.set_mark(self.number as u16);
+        let align_log2 = block.align_log2();
         let kind = match align_log2 {
             0 => OpKind::Malloc,
             _ => OpKind::AlignedAlloc,
         };
         let op = Op::new(kind, 0, 0, slot, u64::from(next), align_log2);
-        state.set.resized(old.size, next);
+        state.set.resized(old.size(), next);
         self.call(op, i64::from(next), 1);
         self.dying.push_back(old);
         true
@@ -235,11 +236,11 @@ impl Actor<'_> {
         let Some(block) = state.set.peek(&mut self.random) else {
             return false;
         };
-        let old = block.size;
-        block.target = size;
+        let old = block.size();
+        block.set_target(size);
         // realloc to 0 would be a free.
         let op = realloc(block, size.max(1), self.number);
-        let new = block.size;
+        let new = block.size();
         state.set.resized(old, new);
         self.call(op, i64::from(new) - i64::from(old), 0);
         true
@@ -256,7 +257,7 @@ impl Actor<'_> {
         let plan = &self.plan.groups[index];
         match commons {
             Some(commons)
-                if block.shared
+                if block.shared()
                     && let Hand::Random { role, .. } = plan.hand =>
             {
                 let others = &commons.members[role.unwrap_or(self.role)];
@@ -302,7 +303,7 @@ impl Actor<'_> {
             }
         }
         let (block, op) = self.draw_block(plan, index, bytes, crosses, commons.as_deref_mut());
-        let bytes = i64::from(block.size);
+        let bytes = i64::from(block.size());
         match (&plan.hand, commons) {
             (Hand::Queue { batch, .. }, Some(commons)) if crosses => {
                 self.groups[index].outbox.push(block);
@@ -313,7 +314,8 @@ impl Actor<'_> {
             (Hand::Exchange { table, .. }, Some(commons)) if crosses => {
                 let table = &mut commons.tables[*table];
                 let place = below(self.random.next_u64(), table.len() as u64) as usize;
-                if let Some(other) = table[place].replace(block) {
+                let other = std::mem::replace(&mut table[place], block);
+                if !other.is_none() {
                     self.groups[index].set.put(other, &mut self.random);
                 }
             }
@@ -362,7 +364,7 @@ impl Actor<'_> {
             Some(commons) if shared => commons.shared.take(self.index),
             _ => (self.private.take(), 0),
         };
-        let block = Block {
+        let block = Block::new(Parts {
             slot,
             size,
             target: drawn,
@@ -373,7 +375,7 @@ impl Actor<'_> {
             },
             align_log2,
             shared,
-        };
+        });
         let flags = u8::from(shared);
         let op = Op::new(kind, flags, generation, slot, u64::from(size), align_log2);
         (block, op)
@@ -399,8 +401,8 @@ impl GrowPlan {
     /// The next size of a block that has not yet its own.
     #[inline]
     fn next(&self, block: &Block) -> u32 {
-        let next = f64::from(block.size) * self.factor + f64::from(self.step);
-        (next as u32).max(block.size + 1).min(block.target)
+        let next = f64::from(block.size()) * self.factor + f64::from(self.step);
+        (next as u32).max(block.size() + 1).min(block.target())
     }
 }
 
@@ -427,13 +429,13 @@ fn realloc(block: &mut Block, size: u32, thread: u32) -> Op {
         OpKind::Realloc,
         flags,
         block.generation(),
-        block.slot,
+        block.slot(),
         u64::from(size),
-        block.align_log2,
+        block.align_log2(),
     );
-    block.size = size;
-    if block.shared {
-        block.mark = block.mark.wrapping_add(1);
+    block.set_size(size);
+    if block.shared() {
+        block.set_mark(block.mark().wrapping_add(1));
     }
     op
 }

@@ -24,7 +24,7 @@ use rayon::prelude::*;
 use tally::Level;
 
 /// Changes when the same definition and seed would give other ops; part of every hash.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Threads of a script at most, all generations of respawned ones together: a block knows its thread by 16 bits.
 const MAX_THREADS: u32 = 1 << 16;
@@ -34,6 +34,9 @@ const WINDOW: u64 = 1 << 21;
 /// set. Alone it need not wait for others, and its ops can be told sooner.
 const STRETCH: usize = 1 << 15;
 const STRETCH_ALONE: usize = 1 << 13;
+
+/// Ops of a thread that are told at once where threads take short turns: telling two ops costs as much as telling twenty.
+const HELD: usize = 512;
 
 /// Rounds without a call after which a part of a course is over.
 const IDLE_ROUNDS: u32 = 64;
@@ -116,6 +119,7 @@ impl<S: Sink> Play<'_, '_, S> {
     fn begin_phase(&mut self, phase: usize) -> Result<(), WorkloadError> {
         let about = &self.plan.phases[phase];
         if about.name.is_some() {
+            self.tell(0)?;
             let number = self.actors[0].number;
             let mark = Op::new(OpKind::Mark, 0, 0, 0, phase as u64, 0);
             self.sink.ops(number, &[mark])?;
@@ -256,6 +260,9 @@ impl<S: Sink> Play<'_, '_, S> {
         }
         // A thread whose time never came starts and ends at once: the script has promised it.
         self.wake(&mut asleep, u64::MAX)?;
+        for index in 0..self.actors.len() {
+            self.tell(index)?;
+        }
         Ok(commons.shared.count())
     }
 
@@ -264,8 +271,19 @@ impl<S: Sink> Play<'_, '_, S> {
         self.calls += made.calls;
         self.level.follow(&made.tally);
         if made.ops > 0 {
-            self.sink.ops(actor.number, &actor.ops)?;
             self.sink.order(actor.number, made.ops)?;
+        }
+        if actor.ops.len() >= HELD {
+            self.tell(index)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the ops that a thread has made since the last time.
+    fn tell(&mut self, index: usize) -> Result<(), WorkloadError> {
+        let actor = &mut self.actors[index];
+        if !actor.ops.is_empty() {
+            self.sink.ops(actor.number, &actor.ops)?;
             actor.ops.clear();
         }
         Ok(())
@@ -301,6 +319,7 @@ impl<S: Sink> Play<'_, '_, S> {
     }
 
     fn start_thread(&mut self, by: usize, child: u32) -> Result<(), WorkloadError> {
+        self.tell(by)?;
         let parent = self.actors[by].number;
         let start = Op::new(OpKind::ThreadStart, 0, 0, child, 0, 0);
         self.sink.ops(parent, &[start])?;
@@ -312,16 +331,17 @@ impl<S: Sink> Play<'_, '_, S> {
         let mut any = false;
         for role in 0..self.plan.roles.len() {
             let plan = &self.plan.roles[role];
-            let members = (0..self.actors.len()).filter(|&index| self.plan.threads[index] == role);
+            let threads = &self.plan.threads;
+            let mut members = (0..threads.len()).filter(|&index| threads[index] == role);
             match plan.succession {
                 None => {}
                 Some(Succession::Ring { .. }) => {
-                    let members: Vec<usize> = members.collect();
-                    let due = |&index: &usize| self.actors[index].since_hand_over >= plan.every;
                     // All at once, when the slowest has done its share.
-                    if !members.iter().all(due) {
+                    if !members.all(|index| self.actors[index].since_hand_over >= plan.every) {
                         continue;
                     }
+                    let members = (0..threads.len()).filter(|&index| threads[index] == role);
+                    let members: Vec<usize> = members.collect();
                     for pair in members.windows(2) {
                         let (low, high) = self.actors.split_at_mut(pair[1]);
                         low[pair[0]].swap_sets(&mut high[0]);
@@ -332,8 +352,10 @@ impl<S: Sink> Play<'_, '_, S> {
                     any = true;
                 }
                 Some(Succession::Respawn { inherit, .. }) => {
-                    for index in members.collect::<Vec<_>>() {
-                        any |= self.respawn(index, plan.every, inherit)?;
+                    for index in members {
+                        if self.actors[index].since_hand_over >= plan.every {
+                            any |= self.respawn(index, inherit)?;
+                        }
                     }
                 }
             }
@@ -341,11 +363,11 @@ impl<S: Sink> Play<'_, '_, S> {
         Ok(any)
     }
 
-    /// The thread ends and a successor goes on, when its time has come.
-    fn respawn(&mut self, index: usize, every: u64, inherit: bool) -> Result<bool, WorkloadError> {
+    /// The thread ends and a successor goes on, when it has freed what it has to.
+    fn respawn(&mut self, index: usize, inherit: bool) -> Result<bool, WorkloadError> {
         let child = self.pools.len() as u32;
         let actor = &mut self.actors[index];
-        if actor.since_hand_over < every || child >= MAX_THREADS || !(inherit || actor.retire()) {
+        if child >= MAX_THREADS || !(inherit || actor.retire()) {
             return Ok(false);
         }
         self.sink.successor()?;
