@@ -9,6 +9,7 @@ pub(crate) use elf::{Function, functions};
 
 use crate::embed::{self, Embedded};
 use crate::error::Error;
+use heaplab_workloads::nearest;
 use std::path::{Path, PathBuf};
 
 /// One allocator under test, ready to be put into a process.
@@ -228,8 +229,10 @@ fn locate(name: &str) -> Result<(String, Option<PathBuf>, bool), Error> {
         return Ok((file, Some(path), false));
     }
     let Some(&(known, _, source)) = NAMES.iter().find(|(known, _, _)| *known == name) else {
+        let near = nearest(name, NAMES.iter().map(|(known, _, _)| *known));
+        let hint = near.map_or(String::new(), |near| format!(", did you mean '{near}'?"));
         return Err(Error::usage(format!(
-            "unknown subject '{name}'; known are {}, or give the path of a .so file",
+            "unknown subject '{name}'{hint}; known are {}, or give the path of a .so file",
             names()
         )));
     };
@@ -338,7 +341,7 @@ mod tests {
         for (spec, wanted) in [
             (
                 "jemaloc",
-                "unknown subject 'jemaloc'; known are system, jemalloc",
+                "unknown subject 'jemaloc', did you mean 'jemalloc'?; known are system, jemalloc",
             ),
             ("system:arena=1", "system has no setting 'arena'"),
             ("system:arena_max=abc", "'abc' is no number"),

@@ -19,10 +19,15 @@ pub enum WorkloadError {
         suggestion: Option<String>,
     },
     /// No suite has this name.
-    #[error("there is no suite '{name}'; the suites are {known}")]
+    #[error(
+        "there is no suite '{name}'{}; the suites are {known}",
+        suggestion.as_ref().map(|near| format!(", did you mean '{near}'?")).unwrap_or_default()
+    )]
     UnknownSuite {
         /// What was asked for.
         name: String,
+        /// A suite whose name is close to it.
+        suggestion: Option<String>,
         /// All names, joined.
         known: String,
     },

@@ -24,6 +24,7 @@ mod workload;
 pub use error::WorkloadError;
 pub use expected::Expected;
 pub use model::{Model, ModelParams};
+pub use nearest::nearest;
 pub use suite::{Suite, suite, suites};
 pub use trace::Trace;
 pub use workload::{CompiledScript, Kind, Params, TraceWorkload, Workload, WorkloadInfo};

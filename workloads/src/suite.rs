@@ -2,6 +2,7 @@
 
 use crate::builtin;
 use crate::error::WorkloadError;
+use crate::nearest::nearest;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -72,10 +73,13 @@ pub fn suite(name: &str) -> Result<Suite, WorkloadError> {
         .map(|suite| suite.name.clone())
         .collect::<Vec<_>>()
         .join(", ");
+    let names = all.iter().map(|suite| suite.name.as_str());
+    let suggestion = nearest(name, names).map(str::to_owned);
     all.into_iter()
         .find(|suite| suite.name == name)
         .ok_or_else(|| WorkloadError::UnknownSuite {
             name: name.to_owned(),
+            suggestion,
             known,
         })
 }
@@ -116,5 +120,7 @@ mod tests {
             );
         }
         assert!(suite("none").unwrap_err().to_string().contains("quick"));
+        let said = suite("standrad").unwrap_err().to_string();
+        assert!(said.contains("did you mean 'standard'?"), "{said}");
     }
 }

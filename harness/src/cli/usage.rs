@@ -83,9 +83,9 @@ fn numbers(why: &str) -> String {
         return format!("write a whole number from {low} to {high}");
     }
     match why {
+        "number too large to fit in target type" => "write a smaller number".into(),
         "invalid digit found in string"
         | "cannot parse integer from empty string"
-        | "number too large to fit in target type"
         | "number too small to fit in target type" => "write a whole number".into(),
         other => other.into(),
     }
