@@ -9,9 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Installs the handlers for SIGINT and SIGTERM. Call once, before the first run. A second signal ends the process at
-/// once with status 130 (the conditional shutdown is registered first, so it sees the flag of the signal before).
+/// Installs the handlers for SIGINT and SIGTERM, before the first long work; later calls do nothing. A second signal ends the
+/// process at once with status 130 (the conditional shutdown is registered first, so it sees the flag of the signal before; one
+/// that was registered again would see the flag of the first).
 pub fn install() {
+    static INSTALLED: AtomicBool = AtomicBool::new(false);
+    if INSTALLED.swap(true, Ordering::Relaxed) {
+        return;
+    }
     let flag = FLAG.get_or_init(|| Arc::new(AtomicBool::new(false)));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // Registration fails only for signals that cannot be caught; these two can.

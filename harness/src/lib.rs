@@ -40,4 +40,5 @@ pub mod subject;
 pub mod tails;
 pub mod tools;
 pub mod validation;
+pub mod watch;
 pub mod workload;

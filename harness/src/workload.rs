@@ -4,14 +4,17 @@
 use crate::cli::options::{ApiArg, MeasureArg, ModeArg, ThpArg, TouchArg, WorkloadArgs};
 use crate::cli::value::Cpus;
 use crate::error::{Error, lower_first};
+use crate::out::Terminal;
 use crate::plan::{Comparison, Kind};
 use crate::script_cache;
+use crate::watch::Watch;
 use heaplab_reports::schema::Recorded;
 use heaplab_worker::protocol::{Api, Machine, Mode, Thp, Touch};
 use heaplab_workloads::trace::TraceError;
 use heaplab_workloads::{Params, Workload, WorkloadError};
 
-/// Compiles the workloads of `names`, or of `suite` where there are none, into the cache of scripts.
+/// Compiles the workloads of `names`, or of `suite` where there are none, into the cache of scripts. What takes long shows a bar, and
+/// Ctrl-C ends the process: nothing has been measured yet.
 ///
 /// # Errors
 /// Usage for an unknown name or suite; verification for a damaged trace; environment if a script cannot be written.
@@ -21,6 +24,7 @@ pub fn comparisons(
     args: &WorkloadArgs,
     seed: u64,
     kinds: &[Kind],
+    terminal: &Terminal,
 ) -> Result<Vec<Comparison>, Error> {
     let names: Vec<String> = if names.is_empty() {
         heaplab_workloads::suite(suite).map_err(error)?.workloads
@@ -62,11 +66,13 @@ pub fn comparisons(
                 times: args.mode == Some(ModeArg::Paced),
                 ..Params::default()
             };
-            let compiled = workload
-                .compile(&params, &cache, &mut |_, _| {})
-                .map_err(error)?;
-            let script =
-                heaplab_script::Script::open(&compiled.path).map_err(|e| error(e.into()))?;
+            let mut watch = Watch::new(terminal, "making scripts")
+                .keeping("nothing was measured yet".to_string());
+            let compiled = workload.compile(&params, &cache, &mut watch.events());
+            watch.clear();
+            let compiled = compiled.map_err(error)?;
+            let script = heaplab_script::Script::open_windowed(&compiled.path)
+                .map_err(|e| error(e.into()))?;
             let started_threads = script.thread_count() as u32;
             let switches = script.run_count();
             let threads = match &workload {

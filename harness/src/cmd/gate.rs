@@ -193,7 +193,14 @@ fn replays(
         ));
     }
     let suite = args.suite.as_deref().unwrap_or("gate");
-    let all = workload::comparisons(&args.workloads, suite, &args.workload, start.seed, &kinds)?;
+    let all = workload::comparisons(
+        &args.workloads,
+        suite,
+        &args.workload,
+        start.seed,
+        &kinds,
+        terminal,
+    )?;
     let comparisons = keep_only(all, args.only.as_deref())?;
     let shape = |kind| workload::shape(&args.workload, kind);
     let mut executor = Replays {

@@ -1,11 +1,11 @@
 //! `heaplab profile`: where a program's bytes come from.
 
-use super::trace::watch::Watch;
 use crate::cli::profile::{ProfileArgs, ProfileFormat};
 use crate::clock::Utc;
 use crate::error::{Error, Outcome};
 use crate::out::{self, Terminal};
 use crate::recording::Recording;
+use crate::watch::Watch;
 use crate::workload::trace_error;
 use crate::{naming, profiling, render, tools};
 use heaplab_reports::profile::{self, Profile};

@@ -110,7 +110,14 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         kinds.push(Kind::Idle);
     }
     let seed = origin.start.seed;
-    let all = workload::comparisons(&args.workloads, suite, &args.workload, seed, &kinds)?;
+    let all = workload::comparisons(
+        &args.workloads,
+        suite,
+        &args.workload,
+        seed,
+        &kinds,
+        terminal,
+    )?;
     let (comparisons, subjects) = only(
         plan::keep_shard(all, args.shard),
         subjects,

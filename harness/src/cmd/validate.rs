@@ -241,8 +241,8 @@ fn compiled(trace: &Path, cache: &Path) -> Result<Comparison, Error> {
     let compiled = workload
         .compile(&params, cache, &mut |_, _| {})
         .map_err(workload::error)?;
-    let script =
-        heaplab_script::Script::open(&compiled.path).map_err(|e| workload::error(e.into()))?;
+    let script = heaplab_script::Script::open_windowed(&compiled.path)
+        .map_err(|e| workload::error(e.into()))?;
     Ok(Comparison {
         workload: workload.name().to_string(),
         hash: compiled.hash,

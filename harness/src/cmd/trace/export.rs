@@ -1,10 +1,10 @@
 //! `heaplab trace export`: tables and counters for other programs.
 
 use super::open;
-use super::watch::Watch;
 use crate::cli::trace::{AsArg, TraceExport};
 use crate::error::{Error, Outcome};
 use crate::out::{self, Terminal, human_count};
+use crate::watch::Watch;
 use crate::workload::trace_error;
 use heaplab_workloads::trace::{self, Trace, TraceError};
 use std::io::{BufWriter, Write};

@@ -14,15 +14,14 @@ mod scale;
 mod stats;
 mod symbolise;
 mod verify;
-pub(super) mod watch;
 
 use crate::cli::trace::TraceCommand;
 use crate::error::{Error, Outcome};
 use crate::out::{Terminal, human_bytes, human_count};
+use crate::watch::Watch;
 use crate::workload::trace_error;
 use heaplab_workloads::trace::{Trace, TraceError, TraceSummary};
 use std::path::Path;
-use watch::Watch;
 
 /// Does it.
 ///

@@ -1,10 +1,10 @@
 //! `heaplab trace model`: fits a model and says how near it comes.
 
-use super::watch::Watch;
 use crate::cli::options::Format;
 use crate::cli::trace::TraceModel;
 use crate::error::{Error, Outcome};
 use crate::out::{self, Terminal, human_bytes};
+use crate::watch::Watch;
 use crate::workload;
 use heaplab_reports::schema::ResultSet;
 use heaplab_workloads::{Workload, fit};

@@ -3,11 +3,11 @@
 use super::info::threads;
 use super::open;
 use super::rows::{Rows, duration};
-use super::watch::Watch;
 use crate::cli::ListFormat;
 use crate::cli::trace::TraceFile;
 use crate::error::{Error, Outcome};
 use crate::out::{self, Terminal, human_bytes, human_count};
+use crate::watch::Watch;
 use crate::workload::trace_error;
 use heaplab_workloads::trace::{self, Bucket, LivePoint, TraceStats};
 

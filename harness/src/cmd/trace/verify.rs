@@ -1,10 +1,10 @@
 //! `heaplab trace verify`: every rule of the format.
 
-use super::watch::Watch;
 use crate::cli::ListFormat;
 use crate::cli::trace::TraceFile;
 use crate::error::{Error, Outcome};
 use crate::out::{self, Terminal, human_count};
+use crate::watch::Watch;
 use crate::workload::trace_error;
 use heaplab_workloads::trace::{Trace, TraceError};
 use serde_json::json;

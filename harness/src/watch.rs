@@ -1,4 +1,4 @@
-//! Long work on a trace, watched: a bar on a terminal after two seconds, and an orderly end by Ctrl-C.
+//! Long work on a trace or a script, watched: a bar on a terminal after two seconds, and an orderly end by Ctrl-C.
 
 use crate::bar::Bar;
 use crate::interrupt;
