@@ -158,7 +158,8 @@ fn what_is_no_regular_file_is_not_replaced_by_a_trace() {
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let trace = folder.path().join("true.hltrace");
     let traced = trace.to_str().unwrap();
-    let (status, _, err) = run(heaplab(folder.path()).args(["record", "-o", traced, "--", "true"]));
+    let (status, _, err) =
+        run(heaplab(folder.path()).args(["record", "-o", traced, "--", "sh", "-c", ":"]));
     assert_eq!(status, 0, "{err}");
     for (command, code) in [
         (&["record", "-o", "socket", "--", "true"][..], 125),

@@ -372,7 +372,7 @@ fn what_is_wrong_with_a_course_or_a_recency_is_said() {
         ),
         (
             "course = { live = [], weight = [] }",
-            "test.toml:12: role 'r': `live` is a list, expected 1 to 4096 factors",
+            "test.toml:12: role 'r': `live` is an empty list, expected 1 to 4096 factors",
         ),
         (
             "course = { live = [1], weight = [1] }\n[[phase]]\nname = \"p\"\nshare = 1",
