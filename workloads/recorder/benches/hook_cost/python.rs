@@ -90,7 +90,7 @@ impl Ratios {
 
 impl Bench {
     pub fn python(&self, rounds: u64) -> Result<()> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/hook_cost/json.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/hook_cost/load_json.py");
         let raw = self.dir.path().join("raw");
         let python = || {
             let mut command = Command::new("/usr/bin/python3");
