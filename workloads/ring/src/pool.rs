@@ -157,10 +157,7 @@ impl<'a> Pool<'a> {
     pub fn copy(&self, from: u32, to: u32) -> bool {
         let (from, target) = (&self.chunks[from as usize], &self.chunks[to as usize]);
         let (mark, new_mark) = (from.generation(), target.generation());
-        let records = from.records.iter().zip(&target.records);
-        let whole = records.fold(true, |whole, (record, copy)| {
-            whole & record.copy_to(copy, mark, new_mark)
-        });
+        let whole = crate::record::copy_all(&from.records, &target.records, mark, new_mark);
         crate::record::end_of_copy();
         if !whole {
             self.recycle(to);

@@ -218,22 +218,6 @@ impl Record {
         self.publish(both as u64, Kind::Text, (both >> 64) as u64, generation);
     }
 
-    /// Copies the record to a chunk of generation `new_mark`; `false` where it is not committed in generation `mark`.
-    /// The stores pass the caches by: the line may be in the drainer's, and the thread does not need it again. They are in
-    /// order only after [`end_of_copy`].
-    #[inline(always)]
-    pub(crate) fn copy_to(&self, copy: &Record, mark: u32, new_mark: u32) -> bool {
-        // The caller's own thread wrote them.
-        let (word, commit) = (
-            self.word.load(Ordering::Relaxed),
-            self.commit.load(Ordering::Relaxed),
-        );
-        let new = commit & !u64::from(u8::MAX) | u64::from(new_mark as u8);
-        store_past_caches(&copy.word, word);
-        store_past_caches(&copy.commit, new);
-        commit as u8 == mark as u8
-    }
-
     /// The record, if it is committed in this generation of its chunk.
     #[inline(always)]
     pub fn read(&self, generation: u32) -> Option<RecordView> {
@@ -254,24 +238,47 @@ impl Record {
     }
 }
 
+/// Copies records of generation `mark` to a chunk of generation `new_mark`; `false` where one of them is not committed.
+/// The stores pass the caches by: the lines may be in the drainer's, and the thread does not need them again. They are in
+/// order only after [`end_of_copy`].
 #[cfg(not(loom))]
-#[inline(always)]
-fn store_past_caches(cell: &AtomicU64, value: u64) {
-    // SAFETY: the cell is alive and aligned, and like every atomic may be written from here. The instruction belongs to SSE2,
-    // which every x86-64 processor has, and stores the eight bytes at once.
+#[inline]
+pub(crate) fn copy_all(from: &[Record], to: &[Record], mark: u32, new_mark: u32) -> bool {
+    use core::arch::x86_64::{
+        __m128i, _mm_and_si128, _mm_cvtsi128_si64, _mm_load_si128, _mm_or_si128, _mm_set_epi64x,
+        _mm_setzero_si128, _mm_stream_si128, _mm_unpackhi_epi64, _mm_xor_si128,
+    };
+    debug_assert_eq!(from.len(), to.len());
+    // SAFETY: SSE2, which every x86-64 processor has. References to records are aligned to 16, as its loads and stores must
+    // be. The caller's own thread wrote the ones and holds the others, which nobody reads before they are closed; like every
+    // atomic they may be written from here.
     unsafe {
-        core::arch::asm!(
-            "movnti qword ptr [{cell}], {value}",
-            cell = in(reg) cell.as_ptr(),
-            value = in(reg) value,
-            options(nostack, preserves_flags),
-        );
+        // The mark is the lowest byte of the second word.
+        let marks = [mark, new_mark].map(|mark| _mm_set_epi64x(i64::from(mark as u8), 0));
+        let rest = _mm_set_epi64x(!0xff, -1);
+        let mut differ = _mm_setzero_si128();
+        for (record, copy) in from.iter().zip(to) {
+            let both = _mm_load_si128(core::ptr::from_ref(record).cast::<__m128i>());
+            differ = _mm_or_si128(differ, _mm_xor_si128(both, marks[0]));
+            let copied = _mm_or_si128(_mm_and_si128(both, rest), marks[1]);
+            _mm_stream_si128(core::ptr::from_ref(copy).cast_mut().cast(), copied);
+        }
+        _mm_cvtsi128_si64(_mm_unpackhi_epi64(differ, differ)) as u8 == 0
     }
 }
 
 #[cfg(loom)]
-fn store_past_caches(cell: &AtomicU64, value: u64) {
-    cell.store(value, Ordering::Relaxed);
+pub(crate) fn copy_all(from: &[Record], to: &[Record], mark: u32, new_mark: u32) -> bool {
+    from.iter().zip(to).fold(true, |whole, (record, copy)| {
+        let (word, commit) = (
+            record.word.load(Ordering::Relaxed),
+            record.commit.load(Ordering::Relaxed),
+        );
+        copy.word.store(word, Ordering::Relaxed);
+        let new = commit & !u64::from(u8::MAX) | u64::from(new_mark as u8);
+        copy.commit.store(new, Ordering::Relaxed);
+        whole & (commit as u8 == mark as u8)
+    })
 }
 
 /// Everything that was copied comes before what is stored from now on, the closing of the chunk above all.
@@ -305,6 +312,35 @@ mod tests {
         assert_eq!(record.read(8), None);
         record.clear();
         assert_eq!(record.read(9), None);
+    }
+
+    #[test]
+    fn copies_have_the_new_mark_and_tell_of_what_was_not_committed() {
+        let from: [Record; 9] = core::array::from_fn(|_| Record::empty());
+        let to: [Record; 9] = core::array::from_fn(|_| Record::empty());
+        for (index, record) in from.iter().enumerate() {
+            // Address and size with all bits: none of them may be taken for the mark, or be lost to it.
+            let word = event_word(index as u32, WIDE - 1, 63);
+            record.publish(word, Kind::Malloc, 0xffff_ffff_ffff - index as u64, 0xa5);
+        }
+        assert!(copy_all(&from, &to, 0xa5, 0x5a));
+        end_of_copy();
+        for (record, copy) in from.iter().zip(&to) {
+            assert_eq!(copy.read(0x5a), record.read(0xa5));
+            assert_eq!(copy.read(0xa5), None);
+        }
+        for hole in 0..from.len() {
+            let before = from[hole].read(0xa5).expect("committed");
+            // As an earlier use has left it: the copy must not look like a record of the generation after the new one.
+            for left in [0u32, 0xa4, 0xa5 ^ 0x5b] {
+                from[hole].publish(before.word, Kind::Malloc, before.address, left);
+                assert!(!copy_all(&from, &to, 0xa5, 0x5a), "{hole} {left}");
+                end_of_copy();
+                assert_eq!(to[hole].read(0x5b), None);
+            }
+            from[hole].publish(before.word, Kind::Malloc, before.address, 0xa5);
+        }
+        assert!(copy_all(&from, &to, 0xa5, 0x5a));
     }
 
     #[test]
