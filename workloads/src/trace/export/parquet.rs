@@ -25,6 +25,8 @@ struct Columns {
     blocks: Vec<i64>,
     sizes: Vec<i64>,
     alignments: Vec<i64>,
+    /// Only where they were kept.
+    addresses: Option<Vec<i64>>,
 }
 
 fn failed(error: impl std::fmt::Display) -> TraceError {
@@ -46,7 +48,8 @@ pub fn export_parquet<W: Write + Send>(
             .map(Arc::new)
             .map_err(failed)
     };
-    let fields = vec![
+    let kept = trace.has_addresses()?;
+    let mut fields = vec![
         column("event", Physical::INT64, None)?,
         column("time_ns", Physical::INT64, None)?,
         column("thread", Physical::INT32, None)?,
@@ -55,6 +58,9 @@ pub fn export_parquet<W: Write + Send>(
         column("size", Physical::INT64, None)?,
         column("alignment", Physical::INT64, None)?,
     ];
+    if kept {
+        fields.push(column("address", Physical::INT64, None)?);
+    }
     let schema = Type::group_type_builder("event")
         .with_fields(fields)
         .build()
@@ -64,7 +70,10 @@ pub fn export_parquet<W: Write + Send>(
         .build();
     let mut writer =
         SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties)).map_err(failed)?;
-    let mut columns = Columns::default();
+    let mut columns = Columns {
+        addresses: kept.then(Vec::new),
+        ..Columns::default()
+    };
     let mut names = BlockNames::default();
     let total = trace.summary().events;
     for (count, event) in (0u64..).zip(trace.events()) {
@@ -81,6 +90,9 @@ pub fn export_parquet<W: Write + Send>(
             0 => 0,
             log2 => 1i64 << log2,
         });
+        if let Some(addresses) = &mut columns.addresses {
+            addresses.push(event.address as i64);
+        }
         if columns.events.len() == GROUP {
             columns.write(&mut writer)?;
             progress(count, total);
@@ -105,6 +117,9 @@ impl Columns {
         put::<Int64Type, W>(&mut group, &mut self.blocks)?;
         put::<Int64Type, W>(&mut group, &mut self.sizes)?;
         put::<Int64Type, W>(&mut group, &mut self.alignments)?;
+        if let Some(addresses) = &mut self.addresses {
+            put::<Int64Type, W>(&mut group, addresses)?;
+        }
         group.close().map(drop).map_err(failed)
     }
 }
