@@ -18,55 +18,66 @@ fn fitted(workload: &Workload) -> fit::Fitted {
     fit::fit(&mut trace.source().unwrap(), "my-model", &mut |_, _| {}).unwrap()
 }
 
-#[test]
-fn models_of_recorded_traces_have_their_calls_and_their_peak() {
-    for name in [
-        "z3-factors",
-        // A few large blocks decide about the peak, of the second a single one that another thread frees.
-        "imagemagick-stack",
-        "fd-tree",
-        // Blocks go to other threads, and roles rest in some parts.
-        "ripgrep-json",
-        "nginx-pages",
-        // Of 31 processes the one that a replay takes.
-        "make-project",
-    ] {
-        let workload = builtin(name);
-        let fitted = fitted(&workload);
-        let info = workload.info().unwrap();
-        let peak = fitted.model.peak(&ModelParams::default()).unwrap();
-        let off = |mine: u64, theirs: u64| (mine as f64 / theirs as f64 - 1.0).abs();
-        assert!(
-            off(peak.calls, info.ops) < 0.02,
-            "{name}: {} {}",
-            peak.calls,
-            info.ops
-        );
-        let live = off(peak.live_bytes, info.peak_live_bytes);
-        assert!(
-            live < 0.05,
-            "{name}: {} {}",
-            peak.live_bytes,
-            info.peak_live_bytes
-        );
-        assert_eq!(fitted.model_peak, peak.live_bytes);
-        assert!(
-            fitted.text.lines().count() <= 300,
-            "{name}: {}",
-            fitted.text.lines().count()
-        );
-        // The same text each time, and one that the language takes.
-        let Workload::Trace(trace) = &workload else {
-            panic!("not a trace");
-        };
-        let mut source = trace.source().unwrap();
-        let again = fit::fit(&mut source, "my-model", &mut |_, _| {});
-        assert_eq!(again.unwrap().text, fitted.text);
-        assert!(Model::parse(&fitted.text, "again").is_ok());
-        for secret in ["z3", "nginx", "convert", "heaplab 0", "factors", "curl"] {
-            assert!(!fitted.text.contains(secret), "{name}: {secret}");
-        }
+/// The model of a recorded trace has its calls and its peak, is short, and says nothing of the program.
+fn is_like(name: &str) -> (Workload, fit::Fitted) {
+    let workload = builtin(name);
+    let fitted = fitted(&workload);
+    let info = workload.info().unwrap();
+    let peak = fitted.model.peak(&ModelParams::default()).unwrap();
+    let off = |mine: u64, theirs: u64| (mine as f64 / theirs as f64 - 1.0).abs();
+    assert!(
+        off(peak.calls, info.ops) < 0.02,
+        "{name}: {} {}",
+        peak.calls,
+        info.ops
+    );
+    let live = off(peak.live_bytes, info.peak_live_bytes);
+    assert!(
+        live < 0.05,
+        "{name}: {} {}",
+        peak.live_bytes,
+        info.peak_live_bytes
+    );
+    assert_eq!(fitted.model_peak, peak.live_bytes);
+    let lines = fitted.text.lines().count();
+    assert!(lines <= 300, "{name}: {lines}");
+    for secret in ["z3", "nginx", "convert", "heaplab 0", "factors", "curl"] {
+        assert!(!fitted.text.contains(secret), "{name}: {secret}");
     }
+    (workload, fitted)
+}
+
+#[test]
+// A few large blocks decide about its peak.
+fn a_model_is_the_same_each_time_and_is_a_model() {
+    let (workload, first) = is_like("imagemagick-stack");
+    assert_eq!(fitted(&workload).text, first.text);
+    assert!(Model::parse(&first.text, "again").is_ok());
+}
+
+#[test]
+fn blocks_grow() {
+    is_like("z3-factors");
+}
+
+#[test]
+fn a_single_block_that_another_thread_frees_decides_about_the_peak() {
+    is_like("fd-tree");
+}
+
+#[test]
+fn blocks_go_to_other_threads() {
+    is_like("ripgrep-json");
+}
+
+#[test]
+fn roles_rest_in_some_parts() {
+    is_like("nginx-pages");
+}
+
+#[test]
+fn of_31_processes_the_one_that_a_replay_takes_is_fitted() {
+    is_like("make-project");
 }
 
 /// A producer and two consumers: what is handed over is in the model.

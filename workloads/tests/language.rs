@@ -419,6 +419,18 @@ fn what_is_wrong_with_a_course_or_a_recency_is_said() {
             "all weights of phrases are 0, expected one above 0",
         ),
         (
+            "recall = { calls = 10, memory = 100 }",
+            "test.toml:12: role 'r': `recall` says phrases again, and the role has no `phrases`",
+        ),
+        (
+            "lifetime = { kind = \"recency\", newest = 1 }\nphrases = [{ name = \"p\", calls = \"+r\", weight = 1 }]\nrecall = { calls = 10, memory = 1 }",
+            "expected a whole number from 2 to 1048576",
+        ),
+        (
+            "lifetime = { kind = \"recency\", newest = 1 }\nphrases = [{ name = \"p\", calls = \"+r\", weight = 1 }]\nrecall = { calls = 10, memory = 2, redrawn = 2 }",
+            "`redrawn` is 2, expected a number from 0 to 1",
+        ),
+        (
             "hand-over = { kind = \"random\", share = 1, to = \"q\" }",
             "`to` names the role 'q', expected one of r",
         ),
@@ -470,5 +482,70 @@ written = 0.25
         let freed: Vec<u32> = (6..9).map(slot).collect();
         assert_eq!(freed, [slot(1), slot(2), slot(0)]);
         assert_eq!((slot(9), slot(10)), (slot(3), slot(5)));
+    }
+}
+
+/// Sizes that one phrase of three draws from 5,000, with what the role says again.
+fn drawn_sizes(recall: &str) -> Vec<u64> {
+    let model = model(&format!(
+        r#"
+sources = []
+ops = 40_000
+
+[[role]]
+name = "r"
+phrases = [
+    {{ name = "a", calls = "+node !node", weight = 1 }},
+    {{ name = "b", calls = "+node !node +node !node", weight = 1 }},
+    {{ name = "c", calls = "+node:1 !node", weight = 1 }},
+]
+{recall}
+[[role.group]]
+name = "node"
+live = 4
+size = {{ kind = "uniform", min = 2, max = 5001 }}
+lifetime = {{ kind = "recency", newest = 1, run = 4 }}
+"#
+    ));
+    let script = script(&model);
+    let ops = script.thread(0).to_vec();
+    ops.iter()
+        .filter(|op| op.kind() == Some(OpKind::Malloc))
+        .map(|op| op.size())
+        .collect()
+}
+
+#[test]
+fn what_was_said_is_said_again_with_its_sizes() {
+    // How often the eight sizes before an allocation were met together before, and with the same size behind them.
+    let known = |sizes: &[u64]| {
+        let mut seen = std::collections::HashMap::new();
+        let mut again = (0, 0);
+        for window in sizes.windows(9) {
+            if let Some(last) = seen.insert(&window[..8], window[8]) {
+                again.0 += 1;
+                again.1 += usize::from(last == window[8]);
+            }
+        }
+        again
+    };
+    let plain = drawn_sizes("");
+    let (met, _) = known(&plain);
+    assert!(met < plain.len() / 50, "{met}");
+    let recalled = drawn_sizes("recall = { chance = 0.9, calls = 100, memory = 10000 }");
+    let (met, right) = known(&recalled);
+    assert!(met > recalled.len() / 2, "{met} of {}", recalled.len());
+    assert!(right * 10 > met * 8, "{right} of {met}");
+    let redrawn =
+        drawn_sizes("recall = { chance = 0.9, calls = 100, memory = 10000, redrawn = 1 }");
+    let (met, _) = known(&redrawn);
+    assert!(met < redrawn.len() / 20, "{met}");
+    // Sizes and phrases are about as frequent as they were: what is said again wanders with what was said first (Pólya's urn).
+    for sizes in [&plain, &recalled, &redrawn] {
+        let drawn: Vec<u64> = sizes.iter().copied().filter(|size| *size > 1).collect();
+        let mean = drawn.iter().sum::<u64>() as f64 / drawn.len() as f64;
+        let share = drawn.len() as f64 / sizes.len() as f64;
+        assert!((1500.0..3500.0).contains(&mean), "{mean}");
+        assert!((0.3..0.98).contains(&share), "{share}");
     }
 }

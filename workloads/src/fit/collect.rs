@@ -3,6 +3,8 @@
 use super::classes::Classes;
 use super::distribution::Counts;
 use super::roles::Roles;
+use super::spread::Spread;
+use super::surprise::Surprise;
 use super::survey::Survey;
 use crate::chain::Chain;
 use crate::compile::{Action, Source};
@@ -21,7 +23,7 @@ const NEIGHBOURS: u32 = 8;
 const REMEMBERED: u64 = 40_000;
 
 /// A thread's call for a block of its own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Said {
     pub deed: Deed,
     pub class: u8,
@@ -73,6 +75,9 @@ pub(super) struct Collected {
     pub peak_bytes: u64,
     /// By thread: what it did, from the beginning of each part on.
     pub said: Vec<Vec<Said>>,
+    /// How well the next call was known.
+    pub surprise: Surprise,
+    pub spread: Spread,
 }
 
 #[derive(Clone, Copy)]
@@ -117,6 +122,8 @@ struct Collector<'a> {
     risen: bool,
     peak: u64,
     calls: u64,
+    surprise: Surprise,
+    spread: Spread,
 }
 
 pub(super) fn collect<S: Source>(
@@ -158,6 +165,8 @@ pub(super) fn collect<S: Source>(
         risen: false,
         peak: 0,
         calls: 0,
+        surprise: Surprise::default(),
+        spread: Spread::default(),
     };
     let (mut number, mut allocations) = (0u64, 0u64);
     let (mut runs, mut in_runs) = (vec![0u64; count], vec![0u64; count]);
@@ -209,6 +218,8 @@ pub(super) fn collect<S: Source>(
         peak_bytes: all.peak,
         cells: all.cells,
         said: all.said,
+        surprise: all.surprise,
+        spread: all.spread,
     })
 }
 
@@ -240,6 +251,7 @@ impl Collector<'_> {
         if to < from {
             self.snapshot();
         }
+        self.spread.change(from, to);
         let alive = &mut self.alive[role][class];
         alive.0 = alive.0.wrapping_add_signed(blocks);
         alive.1 = alive.1 - from + to;
@@ -272,6 +284,9 @@ impl Collector<'_> {
 
     fn take(&mut self, thread: u32, role: Option<usize>, action: Action, grown: Option<u8>) {
         let reach = self.reach[thread as usize].take();
+        if role.is_some() {
+            self.hear(thread, action);
+        }
         match action {
             Action::Alloc {
                 kind,
@@ -358,6 +373,19 @@ impl Collector<'_> {
             }
             _ => {}
         }
+    }
+
+    fn hear(&mut self, thread: u32, action: Action) {
+        let (kind, size) = match action {
+            Action::Alloc { kind, size, .. } => (kind, size),
+            Action::Realloc { size, .. } => (OpKind::Realloc, size),
+            Action::Free { block } => {
+                let of = self.born.get(block as usize);
+                (OpKind::Free, of.map_or(0, |of| of.size))
+            }
+            _ => return,
+        };
+        self.surprise.take(thread, kind, size);
     }
 
     /// Role and class of a block that is told.

@@ -4,6 +4,7 @@ use super::classes::Classes;
 use super::collect::{Cell, Collected};
 use super::phrases::Phrases;
 use super::roles::Roles;
+use crate::model::definition::Recall;
 use std::fmt::Write as _;
 
 /// Calls that a thread makes in a row at most: beyond, the order of threads matters to nobody.
@@ -26,6 +27,8 @@ pub(super) struct Fit<'a> {
     pub counts: &'a Collected,
     /// By role.
     pub phrases: &'a [Phrases],
+    /// How phrases are said again.
+    pub recall: Option<&'a Recall>,
     /// Factor on all live sets.
     pub factor: f64,
 }
@@ -83,6 +86,13 @@ fn write_phrases(out: &mut String, fit: &Fit<'_>, role: usize, cells: &[Cell]) {
         out.push_str(&phrase.text(&fit.classes.names, &heard, &calls));
     }
     out.push_str("]\n");
+    if let Some(recall) = &fit.recall {
+        let _ = writeln!(
+            out,
+            "recall = {{ chance = {}, calls = {}, memory = {}, redrawn = {} }}",
+            recall.chance, recall.calls, recall.memory, recall.redrawn
+        );
+    }
 }
 
 fn plain(name: &str) -> String {

@@ -3,7 +3,7 @@
 
 use super::collect::Said;
 use crate::model::definition::Deed;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 /// Joins that are made at most, and the share of a role's calls that one must bring.
@@ -15,6 +15,11 @@ const MOST_CALLS: u32 = 96;
 const LEAST_SINGLE: f64 = 0.001;
 /// A size with this share of a role's allocations is said, others are drawn.
 const FREQUENT: f64 = 0.01;
+/// Calls before one from which its size may be known; sizes of a class are said if that is so for this part of those that
+/// chance would not hit, or if chance hits this part.
+const CONTEXT: usize = 3;
+const ORDERLY: f64 = 0.3;
+const EASY: f64 = 0.5;
 /// Followers of a phrase that are told, and the least percentage of one.
 const MOST_FOLLOWERS: usize = 8;
 const LEAST_SHARE: u32 = 2;
@@ -100,20 +105,53 @@ pub(super) fn find(threads: &[&[Said]], parts: usize, most: usize) -> Phrases {
     }
 }
 
+/// Sizes that are said: frequent ones of classes in which the size can be known from the calls before.
 fn frequent_sizes(threads: &[&[Said]]) -> Vec<u32> {
-    let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut counts: BTreeMap<(u8, u32), u64> = BTreeMap::new();
+    // By class: allocations, and those whose size was the same after the same calls the last time.
+    let mut known: BTreeMap<u8, (u64, u64)> = BTreeMap::new();
     let mut all = 0u64;
-    for said in threads.iter().flat_map(|calls| calls.iter()) {
-        if said.deed == Deed::Allocate && said.size > 0 {
-            *counts.entry(said.size).or_default() += 1;
+    for calls in threads {
+        let mut last: HashMap<[Said; CONTEXT], u32> = HashMap::new();
+        for (at, said) in calls.iter().enumerate() {
+            if said.deed != Deed::Allocate || said.size == 0 {
+                continue;
+            }
+            *counts.entry((said.class, said.size)).or_default() += 1;
             all += 1;
+            let Some(before) = at
+                .checked_sub(CONTEXT)
+                .and_then(|from| calls[from..at].try_into().ok())
+            else {
+                continue;
+            };
+            let of = known.entry(said.class).or_default();
+            of.0 += 1;
+            of.1 += u64::from(last.insert(before, said.size) == Some(said.size));
         }
     }
     let least = FREQUENT * all as f64;
-    (counts.into_iter())
-        .filter(|(_, count)| *count as f64 >= least)
-        .map(|(size, _)| size)
-        .collect()
+    let mut same: BTreeMap<u8, (f64, f64)> = BTreeMap::new();
+    for (&(class, _), &count) in &counts {
+        let of = same.entry(class).or_default();
+        of.0 += count as f64;
+        of.1 += (count as f64).powi(2);
+    }
+    let orderly = |class: u8| {
+        // What chance would hit.
+        let (sum, squares) = same[&class];
+        let chance = squares / sum / sum;
+        let (all, hits) = known.get(&class).copied().unwrap_or_default();
+        let hits = hits as f64 / all.max(1) as f64;
+        chance > EASY || hits - chance > ORDERLY * (1.0 - chance)
+    };
+    let mut named: Vec<u32> = (counts.iter())
+        .filter(|((class, _), count)| **count as f64 >= least && orderly(*class))
+        .map(|((_, size), _)| *size)
+        .collect();
+    named.sort_unstable();
+    named.dedup();
+    named
 }
 
 /// The calls as terms, each with its part; term 0 is the break.

@@ -21,7 +21,7 @@ use crate::compile::Progress;
 use crate::error::WorkloadError;
 use crate::expected;
 pub use definition::Definition;
-use heaplab_script::ScriptInfo;
+use heaplab_script::{Op, ScriptInfo};
 use plan::Plan;
 pub use play::Played;
 use sha2::{Digest, Sha256};
@@ -176,6 +176,16 @@ impl Model {
             calls: played.calls,
             live_bytes: played.peak_bytes,
         })
+    }
+
+    /// Plays the model, telling each thread's ops in their order; returns the largest sum of requested bytes alive.
+    pub(crate) fn listen(
+        &self,
+        params: &ModelParams,
+        take: &mut dyn FnMut(u32, &Op),
+    ) -> Result<u64, WorkloadError> {
+        let plan = Plan::new(&self.definition, params)?;
+        Ok(script::listen(&plan, take)?.peak_bytes)
     }
 
     /// Draws the model and writes its script to `out`.

@@ -3,7 +3,8 @@
 use super::ModelParams;
 use super::alias::Alias;
 use super::definition::{
-    Call, Definition, DropOrder, Group, GrowBy, HandOver, Lifetime, Phrase, Role, Succession,
+    Call, Definition, DropOrder, Group, GrowBy, HandOver, Lifetime, Phrase, Recall, Role,
+    Succession,
 };
 use super::sampler::{Sampler, threshold};
 use super::threads;
@@ -44,6 +45,7 @@ pub struct RolePlan {
     pub succession: Option<Succession>,
     /// Its phrases' calls.
     pub phrases: Vec<PhrasePlan>,
+    pub recall: Option<Recall>,
     /// Received blocks that a thread keeps before it frees the oldest.
     pub hold: usize,
 }
@@ -288,6 +290,7 @@ fn role_plan(definition: &Definition, role: &Role, scale: f64, tables: &mut usiz
         },
         succession: role.succession,
         phrases: (role.phrases.iter()).map(phrase_plan).collect(),
+        recall: role.recall,
         hold: 0,
     }
 }

@@ -72,6 +72,29 @@ impl Sink for Nothing {
     }
 }
 
+/// Tells ops by thread.
+struct Listener<'a>(&'a mut dyn FnMut(u32, &Op));
+
+impl Sink for Listener<'_> {
+    fn successor(&mut self) -> Result<(), WorkloadError> {
+        Ok(())
+    }
+
+    fn ops(&mut self, thread: u32, ops: &[Op]) -> Result<(), WorkloadError> {
+        ops.iter().for_each(|op| (self.0)(thread, op));
+        Ok(())
+    }
+
+    fn order(&mut self, _: u32, _: u32) -> Result<(), WorkloadError> {
+        Ok(())
+    }
+}
+
+/// Plays a plan for its figures and its ops, those of each thread in their order.
+pub fn listen(plan: &Plan, take: &mut dyn FnMut(u32, &Op)) -> Result<Played, WorkloadError> {
+    play::play(plan, &mut Listener(take), &mut |_, _| {})
+}
+
 /// Plays a plan for its figures alone.
 pub fn dry(plan: &Plan) -> Result<Played, WorkloadError> {
     play::play(plan, &mut Nothing, &mut |_, _| {})

@@ -14,7 +14,7 @@ pub use group::{Aligned, Course, Group, Grow, GrowBy, HandOver};
 pub use lifetime::{BatchOrder, Dies, Lifetime};
 pub use phase::{Change, DropOrder, GroupChange, Phase};
 pub use phrase::{Call, Deed, Phrase};
-pub use role::{Pause, Role, Succession};
+pub use role::{Pause, Recall, Role, Succession};
 use serde::Serialize;
 use toml::de::DeTable;
 

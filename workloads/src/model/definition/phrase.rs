@@ -43,7 +43,7 @@ pub struct Call {
 }
 
 /// What a call of a phrase does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Deed {
     /// `+GROUP` or `+GROUP:BYTES`: allocates.
     Allocate,

@@ -27,6 +27,9 @@ pub struct Role {
     /// Calls that its threads make in a row; none: each call is drawn for itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub phrases: Vec<Phrase>,
+    /// How its threads say again what they said before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recall: Option<Recall>,
     /// Its blocks, at least one group.
     #[serde(rename = "group")]
     pub groups: Vec<Group>,
@@ -43,6 +46,19 @@ pub struct Pause {
     pub every: u64,
     /// Milliseconds.
     pub ms: u32,
+}
+
+/// Stretches of calls that a thread makes again.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Recall {
+    /// Chance of one at the end of each phrase.
+    pub chance: f64,
+    /// Length of one on average; it ends with a phrase.
+    pub calls: u32,
+    /// It is taken from so many of the last calls.
+    pub memory: u32,
+    /// Share of the drawn sizes that are drawn again; the others are those of the first time.
+    pub redrawn: f64,
 }
 
 /// What becomes of a thread's whole live set now and then.
@@ -100,6 +116,14 @@ impl Role {
             Some(list) => Phrase::read_all(&list, &name, &groups)?,
             None => Vec::new(),
         };
+        let recall = match table.get("recall") {
+            Some(value) if phrases.is_empty() => {
+                return Err(
+                    value.fault("`recall` says phrases again, and the role has no `phrases`")
+                );
+            }
+            value => value.map(|value| Recall::read(&value)).transpose()?,
+        };
         table.finish()?;
         Ok(Self {
             name,
@@ -109,6 +133,7 @@ impl Role {
             pause,
             succession,
             phrases,
+            recall,
             groups,
         })
     }
@@ -153,6 +178,20 @@ impl Pause {
         };
         table.finish()?;
         Ok(pause)
+    }
+}
+
+impl Recall {
+    fn read(value: &Value<'_>) -> Read<Self> {
+        let mut table: Table<'_> = value.table("recall")?;
+        let recall = Self {
+            chance: table.share("chance", 1.0)?,
+            calls: table.need("calls")?.whole(1..=1 << 20)? as u32,
+            memory: table.need("memory")?.whole(2..=1 << 20)? as u32,
+            redrawn: table.share("redrawn", 0.0)?,
+        };
+        table.finish()?;
+        Ok(recall)
     }
 }
 

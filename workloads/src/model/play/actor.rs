@@ -1,10 +1,12 @@
 //! One thread of a model: its random numbers, its blocks, its ops.
 
 use super::commons::Commons;
+use super::recall::Memory;
 use super::tally::Tally;
 use crate::model::alias::Alias;
+use crate::model::definition::{Call, Deed};
 use crate::model::live::{Block, LiveSet};
-use crate::model::plan::{PhasePlan, Plan, RolePlan, Rule};
+use crate::model::plan::{GroupPlan, PhasePlan, Plan, RolePlan, Rule};
 use crate::model::sampler::{below, threshold};
 use heaplab_script::{FLAG_INHERITED, FLAG_SHARED, Op, OpKind};
 use rand_pcg::Pcg64;
@@ -37,8 +39,11 @@ pub struct Actor<'p> {
     run_left: u32,
     /// Phrase that it is in, and its next call.
     phrase: (usize, usize),
-    /// Group that was looked at last for whether it has strayed.
+    /// What it said before.
+    memory: Option<Memory>,
+    /// Group that was looked at last for whether it has strayed, and whether the next one is to be looked at.
     tended: usize,
+    tending: bool,
     /// Groups that have a call each to make at once.
     owed: Vec<usize>,
     /// Calls since the last hand-over and the last pause.
@@ -131,7 +136,9 @@ impl<'p> Actor<'p> {
             current: 0,
             run_left: 0,
             phrase: (0, usize::MAX),
+            memory: plan.roles[role].recall.as_ref().map(Memory::new),
             tended: 0,
+            tending: false,
             owed: Vec::new(),
             since_hand_over: 0,
             since_pause: 0,
@@ -149,6 +156,9 @@ impl<'p> Actor<'p> {
     /// A phase begins: sizes and factors change, and some blocks are to be freed first.
     pub fn begin_phase(&mut self, phase: &PhasePlan) {
         self.owed.clear();
+        if let Some(memory) = &mut self.memory {
+            memory.clear();
+        }
         let changes = phase.groups[self.role].iter().zip(&self.plan.groups);
         for (index, (state, (change, plan))) in self.groups.iter_mut().zip(changes).enumerate() {
             let before = if change.ramp {
@@ -341,29 +351,69 @@ impl<'p> Actor<'p> {
         commons: &mut Option<&mut Commons>,
     ) -> bool {
         for _ in 0..MOST_LEFT_OUT {
-            let (phrase, place) = self.phrase;
-            let about = &self.plan.phrases[phrase];
-            let Some(&call) = about.calls.get(place) else {
-                let word = self.random.next_u64() >> 32;
-                let next = about.then.iter().find(|(bound, _)| word < *bound);
-                let next = match next {
-                    Some((_, next)) if said[*next] => *next,
-                    _ => phrases.draw(self.random.next_u64()),
-                };
-                self.phrase = (next, 0);
+            if std::mem::take(&mut self.tending) {
                 // Phrases need not have all that a group does: one group after the other is led back to its live set.
                 self.tended = (self.tended + 1) % self.groups.len();
                 if self.strays(self.tended) && self.settle(self.tended, commons.as_deref_mut()) {
                     return true;
                 }
-                continue;
+            }
+            let memory = self.memory.as_mut();
+            let again = memory.and_then(|memory| memory.again(&mut self.random));
+            let (call, ends) = match again {
+                Some(said) => (said.call, said.ends),
+                None => {
+                    let (phrase, place) = self.phrase;
+                    let about = &self.plan.phrases[phrase];
+                    let Some(&call) = about.calls.get(place) else {
+                        self.next_phrase(phrases, said);
+                        continue;
+                    };
+                    self.phrase.1 += 1;
+                    (call, (self.phrase.1 == about.calls.len()).then_some(phrase))
+                }
             };
-            self.phrase.1 += 1;
-            if self.say(call, commons.as_deref_mut()) {
+            if again.is_some()
+                && let Some(phrase) = ends
+            {
+                self.phrase = (phrase, usize::MAX);
+                self.tending = true;
+            }
+            let made = self.say(call, commons.as_deref_mut());
+            if let Some(memory) = &mut self.memory {
+                if made {
+                    let kept = as_made(call, self.ops.last(), &self.plan.groups);
+                    let drawn = again.is_some_and(|again| again.drawn);
+                    memory.keep(kept, drawn || kept.size != call.size);
+                }
+                if let Some(phrase) = ends {
+                    memory.end(phrase);
+                }
+            }
+            if made {
                 return true;
             }
         }
         false
+    }
+
+    /// Draws what is said next: something that was said before, or another phrase.
+    #[inline]
+    fn next_phrase(&mut self, phrases: &Alias, said: &[bool]) {
+        let (phrase, _) = self.phrase;
+        if let Some(memory) = &mut self.memory
+            && memory.begin(phrase, &mut self.random)
+        {
+            return;
+        }
+        let word = self.random.next_u64() >> 32;
+        let then = &self.plan.phrases[phrase].then;
+        let next = match then.iter().find(|(bound, _)| word < *bound) {
+            Some((_, next)) if said[*next] => *next,
+            _ => phrases.draw(self.random.next_u64()),
+        };
+        self.phrase = (next, 0);
+        self.tending = true;
     }
 
     /// Frees a block in this thread.
@@ -392,6 +442,25 @@ impl<'p> Actor<'p> {
     pub(super) fn call(&mut self, op: Op, bytes: i64, blocks: i64) {
         self.ops.push(op);
         self.tally.add(bytes, blocks);
+    }
+}
+
+/// A call of a phrase with the size that was drawn for it.
+#[inline]
+fn as_made(call: Call, op: Option<&Op>, groups: &[GroupPlan]) -> Call {
+    let drawn = call.deed == Deed::Allocate && call.size == 0;
+    match op {
+        Some(op)
+            if drawn
+                && op.kind != OpKind::Free as u8
+                && groups[call.group as usize].grow.is_none() =>
+        {
+            Call {
+                size: u32::try_from(op.size()).unwrap_or(0),
+                ..call
+            }
+        }
+        _ => call,
     }
 }
 

@@ -8,6 +8,7 @@
 mod actor;
 mod commons;
 mod group;
+mod recall;
 mod tally;
 
 use super::definition::Succession;
