@@ -15,6 +15,9 @@ use std::process::{Command, Stdio};
 /// What a model should reach: relative differences of time and of peak resident bytes.
 const GOALS: (f64, f64) = (0.10, 0.15);
 
+/// Behind a model's name: its twin, which is replayed beside it.
+const TWIN: &str = "-twin";
+
 /// Fits, writes, replays both, prints.
 ///
 /// # Errors
@@ -50,16 +53,39 @@ pub fn run(args: &TraceModel, terminal: &Terminal) -> Result<Outcome, Error> {
         human_bytes(fitted.model_peak),
         human_bytes(fitted.trace_peak),
     ));
+    let share = |(kinds, sizes): (f64, f64)| {
+        format!(
+            "{:.1} % ({:.1} % with their sizes)",
+            100.0 * kinds,
+            100.0 * sizes
+        )
+    };
+    let (of_trace, of_model) = fitted.surprise;
+    terminal.say(&format!(
+        "calls that do not follow from those before: {}, of the trace {}",
+        share(of_model),
+        share(of_trace),
+    ));
     for what in &fitted.left_out {
         terminal.say(&format!("! left out: {what}"));
     }
     if args.no_check {
         return Ok(Outcome::Done);
     }
-    // Both say how much of their blocks is written, where it was recorded.
+    let folder = tempfile::tempdir()
+        .map_err(|error| Error::io("create a folder in", &std::env::temp_dir(), &error))?;
+    // The same model under another name: how far the two are apart is how far a figure is from itself.
+    let path = folder.path().join("twin.toml");
+    let text = (fitted.text).replacen(
+        &format!("name = \"{}\"", fitted.model.name()),
+        &format!("name = \"{}{TWIN}\"", fitted.model.name()),
+        1,
+    );
+    std::fs::write(&path, text).map_err(|error| Error::io("write", &path, &error))?;
+    // All say how much of their blocks is written, where it was recorded.
     let results = [
-        replay(args, &["--measure", "speed"])?,
-        replay(args, &["--measure", "memory"])?,
+        replay(args, &path, &["--measure", "speed"])?,
+        replay(args, &path, &["--measure", "memory"])?,
     ];
     let rows = compare(&results, workload.name(), fitted.model.name());
     if rows.is_empty() {
@@ -68,7 +94,7 @@ pub fn run(args: &TraceModel, terminal: &Terminal) -> Result<Outcome, Error> {
                 .into(),
         ));
     }
-    print(args.format, workload.name(), &rows)?;
+    print(args.format, workload.name(), fitted.surprise, &rows)?;
     Ok(Outcome::Done)
 }
 
@@ -82,8 +108,9 @@ fn model_name(out: &Path, trace: &str) -> String {
     }
 }
 
-/// Both replayed by a `heaplab run` of its own that takes one measure, whose result set is thrown away.
-fn replay(args: &TraceModel, measure: &[&str]) -> Result<ResultSet, Error> {
+/// The trace, the model and its twin replayed by a `heaplab run` of its own that takes one measure, whose result set is thrown
+/// away.
+fn replay(args: &TraceModel, twin: &Path, measure: &[&str]) -> Result<ResultSet, Error> {
     let program =
         std::env::current_exe().map_err(|error| Error::io("find", Path::new("heaplab"), &error))?;
     let folder = tempfile::tempdir()
@@ -99,6 +126,7 @@ fn replay(args: &TraceModel, measure: &[&str]) -> Result<ResultSet, Error> {
         .arg(&results)
         .arg(&args.file)
         .arg(&args.out)
+        .arg(twin)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let status = command
@@ -113,11 +141,14 @@ fn replay(args: &TraceModel, measure: &[&str]) -> Result<ResultSet, Error> {
     })
 }
 
-/// A subject's figures of the trace and of the model.
+/// A subject's figures of the trace and of the model, and how far the model's twin is from it.
 struct Row {
     subject: String,
     ns: (f64, f64),
+    ns_noise: f64,
     peak: (f64, f64),
+    peak_noise: f64,
+    faults: (f64, f64),
     footprint: (f64, f64),
 }
 
@@ -132,10 +163,15 @@ fn compare(results: &[ResultSet; 2], trace: &str, model: &str) -> Vec<Row> {
         .filter_map(|subject| {
             let of = |workload: &str, name: &str| median(workload, &subject.name, name);
             let both = |name: &str| Some((of(trace, name)?, of(model, name)?));
+            let twin = format!("{model}{TWIN}");
+            let noise = |name: &str| Some(off((of(model, name)?, of(&twin, name)?)).abs());
             Some(Row {
                 subject: subject.name.clone(),
                 ns: both("ns_per_op")?,
+                ns_noise: noise("ns_per_op")?,
                 peak: both("peak_resident_bytes")?,
+                peak_noise: noise("peak_resident_bytes")?,
+                faults: both("minor_faults").unwrap_or((f64::NAN, f64::NAN)),
                 footprint: both("footprint_at_peak_resident").unwrap_or((f64::NAN, f64::NAN)),
             })
         })
@@ -147,18 +183,30 @@ fn off((trace, model): (f64, f64)) -> f64 {
     model / trace - 1.0
 }
 
-fn print(format: Format, trace: &str, rows: &[Row]) -> Result<(), Error> {
+fn print(
+    format: Format,
+    trace: &str,
+    (surprise, of_model): ((f64, f64), (f64, f64)),
+    rows: &[Row],
+) -> Result<(), Error> {
     if format == Format::Json {
         let all: Vec<_> = (rows.iter())
             .map(|row| {
                 let pair = |(trace, model): (f64, f64)| json!({"trace": trace, "model": model});
                 json!({
-                    "subject": row.subject, "ns_per_op": pair(row.ns),
-                    "peak_resident_bytes": pair(row.peak), "footprint_at_peak_resident": pair(row.footprint),
+                    "subject": row.subject, "ns_per_op": pair(row.ns), "ns_per_op_noise": row.ns_noise,
+                    "peak_resident_bytes": pair(row.peak), "peak_resident_bytes_noise": row.peak_noise, "footprint_at_peak_resident": pair(row.footprint),
+                    "minor_faults": pair(row.faults),
                 })
             })
             .collect();
-        return out::print_json(&json!({"trace": trace, "subjects": all}));
+        let unforeseen =
+            |(kinds, sizes): (f64, f64)| json!({"kind": kinds, "kind_and_size": sizes});
+        return out::print_json(&json!({
+            "trace": trace,
+            "unforeseen_calls": {"trace": unforeseen(surprise), "model": unforeseen(of_model)},
+            "subjects": all,
+        }));
     }
     let percent = |value: f64| format!("{:+.0} %", 100.0 * value);
     let cells: Vec<Vec<String>> = (rows.iter())
@@ -170,9 +218,11 @@ fn print(format: Format, trace: &str, rows: &[Row]) -> Result<(), Error> {
                 format!("{:.1}", row.ns.0),
                 format!("{:.1}", row.ns.1),
                 percent(off(row.ns)),
+                format!("{:.0} %", 100.0 * row.ns_noise),
                 human_bytes(row.peak.0 as u64),
                 human_bytes(row.peak.1 as u64),
                 percent(off(row.peak)),
+                format!("{:.0} %", 100.0 * row.peak_noise),
                 format!("{:.2}", row.footprint.0),
                 format!("{:.2}", row.footprint.1),
                 if near { "near" } else { "" }.to_string(),
@@ -185,9 +235,11 @@ fn print(format: Format, trace: &str, rows: &[Row]) -> Result<(), Error> {
         "ns/op",
         "model",
         "off",
+        "noise",
         "peak resident",
         "model",
         "off",
+        "noise",
         "footprint",
         "model",
         "",

@@ -1,0 +1,176 @@
+//! What two workloads ask of an allocator, side by side, to find why a fitted model costs another time or memory than its trace:
+//! `cargo run --release -p heaplab-workloads --example fit_gap -- git-log my.toml`.
+//!
+//! Free places lie on a stack for each thread and class of sizes (four to a power of two), as thread caches have them. In percent of
+//! the calls it prints the kinds of calls, how often a cache of 7 or 64 blocks of a class is empty or full, how many calls ago a block
+//! that is freed was allocated, and how many calls ago the place of a new block was given back.
+
+use heaplab_script::{FLAG_SHARED, Op, OpKind, Script};
+use heaplab_workloads::{Params, Workload};
+use std::collections::HashMap;
+use std::path::Path;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Kinds of calls, and that of the op that says how much of the next block is written.
+const KINDS: [(&str, OpKind); 6] = [
+    ("malloc", OpKind::Malloc),
+    ("calloc", OpKind::Calloc),
+    ("aligned", OpKind::AlignedAlloc),
+    ("realloc", OpKind::Realloc),
+    ("free", OpKind::Free),
+    ("written in part", OpKind::Written),
+];
+/// Blocks that a cache of a class holds.
+const CAPACITIES: [u32; 2] = [7, 64];
+/// Calls that part ages from each other.
+const AGES: [u64; 3] = [64, 1000, 16_000];
+
+#[derive(Default)]
+struct Class {
+    /// Blocks in the cache, by capacity.
+    kept: [u32; CAPACITIES.len()],
+    /// At which call each free place was given back.
+    places: Vec<u64>,
+}
+
+#[derive(Default)]
+struct Asked {
+    calls: u64,
+    kinds: [u64; KINDS.len()],
+    classes: HashMap<(u32, usize), Class>,
+    misses: [u64; CAPACITIES.len()],
+    ages: [u64; AGES.len() + 1],
+    places: [u64; AGES.len() + 1],
+    /// Allocations from a place that was never used.
+    fresh: u64,
+    /// Bytes alive by class, and the most of each; the most of all.
+    alive: HashMap<usize, (u64, u64)>,
+    live: u64,
+    peak: u64,
+    /// Size and call of each block by thread (shared: none) and slot.
+    blocks: HashMap<(Option<u32>, u32), (u64, u64)>,
+}
+
+fn class_of(size: u64) -> usize {
+    let size = size.max(16);
+    let power = size.ilog2();
+    ((power << 2) as u64 + ((size >> (power - 2)) & 3)) as usize
+}
+
+fn age(calls: u64) -> usize {
+    AGES.iter().take_while(|bound| calls > **bound).count()
+}
+
+impl Asked {
+    fn op(&mut self, thread: u32, op: &Op) {
+        if let Some(kind) = KINDS.iter().position(|(_, kind)| *kind as u8 == op.kind) {
+            self.kinds[kind] += 1;
+        }
+        if op.kind > OpKind::Free as u8 {
+            return;
+        }
+        self.calls += 1;
+        let owner = (op.flags & FLAG_SHARED == 0).then_some(thread);
+        let key = (owner, op.slot);
+        let before = self.blocks.remove(&key);
+        if let Some((size, since)) = before {
+            if op.kind != OpKind::Free as u8 && class_of(size) == class_of(op.size()) {
+                // It stays where it is.
+                self.blocks.insert(key, (size, since));
+                return;
+            }
+            self.leave(thread, size, since);
+        }
+        if op.kind != OpKind::Free as u8 {
+            let size = op.size().max(1);
+            self.blocks.insert(key, (size, self.calls));
+            self.come(thread, size);
+        }
+    }
+
+    fn leave(&mut self, thread: u32, size: u64, since: u64) {
+        self.ages[age(self.calls - since)] += 1;
+        self.live -= size;
+        self.alive.entry(class_of(size)).or_default().0 -= size;
+        let class = self.classes.entry((thread, class_of(size))).or_default();
+        class.places.push(self.calls);
+        for (index, most) in CAPACITIES.into_iter().enumerate() {
+            class.kept[index] += 1;
+            if class.kept[index] > most {
+                class.kept[index] -= most / 2;
+                self.misses[index] += 1;
+            }
+        }
+    }
+
+    fn come(&mut self, thread: u32, size: u64) {
+        self.live += size;
+        self.peak = self.peak.max(self.live);
+        let (alive, most) = self.alive.entry(class_of(size)).or_default();
+        *alive += size;
+        *most = (*most).max(*alive);
+        let class = self.classes.entry((thread, class_of(size))).or_default();
+        match class.places.pop() {
+            Some(then) => self.places[age(self.calls - then)] += 1,
+            None => self.fresh += 1,
+        }
+        for (index, most) in CAPACITIES.into_iter().enumerate() {
+            if class.kept[index] == 0 {
+                class.kept[index] = most / 2;
+                self.misses[index] += 1;
+            }
+            class.kept[index] -= 1;
+        }
+    }
+
+    fn print(&self, name: &str) {
+        let share = |count: u64| 100.0 * count as f64 / self.calls.max(1) as f64;
+        let list = |counts: &[u64]| {
+            let shares = counts.iter().map(|&count| format!("{:.1}", share(count)));
+            shares.collect::<Vec<_>>().join(" / ")
+        };
+        println!("{name}: {} calls", self.calls);
+        for ((kind, _), &count) in KINDS.iter().zip(&self.kinds) {
+            print!("  {kind} {:.1}", share(count));
+        }
+        let classes: u64 = self.alive.values().map(|(_, most)| most).sum();
+        println!(
+            "\n  misses of a cache of 7 {:.2}, of 64 {:.2}\n  age at free up to 64, 1,000, 16,000 calls, more: {}\n  place \
+             unused for the same: {}, never used {:.2}\n  peak {} KiB, sum of the classes' peaks {:.3} of it",
+            share(self.misses[0]),
+            share(self.misses[1]),
+            list(&self.ages),
+            list(&self.places),
+            share(self.fresh),
+            self.peak >> 10,
+            classes as f64 / self.peak.max(1) as f64
+        );
+    }
+}
+
+fn hear(name: &str, folder: &Path) -> Result<Asked, Failure> {
+    let compiled = Workload::resolve(name)?.compile(&Params::default(), folder, &mut |_, _| {})?;
+    let script = Script::open(&compiled.path)?;
+    let mut next = vec![0; script.thread_count()];
+    let mut asked = Asked::default();
+    for run in script.order() {
+        let thread = run.thread as usize;
+        let ops = &script.thread(thread)[next[thread]..][..run.count as usize];
+        next[thread] += ops.len();
+        ops.iter().for_each(|op| asked.op(run.thread, op));
+    }
+    Ok(asked)
+}
+
+fn main() -> Result<(), Failure> {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    if names.is_empty() {
+        return Err("usage: fit_gap WORKLOAD...".into());
+    }
+    let folder = tempfile::tempdir()?;
+    for name in names {
+        hear(&name, folder.path())?.print(&name);
+    }
+    Ok(())
+}
