@@ -110,6 +110,12 @@ impl Central {
         page_bytes(self.pages.load(Relaxed) as usize)
     }
 
+    /// Pages of the next span that the class will ask for, as of a moment ago.
+    #[must_use]
+    pub fn next_span_pages(&self, class: usize) -> usize {
+        span_pages(class, self.pages.load(Relaxed) as usize)
+    }
+
     /// Fills `objects` with objects of `class`, in address order per span. Returns how many they are: fewer
     /// when memory is short.
     pub fn take<O: Os>(&self, heap: &PageHeap<O>, class: usize, objects: &mut [*mut u8]) -> usize {
@@ -140,16 +146,17 @@ impl Central {
             return (core::ptr::null_mut(), false);
         }
         inner.handed_out += 1;
-        self.publish(&inner);
         // SAFETY: the span belongs to this class, whose lock we hold.
-        unsafe {
+        let taken = unsafe {
             let mut object = [core::ptr::null_mut()];
             let handed_out = (*span).fresh;
             inner.disturb(&mut *span);
             take_from(span, &mut object);
             inner.relist(heap.map.table(), span);
             (object[0], (*span).fresh > handed_out && !(*span).needzero)
-        }
+        };
+        self.publish(&inner);
+        taken
     }
 
     /// Takes `objects` back. A wrong pointer among them ends the process.

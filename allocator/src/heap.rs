@@ -22,16 +22,18 @@ const TRANSFER_SHARE: usize = 8;
 /// resident: sorting them into their spans costs less than the faults.
 const RECALL_BYTES: usize = 64 << 10;
 
-/// Middle tier and back end.
+/// Middle tier and back end. A small program touches the back end and the first classes: they lie together, and begin in the
+/// page of the library's own data.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Heap<O> {
     /// The back end.
     pub pages: PageHeap<O>,
-    middle: [Padded<Middle>; NUM_CLASSES],
     /// Bytes that fit into the thread caches of this heap.
     pub(crate) cached_room: AtomicUsize,
     /// Raised when all thread caches shall be emptied; each does so at its next slow path.
     epoch: AtomicU32,
+    middle: [Padded<Middle>; NUM_CLASSES],
 }
 
 /// The middle tier of one class: a pair of cache lines, so that those of the smallest 32 classes, with which most small
@@ -115,6 +117,14 @@ impl<O: Os> Heap<O> {
             self.recall(span_pages(class, usize::MAX));
         }
         self.central(class).take(&self.pages, class, objects)
+    }
+
+    /// An object of `class` would come from a span of pages that are not resident, as of a moment ago.
+    pub(crate) fn would_grow(&self, class: usize) -> bool {
+        let central = self.central(class);
+        central.is_dry()
+            && self.transfer(class).held() == 0
+            && !self.pages.has_dirty_run(central.next_span_pages(class))
     }
 
     /// Empties the transfer caches of all classes if they hold much and `pages` would have to be made

@@ -15,6 +15,7 @@
 //! smallest capacities excepted.
 
 mod capacity;
+mod surplus;
 
 use crate::fault::{DETECT, Fault, die};
 use crate::heap::Heap;
@@ -66,9 +67,12 @@ pub struct ThreadCache {
     /// Objects that still fit into each bin. Whole words spare free an instruction.
     rooms: [AtomicUsize; NUM_CLASSES],
     /// Objects that fit into each bin in all.
-    caps: [AtomicU32; NUM_CLASSES],
+    caps: [AtomicU8; NUM_CLASSES],
     /// log₂ of the words that each bin's places take, 0 while it has none.
     widths: [AtomicU8; NUM_CLASSES],
+    /// Objects in each bin when it was looked at last ([`surplus`]), and the bin that was looked at last.
+    seen: [AtomicU8; NUM_CLASSES],
+    looked: AtomicU32,
     thread: AtomicU32,
     epoch: AtomicU32,
     budget: AtomicUsize,
@@ -110,8 +114,10 @@ impl ThreadCache {
         Self {
             slots: [const { AtomicPtr::new(null_mut()) }; NUM_CLASSES],
             rooms: [const { AtomicUsize::new(0) }; NUM_CLASSES],
-            caps: [const { AtomicU32::new(0) }; NUM_CLASSES],
+            caps: [const { AtomicU8::new(0) }; NUM_CLASSES],
             widths: [const { AtomicU8::new(0) }; NUM_CLASSES],
+            seen: [const { AtomicU8::new(0) }; NUM_CLASSES],
+            looked: AtomicU32::new(0),
             thread: AtomicU32::new(0),
             epoch: AtomicU32::new(0),
             budget: AtomicUsize::new(0),
@@ -190,7 +196,7 @@ impl ThreadCache {
     }
 
     #[inline(always)]
-    fn cap(&self, class: usize) -> &AtomicU32 {
+    fn cap(&self, class: usize) -> &AtomicU8 {
         debug_assert!(class < NUM_CLASSES);
         // SAFETY: as in `slot`.
         unsafe { self.caps.get_unchecked(class) }
@@ -273,6 +279,7 @@ impl ThreadCache {
     pub fn refill<O: Os>(&self, heap: &Heap<O>, class: usize) -> *mut u8 {
         self.follow_epoch(heap);
         self.refills.store(self.refills.load(Relaxed) + 1, Relaxed);
+        self.before_growth(heap, class);
         // A miss says that the bin is too small for what the program does.
         self.grow(heap, class);
         let cap = self.capacity(class);
@@ -332,6 +339,11 @@ impl ThreadCache {
 
     /// Gives the `count` oldest objects of a bin to the middle tier, at most a batch.
     fn flush<O: Os>(&self, heap: &Heap<O>, class: usize, count: usize) {
+        self.flush_to(heap, class, count, true);
+    }
+
+    /// As [`ThreadCache::flush`]; without `transfer` the objects are sorted into their spans at once.
+    fn flush_to<O: Os>(&self, heap: &Heap<O>, class: usize, count: usize, transfer: bool) {
         let cap = self.capacity(class);
         let room = self.room(class).load(Relaxed);
         debug_assert!(0 < count && count <= cap - room);
@@ -345,7 +357,11 @@ impl ThreadCache {
             // batch, but is right about those that were freed in the order of addresses, or nearly.
             let apart = (oldest[0] as usize).abs_diff(oldest[count - 1] as usize);
             let compact = apart <= 2 * count * size_of_class(class);
-            heap.flush(class, self.thread(), oldest, compact);
+            if transfer {
+                heap.flush(class, self.thread(), oldest, compact);
+            } else {
+                heap.central(class).give(&heap.pages, class, oldest);
+            }
             core::ptr::copy(slots.add(room), slots.add(room + count), cap - count - room);
         }
         self.room(class).store(room + count, Relaxed);

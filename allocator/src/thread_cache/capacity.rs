@@ -4,7 +4,7 @@
 use super::{CACHES, LIMIT_BYTES, ThreadCache};
 use crate::heap::Heap;
 use crate::os::Os;
-use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
+use crate::size_class::{MAX_BATCH, NUM_CLASSES, batch_of, size_of_class};
 use crate::transfer_cache::Places;
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering::Relaxed;
@@ -24,6 +24,10 @@ const LARGE_SHARE: usize = 4;
 const STEAL_STEPS: usize = 4;
 /// One miss in so many looks for room in other bins.
 const STEAL_EVERY: u64 = 16;
+const _: () = assert!(
+    2 * MAX_BATCH - 1 <= u8::MAX as usize,
+    "capacities are bytes"
+);
 
 impl ThreadCache {
     /// The first capacity of a class: about twice [`FIRST_BYTES`], at least two objects.
@@ -67,7 +71,7 @@ impl ThreadCache {
         } else {
             heap.cached_room.fetch_sub((old - cap) * size, Relaxed);
         }
-        self.cap(class).store(cap as u32, Relaxed);
+        self.cap(class).store(cap as u8, Relaxed);
         self.room(class).store(cap - len, Relaxed);
         true
     }
