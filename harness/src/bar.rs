@@ -43,6 +43,8 @@ impl Bar {
                 .unwrap_or_else(|_| ProgressStyle::default_bar())
                 .with_key("left", left);
             ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
+                // Before the first drawing, which else says that nothing is done and years are left.
+                .with_position(done)
                 .with_style(style)
                 .with_message(what)
         });
