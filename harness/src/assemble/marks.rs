@@ -158,7 +158,7 @@ pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
                 true => " although they were made twice",
                 false => "",
             },
-            line.workload,
+            short(&line.workload),
             line.subject,
             line.block + 1,
             100.0 * worst.others,
@@ -204,4 +204,13 @@ pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
         notes.push("scripts were larger than a quarter of the memory and were read in windows of at most 4 MiB".to_owned());
     }
     notes
+}
+
+/// What a note calls a workload; of a program's command line the beginning, the whole stands at the head of its table.
+fn short(workload: &str) -> String {
+    const MOST: usize = 32;
+    match workload.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", workload[..end].trim_end()),
+        None => workload.to_owned(),
+    }
 }

@@ -16,6 +16,7 @@ pub(super) fn carried_by(
     environment: &[String],
     limits: &Limits,
 ) -> Result<String, RunFailure> {
+    let (argv, environment) = &behind_env(argv, environment);
     let name = argv
         .first()
         .ok_or_else(|| RunFailure::new("no program was given"))?;
@@ -25,6 +26,28 @@ pub(super) fn carried_by(
     match elf.and_then(|elf| elf.carried_allocator()) {
         Some(carried) => Ok(carried.to_owned()),
         None => bound_to(variant, argv, environment, limits),
+    }
+}
+
+/// A variant may be `env NAME=VALUE… PROGRAM …`: what is asked is the program, with these variables. Another use of `env` is
+/// left as it is.
+fn behind_env<'a>(argv: &'a [OsString], environment: &[String]) -> (&'a [OsString], Vec<String>) {
+    let mut all = environment.to_vec();
+    let is_env =
+        (argv.first()).is_some_and(|name| Path::new(name).file_name() == Some("env".as_ref()));
+    if !is_env {
+        return (argv, all);
+    }
+    let mut rest = &argv[1..];
+    while let Some(pair) = rest.first().and_then(|word| word.to_str())
+        && pair.contains('=')
+    {
+        all.push(pair.to_owned());
+        rest = &rest[1..];
+    }
+    match rest.first() {
+        Some(name) if !name.to_string_lossy().starts_with('-') => (rest, all),
+        _ => (argv, environment.to_vec()),
     }
 }
 
@@ -159,5 +182,32 @@ fn interpreter(path: &Path) -> PathBuf {
         }
         (Some(program), _) => PathBuf::from(program),
         _ => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variant_behind_env_is_the_program_with_its_variables() {
+        let words = |text: &str| -> Vec<OsString> { text.split(' ').map(OsString::from).collect() };
+        let seen = |text: &str| {
+            let argv = words(text);
+            let (argv, environment) = behind_env(&argv, &["A=1".to_owned()]);
+            (argv.to_vec(), environment.join(" "))
+        };
+        assert_eq!(
+            seen("/usr/bin/env LD_PRELOAD=/x.so B=2 prog C=3"),
+            (words("prog C=3"), "A=1 LD_PRELOAD=/x.so B=2".to_owned())
+        );
+        for plain in [
+            "prog X=1",
+            "env -i X=1 prog",
+            "env X=1",
+            "env X=1 -u Y prog",
+        ] {
+            assert_eq!(seen(plain), (words(plain), "A=1".to_owned()));
+        }
     }
 }
