@@ -126,8 +126,8 @@ impl Replays<'_> {
         spec.machine.fixed_addresses &= !self.random_addresses;
         if spec.measure == Measure::Memory {
             spec.baseline_bytes = self.baseline(comparison.started_threads)?;
-            spec.recorded_clock = self.clocks.get(item.comparison).cloned();
         }
+        spec.recorded_clock = self.clocks.get(item.comparison).cloned();
         if item.kind == Kind::Idle {
             spec.idle_tail_ms = self.idle.as_millis() as u64;
             spec.trickle_ms = spec.idle_tail_ms;
@@ -176,13 +176,14 @@ impl Executor for Replays<'_> {
 
     fn calibrate(&mut self, comparison: usize) -> Option<Result<Value, String>> {
         let null = self.null.as_ref()?;
-        let spec = spec(
+        let mut spec = spec(
             &self.comparisons[comparison],
             Kind::Speed,
             (self.shape)(Kind::Speed),
             null.library.as_deref(),
             true,
         );
+        spec.recorded_clock = self.clocks.get(comparison).cloned();
         Some(calibrate::null(null, &spec, &self.limits).map_err(|failure| failure.reason))
     }
 

@@ -11,12 +11,14 @@ use crate::fail;
 use crate::numbers::grouped;
 use crate::pace::Pace;
 use crate::probe::Probe;
+use crate::steady;
 use crate::touch;
 use crate::world::World;
 use heaplab_script::{Cursor, Op, OpKind, Part};
 use heaplab_worker::protocol::RunSpec;
 use plain::{GROUP, PRIVATE_FREE, PRIVATE_MALLOC, pattern, word};
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 /// How many ops ahead a slot is asked for.
 const AHEAD: usize = 8;
@@ -107,7 +109,9 @@ impl<P: Probe> Player<P> {
                 Ok(part) => {
                     left -= part.ops.len() as u64;
                     match self.pace.take() {
-                        None if P::TRACKS && !part.times.is_empty() => self.clocked(play, part),
+                        None if self.follows_clock() && !part.times.is_empty() => {
+                            self.clocked(play, part);
+                        }
                         None => play(self, part.ops),
                         Some(pace) => self.pace = Some(self.paced(play, part, pace)),
                     }
@@ -130,9 +134,18 @@ impl<P: Probe> Player<P> {
         pace
     }
 
-    /// Plays ops in lockstep while the subjects' clock shows the recorded times.
+    /// Whether the subjects' clock goes by the script's times, where it has some.
+    fn follows_clock(&self) -> bool {
+        P::TRACKS || self.world.spec.recorded_clock.is_some()
+    }
+
+    /// Plays ops while the subjects' clock shows the recorded times.
     fn clocked(&mut self, play: Play<P>, part: Part<'_>) {
+        let base = self.world.clock_base.load(Ordering::Relaxed);
         for (op, time) in part.ops.iter().zip(part.times) {
+            if !P::TRACKS {
+                steady::advance_subject_clock(base + time);
+            }
             self.probe.at(*time, self.thread);
             play(self, std::slice::from_ref(op));
             self.probe.done();

@@ -100,7 +100,8 @@ pub struct Machine {
     pub fixed_addresses: bool,
 }
 
-/// How the clock that a subject reads follows a recording's, where memory is measured in lockstep of a script with times.
+/// The clock that a subject reads follows a recording's, in a script with times: in each measure but paced. `keep` and
+/// `recorded` are for memory in lockstep; elsewhere the clock shows the recorded times.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RecordedClock {
     /// What the recorder took of each event, nanoseconds: taken off.

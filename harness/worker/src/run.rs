@@ -16,6 +16,7 @@ use crate::shape;
 use crate::shared::{self, SharedArray};
 use crate::slots::Slots;
 use crate::statm;
+use crate::steady;
 use crate::threads::{Crew, Start};
 use crate::world::{Parts, World};
 use heaplab_script::Op;
@@ -223,6 +224,10 @@ fn repetition_of<P: Probe>(world: &'static World, report: &mut Report) {
         clock::now_ns(),
     );
     world.began_ns.store(clock::now_ns(), Ordering::Release);
+    // Where the script is repeated, time goes on.
+    world
+        .clock_base
+        .store(steady::shown().max(clock::now_ns()), Ordering::Release);
     ready(world, &mut player);
     world.crew.open();
     match &world.baton {

@@ -35,6 +35,19 @@ pub fn set_subject_clock(ns: u64) {
     SUBJECT_CLOCK.store(ns, Ordering::Relaxed);
 }
 
+/// As [`set_subject_clock`] where threads play at the same time: it does not run backwards.
+#[inline(always)]
+pub fn advance_subject_clock(ns: u64) {
+    if SUBJECT_CLOCK.load(Ordering::Relaxed) < ns {
+        SUBJECT_CLOCK.fetch_max(ns, Ordering::Relaxed);
+    }
+}
+
+/// What the subject's clock shows; 0: the real time.
+pub fn shown() -> u64 {
+    SUBJECT_CLOCK.load(Ordering::Relaxed)
+}
+
 /// The subject's clock goes on from now on, from what it shows.
 #[inline(always)]
 pub fn call_began(at: u64, scale: Scale) {

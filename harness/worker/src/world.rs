@@ -57,6 +57,8 @@ pub struct World {
     pub baton: Option<Baton>,
     /// When the ops began, monotonic nanoseconds; set before the gate opens.
     pub began_ns: AtomicU64,
+    /// What the subjects' clock shows at the first op, where it follows recorded times without lockstep; set before the gate opens.
+    pub clock_base: AtomicU64,
     recorder: UnsafeCell<Recorder>,
     results: Mutex<Results>,
 }
@@ -114,6 +116,7 @@ impl World {
             crew: parts.crew,
             baton: parts.baton,
             began_ns: AtomicU64::new(0),
+            clock_base: AtomicU64::new(0),
             recorder: UnsafeCell::new(parts.recorder),
             results: Mutex::new(results),
         }))

@@ -316,6 +316,18 @@ fn the_clock_goes_on_by_what_the_subject_takes_beyond_the_recorded_allocator() {
     told(&slow, clock(0.0, true, false));
     let (own, _) = told(&slow, clock(0.0, false, true));
     assert!(own < passed / 2, "{own} of {passed}");
+    // Where time is measured the clock shows the recorded times, however fast the calls are.
+    let timed = RunSpec {
+        recorded_clock: clock(0.0, false, false),
+        ..spec(&script, Measure::Speed, Mode::Fast)
+    };
+    let Answer::Ok(report) = run(&timed, Some(&quick)) else {
+        panic!("failed")
+    };
+    assert_eq!(
+        report.subject.settings["passed"],
+        (PAIRS * 4_000).to_string()
+    );
     // Times of another script.
     std::fs::write(&times, [0; 4]).unwrap();
     let spec = RunSpec {
