@@ -140,6 +140,33 @@ impl RunLists {
         0
     }
 
+    /// A run that is `wanted`, of the longest list that has one among the first [`SEARCH`] runs looked at; 0: none.
+    #[must_use]
+    pub fn longest_where(&self, table: SpanTable, wanted: impl Fn(&Span) -> bool) -> u32 {
+        let mut looked = 0;
+        for word in (0..WORDS).rev() {
+            let mut bits = self.occupied[word];
+            while bits != 0 {
+                let bit = 63 - bits.leading_zeros();
+                bits &= !(1 << bit);
+                let mut id = self.lists[word * 64 + bit as usize].head;
+                while id != 0 {
+                    // SAFETY: members of the lists are live records.
+                    let span = unsafe { &*table.get(id) };
+                    if wanted(span) {
+                        return id;
+                    }
+                    looked += 1;
+                    if looked == SEARCH {
+                        return 0;
+                    }
+                    id = span.next;
+                }
+            }
+        }
+        0
+    }
+
     /// Calls `visit` with every run.
     pub fn for_each(&self, table: SpanTable, mut visit: impl FnMut(&Span)) {
         for list in &self.lists {

@@ -5,6 +5,7 @@
 //! goes idle with much free memory gets a helper for a while ([`crate::helper`]). Invariant: V1 a run that was released is clean, and only such (and fresh) runs are.
 
 use crate::os::Os;
+use crate::page_heap::huge::RANGE_PAGES;
 use crate::page_heap::{Inner, PageHeap};
 use crate::span::State;
 use crate::units::{page_bytes, pages_for};
@@ -127,13 +128,21 @@ impl Inner {
         self.peak_in_use = self.in_use;
     }
 
-    /// Releases at least `pages` dirty pages if there are as many, longest runs first. Returns
-    /// the number released.
+    /// Releases at least `pages` dirty pages if there are as many, longest runs first; less than a huge page rather where
+    /// none is split by it. Returns the number released.
     pub(crate) fn release<O: Os>(&mut self, heap: &PageHeap<O>, pages: usize) -> usize {
         let table = self.table(heap);
         let mut released = 0;
         while released < pages {
-            let id = self.dirty.longest();
+            let mut id = 0;
+            if pages < RANGE_PAGES {
+                id = self
+                    .dirty
+                    .longest_where(table, |span| !self.huge.splits(span));
+            }
+            if id == 0 {
+                id = self.dirty.longest();
+            }
             if id == 0 {
                 break;
             }
@@ -152,6 +161,7 @@ impl Inner {
                     break;
                 }
                 released += (*span).pages as usize;
+                self.huge.given_back(&*span);
                 self.free_run(heap, span, State::FreeClean);
             }
         }

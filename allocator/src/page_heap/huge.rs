@@ -16,7 +16,11 @@
 //! A large block that lies where others were before is different: pages that they touched are resident and
 //! would be touched again and again. At the 16th such time, at twice as many and so on, the kernel is asked
 //! whether a range in such a block is resident as a whole, and only then the range is collapsed. What is a huge
-//! page already is only confirmed. Invariant: G1 every range below `next` was collapsed or given up, none
+//! page already is only confirmed.
+//!
+//! Giving back a part of a huge page splits it: all of its range is on small pages from then on, contiguous as long as
+//! few of them change, scattered later. So what has to be given back a little at a time is taken where a range is on
+//! small pages anyway, if there is such. Invariant: G1 every range below `next` was collapsed or given up, none
 //! above it was.
 
 use super::{Inner, PageHeap};
@@ -30,7 +34,7 @@ pub static ENABLED: AtomicU32 = AtomicU32::new(1);
 
 /// Bytes and pages of a range.
 const RANGE_BYTES: usize = 2 << 20;
-pub(super) const RANGE_PAGES: usize = pages_for(RANGE_BYTES);
+pub(crate) const RANGE_PAGES: usize = pages_for(RANGE_BYTES);
 /// Below this use there are no huge pages: the translation caches of today's CPUs cover it (1,500 to 3,000
 /// entries), and collapsing would cost as much as the faults that it spares.
 const LEAST_PAGES: usize = pages_for(8 << 20);
@@ -45,6 +49,8 @@ const MAX_REFUSALS: u32 = 3;
 const FIRST_LOOK: u32 = 16;
 /// ... and at the rarest every 4,096th: a look costs a microsecond a range.
 const LAST_INTERVAL: u32 = 4096;
+/// Ranges of which it is known whether they are whole: the first 2 GiB, 128 bytes of bits.
+const KNOWN_RANGES: usize = 1024;
 /// No more ranges of a block are looked at than this, so that the call is not held for long.
 const MAX_RANGES: usize = 32;
 
@@ -63,6 +69,8 @@ pub struct Huge {
     refusals: u32,
     /// Large blocks that took resident pages.
     reuses: u32,
+    /// A bit for each range that was collapsed and of which nothing was given back since.
+    whole: [u64; KNOWN_RANGES / 64],
 }
 
 impl Huge {
@@ -76,6 +84,25 @@ impl Huge {
             large_since: 0,
             refusals: 0,
             reuses: 0,
+            whole: [0; KNOWN_RANGES / 64],
+        }
+    }
+
+    /// Ranges that a run touches, of those that are known.
+    fn ranges_of(span: &Span) -> core::ops::Range<usize> {
+        let last = (span.end() as usize).div_ceil(RANGE_PAGES);
+        span.start as usize / RANGE_PAGES..last.min(KNOWN_RANGES)
+    }
+
+    /// Giving back the run would split a huge page.
+    pub(crate) fn splits(&self, span: &Span) -> bool {
+        Self::ranges_of(span).any(|range| self.whole[range / 64] >> (range % 64) & 1 != 0)
+    }
+
+    /// The run was given back.
+    pub(crate) fn given_back(&mut self, span: &Span) {
+        for range in Self::ranges_of(span) {
+            self.whole[range / 64] &= !(1 << (range % 64));
         }
     }
 }
@@ -218,6 +245,10 @@ impl<O: Os> PageHeap<O> {
         let done = self.os.collapse(address, RANGE_BYTES);
         let mut inner = self.inner.lock();
         if done {
+            let range = (address - self.map.base()) / RANGE_BYTES;
+            if range < KNOWN_RANGES {
+                inner.huge.whole[range / 64] |= 1 << (range % 64);
+            }
             inner.huge.refusals = 0;
             inner.counters.huge_pages += 1;
         } else {
@@ -365,6 +396,42 @@ mod tests {
         let ranges = [0, 1, 3].map(|range| (first + range * RANGE_BYTES, RANGE_BYTES));
         // The first block has fresh pages, so the sixteenth to take resident ones is the seventeenth; the 32nd is the last here.
         assert_eq!(asked(&heap), [ranges, ranges].concat());
+    }
+
+    #[test]
+    fn what_is_given_back_bit_by_bit_comes_from_ranges_on_small_pages() {
+        let heap = heap();
+        let class = class_of(64).expect("small") as u8;
+        let mut spans = Vec::new();
+        while heap.inner.lock().in_use < pages_for(40 << 20) {
+            let span = heap.allocate(SPAN_PAGES, 1, Use::Small(class));
+            // SAFETY: as in `fill`.
+            unsafe { (*span).fresh = (*span).objects };
+            spans.push(span);
+        }
+        let huge = |span: *mut Span| heap.inner.lock().huge.splits(record(span));
+        assert!(!huge(spans[1]) && huge(spans[spans.len() / 2]) && huge(spans[spans.len() / 4]));
+        // A longer free run on a huge page, a shorter one on small pages.
+        let middle = spans.len() / 2;
+        // SAFETY: the spans are in use and empty.
+        unsafe {
+            for at in [1, 3, middle, middle + 1] {
+                heap.free(spans[at]);
+            }
+        }
+        let mut inner = heap.inner.lock();
+        assert_eq!(inner.dirty.pages, 4 * SPAN_PAGES);
+        assert_eq!(inner.release(&heap, 1), SPAN_PAGES);
+        assert_eq!(inner.release(&heap, 1), SPAN_PAGES);
+        assert!(inner.huge.splits(record(spans[middle])), "not touched");
+        // Nothing else is left: the huge page is split, and known to be.
+        assert_eq!(inner.release(&heap, 1), 2 * SPAN_PAGES);
+        assert!(!inner.huge.splits(record(spans[middle])));
+    }
+
+    fn record<'a>(span: *mut Span) -> &'a Span {
+        // SAFETY: records stay mapped.
+        unsafe { &*span }
     }
 
     #[test]
