@@ -76,6 +76,9 @@ pub mod check;
 pub mod walk;
 
 #[cfg(not(loom))]
+mod cutting;
+
+#[cfg(not(loom))]
 pub mod thread_cache;
 
 #[cfg(all(test, not(loom)))]

@@ -6,8 +6,10 @@
 //! rounds that POSIX allows; from then on the thread works without a cache.
 
 use crate::alloc::HEAP;
+use crate::cutting;
 use crate::heap::Heap;
 use crate::os::Linux;
+use crate::size_class::class_of;
 use crate::sync::{Locked, RawLock};
 use crate::thread_cache::{CACHES, ThreadCache};
 use crate::tls;
@@ -342,7 +344,13 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
             return;
         }
     }
-    cache.tiny.leave();
+    let shared = cache.tiny.leave();
+    if !shared.is_null()
+        && let Some(class) = class_of(cutting::BLOCK)
+    {
+        // SAFETY: nobody has a piece of the block any more.
+        unsafe { HEAP.central(class).give(&HEAP.pages, class, &[shared]) };
+    }
     {
         let mut registry = REGISTRY.lock();
         // Not called any more once it has left the registry, so this is the last word.

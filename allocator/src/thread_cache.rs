@@ -17,11 +17,11 @@
 mod capacity;
 mod surplus;
 
+use crate::cutting::Cutting;
 use crate::fault::{DETECT, Fault, die};
 use crate::heap::Heap;
 use crate::os::Os;
 use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
-use crate::tiny::Cutting;
 use crate::transfer_cache::Places;
 use core::ptr::null_mut;
 use core::sync::atomic::{

@@ -1,115 +1,14 @@
 //! Tiny blocks: several pieces of up to [`LARGEST`] bytes share one block of [`BLOCK`] bytes (Go's tiny allocator).
 //!
 //! C code may free a pointer of which nothing else is known and rely on 8-byte alignment, so combining is for callers
-//! who give size and alignment at free: [`TinyAlloc`]. Go's collector finds out when all pieces of a block are dead; here
-//! the block's first byte counts them. A piece's block is its address rounded down, as blocks of this class start at
-//! multiples of their size.
-//!
-//! A thread cuts pieces off one block at a time and counts those in its own cache, without atomics; to all others the
-//! byte holds [`HELD`] more than pieces, so that it cannot reach 0 meanwhile. Whoever brings it to 0, a free or the
-//! holder's leaving, frees the block. Invariants: N1 byte = pieces alive, or, while a thread holds the block, [`HELD`]
-//! minus the pieces that came back past the holder; N2 a held block belongs to one thread's cache; N3 pieces of a block do not
-//! overlap while they are alive: the holder starts a block over only when every piece that it cut has come back to itself.
+//! who give size and alignment at free: [`TinyAlloc`]. How pieces are cut and counted: [`crate::cutting`].
 
-use crate::fault::{Fault, die};
-use crate::thread_cache::ThreadCache;
+pub use crate::cutting::{BLOCK, LARGEST};
+use crate::cutting::{drop_pieces, single};
 use crate::units::round_up;
 use crate::{SpanAlloc, alloc, hardened, thread, tls};
 use core::alloc::{GlobalAlloc, Layout};
-use core::ptr::{null_mut, with_exposed_provenance_mut};
-use core::sync::atomic::{
-    AtomicPtr, AtomicU8, AtomicU32, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
-
-/// Bytes of a shared block, its count included. Larger ones save a little more and are pinned as a whole by one piece.
-pub const BLOCK: usize = 16;
-/// The largest piece; up to here three fit into a block, if their size is a multiple of their alignment.
-pub const LARGEST: usize = 5;
-/// What a block's count is raised by while a thread cuts pieces off it.
-const HELD: u8 = 128;
-
-const _: () = assert!(BLOCK.is_power_of_two() && BLOCK < HELD as usize);
-
-/// The block that a thread cuts pieces off. Only its own thread uses it.
-#[derive(Debug)]
-pub(crate) struct Cutting {
-    block: AtomicPtr<u8>,
-    /// Bytes of the block that are not given away; 0, if there is none.
-    left: AtomicU32,
-    /// Pieces cut off it that have not come back to this thread.
-    pieces: AtomicU32,
-    /// Blocks taken so far.
-    pub(crate) blocks: AtomicU64,
-}
-
-impl Cutting {
-    pub(crate) const fn new() -> Self {
-        Self {
-            block: AtomicPtr::new(null_mut()),
-            left: AtomicU32::new(0),
-            pieces: AtomicU32::new(0),
-            blocks: AtomicU64::new(0),
-        }
-    }
-
-    /// A piece of the block at hand, null if it does not fit.
-    #[inline(always)]
-    fn cut(&self, size: usize, align: usize) -> *mut u8 {
-        let from = round_up(BLOCK - self.left.load(Relaxed) as usize, align);
-        if from + size > BLOCK {
-            return null_mut();
-        }
-        self.left.store((BLOCK - from - size) as u32, Relaxed);
-        self.pieces.store(self.pieces.load(Relaxed) + 1, Relaxed);
-        // SAFETY: without a block nothing fits, so there is one, and the piece is in it.
-        unsafe { self.block.load(Relaxed).add(from) }
-    }
-
-    /// Takes back a piece if it is of the block at hand.
-    #[inline(always)]
-    fn take_back(&self, block: *mut u8) -> bool {
-        if self.block.load(Relaxed) != block {
-            return false;
-        }
-        let pieces = self.pieces.load(Relaxed).wrapping_sub(1);
-        self.pieces.store(pieces, Relaxed);
-        if pieces == 0 {
-            // All are back, so the block is as new.
-            self.left.store(BLOCK as u32 - 1, Relaxed);
-        }
-        true
-    }
-
-    /// Leaves the block at hand to its pieces.
-    pub(crate) fn leave(&self) {
-        let block = self.block.swap(null_mut(), Relaxed);
-        self.left.store(0, Relaxed);
-        let pieces = self.pieces.swap(0, Relaxed);
-        if !block.is_null() {
-            // SAFETY: N2: the block was ours.
-            unsafe { drop_pieces(block, HELD.wrapping_sub(pieces as u8)) };
-        }
-    }
-}
-
-/// Takes pieces off a block's count, and frees the block if none are left.
-///
-/// # Safety
-/// The block's count holds them.
-#[inline]
-unsafe fn drop_pieces(block: *mut u8, pieces: u8) {
-    // SAFETY: the count is the block's first byte; all accesses to it are atomic.
-    let before = unsafe { AtomicU8::from_ptr(block) }.fetch_sub(pieces, Release);
-    if before < pieces {
-        die(Fault::DoubleFree, block as usize);
-    }
-    if before == pieces {
-        core::sync::atomic::fence(Acquire);
-        // SAFETY: nobody has a piece of it any more.
-        unsafe { alloc::free_sized(block, BLOCK, 1) };
-    }
-}
+use core::ptr::with_exposed_provenance_mut;
 
 #[inline(always)]
 fn is_tiny(layout: Layout) -> bool {
@@ -136,24 +35,32 @@ fn allocate_slow(size: usize, align: usize) -> *mut u8 {
     if block.is_null() {
         return block;
     }
-    debug_assert!((block as usize).is_multiple_of(BLOCK));
-    // SAFETY: the block is ours.
-    let count = unsafe { AtomicU8::from_ptr(block) };
-    match own {
-        Some(ThreadCache { tiny, .. }) => {
-            tiny.leave();
-            count.store(HELD, Relaxed);
-            tiny.block.store(block, Relaxed);
-            tiny.left.store(BLOCK as u32 - 1, Relaxed);
-            tiny.blocks.store(tiny.blocks.load(Relaxed) + 1, Relaxed);
-            tiny.cut(size, align)
+    // SAFETY: the block is ours and has `BLOCK` bytes.
+    unsafe {
+        match own {
+            Some(own) => {
+                free_block(own.tiny.leave());
+                own.tiny.start(block);
+                own.tiny.cut(size, align)
+            }
+            // Nothing remembers a block for a thread without a cache: it has one piece.
+            None => {
+                single(block);
+                block.add(round_up(1, align))
+            }
         }
-        // Nothing remembers a block for a thread without a cache: it has one piece.
-        None => {
-            count.store(1, Relaxed);
-            // SAFETY: a piece and the count fit into the block.
-            unsafe { block.add(round_up(1, align)) }
-        }
+    }
+}
+
+/// Frees a block of which no piece is left; null is ignored.
+///
+/// # Safety
+/// Nobody has a piece of it, nor holds it.
+#[inline]
+unsafe fn free_block(block: *mut u8) {
+    if !block.is_null() {
+        // SAFETY: the caller's duty.
+        unsafe { alloc::free_sized(block, BLOCK, 1) };
     }
 }
 
@@ -168,7 +75,7 @@ unsafe fn free_slow(piece: *mut u8, block: *mut u8, layout: Layout) {
         if hardened::checked() {
             return alloc::free_sized(piece, layout.size(), layout.align());
         }
-        drop_pieces(block, 1);
+        free_block(drop_pieces(block, 1));
     }
 }
 

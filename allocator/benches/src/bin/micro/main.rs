@@ -112,7 +112,10 @@ fn allocators(arguments: &Arguments) -> Result<Vec<Allocator>, String> {
         .find(|name| all.iter().all(|allocator| allocator.name != **name))
     {
         let names: Vec<_> = all.iter().map(|allocator| allocator.name).collect();
-        return Err(format!("no allocator {unknown}; there are {}", names.join(", ")));
+        return Err(format!(
+            "no allocator {unknown}; there are {}",
+            names.join(", ")
+        ));
     }
     if !wanted.is_empty() {
         all.retain(|allocator| wanted.iter().any(|name| name == allocator.name));
