@@ -238,10 +238,9 @@ fn verdict(rows: &[Row], facts: &Facts) -> String {
             "        order by time in allocation: {}.",
             order(by_time(rows))
         ));
-        // harness/docs/VALIDATION.md
         lines.push(
-            "        Over the 15 programs of VALIDATION.md the order by time held for 22 of 23 pairs without mimalloc and 10 of 19\n\
-             \u{20}       with it; the size of the times is not predicted."
+            "        It is less sure than that by peak, least with an allocator that gives back by the clock; the size of the times\n\
+             \u{20}       is not predicted (harness/docs/VALIDATION.md has how often it held)."
                 .into(),
         );
     }
