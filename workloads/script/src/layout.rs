@@ -6,7 +6,7 @@ use crate::hash::WordHash;
 /// First bytes of every script.
 pub const MAGIC: [u8; 8] = *b"HLSCRIPT";
 /// Version of the layout and of the meaning of ops.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 192;
 /// Bytes of one entry of the thread table.
