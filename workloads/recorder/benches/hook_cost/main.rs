@@ -11,12 +11,12 @@
 
 mod python;
 
-use heaplab_workloads::record::{Discard, Session, SessionOptions};
+use heaplab_workloads::record::{Discard, Session, SessionOptions, Sink};
 use heaplab_workloads::trace::TraceHeader;
 use heaplab_workloads::trace::raw::RawWriter;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -49,21 +49,25 @@ struct Figures {
 }
 
 impl Figures {
-    /// heaptrack prints lines of its own around the program's.
     fn read(output: &[u8]) -> Result<Self> {
-        let text = String::from_utf8_lossy(output);
-        let numbers = |line: &str| {
-            let words: Option<Vec<f64>> = line.split_whitespace().map(|w| w.parse().ok()).collect();
-            words.filter(|words| words.len() == 3)
-        };
-        let found = text.lines().find_map(numbers);
-        let words = found.ok_or_else(|| format!("no figures in '{text}'"))?;
+        let [wall, cpu, anonymous_kib] = three_numbers(output)?;
         Ok(Self {
-            wall: words[0],
-            cpu: words[1],
-            anonymous_kib: words[2],
+            wall,
+            cpu,
+            anonymous_kib,
         })
     }
+}
+
+/// The line of three numbers that a program prints; heaptrack prints lines of its own around it.
+fn three_numbers(output: &[u8]) -> Result<[f64; 3]> {
+    let text = String::from_utf8_lossy(output);
+    let numbers = |line: &str| {
+        let words: Option<Vec<f64>> = line.split_whitespace().map(|w| w.parse().ok()).collect();
+        words?.try_into().ok()
+    };
+    let found = text.lines().find_map(numbers);
+    found.ok_or_else(|| format!("no figures in '{text}'").into())
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
@@ -292,36 +296,34 @@ impl Bench {
     }
 
     /// Runs a command, recorded to a file; its output and the number of events.
-    fn to_file(&self, command: &mut Command, raw: &Path) -> Result<(std::process::Output, u64)> {
-        let mut session = Session::create(&SessionOptions::default())?;
+    fn to_file(&self, command: &mut Command, raw: &Path) -> Result<(Output, u64)> {
         let mut writer = RawWriter::create(raw, &TraceHeader::default())?;
+        self.drained(command, &mut writer)
+    }
+
+    /// Runs a command under the recorder, its events drained and dropped.
+    fn recorded(&self, command: &mut Command, least_events: u64) -> Result<Output> {
+        let (output, events) = self.drained(command, &mut Discard)?;
+        if events < least_events {
+            return Err(format!("not everything was recorded: {events} events").into());
+        }
+        Ok(output)
+    }
+
+    /// Runs a command under the recorder, its events drained to `sink`; its output and the number of events.
+    fn drained(&self, command: &mut Command, sink: &mut impl Sink) -> Result<(Output, u64)> {
+        let mut session = Session::create(&SessionOptions::default())?;
         let mut child = command
             .envs(session.environment_before(&self.recorder, "".as_ref()))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
         let alive = || matches!(child.try_wait(), Ok(None));
-        let summary = session.drain(alive, &mut writer)?;
+        let summary = session.drain(alive, sink)?;
         if summary.lost_events > 0 {
             return Err(format!("not everything was recorded: {summary:?}").into());
         }
         Ok((child.wait_with_output()?, summary.events))
-    }
-
-    /// Runs a command under the recorder, its events drained and dropped.
-    fn recorded(&self, command: &mut Command, least_events: u64) -> Result<std::process::Output> {
-        let mut session = Session::create(&SessionOptions::default())?;
-        let mut child = command
-            .envs(session.environment_before(&self.recorder, "".as_ref()))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let alive = || matches!(child.try_wait(), Ok(None));
-        let summary = session.drain(alive, &mut Discard)?;
-        if summary.events < least_events || summary.lost_events > 0 {
-            return Err(format!("not everything was recorded: {summary:?}").into());
-        }
-        Ok(child.wait_with_output()?)
     }
 
     /// Instructions an event, as the difference of two lengths, so that start and end cancel out.

@@ -3,7 +3,7 @@
 //! A machine that others use as well makes single runs differ by more than what recording costs. So a round counts only
 //! where neither run of it waited for a CPU, and each round gives one ratio of the two.
 
-use super::{Bench, Result, median, thread_cpu_ns};
+use super::{Bench, Result, median, thread_cpu_ns, three_numbers};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,20 +20,9 @@ struct Loads {
 }
 
 impl Loads {
-    /// heaptrack prints lines of its own around the program's.
     fn read(output: &[u8]) -> Result<Self> {
-        let text = String::from_utf8_lossy(output);
-        let numbers = |line: &str| {
-            let words: Option<Vec<f64>> = line.split_whitespace().map(|w| w.parse().ok()).collect();
-            words.filter(|words| words.len() == 3)
-        };
-        let found = text.lines().find_map(numbers);
-        let words = found.ok_or_else(|| format!("no figures in '{text}'"))?;
-        Ok(Self {
-            wall: words[0],
-            cpu: words[1],
-            waited: words[2],
-        })
+        let [wall, cpu, waited] = three_numbers(output)?;
+        Ok(Self { wall, cpu, waited })
     }
 
     fn undisturbed(&self) -> bool {
