@@ -10,8 +10,11 @@ use heaplab_worker::protocol::{Measure, Report, RunSpec, Touch};
 use serde::Serialize;
 use std::path::Path;
 
-/// Ops of each thread.
+/// Ops of each thread, and of all threads together at most, so that scripts of many threads stay small.
 const OPS: u32 = 2_000_000;
+const ALL_OPS: u32 = 16_000_000;
+/// Most threads that are tried: 1, 2, 4 and so on up to the CPUs there are.
+const MOST_THREADS: u32 = 16;
 /// Slots that a thread churns over.
 const SLOTS: u32 = 4096;
 /// Slots through which blocks are handed over: as many are on their way at most.
@@ -20,12 +23,10 @@ const HANDED: u32 = 1024;
 const RUNS: usize = 7;
 
 /// Nanoseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Cost {
-    /// A local op, one thread.
-    pub one_thread_ns: f64,
-    /// A local op, for each of two threads; absent on one CPU.
-    pub two_threads_ns: Option<f64>,
+    /// A local op.
+    pub local: Vec<LocalCost>,
     /// Handing a block from one thread to another, beside its two calls; waiting is not in it. Absent on one CPU.
     pub hand_over_ns: Option<f64>,
     /// An empty pair of time stamps.
@@ -34,7 +35,16 @@ pub struct Cost {
     pub disturbed: Option<f64>,
 }
 
-/// Measures for about three seconds, once more if something else had the machine meanwhile.
+/// What a local op costs each of some threads that run at a time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LocalCost {
+    /// Threads, each on a CPU of its own.
+    pub threads: u32,
+    /// Nanoseconds: the time from start to end by the ops of one thread.
+    pub ns: f64,
+}
+
+/// Measures for about three seconds (ten with sixteen threads), once more if something else had the machine meanwhile.
 ///
 /// # Errors
 /// When scripts cannot be written or runs fail.
@@ -54,38 +64,53 @@ fn rounds(cpus: u32) -> Result<Cost, Error> {
     let null = subject::parse("null")?
         .pop()
         .ok_or_else(|| Error::environment("there is no null allocator; please report this"))?;
-    let path = |name: &str| folder.path().join(name);
-    let (one, two, handed) = (path("one"), path("two"), path("handed"));
     let failed = |error: ScriptError| Error::environment(error.to_string());
-    churn(&one, 1).map_err(failed)?;
+    let mut scripts = Vec::new();
+    for threads in thread_counts(cpus) {
+        let path = folder.path().join(format!("churn-{threads}"));
+        churn(&path, threads).map_err(failed)?;
+        scripts.push((threads, path));
+    }
+    let handed = folder.path().join("handed");
     if cpus >= 2 {
-        churn(&two, 2).map_err(failed)?;
         hand_over(&handed).map_err(failed)?;
     }
-    let mut best = [f64::INFINITY; 4];
+    let mut local = vec![f64::INFINITY; scripts.len()];
+    let (mut pair, mut timer) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..RUNS {
-        let report = replay(&null, &one)?;
-        let by_call = |report: &Report| report.wall_ns as f64 / report.calls as f64;
-        best[0] = best[0].min(by_call(&report));
-        // It is measured in every run of the null allocator.
-        best[3] = best[3].min(report.timer_ns);
+        for ((threads, script), best) in scripts.iter().zip(&mut local) {
+            let report = replay(&null, script)?;
+            let own = report.wall_ns as f64 * f64::from(*threads) / report.calls as f64;
+            *best = best.min(own);
+            // It is measured in every run of the null allocator.
+            timer = timer.min(report.timer_ns);
+        }
         if cpus >= 2 {
-            best[1] = best[1].min(2.0 * by_call(&replay(&null, &two)?));
             let report = replay(&null, &handed)?;
             // Both threads are there from the beginning to the end. Not CPU time: a thread that waits may sleep, and waiting is
             // stamped by the clock on the wall.
             let busy = (2 * report.wall_ns).saturating_sub(report.wait_ns);
-            best[2] = best[2].min(busy as f64 / (report.calls / 2) as f64);
+            pair = pair.min(busy as f64 / (report.calls / 2) as f64);
         }
     }
-    let [one, two, pair, timer] = best;
     Ok(Cost {
-        one_thread_ns: one,
-        two_threads_ns: (cpus >= 2).then_some(two),
-        hand_over_ns: (cpus >= 2).then(|| (pair - 2.0 * one).max(0.0)),
+        hand_over_ns: (cpus >= 2).then(|| (pair - 2.0 * local[0]).max(0.0)),
+        local: (scripts.iter().zip(local))
+            .map(|((threads, _), ns)| LocalCost {
+                threads: *threads,
+                ns,
+            })
+            .collect(),
         timer_ns: timer,
         disturbed: None,
     })
+}
+
+/// 1, 2, 4 … and no more than there are CPUs.
+fn thread_counts(cpus: u32) -> impl Iterator<Item = u32> {
+    let most = cpus.clamp(1, MOST_THREADS);
+    std::iter::successors(Some(1), |threads: &u32| Some(threads * 2))
+        .take_while(move |threads| *threads <= most)
 }
 
 fn replay(null: &Subject, script: &Path) -> Result<Report, Error> {
@@ -101,9 +126,10 @@ fn replay(null: &Subject, script: &Path) -> Result<Report, Error> {
 /// Blocks of 16 to 1,024 bytes come and go at random in each thread.
 fn churn(path: &Path, threads: u32) -> Result<(), ScriptError> {
     let mut script = ScriptWriter::create(path, threads)?;
+    let ops = OPS.min(ALL_OPS / threads);
     for thread in 0..threads {
         let (mut sizes, mut state) = (vec![0u64; SLOTS as usize], u64::from(thread) + 1);
-        for _ in 0..OPS {
+        for _ in 0..ops {
             state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
@@ -118,7 +144,7 @@ fn churn(path: &Path, threads: u32) -> Result<(), ScriptError> {
                 *size = 0;
             }
         }
-        script.order(thread, OPS)?;
+        script.order(thread, ops)?;
     }
     script.finish(ScriptInfo {
         private_slots: threads * SLOTS,

@@ -62,14 +62,17 @@ fn cost_text(cost: &Cost) -> String {
     let mut text = String::from(
         "\nwhat the harness costs (null allocator, nothing touched, fastest of 7 runs)\n",
     );
-    for (what, ns) in [
-        ("a call, one thread", Some(cost.one_thread_ns)),
-        ("a call in each of two threads", cost.two_threads_ns),
-        ("handing a block over, beside its calls", cost.hand_over_ns),
-        ("an empty pair of time stamps", Some(cost.timer_ns)),
-    ] {
+    let mut line = |what: &str, ns: Option<f64>| {
         text.push_str(&format!("    {what:<40} {}\n", figure(ns)));
+    };
+    for local in &cost.local {
+        match local.threads {
+            1 => line("a call, one thread", Some(local.ns)),
+            n => line(&format!("a call in each of {n} threads"), Some(local.ns)),
+        }
     }
+    line("handing a block over, beside its calls", cost.hand_over_ns);
+    line("an empty pair of time stamps", Some(cost.timer_ns));
     if let Some(share) = cost.disturbed {
         text.push_str(&format!(
             "!   other programs and the host took {:.0} % of a CPU meanwhile: the figures are too high\n",
