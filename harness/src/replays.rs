@@ -15,8 +15,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// Calls that a speed run should have, so that starting it does not matter; short scripts are repeated.
+/// Calls that a speed run should have in all, and of each of up to so many threads, so that starting it does not matter (waking a
+/// thread takes some 10 µs); short scripts are repeated.
 const SPEED_CALLS: u64 = 2_000_000;
+const SPEED_CALLS_BY_THREAD: u64 = 500_000;
+const AT_A_TIME: u32 = 16;
 /// Threads that a speed run starts at most by being repeated: each takes some 20 µs, and a short script of thousands of threads would
 /// else take minutes.
 const SPEED_THREADS: u64 = 20_000;
@@ -56,7 +59,8 @@ pub fn repeats(comparison: &Comparison, kind: Kind, (mode, touch): (Mode, Touch)
     match kind {
         // A paced replay takes as long as the program did.
         Kind::Speed if mode != Mode::Paced => {
-            let by_calls = SPEED_CALLS / comparison.calls.max(1);
+            let by_thread = u64::from(comparison.threads.min(AT_A_TIME)) * SPEED_CALLS_BY_THREAD;
+            let by_calls = SPEED_CALLS.max(by_thread) / comparison.calls.max(1);
             let by_threads = SPEED_THREADS / u64::from(comparison.started_threads.max(1));
             let most = match touch {
                 Touch::Page | Touch::All => MOST_WRITING,
@@ -212,6 +216,16 @@ mod tests {
         assert_eq!(times(1_000, 1, Mode::Paced), 1);
         assert_eq!(times(12_000, 6_000, Mode::Fast), 3);
         assert_eq!(times(12_000, 60_000, Mode::Fast), 1);
+        let of_threads = |threads| {
+            let comparison = Comparison {
+                threads,
+                started_threads: threads,
+                calls: 100_000,
+                ..comparison("churn", &[Kind::Speed])
+            };
+            repeats(&comparison, Kind::Speed, (Mode::Fast, Touch::First))
+        };
+        assert_eq!([1, 4, 16, 32].map(of_threads), [20, 20, 80, 80]);
         let few = Comparison {
             calls: 800,
             ..comparison("malloc-large", &[Kind::Speed])
