@@ -11,7 +11,7 @@ use crate::watch::Watch;
 use heaplab_reports::schema::Recorded;
 use heaplab_worker::protocol::{Api, Machine, Mode, Thp, Touch};
 use heaplab_workloads::trace::TraceError;
-use heaplab_workloads::{Params, Workload, WorkloadError};
+use heaplab_workloads::{Model, Params, Workload, WorkloadError};
 
 /// Compiles the workloads of `names`, or of `suite` where there are none, into the cache of scripts. What takes long shows a bar, and
 /// Ctrl-C ends the process: nothing has been measured yet.
@@ -26,7 +26,8 @@ pub fn comparisons(
     kinds: &[Kind],
     terminal: &Terminal,
 ) -> Result<Vec<Comparison>, Error> {
-    let names: Vec<String> = if names.is_empty() {
+    let of_suite = names.is_empty();
+    let names: Vec<String> = if of_suite {
         heaplab_workloads::suite(suite).map_err(error)?.workloads
     } else {
         names.to_vec()
@@ -57,6 +58,10 @@ pub fn comparisons(
         let threads: Vec<Option<u32>> = match own {
             true => vec![None],
             false => args.threads.iter().map(|t| Some(*t)).collect(),
+        };
+        let threads = match &workload {
+            Workload::Model(model) if of_suite => enough(model, threads, terminal),
+            _ => threads,
         };
         for threads in threads {
             let params = Params {
@@ -106,6 +111,11 @@ pub fn comparisons(
             }
         }
     }
+    if all.is_empty() {
+        return Err(Error::usage(
+            "no workload of the suite runs with so few threads; name more with --threads",
+        ));
+    }
     if !chosen {
         return Err(Error::usage(
             "--threads is for models, and all workloads here are recorded; leave it out, or make a trace with more threads by \
@@ -113,6 +123,21 @@ pub fn comparisons(
         ));
     }
     Ok(all)
+}
+
+/// The numbers of threads that a model of a suite can run with: nobody chose it by name, so that the others of the suite go on.
+fn enough(model: &Model, threads: Vec<Option<u32>>, terminal: &Terminal) -> Vec<Option<u32>> {
+    let least = model.least_threads();
+    let (can, cannot): (Vec<_>, Vec<_>) =
+        (threads.into_iter()).partition(|threads| threads.is_none_or(|t| t >= least));
+    for threads in cannot.into_iter().flatten() {
+        terminal.say(&format!(
+            "{} is left out at {threads} thread{}: it needs {least}",
+            model.name(),
+            if threads == 1 { "" } else { "s" }
+        ));
+    }
+    can
 }
 
 /// The machine as the subjects are to see it.

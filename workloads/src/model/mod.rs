@@ -153,6 +153,11 @@ impl Model {
         self.definition.roles.iter().map(|role| role.threads).sum()
     }
 
+    /// The smallest number of threads that it can run with: one for each role.
+    pub fn least_threads(&self) -> u32 {
+        self.definition.roles.len() as u32
+    }
+
     /// SHA-256 over the definition's text and the parameters: the key of the cache and the name of what was run.
     pub fn hash(&self, params: &ModelParams) -> String {
         let mut hash = Sha256::new();
