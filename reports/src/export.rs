@@ -142,6 +142,22 @@ pub(crate) fn explained(result: &ResultSet, analysis: &BTreeMap<String, String>)
             ));
         }
     }
+    if let Some(scaling) = &view.scaling {
+        out.push_str(&format!(
+            "\n| more threads | subject | {} |\n|---|---|{}\n",
+            scaling.heads.join(" | "),
+            "---:|".repeat(scaling.heads.len())
+        ));
+        for row in &scaling.rows {
+            out.push_str(&format!(
+                "| {} | {} | {} |\n",
+                escape(&row.workload),
+                escape(&row.subject),
+                row.fields.join(" | ")
+            ));
+        }
+        out.push_str(&format!("\n{}.\n", scaling.about));
+    }
     for group in &view.groups {
         out.push_str(&format!(
             "\n## {}\n\n{}\n\n",

@@ -3,7 +3,7 @@
 use crate::schema::ResultSet;
 use crate::text::wrapped;
 use crate::units;
-use crate::view::{Group, Row, Summary, View};
+use crate::view::{Group, Row, Scaling, Summary, View};
 
 /// Colour or none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,6 +118,10 @@ pub fn render_within(
         push_answer(&mut out, &view.answer, style, width);
         out.push(String::new());
         push_summary(&mut out, summary, style);
+    }
+    if let Some(scaling) = &view.scaling {
+        out.push(String::new());
+        push_scaling(&mut out, scaling, style, width);
     }
     for (i, group) in view.groups.iter().enumerate() {
         if i > 0 || view.summary.is_some() {
@@ -392,6 +396,35 @@ fn push_summary(out: &mut Vec<String>, summary: &Summary, style: Style) {
         ]);
     }
     out.extend(align(&rows, &[0, 3, 2, 3, 3], style));
+}
+
+fn push_scaling(out: &mut Vec<String>, scaling: &Scaling, style: Style, width: usize) {
+    let mut head = vec![Field::left("  more threads"), Field::left("")];
+    head.extend(scaling.heads.iter().map(Field::right));
+    let mut gaps = vec![0, 2];
+    gaps.resize(head.len(), 3);
+    let mut rows = vec![head];
+    let mut last = "";
+    for row in &scaling.rows {
+        // A name is said once, in front of its subjects.
+        let name = if row.workload == last {
+            ""
+        } else {
+            &row.workload
+        };
+        last = &row.workload;
+        let mut fields = vec![Field::left(format!("  {name}")), Field::left(&row.subject)];
+        fields.extend(row.fields.iter().map(Field::right));
+        rows.push(fields);
+    }
+    out.extend(align(&rows, &gaps, style));
+    for line in wrapped(
+        &scaling.about,
+        width.saturating_sub(2),
+        width.saturating_sub(2),
+    ) {
+        out.push(style.paint(DIM, &format!("  {line}")));
+    }
 }
 
 fn push_legend(out: &mut Vec<String>, view: &View) {

@@ -6,6 +6,7 @@ mod answer;
 mod columns;
 mod counted;
 mod notes;
+mod scaling;
 mod summary;
 
 use crate::builder::{BASELINE, WorkloadKey};
@@ -14,6 +15,7 @@ use crate::schema::{Cell, Metric, Ratio, Recorded, ResultSet, Status, Subject, W
 use crate::{stats, units};
 use columns::{Column, Source};
 pub(crate) use counted::Counted;
+pub(crate) use scaling::Scaling;
 use serde::Serialize;
 pub(crate) use summary::Summary;
 
@@ -26,6 +28,8 @@ pub(crate) struct View {
     pub groups: Vec<Group>,
     /// Over all workloads; absent with fewer than two.
     pub summary: Option<Summary>,
+    /// What more threads bring; absent where nothing ran with several numbers of them.
+    pub scaling: Option<Scaling>,
     /// Things that a reader must know.
     pub warnings: Vec<String>,
     /// What the allocators count themselves.
@@ -272,6 +276,7 @@ impl View {
         Self {
             answer,
             summary,
+            scaling: Scaling::new(result),
             warnings,
             counted: counted::counted(result),
             again: units::shell_command(&result.command),
