@@ -1,6 +1,9 @@
 //! The allocators under test behind one table of C entry points, so that every one of them is
 //! called the same way: through a pointer, never inlined.
 
+pub mod choice;
+pub mod threads;
+
 use std::ffi::{CStr, CString, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;

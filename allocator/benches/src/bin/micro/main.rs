@@ -10,7 +10,8 @@ mod table;
 mod threads;
 
 use clap::{Parser, ValueEnum};
-use spanalloc_benches::{ALLOCATORS, Allocator};
+use spanalloc_benches::Allocator;
+use spanalloc_benches::choice::Choice;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -45,12 +46,8 @@ struct Arguments {
     /// What is reported of the rounds.
     #[arg(long, value_enum, default_value = "median")]
     statistic: Statistic,
-    /// Also measure the malloc of this shared library; may be given several times.
-    #[arg(long, value_name = "NAME=PATH", value_parser = library)]
-    library: Vec<(String, PathBuf)>,
-    /// Measure these allocators only; may be given several times. [default: all]
-    #[arg(long, value_name = "NAME")]
-    allocator: Vec<String>,
+    #[command(flatten)]
+    choice: Choice,
     /// Do so many operations a turn, however long they take: to count instructions.
     #[arg(long, value_name = "NUMBER")]
     operations: Option<usize>,
@@ -90,39 +87,6 @@ pub struct Row {
     pub nanoseconds: Vec<f64>,
 }
 
-fn library(argument: &str) -> Result<(String, PathBuf), String> {
-    match argument.split_once('=') {
-        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
-            Ok((name.to_owned(), path.into()))
-        }
-        _ => Err("a library is given as NAME=PATH".to_owned()),
-    }
-}
-
-/// All allocators of the run, the system's last if it is one of them.
-fn allocators(arguments: &Arguments) -> Result<Vec<Allocator>, String> {
-    let mut all = ALLOCATORS.to_vec();
-    for (name, path) in &arguments.library {
-        let place = all.len() - 1;
-        all.insert(place, Allocator::load(name.clone(), path)?);
-    }
-    let wanted = &arguments.allocator;
-    if let Some(unknown) = wanted
-        .iter()
-        .find(|name| all.iter().all(|allocator| allocator.name != **name))
-    {
-        let names: Vec<_> = all.iter().map(|allocator| allocator.name).collect();
-        return Err(format!(
-            "no allocator {unknown}; there are {}",
-            names.join(", ")
-        ));
-    }
-    if !wanted.is_empty() {
-        all.retain(|allocator| wanted.iter().any(|name| name == allocator.name));
-    }
-    Ok(all)
-}
-
 /// Nanoseconds per operation of `operations` that `work` does.
 pub fn timed(operations: usize, work: impl FnOnce()) -> f64 {
     let start = Instant::now();
@@ -152,7 +116,7 @@ fn main() {
         eprintln!("micro: no case matches; `micro --list` names them");
         std::process::exit(2);
     }
-    let allocators = match allocators(&arguments) {
+    let allocators = match arguments.choice.allocators() {
         Ok(allocators) => allocators,
         Err(error) => {
             eprintln!("micro: {error}");

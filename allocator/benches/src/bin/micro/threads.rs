@@ -2,7 +2,7 @@
 
 use crate::{Work, timed};
 use spanalloc_benches::Allocator;
-use std::hint::spin_loop;
+use spanalloc_benches::threads::{pin, wait_until};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
@@ -24,29 +24,6 @@ impl Ring {
             size,
             slots,
         }
-    }
-}
-
-/// Binds the calling thread to CPU number `cpu`, if there is one.
-fn pin(cpu: usize) {
-    // SAFETY: an all-zero set is a valid one; the calls read and write it only.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        // Not being able to leaves the placing to the kernel.
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
-    }
-}
-
-/// Spins, and lets others run when it takes long: there may be fewer CPUs than threads.
-fn wait_until(mut ready: impl FnMut() -> bool) {
-    let mut rounds = 0_u32;
-    while !ready() {
-        rounds += 1;
-        if rounds.is_multiple_of(4096) {
-            std::thread::yield_now();
-        }
-        spin_loop();
     }
 }
 
