@@ -352,7 +352,7 @@ fn fast_paths_execute_what_the_table_says() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fast_path.txt");
     let (table, totals) = measured_table();
     assert!(totals["malloc 64"] <= 16, "malloc has grown:\n{table}");
-    assert!(totals["free 64"] <= 19, "free has grown:\n{table}");
+    assert!(totals["free 64"] <= 20, "free has grown:\n{table}");
     let now = format!("{}\n\n{table}", compiler());
     if std::env::var_os("UPDATE_FAST_PATH").is_some() {
         std::fs::write(&golden, &now).expect("the table is writable");

@@ -37,10 +37,10 @@ impl ThreadCache {
 
     /// Makes a bin's places `cap`, which its objects must fit in. False: no memory, nothing has changed.
     pub(super) fn set_capacity<O: Os>(&self, heap: &Heap<O>, class: usize, cap: usize) -> bool {
-        let (old, room) = (self.capacity(class), self.room(class).load(Relaxed));
+        let (old, room) = (self.capacity(class), self.room(class));
         let len = old - room;
         debug_assert!(0 < cap && len <= cap);
-        let from = self.slots[class].load(Relaxed);
+        let from = self.bins.slots[class].load(Relaxed);
         let old_width = self.widths[class].load(Relaxed);
         let width = old_width.max((cap + 1).next_power_of_two().ilog2() as u8);
         let to = if width == old_width {
@@ -56,7 +56,7 @@ impl ThreadCache {
             core::ptr::copy(from.add(room), to.add(cap - len), len);
             *to.add(cap) = null_mut();
             if to != from {
-                self.slots[class].store(to, Relaxed);
+                self.bins.slots[class].store(to, Relaxed);
                 self.widths[class].store(width, Relaxed);
                 if old_width > 0 {
                     heap.pages.give(from, old_width);
@@ -72,7 +72,7 @@ impl ThreadCache {
             heap.cached_room.fetch_sub((old - cap) * size, Relaxed);
         }
         self.cap(class).store(cap as u8, Relaxed);
-        self.room(class).store(cap - len, Relaxed);
+        self.set_room(class, cap - len);
         true
     }
 
