@@ -15,7 +15,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$here/../../workloads/traces/inputs.sh" "$work"
 "$here/validate-inputs.sh" "$work"
-runs=${RUNS:-6}
+# Runs under each subject at first, and at most where those do not suffice for a verdict.
+runs=${RUNS:-4} most=${MOST:-16}
 
 # validate NAME KIND DESCRIPTION OPTION… -- CMD…: one program's figures; KIND is "open" or "set aside".
 validate() {
@@ -25,18 +26,19 @@ validate() {
     if [ -s "${KEEP:-}/$name.json" ]; then
         cp "$KEEP/$name.json" "$work/$name.json"
     else
-        (cd "$work" && "$heaplab" --quiet validate --runs "$runs" --format json "$@") >"$work/$name.json" || true
+        (cd "$work" && "$heaplab" --quiet validate --runs "$runs" --most-runs "$most" --format json "$@") >"$work/$name.json" || true
         if [ -n "${KEEP:-}" ]; then cp "$work/$name.json" "$KEEP/$name.json"; fi
     fi
     jq -r --arg name "$name" --arg kind "$kind" --arg what "$description" '
         def mib: if . == null then "-" else (. / 1048576 * 100 | round / 100 | tostring) + " MiB" end;
+        def ends: if . == null or (.[2] - .[0]) < 0.001 * .[1] then "" else "\(.[0] / 1048576 * 10 | round / 10) to \(.[2] / 1048576 * 10 | round / 10)" end;
         def pct: if . == null then "-" else (. * 1000 | round / 10 | tostring) + " %" end;
         def signed: if . == null then "-" else (if . >= 0 then "+" else "" end) + pct end;
         def ms: if . == null then "-" else (. * 1000 | round | tostring) + " ms" end;
-        "\n## \($name)\(if $kind == "open" then "" else " (\($kind))" end)\n\n\($what). `\(.command | join(" "))`: \(.trace.events) calls, \(.trace.threads) thread\(if .trace.threads == 1 then "" else "s" end), peak live \(.trace.peak_live_bytes | mib); \(.recordings) recordings, \(.runs) runs.\n",
-        "| subject | predicted peak | spread | actual peak | own spread | error | 95 % interval | predicted time | actual time | own spread |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-        (.subjects[] | "| \(.subject) | \(.predicted_peak_bytes | mib) | \(.predicted_spread | pct) | \(.actual_peak_bytes | mib) | \(.actual_spread | pct) | \(.error | signed)\(if .within_goal == false then " **miss**" else "" end)\(if .reason then " FAILED \(.reason)" else "" end) | \(if .error_interval then "\(.error_interval[0] | signed) to \(.error_interval[1] | signed)" else "-" end) | \(.predicted_allocation_s | ms) | \(.actual_allocation_s | ms) | \(.actual_allocation_spread | pct) |"),
+        "\n## \($name)\(if $kind == "open" then "" else " (\($kind))" end)\n\n\($what). `\(.command | join(" "))`: \(.trace.events) calls, \(.trace.threads) thread\(if .trace.threads == 1 then "" else "s" end), peak live \(.trace.peak_live_bytes | mib); \(.recordings) recordings.\n",
+        "| subject | runs | predicted peak | quartiles | spread | actual peak | quartiles | own spread | error | 95 % interval | predicted time | actual time | own spread |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        (.subjects[] | "| \(.subject) | \(.actual_samples | length) | \(.predicted_peak_bytes | mib) | \(.predicted_quartiles | ends) | \(.predicted_spread | pct) | \(.actual_peak_bytes | mib) | \(.actual_quartiles | ends) | \(.actual_spread | pct) | \(.error | signed)\(if .within_goal == false then " **miss**" else "" end)\(if .decided == false then " ?" else "" end)\(if .reason then " FAILED \(.reason)" else "" end) | \(if .error_interval then "\(.error_interval[0] | signed) to \(.error_interval[1] | signed)" else "-" end) | \(.predicted_allocation_s | ms) | \(.actual_allocation_s | ms) | \(.actual_allocation_spread | pct) |"),
         "\nOrder by peak: \(.ranking.agree) of \(.ranking.agree + .ranking.disagree) pairs right, \(.ranking.undecided) not separated. By time: \(.time_ranking.agree) of \(.time_ranking.agree + .time_ranking.disagree) right, \(.time_ranking.undecided) not separated.",
         (.remarks[]? | "\n\(.)."), (if .own_mappings_bytes >= 1048576 then "\n\(.own_mappings_bytes | mib) that do not come from malloc are left out of the actual peaks." else empty end)
     ' "$work/$name.json" >"$work/$name.md"
@@ -70,7 +72,7 @@ validate zstd "set aside" "Compression of a log, two threads" -- zstd -q -f -T2 
 import json, sys
 work = sys.argv[1]
 names = open(work + "/order").read().split()
-rows_all, rows_met = 0, 0
+rows_all, rows_met, rows_open = 0, 0, 0
 right, all_pairs = {"ranking": 0, "time_ranking": 0}, {"ranking": 0, "time_ranking": 0}
 print("| program | threads | system | jemalloc | mimalloc | spanalloc | order by peak | order by time |")
 print("|---|---:|---:|---:|---:|---:|---|---|")
@@ -86,7 +88,9 @@ for name in names:
         error = row["error"]
         rows_all += 1
         rows_met += bool(row["within_goal"])
-        cells.append("-" if error is None else f"{100 * error:+.1f} %" + ("" if row["within_goal"] else " **miss**"))
+        decided = row.get("decided") is not False
+        rows_open += not decided
+        cells.append("-" if error is None else f"{100 * error:+.1f} %" + ("" if row["within_goal"] else " **miss**") + ("" if decided else " ?"))
     for which in right:
         right[which] += found[which]["agree"]
         all_pairs[which] += found[which]["agree"] + found[which]["disagree"]
@@ -95,7 +99,7 @@ for name in names:
         return f"{pairs['agree']} of {decided}" if decided else "not separated"
     shown = name if kind == "open" else f"{name} ({kind})"
     print(f"| {shown} | {found['trace']['threads']} | " + " | ".join(cells) + f" | {order(found['ranking'])} | {order(found['time_ranking'])} |")
-print(f"\n{rows_met} of {rows_all} rows are within the goal. Over all programs {right['ranking']} of {all_pairs['ranking']} pairs are ordered by peak as the program orders them, "
+print(f"\n{rows_met} of {rows_all} rows are within the goal, {rows_open} without a verdict (?). Over all programs {right['ranking']} of {all_pairs['ranking']} pairs are ordered by peak as the program orders them, "
       f"and {right['time_ranking']} of {all_pairs['time_ranking']} by time.")
 PY
     while read -r name; do cat "$work/$name.md"; done <"$work/order"

@@ -3,7 +3,6 @@
 
 mod face;
 
-use heaplab_reports::schema::Sample;
 use heaplab_reports::stats;
 use serde::Serialize;
 
@@ -54,10 +53,16 @@ pub struct Row {
     pub actual_spread: Option<f64>,
     /// Predicted against actual: 0.02 is 2 % too high.
     pub error: Option<f64>,
-    /// 95 % interval of the error (Hodges–Lehmann with exact rank-sum limits, of the logarithms); absent below six runs.
+    /// 95 % interval of the error (Hodges–Lehmann with exact rank-sum limits, of the logarithms); absent below four runs.
     pub error_interval: Option<[f64; 2]>,
     /// The error is no larger than what is aimed at: 2 % for one thread; for more the larger of 3 % and the program's spread.
     pub within_goal: Option<bool>,
+    /// The interval lies within what is aimed at, or the error beyond it: further runs would not change the verdict.
+    pub decided: Option<bool>,
+    /// Quartiles of the replays' peaks.
+    pub predicted_quartiles: Option<[f64; 3]>,
+    /// Quartiles of the program's peaks.
+    pub actual_quartiles: Option<[f64; 3]>,
     /// Every replay.
     pub predicted_samples: Vec<f64>,
     /// Every run of the program.
@@ -80,14 +85,48 @@ pub struct Row {
 }
 
 /// One run of the program.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Run {
     /// Peak heap, bytes.
     pub peak_bytes: f64,
-    /// CPU time in the allocator, seconds; absent where it cannot be sampled.
+    /// What of its anonymous bytes was no heap, as it was looked at in a second run; absent where there was none.
+    pub beside_bytes: Option<f64>,
+    /// CPU time in the allocator, seconds; absent where it was not, or cannot be, sampled.
     pub allocation_s: Option<f64>,
-    /// CPU time, seconds.
-    pub cpu_s: f64,
+    /// CPU time, seconds; absent where it was not asked for.
+    pub cpu_s: Option<f64>,
+}
+
+/// What is aimed at: the larger of a share and, with threads, the program's own spread.
+fn goal(threads: u64, actual: &Side) -> f64 {
+    match threads {
+        0 | 1 => GOAL_ONE,
+        _ => GOAL_MORE.max(actual.spread.unwrap_or(0.0)),
+    }
+}
+
+/// Median of replays against median of runs: 0.02 is 2 % too high.
+fn error(predicted: &Side, actual: &Side) -> Option<f64> {
+    match (predicted.median, actual.median) {
+        (Some(predicted), Some(actual)) if actual > 0.0 => Some(predicted / actual - 1.0),
+        _ => None,
+    }
+}
+
+fn interval(predicted: &[f64], actual: &[f64]) -> Option<[f64; 2]> {
+    let ratio = stats::ratio_of_values(predicted, actual)?;
+    Some([ratio.low - 1.0, ratio.high - 1.0])
+}
+
+/// Whether peaks of replays and runs suffice for a verdict: the interval of the error lies within what is aimed at, or on one side
+/// beyond it. Too few for an interval do not; more of them would tell.
+pub fn decided(threads: u64, predicted: &[f64], actual: &[f64]) -> bool {
+    let goal = goal(threads, &Side::of(actual));
+    interval(predicted, actual).is_some_and(|ends| settled(goal, ends))
+}
+
+fn settled(goal: f64, [low, high]: [f64; 2]) -> bool {
+    (low >= -goal && high <= goal) || low > goal || high < -goal
 }
 
 /// Samples of a side, or why it has none.
@@ -125,17 +164,9 @@ impl Row {
         let actual_allocation_samples = of(|run| run.allocation_s);
         let (predicted, actual) = (Side::of(&predicted_samples), Side::of(&actual_samples));
         let spent = Side::of(&actual_allocation_samples);
-        let error = match (predicted.median, actual.median) {
-            (Some(predicted), Some(actual)) if actual > 0.0 => Some(predicted / actual - 1.0),
-            _ => None,
-        };
-        let error_interval =
-            stats::unpaired_ratio(&numbered(&predicted_samples), &numbered(&actual_samples))
-                .map(|ratio| [ratio.low - 1.0, ratio.high - 1.0]);
-        let goal = match threads {
-            0 | 1 => GOAL_ONE,
-            _ => GOAL_MORE.max(actual.spread.unwrap_or(0.0)),
-        };
+        let error = error(&predicted, &actual);
+        let error_interval = interval(&predicted_samples, &actual_samples);
+        let goal = goal(threads, &actual);
         Self {
             subject: subject.to_string(),
             predicted_peak_bytes: predicted.median,
@@ -145,6 +176,9 @@ impl Row {
             error,
             error_interval,
             within_goal: error.map(|error| error.abs() <= goal),
+            decided: error_interval.map(|ends| settled(goal, ends)),
+            predicted_quartiles: stats::quartiles(&predicted_samples),
+            actual_quartiles: stats::quartiles(&actual_samples),
             predicted_samples,
             actual_samples,
             predicted_allocation_s: stats::median(&predicted_allocation_samples),
@@ -152,20 +186,10 @@ impl Row {
             actual_allocation_spread: spent.spread,
             predicted_allocation_samples,
             actual_allocation_samples,
-            actual_cpu_s: stats::median(&of(|run| Some(run.cpu_s))),
+            actual_cpu_s: stats::median(&of(|run| run.cpu_s)),
             reason,
         }
     }
-}
-
-/// Values as the statistics take them.
-fn numbered(values: &[f64]) -> Vec<Sample> {
-    let sample = |(block, value): (u32, &f64)| Sample {
-        block,
-        order: 0,
-        value: *value,
-    };
-    (0..).zip(values).map(sample).collect()
 }
 
 /// How the two orders of the subjects agree, pair by pair.
@@ -232,8 +256,9 @@ mod tests {
     fn runs(peaks: &[f64]) -> Samples<Run> {
         let run = |peak: &f64| Run {
             peak_bytes: *peak,
+            beside_bytes: Some(0.0),
             allocation_s: Some(peak / 10.0),
-            cpu_s: 1.0,
+            cpu_s: Some(1.0),
         };
         Ok(peaks.iter().map(run).collect())
     }
@@ -283,6 +308,28 @@ mod tests {
         let bad = Row::new("x", 1, Err("hung".into()), Ok(vec![1.0]), runs(&[1.0]));
         assert_eq!(bad.reason.as_deref(), Some("replay: hung"));
         assert_eq!((bad.error, bad.predicted_peak_bytes), (None, None));
+    }
+
+    #[test]
+    fn a_verdict_takes_an_interval_on_one_side_of_the_goal() {
+        let steady = [100.0, 100.2, 100.4, 100.6];
+        let by = |factor: f64| steady.map(|v| v * factor);
+        assert!(decided(1, &by(1.01), &steady));
+        assert!(!decided(1, &by(1.02), &steady), "from +1.4 to +2.6 %");
+        assert!(decided(1, &by(1.05), &steady), "beyond the goal altogether");
+        assert!(decided(1, &by(0.95), &steady));
+        assert!(!decided(1, &steady[..3], &steady), "no interval");
+        // Two courses: of one thread no verdict; of several the program's own spread is the goal, and is reached over.
+        let two = [80.0, 81.0, 120.0, 121.0];
+        assert!(!decided(1, &two, &two) && !decided(2, &two, &two));
+        // Between them lies nothing that a median of few could be.
+        let row = |n: usize| {
+            let many: Vec<f64> = two.iter().copied().cycle().take(n).collect();
+            Row::new("a", 1, Ok(many.clone()), Ok(vec![]), runs(&many))
+        };
+        assert_eq!(row(4).decided, Some(false));
+        assert_eq!(row(4).actual_quartiles, Some([80.75, 100.5, 120.25]));
+        assert_eq!(row(2).decided, None);
     }
 
     #[test]

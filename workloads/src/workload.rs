@@ -376,7 +376,7 @@ impl Workload {
         }
         let hash = self.hash(params)?;
         let path = cache.join(format!("{}-{}.hlscript", self.name(), &hash[..32]));
-        if let Some(info) = self.found(params, &path) {
+        if let Some(info) = self.found(params, &path, progress) {
             // Those who clear the cache remove first what was used longest ago. Where that cannot be said, the
             // file's age will do.
             let _ = std::fs::File::options()
@@ -416,12 +416,12 @@ impl Workload {
     }
 
     /// What is known of a script in the cache that is whole, undamaged, and what it must be.
-    fn found(&self, params: &Params, path: &Path) -> Option<ScriptInfo> {
+    fn found(&self, params: &Params, path: &Path, progress: Progress<'_>) -> Option<ScriptInfo> {
         if !path.exists() {
             return None;
         }
         let script = Script::open_windowed(path).ok()?;
-        script.verify_checksum().ok()?;
+        script.verify_checksum_watched(progress).ok()?;
         if let Self::Model(model) = self {
             expected::check(model, &model_params(params), script.info()).ok()?;
         }

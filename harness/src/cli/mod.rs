@@ -209,9 +209,13 @@ pub struct ValidateArgs {
     /// Allocators.
     #[command(flatten)]
     pub subjects: SubjectArgs,
-    /// How often the program itself is run under each allocator
-    #[arg(long, alias = "blocks", value_name = "N", default_value = "3", value_parser = value::positive)]
-    pub runs: u32,
+    /// How often the program itself is run and replayed under each allocator; four are the fewest with an interval [default: 4]
+    #[arg(long, alias = "blocks", value_name = "N", value_parser = value::positive)]
+    pub runs: Option<u32>,
+    /// How often at most: where the runs under an allocator do not suffice for a verdict, it alone is run and replayed twice
+    /// as often, and so on [default: 16; with --runs: as many as that]
+    #[arg(long, value_name = "N", value_parser = value::positive)]
+    pub most_runs: Option<u32>,
     /// How often it is recorded; replays take the recordings in turn [default: as often as it is run]
     #[arg(long, value_name = "N", value_parser = value::positive)]
     pub recordings: Option<u32>,
@@ -230,6 +234,18 @@ pub struct ValidateArgs {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+impl ValidateArgs {
+    /// Runs under each allocator at first.
+    pub fn first_runs(&self) -> u32 {
+        self.runs.unwrap_or(4)
+    }
+
+    /// Runs under one allocator at most.
+    pub fn most_runs(&self) -> u32 {
+        self.most_runs.or(self.runs).unwrap_or(16)
+    }
 }
 
 /// `heaplab report`

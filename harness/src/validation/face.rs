@@ -14,10 +14,10 @@ const WORTH_A_LINE: u64 = 1 << 20;
 pub struct Facts {
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Runs of the program under each subject.
+    /// Runs of the program, and replays for memory, under each subject at first.
     pub runs: u32,
-    /// Replays for memory under each subject.
-    pub replays: u32,
+    /// The same at most, where that did not suffice for a verdict.
+    pub most_runs: u32,
     /// Recordings, which the replays take in turn.
     pub recordings: u32,
     /// Calls in a recording (median).
@@ -45,7 +45,7 @@ pub fn print(rows: &[Row], facts: &Facts, format: Format) -> Result<(), Error> {
         Format::Json => out::print_json(&json!({
             "command": facts.command,
             "runs": facts.runs,
-            "replays": facts.replays,
+            "most_runs": facts.most_runs,
             "recordings": facts.recordings,
             "trace": {
                 "events": facts.events, "threads": facts.threads,
@@ -70,7 +70,7 @@ pub fn print(rows: &[Row], facts: &Facts, format: Format) -> Result<(), Error> {
         }
         Format::Table => {
             let mut text = format!(
-                "{}   {} events, {} thread{}, peak live {}, {} recording{}, {} run{}\n\n",
+                "{}   {} events, {} thread{}, peak live {}, {} recording{}\n\n",
                 facts.command.join(" "),
                 out::human_count(facts.events),
                 facts.threads,
@@ -78,8 +78,6 @@ pub fn print(rows: &[Row], facts: &Facts, format: Format) -> Result<(), Error> {
                 human_bytes(facts.peak_live_bytes),
                 facts.recordings,
                 if facts.recordings == 1 { "" } else { "s" },
-                facts.runs,
-                if facts.runs == 1 { "" } else { "s" },
             );
             for table in [peaks(rows), times(rows)].iter().flatten() {
                 let (head, cells) = table;
@@ -102,6 +100,7 @@ fn percent(share: Option<f64>) -> String {
 fn peaks(rows: &[Row]) -> Option<Table> {
     let head = [
         "subject",
+        "runs",
         "predicted peak",
         "spread",
         "actual peak",
@@ -111,10 +110,10 @@ fn peaks(rows: &[Row]) -> Option<Table> {
     ];
     let cells = rows.iter().map(|row| {
         let bytes = |n: Option<f64>| n.map_or("-".into(), |n| human_bytes(n as u64));
-        let miss = if row.within_goal == Some(false) {
-            " !"
-        } else {
-            ""
+        let miss = match (row.within_goal, row.decided) {
+            (_, Some(false)) => " ?",
+            (Some(false), _) => " !",
+            _ => "",
         };
         let error = match (&row.reason, row.error) {
             (Some(reason), _) => format!("FAILED {reason}"),
@@ -123,6 +122,7 @@ fn peaks(rows: &[Row]) -> Option<Table> {
         };
         vec![
             row.subject.clone(),
+            runs(row),
             bytes(row.predicted_peak_bytes),
             percent(row.predicted_spread),
             bytes(row.actual_peak_bytes),
@@ -134,6 +134,39 @@ fn peaks(rows: &[Row]) -> Option<Table> {
         ]
     });
     Some((head.map(String::from).to_vec(), cells.collect()))
+}
+
+/// How often it was run, and replayed where that is another number.
+fn runs(row: &Row) -> String {
+    let (runs, replays) = (row.actual_samples.len(), row.predicted_samples.len());
+    match runs == replays {
+        true => runs.to_string(),
+        false => format!("{runs}, {replays} replays"),
+    }
+}
+
+/// A row that was run further than the others: why, and how the two sides lie.
+fn further(row: &Row, facts: &Facts) -> Option<String> {
+    let runs = row.actual_samples.len();
+    if runs <= facts.runs as usize {
+        return None;
+    }
+    let quartiles = |ends: Option<[f64; 3]>| {
+        let ends = ends.unwrap_or_default().map(|n| human_bytes(n as u64));
+        ends.join(" | ")
+    };
+    let differ = match row.error_interval {
+        Some([low, high]) if low > 0.0 || high < 0.0 => "the two differ",
+        _ => "they are not shown to differ",
+    };
+    Some(format!(
+        "  {}: {} runs and replays, as {} did not suffice for a verdict; quartiles predicted {}, actual {}: {differ}",
+        row.subject,
+        runs,
+        facts.runs,
+        quartiles(row.predicted_quartiles),
+        quartiles(row.actual_quartiles)
+    ))
 }
 
 /// Absent where the program's time could not be sampled.
@@ -176,11 +209,12 @@ fn seconds(s: f64) -> String {
 
 fn csv(rows: &[Row]) -> String {
     let mut text = String::from(
-        "subject,predicted_peak_bytes,predicted_spread,actual_peak_bytes,actual_spread,error,error_low,error_high,predicted_allocation_s,actual_allocation_s,\
-         actual_allocation_spread,actual_cpu_s\n",
+        "subject,runs,predicted_peak_bytes,predicted_spread,actual_peak_bytes,actual_spread,error,error_low,error_high,\
+         predicted_allocation_s,actual_allocation_s,actual_allocation_spread,actual_cpu_s\n",
     );
     for row in rows {
         let numbers = [
+            Some(row.actual_samples.len() as f64),
             row.predicted_peak_bytes,
             row.predicted_spread,
             row.actual_peak_bytes,
@@ -249,8 +283,9 @@ fn verdict(rows: &[Row], facts: &Facts) -> String {
          program's runs."
             .into(),
     );
+    lines.extend(rows.iter().filter_map(|row| further(row, facts)));
     if rows.iter().all(|row| row.error_interval.is_none()) {
-        lines.push("An interval of the error takes six runs: --runs 6.".into());
+        lines.push("An interval of the error takes four runs: --runs 4.".into());
     }
     if let (true, Some(harness)) = (timed, facts.harness_s) {
         lines.push(format!(
@@ -258,7 +293,17 @@ fn verdict(rows: &[Row], facts: &Facts) -> String {
             seconds(harness)
         ));
     }
-    if rows.iter().any(|row| row.within_goal == Some(false)) {
+    if rows.iter().any(|row| row.decided == Some(false)) {
+        lines.push(format!(
+            "? no verdict: the interval reaches from within {} to beyond it; more runs would tell: --most-runs {}.",
+            match facts.threads {
+                0 | 1 => "2 %, what a program of one thread should be predicted by,",
+                _ => "the larger of 3 % and the program's own spread",
+            },
+            2 * facts.most_runs.max(4)
+        ));
+    }
+    if (rows.iter()).any(|row| row.within_goal == Some(false) && row.decided != Some(false)) {
         lines.push(
             match facts.threads {
                 0 | 1 => "! more than 2 % off, which is what a program of one thread should be predicted by.",

@@ -12,8 +12,8 @@ mod ratio;
 mod signed_rank;
 
 pub use binomial::{SignTest, sign_test};
-pub use order::{Interval, median, median_interval, summarise, summarise_values};
-pub use rank_sum::unpaired_ratio;
+pub use order::{Interval, median, median_interval, quartiles, summarise, summarise_values};
+pub use rank_sum::{ratio_of_values, unpaired_ratio};
 pub use ratio::{
     block_values, detectable, geometric_mean, geometric_mean_of_pairs, log_pairs, paired_ratio,
     ratio_from_logs, ratio_kind, shown_different,

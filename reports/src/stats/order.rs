@@ -23,6 +23,19 @@ pub fn median(values: &[f64]) -> Option<f64> {
     middle(&sorted)
 }
 
+/// Lower quartile, median, upper quartile of finite `values`, between values where the rank is (definition 7 of Hyndman and Fan,
+/// 1996, as R and NumPy have it); `None` without any.
+pub fn quartiles(values: &[f64]) -> Option<[f64; 3]> {
+    let sorted = sorted_finite(values.iter().copied());
+    let last = sorted.len().checked_sub(1)?;
+    Some([0.25, 0.5, 0.75].map(|share| {
+        let rank = share * last as f64;
+        let (below, part) = (rank.floor(), rank.fract());
+        let (low, high) = (sorted[below as usize], sorted[rank.ceil() as usize]);
+        low + part * (high - low)
+    }))
+}
+
 /// Median and interval of the values of `samples`, whatever their blocks; values that are not finite are
 /// left out. `None` without any value.
 pub fn summarise(samples: &[Sample]) -> Option<Interval> {
@@ -93,6 +106,18 @@ pub(super) fn middle(sorted: &[f64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As `numpy.percentile([25, 50, 75])` gives them.
+    #[test]
+    fn quartiles_lie_between_values() {
+        assert_eq!(quartiles(&[4.0, 1.0, 3.0, 2.0]), Some([1.75, 2.5, 3.25]));
+        assert_eq!(quartiles(&[7.0]), Some([7.0, 7.0, 7.0]));
+        assert_eq!(
+            quartiles(&[1.0, f64::NAN, 2.0, 10.0]),
+            Some([1.5, 2.0, 6.0])
+        );
+        assert_eq!(quartiles(&[]), None);
+    }
 
     /// Ranks for two-sided 95 % as tabulated for the sign test (critical value + 1).
     #[test]

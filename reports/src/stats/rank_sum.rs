@@ -9,12 +9,14 @@ use crate::schema::{Ratio, Sample};
 /// 95 % rank-sum interval. `None` if either has fewer than [`MIN_BLOCKS`] positive values.
 /// `pairs` is the smaller number of values.
 pub fn unpaired_ratio(new: &[Sample], old: &[Sample]) -> Option<Ratio> {
-    let logs =
-        |s: &[Sample]| sorted_finite(s.iter().filter(|s| s.value > 0.0).map(|s| s.value.ln()));
+    let values = |s: &[Sample]| s.iter().map(|s| s.value).collect::<Vec<f64>>();
+    ratio_of_values(&values(new), &values(old)).filter(|ratio| ratio.pairs as usize >= MIN_BLOCKS)
+}
+
+/// The same from the fewest values that such an interval exists for: four on either side.
+pub fn ratio_of_values(new: &[f64], old: &[f64]) -> Option<Ratio> {
+    let logs = |s: &[f64]| sorted_finite(s.iter().filter(|v| **v > 0.0).map(|v| v.ln()));
     let (a, b) = (logs(new), logs(old));
-    if a.len().min(b.len()) < MIN_BLOCKS {
-        return None;
-    }
     let mut cross: Vec<f64> = a
         .iter()
         .flat_map(|x| b.iter().map(move |y| x - y))
@@ -128,5 +130,13 @@ mod tests {
             "{r:?}"
         );
         assert!(unpaired_ratio(&s(1.2)[..5], &s(1.0)).is_none());
+        // Four of each: 1 of 70 orders has all of one side first, and the interval is from end to end. Three: 1 of 20.
+        let four = ratio_of_values(&[8.0, 9.0, 10.0, 12.0], &[8.0, 10.0, 10.0, 16.0]).unwrap();
+        assert!(
+            (four.low - 0.5).abs() < 1e-12 && (four.high - 1.5).abs() < 1e-12,
+            "{four:?}"
+        );
+        assert!(ratio_of_values(&[8.0, 9.0, 10.0], &[8.0, 10.0, 10.0]).is_none());
+        assert!(ratio_of_values(&[], &[1.0]).is_none());
     }
 }

@@ -340,7 +340,18 @@ impl Script {
     /// Hashes everything again and compares with the header: no bit of a script that passes differs from what was written,
     /// but for the gaps between arrays. Costs a few ns per op, so `open` leaves it out. At most 1 MiB is mapped at a time where the script is not mapped whole.
     pub fn verify_checksum(&self) -> Result<(), ScriptError> {
+        self.verify_checksum_watched(&mut |_, _| {})
+    }
+
+    /// The same for a long file: `progress` takes the bytes of ops and order that are hashed and those there are.
+    pub fn verify_checksum_watched(
+        &self,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), ScriptError> {
         let mut hash = WordHash::new();
+        let ops = |entry: &ThreadEntry| entry.count * size_of::<Op>() as u64;
+        let all = self.entries.iter().map(ops).sum::<u64>() + self.header.runs * 8;
+        let mut done = 0;
         let arrays = self
             .entries
             .iter()
@@ -355,6 +366,8 @@ impl Script {
                     }
                     None => hash.word(SegmentHash::of(self.part(offset + at, bytes)?.bytes())),
                 }
+                done += bytes;
+                progress(done, all);
             }
         }
         if hash.value() != self.header.info.checksum {

@@ -1,0 +1,154 @@
+//! What the program itself does under each subject: the peak of its heap, and its time in the allocator.
+
+use super::rounds::Rounds;
+use super::{Brought, Trial};
+use crate::cli::ValidateArgs;
+use crate::exec::Limits;
+use crate::program::{self, HeapLook, ProgramOptions};
+use crate::subject::Subject;
+use crate::validation::Run;
+
+/// Runs by which the program's own mappings are measured, at least.
+const OWN_RUNS: u32 = 3;
+/// Five samples a millisecond of CPU time: dear (about 1 %), but the allocator's part is small and its order is asked for.
+const SAMPLE_PERIOD_NS: u64 = 200_000;
+/// Makes glibc take all memory from `brk`: what lies elsewhere is then not malloc's.
+const ALL_FROM_BRK: &str = "glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1";
+
+/// How the program is run: with its heap looked at, a server as it was recorded.
+fn options(args: &ValidateArgs, heap: HeapLook, limits: &Limits) -> ProgramOptions {
+    ProgramOptions {
+        heap,
+        sample_period_ns: SAMPLE_PERIOD_NS,
+        // Checked when it was recorded.
+        service: args.service.service(&args.command).ok().flatten(),
+        ..ProgramOptions::plain(limits.clone())
+    }
+}
+
+/// An allocator that the program brings in a library, and the C library to put in its place.
+pub fn brought(args: &ValidateArgs, limits: &Limits) -> Option<Brought> {
+    let (allocator, libc) =
+        program::brought_allocator(&args.command, limits).zip(program::c_library())?;
+    Some(Brought { allocator, libc })
+}
+
+/// The subjects as they are put into the program: where it brings an allocator of its own, the C library's must be put in
+/// its place for the row `system`, because that is what was recorded and replayed.
+pub fn in_place(
+    subjects: &[Subject],
+    brought: Option<&Brought>,
+    remarks: &mut Vec<String>,
+) -> Vec<Subject> {
+    let Some(Brought { allocator, libc }) = brought else {
+        return subjects.to_vec();
+    };
+    remarks.push(format!(
+        "the program brings its own allocator, {allocator}; the C library's was put in its place for the recording and the row \
+         system"
+    ));
+    subjects
+        .iter()
+        .map(|subject| Subject {
+            library: subject.library.clone().or_else(|| Some(libc.clone())),
+            ..subject.clone()
+        })
+        .collect()
+}
+
+/// As often as the program is run: what is subtracted from the median of its runs varies as they do.
+pub fn own_runs(args: &ValidateArgs) -> u32 {
+    args.first_runs().max(OWN_RUNS)
+}
+
+/// Anonymous bytes that do not come from malloc at the peak of the program's heap: what it maps by itself (CPython's small
+/// objects do not pass malloc), stacks of threads, the loader's. They are the same under every allocator and no replay
+/// can know them. 0 where they cannot be measured.
+pub fn own_mappings(trial: &Trial<'_>) -> u64 {
+    let system = Subject {
+        label: "system".into(),
+        name: "system".into(),
+        library: trial.brought.as_ref().map(|brought| brought.libc.clone()),
+        settings: Vec::new(),
+        env: vec![("GLIBC_TUNABLES".into(), ALL_FROM_BRK.into())],
+        ours: false,
+    };
+    let command = &trial.args.command;
+    let options = options(trial.args, HeapLook::EveryMaximum, &trial.limits);
+    let mut found = Rounds::new(1);
+    found.up_to(
+        &[own_runs(trial.args)],
+        std::slice::from_ref(&system),
+        "own mappings",
+        &trial.progress,
+        |_, _| {
+            program::run_program(&system, command, &options)
+                .map_err(|failure| failure.reason)
+                .map(|report| report.outside_brk_bytes.unwrap_or(0))
+        },
+    );
+    let samples = found.samples.into_iter().next().and_then(Result::ok);
+    let samples: Vec<f64> = samples.into_iter().flatten().map(|n| n as f64).collect();
+    heaplab_reports::stats::median(&samples).map_or(0, |bytes| bytes as u64)
+}
+
+/// Runs until each subject has as many as `wanted` says. The first `trial.args.first_runs()` of a subject are followed by one
+/// that is sampled and walked; what of the peak is no heap in further ones is what it was in those.
+pub fn runs(
+    found: &mut Rounds<Run>,
+    subjects: &[Subject],
+    own: u64,
+    wanted: &[u32],
+    trial: &Trial<'_>,
+    remarks: &mut Vec<String>,
+) {
+    // A run for each figure: a program whose time is sampled, or whose mappings are walked, is held up, and an allocator that
+    // gives back by the clock has another peak then.
+    let looked_at = options(trial.args, HeapLook::Size, &trial.limits);
+    let sampled = options(trial.args, HeapLook::Mappings, &trial.limits);
+    let first = trial.args.first_runs();
+    let beside: Vec<Option<f64>> = (found.samples.iter())
+        .map(|samples| {
+            let known: Vec<f64> = (samples.iter().flatten())
+                .filter_map(|run: &Run| run.beside_bytes)
+                .collect();
+            heaplab_reports::stats::median(&known)
+        })
+        .collect();
+    let mut unsampled = None;
+    let progress = &trial.progress;
+    found.up_to(wanted, subjects, "program", progress, |at, block| {
+        let run = |options| {
+            program::run_program(&subjects[at], &trial.args.command, options)
+                .map_err(|failure| failure.reason)
+        };
+        let too_short =
+            || "it ended before its heap could be looked at; give it more to do".to_string();
+        let peak = run(&looked_at)?
+            .anonymous_peak_bytes
+            .ok_or_else(too_short)?;
+        let heap = |beside: u64| peak.saturating_sub(beside + own) as f64;
+        if let (true, Some(beside)) = (block >= first, beside[at]) {
+            return Ok(Run {
+                peak_bytes: heap(beside as u64),
+                ..Run::default()
+            });
+        }
+        let report = run(&sampled)?;
+        let beside = report.beside_heap_bytes.ok_or_else(too_short)?;
+        if let Some(why) = &report.not_sampled {
+            unsampled.get_or_insert_with(|| why.clone());
+        }
+        Ok(Run {
+            peak_bytes: heap(beside),
+            beside_bytes: Some(beside as f64),
+            allocation_s: report.allocator_s(),
+            cpu_s: Some((report.user_ns + report.sys_ns) as f64 / 1e9),
+        })
+    });
+    if let Some(why) = unsampled {
+        remarks.push(format!(
+            "the program's time could not be sampled ({why}); `sysctl kernel.perf_event_paranoid=2` permits it"
+        ));
+    }
+}
