@@ -2,9 +2,9 @@
 //! allocating. A key that does not exist or a value that cannot be read is a warning on standard
 //! error and is otherwise ignored.
 
-use crate::alloc::HEAP;
 use crate::fault::Line;
 use crate::page_heap::huge;
+use crate::process::HEAP;
 use crate::{dump, front_end, hardened, helper, profile, scavenger, thread_cache};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};

@@ -9,11 +9,10 @@
 //! for the choice. Invariant: R3 the lists of a CPU whose entry in `SLABS` is null belong to the
 //! holder of the registry's lock once every section on that CPU was restarted.
 
-use crate::alloc::HEAP;
 use crate::fault::{Fault, die};
+use crate::process::{HEAP, REGISTRY};
 use crate::rseq::{self, List, MAX_CPUS, Rseq};
 use crate::size_class::{MAX_BATCH, NUM_CLASSES, batch_of, size_of_class};
-use crate::thread::REGISTRY;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -60,26 +59,6 @@ pub(crate) fn start() -> bool {
 pub(crate) fn in_use() -> Option<Rseq> {
     let offset = IN_USE.load(Relaxed);
     (offset != NOT_IN_USE).then(|| Rseq::at(offset))
-}
-
-/// Signals are blocked while this lives, if this front end is in use.
-#[derive(Debug)]
-pub(crate) struct Undisturbed(Option<u64>);
-
-impl Undisturbed {
-    #[inline]
-    pub(crate) fn new() -> Self {
-        Self(in_use().map(|_| crate::os::block_signals()))
-    }
-}
-
-impl Drop for Undisturbed {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(mask) = self.0 {
-            crate::os::restore_signals(mask);
-        }
-    }
 }
 
 /// An object of the CPU's list, null if it is empty.

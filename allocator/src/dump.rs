@@ -3,7 +3,8 @@
 
 use crate::fault::Line;
 use crate::size_class::NUM_CLASSES;
-use crate::stats::{VERSION, class_stats, stats};
+use crate::slow_path::SlowPath;
+use crate::stats::{VERSION, count, count_class};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -33,12 +34,17 @@ impl Write for Printer {
 
 /// Prints totals of all tiers and one line for each class in use.
 pub fn print() {
+    let _slow_path = SlowPath::enter();
+    print_unmarked();
+}
+
+fn print_unmarked() {
     // The printer never fails.
     let _ = write_all(&mut Printer::default());
 }
 
 fn write_all(out: &mut impl Write) -> fmt::Result {
-    let s = stats();
+    let s = count();
     writeln!(out, "spanalloc {VERSION}: bytes")?;
     for (name, bytes) in [
         ("grown to", s.heap_bytes),
@@ -66,7 +72,7 @@ fn write_all(out: &mut impl Write) -> fmt::Result {
         "size", "spans", "span bytes", "handed out", "taken back", "given back"
     )?;
     for class in 1..NUM_CLASSES {
-        let c = class_stats(class);
+        let c = count_class(class);
         if c.handed_out > 0 {
             writeln!(
                 out,
@@ -80,7 +86,7 @@ fn write_all(out: &mut impl Write) -> fmt::Result {
 
 /// What [`SIGNAL`] asks for.
 pub(crate) extern "C" fn on_signal() {
-    print();
+    print_unmarked();
 }
 
 /// To be called when the process ends.

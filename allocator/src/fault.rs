@@ -4,8 +4,7 @@
 use crate::os;
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
-/// The default checks are there. Without them only their cost is of interest (feature `no-detection`).
-pub(crate) const DETECT: bool = !cfg!(feature = "no-detection");
+pub(crate) use crate::units::DETECT;
 
 /// A mistake of the program that the allocator has noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +21,7 @@ pub enum Fault {
     WrongSize,
     /// A freed block is not as it was left.
     WriteAfterFree,
-    /// A signal handler allocates or frees where it interrupted the allocator. The address is the thread's cache.
+    /// A signal handler allocates or frees where it interrupted the allocator. Instead of an address: the thread's number.
     Interrupted,
 }
 
@@ -35,7 +34,7 @@ impl Fault {
             Self::Misaligned => "free of a misaligned pointer: ",
             Self::WriteAfterFree => "write to a block after its free: ",
             Self::Interrupted => {
-                "malloc or free in a signal handler that interrupted another (front_end=cpu allows it), in the cache "
+                "malloc or free in a signal handler that interrupted another (front_end=cpu allows it), in thread "
             }
             Self::WrongSize => "free with a size of another class than the block's: ",
         }
@@ -123,14 +122,30 @@ impl Default for Line {
 /// The thread that reported a fault last. Its SIGABRT may have a handler that allocates.
 static REPORTING: AtomicI32 = AtomicI32::new(0);
 
+/// The calling thread has reported a fault and is in a handler of the process's end.
+pub(crate) fn reporting() -> bool {
+    let reporting = REPORTING.load(Relaxed);
+    reporting != 0 && reporting == os::thread_number()
+}
+
+/// Ends the process without the program's handler of its end, which waits for what the process itself holds.
+#[cold]
+pub(crate) fn end_reporting() -> ! {
+    os::forget_abort_handler();
+    os::abort_process()
+}
+
 /// Reports a fault and ends the process. A fault of the handler of that end ends it without the handler.
 #[cold]
 #[inline(never)]
 pub fn die(fault: Fault, address: usize) -> ! {
     let mut line = Line::new();
-    line.text(b"spanalloc: ")
-        .text(fault.text().as_bytes())
-        .hex(address);
+    line.text(b"spanalloc: ").text(fault.text().as_bytes());
+    if fault == Fault::Interrupted {
+        line.decimal(address);
+    } else {
+        line.hex(address);
+    }
     line.print();
     let thread = os::thread_number();
     if REPORTING.swap(thread, Relaxed) == thread {

@@ -3,10 +3,11 @@
 //! Fast paths try the thread's cache, which is the empty one where another front end is in use; what
 //! follows a miss goes through [`current`].
 
-use crate::alloc::HEAP;
-use crate::cpu_cache::{self, Undisturbed};
+use crate::cpu_cache;
 use crate::fault::{DETECT, Fault, die};
+use crate::process::HEAP;
 use crate::rseq::Rseq;
+use crate::slow_path::SlowPath;
 use crate::thread::attach;
 use crate::{hardened, tls};
 use core::ptr::null_mut;
@@ -42,12 +43,13 @@ impl FrontEnd for Threads {
 
     fn allocate(&self, class: usize) -> *mut u8 {
         let Some(cache) = attach() else {
+            let _slow_path = SlowPath::enter();
             return HEAP.take_one(class).0;
         };
         // A new cache may have been filled by what attaching itself allocated.
         let object = cache.pop(class);
         if object.is_null() {
-            let _slow_path = cache.slow_path();
+            let _slow_path = SlowPath::of_thread();
             cache.refill(&HEAP, class)
         } else {
             object
@@ -60,6 +62,7 @@ impl FrontEnd for Threads {
 
     unsafe fn free(&self, class: usize, object: *mut u8) {
         let Some(cache) = attach() else {
+            let _slow_path = SlowPath::enter();
             // SAFETY: the caller's duty.
             unsafe {
                 HEAP.central(class).give(&HEAP.pages, class, &[object]);
@@ -74,7 +77,7 @@ impl FrontEnd for Threads {
             // SAFETY: a live block keeps its span; if it is none, this is where the process ends.
             unsafe { crate::central::locate(&HEAP.pages, class, object as usize) };
         }
-        let slow_path = cache.slow_path();
+        let slow_path = SlowPath::of_thread();
         // SAFETY: the caller's duty.
         unsafe { cache.overflow(&HEAP, class, object) };
         drop(slow_path);
@@ -96,7 +99,7 @@ impl FrontEnd for Cpus {
         if !object.is_null() {
             return object;
         }
-        let _undisturbed = Undisturbed::new();
+        let _slow_path = SlowPath::enter();
         cpu_cache::refill(self.0, class)
     }
 
@@ -110,7 +113,7 @@ impl FrontEnd for Cpus {
             if cpu_cache::push(self.0, class, object) {
                 return;
             }
-            let _undisturbed = Undisturbed::new();
+            let _slow_path = SlowPath::enter();
             crate::central::locate(&HEAP.pages, class, object as usize);
             cpu_cache::overflow(self.0, class, object);
         }

@@ -17,10 +17,11 @@ mod quarantine;
 
 pub(crate) use guard::explain_faults;
 
-use crate::alloc::HEAP;
 use crate::fault::{Fault, die};
 use crate::heap::Block;
+use crate::process::HEAP;
 use crate::size_class::{class_of_aligned, size_of_class};
+use crate::slow_path::SlowPath;
 use crate::sync::{Locked, RawLock};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -68,6 +69,7 @@ pub(crate) fn on() -> bool {
 
 /// A block as [`crate::alloc::allocate_aligned`] gives it; null: no memory.
 pub(crate) fn allocate(size: usize, align: usize) -> *mut u8 {
+    let _slow_path = SlowPath::enter();
     let guarded = guard::allocate(size, align);
     if !guarded.is_null() {
         return guarded;
@@ -83,6 +85,7 @@ pub(crate) fn allocate(size: usize, align: usize) -> *mut u8 {
 /// # Safety
 /// Nobody uses the block any more, or it is none.
 pub(crate) unsafe fn free(block: *mut u8) {
+    let _slow_path = SlowPath::enter();
     if guard::free(block) {
         return;
     }

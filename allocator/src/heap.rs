@@ -5,13 +5,14 @@ use crate::central::Central;
 use crate::fault::{Fault, die};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
+use crate::registry::Epoch;
 use crate::size_class::{MAX_BATCH, MAX_SMALL, NUM_CLASSES, size_of_class, span_pages};
 use crate::span::{Span, State};
 use crate::sync::Padded;
 use crate::transfer_cache::TransferCache;
 use crate::units::{MAX_REQUEST, PAGE_SIZE, pages_for};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::AtomicUsize;
 
 /// Bytes that the transfer cache may hold of one class, but no more than ...
 const TRANSFER_BYTES: usize = 1 << 20;
@@ -32,7 +33,7 @@ pub struct Heap<O> {
     /// Bytes that fit into the thread caches of this heap.
     pub(crate) cached_room: AtomicUsize,
     /// Raised when all thread caches shall be emptied; each does so at its next slow path.
-    epoch: AtomicU32,
+    pub(crate) epoch: Epoch,
     middle: [Padded<Middle>; NUM_CLASSES],
 }
 
@@ -72,7 +73,7 @@ impl<O: Os> Heap<O> {
             pages: PageHeap::new(os),
             middle: [const { Padded(Middle::new()) }; NUM_CLASSES],
             cached_room: AtomicUsize::new(0),
-            epoch: AtomicU32::new(0),
+            epoch: Epoch::new(),
         }
     }
 
@@ -89,7 +90,7 @@ impl<O: Os> Heap<O> {
                 middle.add(class).write(Padded(Middle::new()));
             }
             (&raw mut (*place).cached_room).write(AtomicUsize::new(0));
-            (&raw mut (*place).epoch).write(AtomicU32::new(0));
+            (&raw mut (*place).epoch).write(Epoch::new());
         }
     }
 
@@ -259,17 +260,17 @@ impl<O: Os> Heap<O> {
     /// The number that thread caches compare with theirs on slow paths.
     #[must_use]
     pub fn epoch(&self) -> u32 {
-        self.epoch.load(Ordering::Relaxed)
+        self.epoch.now()
     }
 
     /// Asks all thread caches to empty themselves at their next slow path.
     pub fn raise_epoch(&self) {
-        self.epoch.fetch_add(1, Ordering::Relaxed);
+        self.epoch.raise();
     }
 
     /// Follows another heap, so that one number serves both.
     pub(crate) fn set_epoch(&self, epoch: u32) {
-        self.epoch.store(epoch, Ordering::Relaxed);
+        self.epoch.set(epoch);
     }
 
     /// Empties the middle tier and releases all free pages but `keep_bytes`, those inside partly used

@@ -7,11 +7,11 @@
 //! has no extra thread, and a small one never has. It runs with all signals blocked, takes locks in the common order and holds them briefly, touches no
 //! thread-local storage, and does not exist in a fork child. `helper=0` turns it off.
 
-use crate::alloc::HEAP;
 use crate::idle::{Idle, Look};
 use crate::on_duty::OnDuty;
 use crate::os::{self, BareThread, Os};
 use crate::partition::heaps;
+use crate::process::HEAP;
 use crate::scavenger::{DECAY_MS, HELPER_BYTES};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 

@@ -21,11 +21,14 @@ pub mod units;
 #[cfg(not(loom))]
 pub mod size_class;
 
-#[cfg(not(loom))]
 pub mod lookup;
 
 #[cfg(not(loom))]
 pub mod os;
+
+pub mod plant;
+
+pub mod registry;
 
 pub mod sync;
 
@@ -35,9 +38,10 @@ pub mod on_duty;
 pub mod fault;
 
 #[cfg(not(loom))]
+mod mark;
+
 pub mod span;
 
-#[cfg(not(loom))]
 pub mod page_map;
 
 #[cfg(not(loom))]
@@ -81,6 +85,9 @@ mod cutting;
 #[cfg(not(loom))]
 pub mod thread_cache;
 
+#[cfg(not(loom))]
+mod process;
+
 #[cfg(all(test, not(loom)))]
 mod heap_tests;
 
@@ -116,6 +123,9 @@ pub mod rseq;
 
 #[cfg(not(loom))]
 mod cpu_cache;
+
+#[cfg(not(loom))]
+mod slow_path;
 
 #[cfg(not(loom))]
 pub mod front_end;

@@ -1,12 +1,19 @@
 //! The three words in which the fast path of `free` looks up a block's class, in a cache line of their own.
 //!
 //! They repeat what the page map of the process's heap says, because they cannot be zero at first: `free` reads a
-//! class before it knows whether there is a heap. Were they part of [`crate::alloc::HEAP`], all its 14 KiB would have to
+//! class before it knows whether there is a heap. Were they part of [`crate::process::HEAP`], all its 14 KiB would have to
 //! be in the library's file and be mapped from it; as it is the heap is zeros and only what is used becomes memory.
 
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering::Release};
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize};
+
+#[cfg(not(loom))]
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize};
+
+use core::sync::atomic::Ordering::Release;
 
 /// The class map before there is one: one page behind the end of an empty heap.
+#[cfg(not(loom))]
 static NO_CLASS: AtomicU8 = AtomicU8::new(0);
 
 /// Where the fast path finds classes.
@@ -18,6 +25,7 @@ pub struct Lookup {
     classes: AtomicPtr<AtomicU8>,
 }
 
+#[cfg(not(loom))]
 impl Lookup {
     /// Offsets of the words: the heap's start, its length in the unit of the page map's positions, the address of the
     /// class map.
@@ -34,7 +42,9 @@ impl Lookup {
             classes: AtomicPtr::new((&raw const NO_CLASS).cast_mut()),
         }
     }
+}
 
+impl Lookup {
     /// Says where the heap and its class map are, while the heap has no pages.
     pub(crate) fn set_plan(&self, base: usize, classes: *mut AtomicU8) {
         self.classes.store(classes, Release);
@@ -48,8 +58,10 @@ impl Lookup {
 }
 
 /// Of the process's heap.
+#[cfg(not(loom))]
 pub(crate) static LOOKUP: Lookup = Lookup::new();
 
+#[cfg(not(loom))]
 impl Default for Lookup {
     fn default() -> Self {
         Self::new()

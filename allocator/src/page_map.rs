@@ -19,12 +19,18 @@
 //! written before any pointer into the span escapes. P3 the class map has an entry for the page
 //! behind the end of the heap, and it is 0.
 
-use crate::fault::DETECT;
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize};
+
+#[cfg(not(loom))]
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize};
+
 use crate::lookup::Lookup;
+use crate::plant::{Plant, planted};
 use crate::span::{Span, SpanTable};
-use crate::units::{ARENA_PAGES, PAGE_SHIFT, page_bytes, round_up};
+use crate::units::{ARENA_PAGES, DETECT, PAGE_SHIFT, page_bytes, round_up};
 use core::ptr::{null_mut, with_exposed_provenance_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::Ordering;
 
 /// Where the parts of the planned range begin.
 #[derive(Clone, Copy, Debug)]
@@ -159,22 +165,10 @@ impl PageMap {
     #[must_use]
     pub fn view(&self) -> View {
         View {
-            words: self.words.load(Ordering::Acquire),
+            words: self.words(),
             base: self.base(),
             numbers: self.numbers.load(Ordering::Relaxed),
             table: self.table(),
-        }
-    }
-
-    /// A map that knows no page.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            base: AtomicUsize::new(0),
-            words: AtomicUsize::new(0),
-            classes: AtomicPtr::new(null_mut()),
-            numbers: AtomicPtr::new(null_mut()),
-            spans: AtomicPtr::new(null_mut()),
         }
     }
 
@@ -182,33 +176,82 @@ impl PageMap {
     /// byte must be mapped.
     pub fn set_plan(&self, plan: &Plan, lookup: Option<&Lookup>) {
         let middle = plan.classes + CLASSES_SKIP;
-        let classes = with_exposed_provenance_mut(middle);
-        self.classes.store(classes, Ordering::Relaxed);
-        self.numbers
-            .store(with_exposed_provenance_mut(middle), Ordering::Relaxed);
         let first = plan.metadata + RECORDS_SKIP - size_of::<Span>();
-        self.spans
-            .store(with_exposed_provenance_mut(first), Ordering::Relaxed);
-        self.base.store(plan.heap, Ordering::Release);
+        self.set_places(
+            plan.heap,
+            with_exposed_provenance_mut(middle),
+            with_exposed_provenance_mut(middle),
+            with_exposed_provenance_mut(first),
+            lookup,
+        );
+    }
+
+    /// [`PageMap::set_plan`] by places: the heap, the class of its first page, the first byte behind the number of its first
+    /// page, and the span record number 0.
+    pub fn set_places(
+        &self,
+        heap: usize,
+        classes: *mut AtomicU8,
+        numbers: *mut AtomicU32,
+        spans: *mut Span,
+        lookup: Option<&Lookup>,
+    ) {
+        self.classes.store(classes, Ordering::Relaxed);
+        self.numbers.store(numbers, Ordering::Relaxed);
+        self.spans.store(spans, Ordering::Relaxed);
+        self.base.store(heap, Ordering::Release);
         if let Some(lookup) = lookup {
-            lookup.set_plan(plan.heap, classes);
+            lookup.set_plan(heap, classes);
         }
     }
 
-    /// Makes the heap `pages` long. The map must be mapped that far, the class map by one page
-    /// more (P3).
-    pub fn set_pages(&self, pages: usize, lookup: Option<&Lookup>) {
+    /// Makes the heap `pages` long if `map` can map what belongs to them: the map that far, the class map by one page more
+    /// (P3), and the pages. Returns what `map` says, or that the heap has grown.
+    ///
+    /// # Errors
+    /// What `map` says.
+    pub fn extend<E>(
+        &self,
+        pages: usize,
+        lookup: Option<&Lookup>,
+        map: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
         let words = pages << POSITION_SHIFT;
-        self.words.store(words, Ordering::Release);
-        if let Some(lookup) = lookup {
-            lookup.set_words(words);
+        let publish = || {
+            // Whoever sees the length sees what was mapped before.
+            let order = if planted(Plant::LengthRelaxed) {
+                Ordering::Relaxed
+            } else {
+                Ordering::Release
+            };
+            self.words.store(words, order);
+            if let Some(lookup) = lookup {
+                lookup.set_words(words);
+            }
+        };
+        if planted(Plant::LengthFirst) {
+            publish();
         }
+        map()?;
+        publish();
+        Ok(())
+    }
+
+    /// The heap's length in the unit of [`position`], with what was mapped for it (a plain load on x86-64, and in that order,
+    /// as the fast path's are).
+    #[inline(always)]
+    fn words(&self) -> usize {
+        self.words.load(if planted(Plant::LookUpRelaxed) {
+            Ordering::Relaxed
+        } else {
+            Ordering::Acquire
+        })
     }
 
     /// Pages that the heap has grown to.
     #[must_use]
     pub fn pages(&self) -> usize {
-        self.words.load(Ordering::Acquire) >> POSITION_SHIFT
+        self.words() >> POSITION_SHIFT
     }
 
     /// First address of the heap.
@@ -223,9 +266,9 @@ impl PageMap {
     #[inline(always)]
     #[must_use]
     pub fn page_of(&self, addr: usize) -> Option<usize> {
-        let offset = addr.wrapping_sub(self.base.load(Ordering::Relaxed));
-        let words = position(offset);
-        (words < self.words.load(Ordering::Relaxed)).then_some(words >> POSITION_SHIFT)
+        let length = self.words();
+        let words = position(addr.wrapping_sub(self.base()));
+        (words < length).then_some(words >> POSITION_SHIFT)
     }
 
     /// The address lies in the heap, wherever a block may start.
@@ -333,6 +376,31 @@ impl PageMap {
         }
     }
 }
+
+macro_rules! constructor {
+    ($($constant:ident)?) => {
+        impl PageMap {
+            /// A map that knows no page.
+            #[must_use]
+            pub $($constant)? fn new() -> Self {
+                Self {
+                    base: AtomicUsize::new(0),
+                    words: AtomicUsize::new(0),
+                    classes: AtomicPtr::new(null_mut()),
+                    numbers: AtomicPtr::new(null_mut()),
+                    spans: AtomicPtr::new(null_mut()),
+                }
+            }
+        }
+    };
+}
+
+#[cfg(not(loom))]
+constructor!(const);
+
+// Loom's atomics have no const constructor.
+#[cfg(loom)]
+constructor!();
 
 impl Default for PageMap {
     fn default() -> Self {

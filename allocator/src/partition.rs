@@ -13,13 +13,14 @@
 //! its central lists; `hardened` ignores the hint. Invariants: D1 no address belongs to both heaps; D2 a cache in the
 //! data slot holds only blocks of the data heap; D3 both heaps have the same epoch.
 
-use crate::alloc::{HEAP, ZERO_SKIPPED};
-use crate::cpu_cache::Undisturbed;
+use crate::alloc::ZERO_SKIPPED;
 use crate::fault::{Fault, die};
 use crate::heap::{Block, Heap};
 use crate::os::Linux;
+use crate::process::{HEAP, REGISTRY};
 use crate::size_class::{class_of, class_of_aligned, fine_class_of, size_of_class};
-use crate::thread::{REGISTRY, attach_data};
+use crate::slow_path::SlowPath;
+use crate::thread::attach_data;
 use crate::units::{MAX_REQUEST, MIN_ALIGN, pages_for};
 use crate::{alloc, hardened, profile, tls};
 use core::alloc::{GlobalAlloc, Layout};
@@ -41,6 +42,7 @@ pub(crate) fn make_data() -> Option<&'static Heap<Linux>> {
         return Some(heap);
     }
     crate::config::load_once();
+    let _slow_path = SlowPath::enter();
     let _registry = REGISTRY.lock();
     if let Some(heap) = data() {
         return Some(heap);
@@ -102,24 +104,30 @@ fn allocate_slow(size: usize, align: usize) -> (*mut u8, bool) {
     let Some(heap) = make_data() else {
         return (alloc::answer(null_mut()), false);
     };
-    let undisturbed = Undisturbed::new();
     let size = size.max(align.min(MIN_ALIGN));
     let found = match class_of_aligned(size, align) {
-        Some(class) => match attach_data(heap) {
-            Some(cache) => {
-                let block = cache.pop(class);
-                let block = if block.is_null() {
-                    cache.refill(heap, class)
-                } else {
-                    block
-                };
-                (block, false)
+        Some(class) => {
+            // First, as this may allocate.
+            let cache = attach_data(heap);
+            let _slow_path = SlowPath::with_bins();
+            match cache {
+                Some(cache) => {
+                    let block = cache.pop(class);
+                    let block = if block.is_null() {
+                        cache.refill(heap, class)
+                    } else {
+                        block
+                    };
+                    (block, false)
+                }
+                None => heap.take_one(class),
             }
-            None => heap.take_one(class),
-        },
-        None => heap.allocate_large(size, align),
+        }
+        None => {
+            let _slow_path = SlowPath::enter();
+            heap.allocate_large(size, align)
+        }
     };
-    drop(undisturbed);
     if profile::on() {
         profile::allocated(found.0, size);
     }
@@ -141,7 +149,7 @@ pub(crate) unsafe fn free(heap: &'static Heap<Linux>, block: *mut u8) {
         Block::Small(class) => unsafe { free_class(heap, block, class) },
         // SAFETY: the span is the block's.
         Block::Large(span) => unsafe {
-            let _undisturbed = Undisturbed::new();
+            let _slow_path = SlowPath::enter();
             heap.pages.free(span);
         },
     }
@@ -151,20 +159,24 @@ pub(crate) unsafe fn free(heap: &'static Heap<Linux>, block: *mut u8) {
 /// # Safety
 /// As [`free`]; the block is of the class.
 unsafe fn free_class(heap: &'static Heap<Linux>, block: *mut u8, class: usize) {
-    let _undisturbed = Undisturbed::new();
+    // First, as this may allocate.
+    let cache = attach_data(heap);
     // SAFETY: a live block keeps its span; if it is none, this is where the process ends. The rest is the
     // caller's duty.
     unsafe {
-        let Some(cache) = attach_data(heap) else {
+        let Some(cache) = cache else {
+            let _slow_path = SlowPath::enter();
             return heap.central(class).give(&heap.pages, class, &[block]);
         };
         if cache.push(class, block) {
             return;
         }
+        // Before the mark, as in the main heap.
         if cache.first(class) == block {
             die(Fault::DoubleFree, block as usize);
         }
         crate::central::locate(&heap.pages, class, block as usize);
+        let _slow_path = SlowPath::with_bins();
         cache.overflow(heap, class, block);
     }
 }
@@ -206,7 +218,7 @@ pub(crate) unsafe fn reallocate(
             && size > usable / 2
             && size <= MAX_REQUEST
         {
-            let _undisturbed = Undisturbed::new();
+            let _slow_path = SlowPath::enter();
             if heap.pages.resize_in_place(span, pages_for(size)) {
                 return block;
             }
@@ -243,7 +255,7 @@ pub(crate) unsafe fn try_grow(
     let Block::Large(span) = heap.block_of(block) else {
         return None;
     };
-    let _undisturbed = Undisturbed::new();
+    let _slow_path = SlowPath::enter();
     // SAFETY: the caller's duty.
     unsafe {
         let done = heap.pages.resize_in_place(span, pages_for(size));

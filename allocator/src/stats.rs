@@ -4,13 +4,14 @@
 //! lists, whose locks are taken one at a time; figures of other threads' caches are read while
 //! they run and may be off by the operations in flight. `docs/STATS.md` explains every field.
 
-use crate::alloc::HEAP;
 use crate::heap::Heap;
 use crate::os::{File, Linux};
 use crate::page_heap::{Counters, huge};
 use crate::partition::heaps;
+use crate::process::{HEAP, ORPHANED, REGISTRY};
 use crate::profile::{self, ProfileStats, profile_stats};
 use crate::size_class::{NUM_CLASSES, size_of_class};
+use crate::slow_path::SlowPath;
 use crate::units::{OS_PAGE, page_bytes};
 use crate::{cpu_cache, dump, front_end, hardened, helper, scavenger, thread, thread_cache};
 use core::fmt::{self, Write};
@@ -121,6 +122,12 @@ pub struct ClassStats {
 /// Figures of one class, of both partitions together.
 #[must_use]
 pub fn class_stats(class: usize) -> ClassStats {
+    let _slow_path = SlowPath::enter();
+    count_class(class)
+}
+
+/// [`class_stats`], for threads of the allocator's own, too.
+pub(crate) fn count_class(class: usize) -> ClassStats {
     let mut sum = ClassStats {
         size: size_of_class(class),
         ..ClassStats::default()
@@ -144,15 +151,21 @@ pub fn class_stats(class: usize) -> ClassStats {
 /// Figures of the whole process.
 #[must_use]
 pub fn stats() -> Stats {
+    let _slow_path = SlowPath::enter();
+    count()
+}
+
+/// [`stats`], for threads of the allocator's own, too.
+pub(crate) fn count() -> Stats {
     let mut stats = Stats::default();
     let mut cached = [0; 2];
     {
-        let registry = thread::REGISTRY.lock();
+        let registry = REGISTRY.lock();
         stats.threads = registry.caches;
         stats.refills = registry.ended_refills;
         stats.flushes = registry.ended_flushes;
         stats.tiny_blocks = registry.ended_tiny_blocks;
-        registry.for_each(|cache| {
+        registry.members.for_each(|cache| {
             cached[usize::from(cache.is_data())] += cache.bytes();
             stats.refills += cache.refills.load(Relaxed);
             stats.flushes += cache.flushes.load(Relaxed);
@@ -172,7 +185,7 @@ pub fn stats() -> Stats {
     stats.cpu_caches = caches;
     stats.refills += cpu_cache::REFILLS.load(Relaxed);
     stats.flushes += cpu_cache::FLUSHES.load(Relaxed);
-    stats.orphaned_caches = thread::ORPHANED.load(Relaxed);
+    stats.orphaned_caches = ORPHANED.load(Relaxed);
     for (heap, cached) in heaps().zip(cached) {
         stats.add(heap, cached);
     }

@@ -30,6 +30,10 @@ const HELD_WITH_SLEEPERS: u32 = 2;
 #[cfg(not(loom))]
 const SPINS: u32 = 100;
 
+/// How long a handler of the process's end waits for a lock.
+#[cfg(not(loom))]
+const PATIENCE_MS: u32 = 200;
+
 /// A mutual exclusion word without the data it guards.
 #[derive(Debug)]
 pub struct RawLock {
@@ -101,9 +105,27 @@ impl RawLock {
             }
             core::hint::spin_loop();
         }
+        #[cfg(not(loom))]
+        if crate::fault::reporting() {
+            return self.acquire_or_end();
+        }
         while self.state.swap(HELD_WITH_SLEEPERS, Ordering::Acquire) != FREE {
             self.sleep();
         }
+    }
+
+    /// In a handler of the process's end the lock may be held by what it interrupted: waits for a while only.
+    #[cfg(not(loom))]
+    #[cold]
+    fn acquire_or_end(&self) {
+        let pillow = AtomicU32::new(0);
+        for _ in 0..PATIENCE_MS {
+            if self.try_acquire() {
+                return;
+            }
+            crate::os::sleep_ms(&pillow, 1);
+        }
+        crate::fault::end_reporting()
     }
 
     #[cfg(not(loom))]

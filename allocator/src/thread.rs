@@ -5,91 +5,24 @@
 //! after ours and still allocate, so ours asks to be called again until the last of the four
 //! rounds that POSIX allows; from then on the thread works without a cache.
 
-use crate::alloc::HEAP;
 use crate::cutting;
 use crate::heap::Heap;
 use crate::os::Linux;
+use crate::process::{HEAP, ORPHANED, REGISTRY, Threads};
 use crate::size_class::class_of;
-use crate::sync::{Locked, RawLock};
+use crate::slow_path::SlowPath;
+use crate::sync::RawLock;
 use crate::thread_cache::{CACHES, ThreadCache};
 use crate::tls;
-use crate::{hardened, partition, profile};
+use crate::{hardened, partition, profile, registry};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Rounds of destructor calls that the C library makes (`PTHREAD_DESTRUCTOR_ITERATIONS`).
 const DESTRUCTOR_ROUNDS: u32 = 4;
 
-/// All caches of living threads.
-#[derive(Debug)]
-pub(crate) struct Registry {
-    head: *mut ThreadCache,
-    pub(crate) caches: u32,
-    last_number: u32,
-    /// Refills, flushes and shared tiny blocks of threads that have ended.
-    pub(crate) ended_refills: u64,
-    pub(crate) ended_flushes: u64,
-    pub(crate) ended_tiny_blocks: u64,
-}
-
-// SAFETY: the list belongs to the registry; its lock guards it.
-unsafe impl Send for Registry {}
-
-pub(crate) static REGISTRY: Locked<Registry> = Locked::new(Registry {
-    head: null_mut(),
-    caches: 0,
-    last_number: 0,
-    ended_refills: 0,
-    ended_flushes: 0,
-    ended_tiny_blocks: 0,
-});
-
 /// The pthread key plus one; 0 while there is none.
 static KEY: AtomicU32 = AtomicU32::new(0);
-/// Caches of threads that existed at a fork and do not exist in this child.
-pub(crate) static ORPHANED: AtomicU64 = AtomicU64::new(0);
-
-impl Registry {
-    fn enter(&mut self, cache: &'static ThreadCache) {
-        let record = core::ptr::from_ref(cache).cast_mut();
-        cache.next.store(self.head, Ordering::Relaxed);
-        if !self.head.is_null() {
-            // SAFETY: members of the list are live caches; the lock is held.
-            unsafe { (*self.head).prev.store(record, Ordering::Relaxed) };
-        }
-        self.head = record;
-    }
-
-    fn leave(&mut self, cache: &ThreadCache) {
-        let next = cache.next.load(Ordering::Relaxed);
-        let prev = cache.prev.load(Ordering::Relaxed);
-        // SAFETY: members of the list are live caches; the lock is held.
-        unsafe {
-            if prev.is_null() {
-                self.head = next;
-            } else {
-                (*prev).next.store(next, Ordering::Relaxed);
-            }
-            if !next.is_null() {
-                (*next).prev.store(prev, Ordering::Relaxed);
-            }
-        }
-        self.ended_refills += cache.refills.load(Ordering::Relaxed);
-        self.ended_flushes += cache.flushes.load(Ordering::Relaxed);
-        self.ended_tiny_blocks += cache.tiny.blocks.load(Ordering::Relaxed);
-    }
-
-    /// Calls `visit` with every cache.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(&ThreadCache)) {
-        let mut cache = self.head;
-        while !cache.is_null() {
-            // SAFETY: members of the list are live caches; the lock is held.
-            let cache_ref = unsafe { &*cache };
-            visit(cache_ref);
-            cache = cache_ref.next.load(Ordering::Relaxed);
-        }
-    }
-}
 
 fn key() -> Option<libc::pthread_key_t> {
     let stored = KEY.load(Ordering::Acquire);
@@ -127,7 +60,7 @@ pub fn start_process() {
         }
     }
     if profile::on() {
-        show_own();
+        answer();
     }
     if hardened::on() {
         hardened::explain_faults();
@@ -171,12 +104,11 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
         return None;
     }
     if core::ptr::eq(current, &raw const tls::CALLED) {
-        let own = show_own()?;
-        own.follow_epoch(&HEAP);
-        return Some(own);
+        let _slow_path = SlowPath::with_bins();
+        return answer();
     }
     if core::ptr::eq(current, &raw const tls::SAMPLED) {
-        return show_own();
+        return if profile::on() { own() } else { answer() };
     }
     if !core::ptr::eq(current, &raw const tls::EMPTY) {
         return Some(current);
@@ -189,6 +121,7 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
     if crate::cpu_cache::in_use().is_some() {
         return None;
     }
+    let slow_path = SlowPath::of_thread();
     let record = new_cache()?;
     // SAFETY: a cache that is never unmapped.
     let cache: &'static ThreadCache = unsafe { &*record };
@@ -196,20 +129,25 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
         let mut registry = REGISTRY.lock();
         registry.last_number = registry.last_number.wrapping_add(1).max(1);
         cache.start(registry.last_number, HEAP.epoch());
-        registry.enter(cache);
+        registry.members.enter(cache);
         registry.caches += 1;
         CACHES.store(registry.caches as usize, Ordering::Relaxed);
     }
     // The slot first: the calls below may allocate, and must find the cache.
     tls::set_own(record);
-    show_own();
+    answer();
+    drop(slow_path);
     install_fork_handlers();
     if let Some(key) = key() {
         // SAFETY: the key is valid; failure only means that the cache stays behind.
         if unsafe { libc::pthread_setspecific(key, record.cast()) } == 0 {
             // From now on the thread's end is seen, and its slot may be written to until then.
-            let _registry = REGISTRY.lock();
-            cache.slot.store(tls::slot_address(), Ordering::Relaxed);
+            let _slow_path = SlowPath::of_thread();
+            let registry = REGISTRY.lock();
+            cache.link.open(tls::slot_address());
+            drop(registry);
+            // Whoever called before this has not reached the slot.
+            answer();
         }
     }
     Some(cache)
@@ -231,11 +169,15 @@ pub(crate) fn attach_data(heap: &'static Heap<Linux>) -> Option<&'static ThreadC
     }
     // Looks after the thread's end, and whether it has been called.
     let own = attach()?;
+    let _slow_path = SlowPath::with_bins();
     if let Some(data) = data_of(own) {
-        data.follow_epoch(heap);
-        // While a profile is taken every operation takes the slow path, which counts it.
-        if !profile::on() && !core::ptr::eq(current, data) {
-            tls::set_data_cache(data);
+        if core::ptr::eq(current, data_shown(data)) {
+            data.follow_epoch(heap);
+        } else {
+            // SAFETY: the thread's own slot.
+            let slot = unsafe { &*tls::data_slot_address() };
+            let empty = || data.flush_all(heap);
+            registry::answer_call(slot, data, || data_shown(data), &heap.epoch, empty);
         }
         return Some(data);
     }
@@ -244,11 +186,11 @@ pub(crate) fn attach_data(heap: &'static Heap<Linux>) -> Option<&'static ThreadC
     let data: &'static ThreadCache = unsafe { &*record };
     let mut registry = REGISTRY.lock();
     data.start(own.thread(), heap.epoch());
-    if !own.slot.load(Ordering::Relaxed).is_null() {
-        data.slot.store(tls::data_slot_address(), Ordering::Relaxed);
+    if own.link.is_open() {
+        data.link.open(tls::data_slot_address());
     }
     data.data.store(record, Ordering::Relaxed);
-    registry.enter(data);
+    registry.members.enter(data);
     own.data.store(record, Ordering::Relaxed);
     if !profile::on() {
         tls::set_data_cache(data);
@@ -266,55 +208,66 @@ fn own_cache() -> &'static ThreadCache {
     unsafe { &*own }
 }
 
-/// Puts the thread's own cache into its slot, or, while a profile is taken, the one that sends all
-/// operations to the slow path. `None`: the thread has none.
-fn show_own() -> Option<&'static ThreadCache> {
-    let own = tls::own();
-    if own.is_null() {
-        return None;
-    }
+/// The calling thread's own cache. `None`: it has none.
+fn own() -> Option<&'static ThreadCache> {
     // SAFETY: as in `own_cache`.
-    let own = unsafe { &*own };
-    let shown = if profile::on() {
-        tls::SAMPLED.shown()
-    } else {
-        own
+    unsafe { tls::own().as_ref() }
+}
+
+/// What a thread's slot for the data partition shall name: while a profile is taken every operation takes the slow path,
+/// which counts it.
+fn data_shown(data: &'static ThreadCache) -> *mut ThreadCache {
+    let shown = if profile::on() { &tls::EMPTY } else { data };
+    core::ptr::from_ref(shown).cast_mut()
+}
+
+/// Answers what the calling thread was called for: its slot names its own cache again or, while a profile is taken, the one
+/// that sends all operations to the slow path, and if the epoch was raised the cache is emptied. Nothing in it allocates.
+/// `None`: the thread has no cache.
+fn answer() -> Option<&'static ThreadCache> {
+    let own = own()?;
+    let choose = || {
+        let shown = if profile::on() {
+            tls::SAMPLED.shown()
+        } else {
+            own
+        };
+        core::ptr::from_ref(shown).cast_mut()
     };
+    // SAFETY: the thread's own slot.
+    let slot = unsafe { &*tls::slot_address() };
+    registry::answer_call(slot, own, choose, &HEAP.epoch, || own.flush_all(&HEAP));
     if profile::on() {
         tls::set_data_cache(&tls::EMPTY);
-    }
-    if !core::ptr::eq(tls::cache(), shown) {
-        tls::set_cache(shown);
     }
     Some(own)
 }
 
 /// Empties the calling thread's cache and calls all other threads to empty theirs before their next
-/// operation. The epoch must have been raised.
+/// operation.
 pub(crate) fn call_all() {
-    let own = own_cache();
-    own.follow_epoch(&HEAP);
-    if let (Some(data), Some(heap)) = (data_of(own), partition::data()) {
-        data.follow_epoch(heap);
+    HEAP.epoch.raise();
+    if let Some(heap) = partition::data() {
+        heap.epoch.set(HEAP.epoch());
     }
     call_each(|cache| cache.bytes() > 0);
+    if let (Some(own), Some(heap)) = (own(), partition::data())
+        && let Some(data) = data_of(own)
+    {
+        data.follow_epoch(heap);
+    }
 }
 
 /// Calls the threads with such caches: each looks at its next operation which cache its slot shall name,
-/// and whether to empty its own. The caller does the first at once.
+/// and whether to empty its own. The caller does so at once.
 pub(crate) fn call_each(wanted: impl Fn(&ThreadCache) -> bool) {
-    show_own();
+    answer();
     let own = own_cache();
     let called = core::ptr::from_ref(tls::CALLED.shown()).cast_mut();
-    REGISTRY.lock().for_each(|cache| {
-        let slot = cache.slot.load(Ordering::Relaxed);
+    REGISTRY.lock().members.call_each(called, |cache| {
         let ours =
             core::ptr::eq(cache, own) || core::ptr::eq(cache, own.data.load(Ordering::Relaxed));
-        if !ours && !slot.is_null() && wanted(cache) {
-            // SAFETY: the thread exists while its cache is in the registry, whose lock is held. Its
-            // slot is one word that it reads once an operation; it finds its cache again by its key.
-            unsafe { (*slot).store(called, Ordering::Release) };
-        }
+        !ours && wanted(cache)
     });
 }
 
@@ -322,7 +275,7 @@ pub(crate) fn call_each(wanted: impl Fn(&ThreadCache) -> bool) {
 pub(crate) fn unreached_bytes() -> usize {
     let epoch = HEAP.epoch();
     let mut bytes = 0;
-    REGISTRY.lock().for_each(|cache| {
+    REGISTRY.lock().members.for_each(|cache| {
         if cache.epoch() != epoch {
             bytes += cache.bytes();
         }
@@ -344,6 +297,7 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
             return;
         }
     }
+    let _slow_path = SlowPath::of_thread();
     let shared = cache.tiny.leave();
     if !shared.is_null()
         && let Some(class) = class_of(cutting::BLOCK)
@@ -358,9 +312,9 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
         let ended = tls::ENDED.shown();
         tls::set_cache(ended);
         tls::set_data_cache(ended);
-        registry.leave(cache);
+        leave(&mut registry, cache);
         if let Some(data) = data_of(cache) {
-            registry.leave(data);
+            leave(&mut registry, data);
         }
         registry.caches -= 1;
         CACHES.store(registry.caches as usize, Ordering::Relaxed);
@@ -378,6 +332,14 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
     unsafe { HEAP.pages.give_cache(record.cast()) };
 }
 
+/// Takes a cache out of the registry, which keeps what it has counted.
+fn leave(registry: &mut Threads, cache: &ThreadCache) {
+    registry.members.leave(cache);
+    registry.ended_refills += cache.refills.load(Ordering::Relaxed);
+    registry.ended_flushes += cache.flushes.load(Ordering::Relaxed);
+    registry.ended_tiny_blocks += cache.tiny.blocks.load(Ordering::Relaxed);
+}
+
 fn for_each_lock(mut visit: impl FnMut(&RawLock)) {
     visit(REGISTRY.raw());
     visit(hardened::lock());
@@ -388,17 +350,32 @@ fn for_each_lock(mut visit: impl FnMut(&RawLock)) {
     }
 }
 
+/// The signals that were blocked before a fork if all are during it ([`SlowPath::suspend`]): whether they are, and which. Whoever holds all locks has it.
+static FORKING: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
 extern "C" fn before_fork() {
+    // A handler that interrupts a slow path must not fork either, nor one allocate until the locks are free again.
+    let before = SlowPath::enter().suspend();
     for_each_lock(RawLock::acquire);
+    FORKING[0].store(u64::from(before.is_some()), Ordering::Relaxed);
+    FORKING[1].store(before.unwrap_or(0), Ordering::Relaxed);
+}
+
+/// The slow path that [`before_fork`] entered. The locks are still held.
+fn forked() -> SlowPath {
+    let blocked = FORKING[0].load(Ordering::Relaxed) != 0;
+    SlowPath::resume(blocked.then(|| FORKING[1].load(Ordering::Relaxed)))
 }
 
 extern "C" fn after_fork_parent() {
+    let _slow_path = forked();
     for_each_lock(RawLock::release);
 }
 
 /// The child has one thread. The caches of the others stay where they are: their lists may have
 /// been in the middle of an operation of theirs, so their blocks are given up.
 extern "C" fn after_fork_child() {
+    let _slow_path = forked();
     for_each_lock(RawLock::reset);
     crate::helper::forget();
     crate::on_signal::forget();
@@ -406,17 +383,16 @@ extern "C" fn after_fork_child() {
     let mut registry = REGISTRY.lock();
     let mut orphans = 0;
     let data = data_of(own);
-    registry.for_each(|cache| {
+    registry.members.for_each(|cache| {
         let ours = core::ptr::eq(cache, own) || data.is_some_and(|data| core::ptr::eq(cache, data));
         orphans += u64::from(!ours);
     });
     ORPHANED.fetch_add(orphans, Ordering::Relaxed);
     own.alone(&HEAP);
-    registry.head = null_mut();
+    registry.members.forget();
     let attached = own.thread() != 0;
     for cache in [attached.then_some(own), data].into_iter().flatten() {
-        cache.prev.store(null_mut(), Ordering::Relaxed);
-        registry.enter(cache);
+        registry.members.enter(cache);
     }
     if let Some(heap) = partition::data() {
         data.unwrap_or(&tls::EMPTY).alone(heap);

@@ -18,16 +18,15 @@ mod capacity;
 mod surplus;
 
 use crate::cutting::Cutting;
-use crate::fault::{DETECT, Fault, die};
+use crate::fault::DETECT;
 use crate::heap::Heap;
 use crate::os::Os;
+use crate::registry::{Link, Member};
 use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
 use crate::transfer_cache::Places;
 use core::ptr::null_mut;
 use core::sync::atomic::{
-    AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release, SeqCst},
-    compiler_fence,
+    AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
 };
 
 /// Default of the setting `thread_cache_bytes`.
@@ -81,24 +80,17 @@ pub struct ThreadCache {
     seen: [AtomicU8; NUM_CLASSES],
     looked: AtomicU32,
     thread: AtomicU32,
-    epoch: AtomicU32,
     budget: AtomicUsize,
     cursor: AtomicU32,
     /// Times that the thread's exit was postponed.
     pub(crate) exit_rounds: AtomicU32,
-    pub(crate) next: AtomicPtr<ThreadCache>,
-    pub(crate) prev: AtomicPtr<ThreadCache>,
-    /// The owner's thread-local slot while others may write to it, else null. Changed under the
-    /// registry's lock.
-    pub(crate) slot: AtomicPtr<AtomicPtr<ThreadCache>>,
+    pub(crate) link: Link<ThreadCache>,
     /// The thread's cache of the data partition, null if it has none; in that cache its own address.
     pub(crate) data: AtomicPtr<ThreadCache>,
     pub(crate) refills: AtomicU64,
     pub(crate) flushes: AtomicU64,
     pub(crate) sampling: Sampling,
     pub(crate) tiny: Cutting,
-    /// 1: the owner is in a slow path.
-    inside: AtomicU32,
 }
 
 impl ThreadCache {
@@ -129,13 +121,10 @@ impl ThreadCache {
             seen: [const { AtomicU8::new(0) }; NUM_CLASSES],
             looked: AtomicU32::new(0),
             thread: AtomicU32::new(0),
-            epoch: AtomicU32::new(0),
             budget: AtomicUsize::new(0),
             cursor: AtomicU32::new(0),
             exit_rounds: AtomicU32::new(0),
-            next: AtomicPtr::new(null_mut()),
-            prev: AtomicPtr::new(null_mut()),
-            slot: AtomicPtr::new(null_mut()),
+            link: Link::new(),
             data: AtomicPtr::new(null_mut()),
             refills: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
@@ -145,7 +134,6 @@ impl ThreadCache {
                 busy: AtomicU32::new(0),
             },
             tiny: Cutting::new(),
-            inside: AtomicU32::new(0),
         }
     }
 
@@ -157,21 +145,10 @@ impl ThreadCache {
         self
     }
 
-    /// Marks a slow path of the owner until the mark is dropped. Who comes here in between can only be a signal
-    /// handler of the same thread, which would meet bins half changed, or wait for ever for a lock of its own.
-    pub(crate) fn slow_path(&self) -> SlowPath<'_> {
-        if DETECT && self.inside.load(Relaxed) != 0 {
-            die(Fault::Interrupted, core::ptr::from_ref(self) as usize);
-        }
-        self.inside.store(1, Relaxed);
-        compiler_fence(SeqCst);
-        SlowPath(self)
-    }
-
     /// Makes a cache usable for thread number `thread`, which is not 0.
     pub fn start(&self, thread: u32, epoch: u32) {
         self.thread.store(thread, Relaxed);
-        self.epoch.store(epoch, Relaxed);
+        self.link.start(epoch);
         self.cursor.store(1, Relaxed);
     }
 
@@ -446,17 +423,12 @@ impl ThreadCache {
     /// The last call to empty all bins that the owner followed.
     #[must_use]
     pub fn epoch(&self) -> u32 {
-        self.epoch.load(Acquire)
+        self.link.followed()
     }
 
     /// Empties all bins if somebody asked for it since the last slow path.
     pub fn follow_epoch<O: Os>(&self, heap: &Heap<O>) {
-        let epoch = heap.epoch();
-        if self.epoch.load(Relaxed) != epoch {
-            self.flush_all(heap);
-            // Last, so that what is said to have been reached has been.
-            self.epoch.store(epoch, Release);
-        }
+        self.link.follow(&heap.epoch, || self.flush_all(heap));
     }
 
     /// Panics if F2 or F3 does not hold. Only for the owner, in tests.
@@ -484,14 +456,9 @@ impl ThreadCache {
     }
 }
 
-/// See [`ThreadCache::slow_path`].
-#[derive(Debug)]
-pub(crate) struct SlowPath<'a>(&'a ThreadCache);
-
-impl Drop for SlowPath<'_> {
-    fn drop(&mut self) {
-        compiler_fence(SeqCst);
-        self.0.inside.store(0, Relaxed);
+impl Member for ThreadCache {
+    fn link(&self) -> &Link<Self> {
+        &self.link
     }
 }
 

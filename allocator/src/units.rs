@@ -37,6 +37,10 @@ pub const fn round_up(value: usize, align: usize) -> usize {
     (value + align - 1) & !(align - 1)
 }
 
+/// The default checks for mistakes of the program are there. Without them only their cost is of interest (feature
+/// `no-detection`).
+pub(crate) const DETECT: bool = !cfg!(feature = "no-detection");
+
 #[cfg(test)]
 mod tests {
     use super::*;

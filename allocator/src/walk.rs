@@ -7,6 +7,7 @@
 use crate::heap::Heap;
 use crate::os::Os;
 use crate::size_class::{NUM_CLASSES, size_of_class};
+use crate::slow_path::SlowPath;
 use crate::span::State;
 use crate::units::page_bytes;
 
@@ -49,10 +50,23 @@ pub struct Region {
 impl<O: Os> Heap<O> {
     /// Calls `visit` with every region in order of address until it returns false. Returns whether
     /// the walk came to its end.
-    pub fn walk(&self, mut visit: impl FnMut(&Region) -> bool) -> bool {
+    pub fn walk(&self, visit: impl FnMut(&Region) -> bool) -> bool {
+        self.walk_with(|| (), visit)
+    }
+
+    /// As [`Heap::walk`]; what `enter` gives is held while a region is looked at.
+    pub(crate) fn walk_with<G>(
+        &self,
+        enter: impl Fn() -> G,
+        mut visit: impl FnMut(&Region) -> bool,
+    ) -> bool {
         let mut page = 0;
         while page < self.pages.map.pages() {
-            match self.region_at(page) {
+            let region = {
+                let _looking = enter();
+                self.region_at(page)
+            };
+            match region {
                 Some(region) => {
                     if !visit(&region) {
                         return false;
@@ -134,7 +148,7 @@ impl<O: Os> Heap<O> {
 /// ```
 pub fn walk(mut visit: impl FnMut(&Region) -> bool) -> bool {
     crate::partition::heaps().zip(0..).all(|(heap, partition)| {
-        heap.walk(|region| {
+        heap.walk_with(SlowPath::enter, |region| {
             visit(&Region {
                 partition,
                 ..*region

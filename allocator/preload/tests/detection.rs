@@ -338,6 +338,86 @@ int main(int argc, char **argv) {
     );
 }
 
+/// Every other slow path is marked, too: a handler that comes in between and takes one itself would wait for a lock of its own
+/// thread for ever. With caches of CPUs all of it is allowed, and with `check` and `hardened` it is a mistake as well.
+#[test]
+fn a_handler_that_interrupts_any_slow_path_is_reported() {
+    let program = compile(
+        "interrupted_any.c",
+        &format!(
+            "{HEAD}{}",
+            r#"
+#include <signal.h>
+#include <sys/time.h>
+#include "spanalloc.h"
+static void *volatile kept;
+static int visit(const struct spanalloc_region *r, void *x) { return 0; }
+static void large(void) { kept = malloc(1 << 20); free(kept); }
+static void grow(void) { char *block = malloc(300 << 10); for (int i = 4; i < 16; i++) block = realloc(block, i * 100 << 10); free(block); }
+static void zeroed(void) { kept = calloc(1, 1 << 20); free(kept); }
+static void data(void) { void *block[9]; for (int i = 0; i < 9; i++) block[i] = spanalloc_malloc_data(30000 * (i + 1)); for (int i = 0; i < 9; i++) free(block[i]); }
+static void statistics(void) { kept = (void *)mallinfo2().arena; }
+static void walk(void) { spanalloc_walk(visit, NULL); }
+static void small(void) { void *block[9]; for (int i = 0; i < 9; i++) block[i] = malloc(100); for (int i = 0; i < 9; i++) free(block[i]); }
+static void trim(void) { small(); malloc_trim(0); }
+static const struct { const char *name; void (*work)(void); } works[] = {{"large", large}, {"grow", grow}, {"zeroed", zeroed},
+    {"data", data}, {"statistics", statistics}, {"walk", walk}, {"trim", trim}, {"small", small}};
+static void (*work)(void);
+static void handler(int s) { work(); large(); small(); }
+int main(int argc, char **argv) {
+    alarm(20);
+    for (int i = 0; i < 8; i++) if (!strcmp(works[i].name, argv[1])) work = works[i].work;
+    /* Something to walk over, count and give back. */
+    for (int i = 0; i < 3000; i++) many[i] = malloc(i % 2 ? 3000 : 100);
+    for (int i = 0; i < 3000; i += 3) free(many[i]);
+    signal(SIGVTALRM, handler);
+    struct itimerval often = {{0, 200}, {0, 200}}; setitimer(ITIMER_VIRTUAL, &often, NULL);
+    for (long n = atol(argv[2]); n > 0; n--) work();
+    return 0;
+}
+"#
+        ),
+    );
+    let all = [
+        "large",
+        "grow",
+        "zeroed",
+        "data",
+        "statistics",
+        "walk",
+        "trim",
+    ];
+    let by_default = all.map(|work| (work, "decay_ms=1000"));
+    let checked = [("small", "check=1"), ("small", "hardened=1,guard_rate=100")];
+    for (work, settings) in by_default.into_iter().chain(checked) {
+        let output = preloaded(&program)
+            .args([work, "1000000000"])
+            .env("SPANALLOC_CONF", settings)
+            .output()
+            .expect("the program starts");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.signal(),
+            Some(6),
+            "{work}, {settings}: {text}"
+        );
+        assert!(
+            text.contains(
+                "signal handler that interrupted another (front_end=cpu allows it), in thread "
+            ),
+            "{work}: {text}"
+        );
+        assert_eq!(text.lines().count(), 1, "{work}: {text}");
+    }
+    for work in all {
+        passes(
+            preloaded(&program)
+                .args([work, "3000"])
+                .env("SPANALLOC_CONF", "front_end=cpu"),
+        );
+    }
+}
+
 /// Crash reporters allocate in a handler of SIGABRT: after a fault found on a slow path they can, and one that meets the very path
 /// that was interrupted ends the process instead of itself for ever.
 #[test]

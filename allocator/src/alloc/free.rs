@@ -1,9 +1,11 @@
 //! Frees: by address alone, or by the size that was asked for.
 
-use super::{GROWING, HEAP, class_at, detour};
-use crate::cpu_cache::{self, Undisturbed};
+use super::{GROWING, class_at, detour};
+use crate::cpu_cache;
 use crate::heap::Block;
+use crate::process::HEAP;
 use crate::size_class::{class_of, fine_class_of};
+use crate::slow_path::SlowPath;
 use crate::units::MIN_ALIGN;
 use crate::{front_end, hardened, partition, profile, tls};
 
@@ -81,7 +83,7 @@ unsafe extern "C" fn free_slow(block: *mut u8) {
         Block::Small(class) => unsafe { free_class_slow(block, class) },
         // SAFETY: the span is the block's.
         Block::Large(span) => unsafe {
-            let _undisturbed = Undisturbed::new();
+            let _slow_path = SlowPath::enter();
             HEAP.pages.free(span);
         },
     }

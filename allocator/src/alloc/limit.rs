@@ -2,6 +2,7 @@
 
 use crate::limits;
 use crate::partition::heaps;
+use crate::slow_path::SlowPath;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
@@ -52,6 +53,7 @@ pub(super) fn tell_limits() {
             continue;
         }
         if callback.is_null() {
+            let _slow_path = SlowPath::enter();
             for heap in heaps() {
                 heap.pages.release_free(0);
             }

@@ -14,25 +14,22 @@ pub use limit::{OnLimit, set_limits};
 pub use resize::{reallocate, reallocate_exact, try_grow, usable_size};
 pub use trim::{Trimmed, trim};
 
-use crate::cpu_cache::{self, Undisturbed};
+use crate::cpu_cache;
 use crate::fault::DETECT;
 use crate::front_end;
 use crate::hardened;
-use crate::heap::Heap;
 use crate::lookup::{LOOKUP, Lookup};
-use crate::os::Linux;
 use crate::partition;
+use crate::process::HEAP;
 use crate::profile;
 use crate::size_class::{
     FINE_LIMIT, MAX_SMALL, NUM_CLASSES, class_of, class_of_aligned, fine_class_of,
 };
+use crate::slow_path::SlowPath;
 use crate::tls;
 use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SHIFT, round_up};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-
-/// The heap of the process.
-pub(crate) static HEAP: Heap<Linux> = Heap::new(Linux::PROCESS);
 
 /// Class of the page that `block` is on, 0 for large blocks and for what is not in the heap.
 ///
@@ -187,7 +184,7 @@ fn allocate_detour(size: usize, align: usize) -> *mut u8 {
 
 /// A block in a span of its own.
 fn allocate_large(size: usize, align: usize) -> *mut u8 {
-    let _undisturbed = Undisturbed::new();
+    let _slow_path = SlowPath::enter();
     HEAP.allocate_large(size, align).0
 }
 
@@ -268,19 +265,19 @@ fn zeroed_pages(size: usize, align: usize) -> *mut u8 {
     if hardened::on() {
         return filled(allocate_aligned(align, size), size);
     }
-    let undisturbed = Undisturbed::new();
-    let (block, zero) = match aligned_class(size, align) {
-        Some(class) => {
-            let cached = front_end::current(|front| front.cached(class));
-            if cached.is_null() {
-                HEAP.take_one(class)
-            } else {
-                (cached, false)
-            }
+    let class = aligned_class(size, align);
+    let cached = class.map_or(null_mut(), |class| {
+        front_end::current(|front| front.cached(class))
+    });
+    let (block, zero) = if cached.is_null() {
+        let _slow_path = SlowPath::enter();
+        match class {
+            Some(class) => HEAP.take_one(class),
+            None => HEAP.allocate_large(size, align),
         }
-        None => HEAP.allocate_large(size, align),
+    } else {
+        (cached, false)
     };
-    drop(undisturbed);
     if block.is_null() {
         return answer(block);
     }

@@ -1,10 +1,11 @@
 //! Blocks that get another size: in place, by the page tables, or by a copy.
 
-use super::{GROWING, HEAP, allocate, answer, class_at, free};
-use crate::cpu_cache::Undisturbed;
+use super::{GROWING, allocate, answer, class_at, free};
 use crate::heap::Block;
 use crate::page_heap::growth::headroom;
+use crate::process::HEAP;
 use crate::size_class::{class_of, size_of_class};
+use crate::slow_path::SlowPath;
 use crate::units::pages_for;
 use crate::{hardened, partition, profile};
 
@@ -104,7 +105,7 @@ unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
 /// # Safety
 /// The span is a large block's, in use by the caller.
 unsafe fn resize(span: *mut crate::span::Span, pages: usize) -> bool {
-    let _undisturbed = Undisturbed::new();
+    let _slow_path = SlowPath::enter();
     // SAFETY: the caller's duty.
     unsafe { HEAP.pages.resize_in_place(span, pages) }
 }
@@ -142,9 +143,9 @@ unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
     let grows = size > old;
     // A block that has grown to this will grow again, and room behind makes that free.
     let moved = if grows && old >= ROOMY_OLD && size > ROOMY_OLD {
-        let undisturbed = Undisturbed::new();
+        let slow_path = SlowPath::enter();
         let (moved, _) = HEAP.allocate_growing(size);
-        drop(undisturbed);
+        drop(slow_path);
         if profile::on() {
             profile::allocated(moved, size);
         }
@@ -177,6 +178,7 @@ unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
     let (Block::Large(old), Block::Large(span)) = (HEAP.block_of(from), HEAP.block_of(to)) else {
         return false;
     };
+    let slow_path = SlowPath::enter();
     if HEAP.pages.inner.lock().counters.moved_by_remap >= MAX_REMAPS {
         return false;
     }
@@ -185,9 +187,11 @@ unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
     if !HEAP.pages.os.move_pages(from as usize, to as usize, bytes) {
         return false;
     }
+    drop(slow_path);
     if profile::on() {
         profile::freed(from);
     }
+    let _slow_path = SlowPath::enter();
     HEAP.pages.inner.lock().counters.moved_by_remap += 1;
     // SAFETY: the block is the caller's, and all its pages have gone.
     unsafe { HEAP.pages.free_moved(old) };

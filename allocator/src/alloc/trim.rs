@@ -1,8 +1,9 @@
 //! Giving back what is free, wherever it is.
 
-use super::HEAP;
-use crate::cpu_cache::{self, Undisturbed};
+use crate::cpu_cache;
 use crate::partition::data;
+use crate::process::HEAP;
+use crate::slow_path::SlowPath;
 
 /// What a trim could do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,12 +19,8 @@ pub struct Trimmed {
 /// cache, which it does before its next operation; what was not here at the end of this call is in
 /// the result.
 pub fn trim(keep_bytes: usize) -> Trimmed {
-    let _undisturbed = Undisturbed::new();
+    let _slow_path = SlowPath::with_bins();
     let of_cpus = cpu_cache::empty_all();
-    HEAP.raise_epoch();
-    if let Some(heap) = data() {
-        heap.set_epoch(HEAP.epoch());
-    }
     crate::thread::call_all();
     let mut released_bytes = HEAP.trim(keep_bytes);
     if let Some(heap) = data() {

@@ -3,10 +3,10 @@
 //! instruction. A freed slot stays untouchable until it is its turn to be used again.
 
 use super::STATE;
-use crate::alloc::HEAP;
 use crate::fault::{Fault, Line, die};
 use crate::os::{self, Os};
 use crate::page_heap::Use;
+use crate::process::HEAP;
 use crate::span::Span;
 use crate::units::{MIN_ALIGN, PAGE_SIZE, round_up};
 use core::ptr::null_mut;

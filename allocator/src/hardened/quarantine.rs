@@ -1,8 +1,8 @@
 //! Freed small blocks wait here, filled with a pattern, before they can be handed out again.
 
 use super::{PATTERN, STATE};
-use crate::alloc::HEAP;
 use crate::fault::{Fault, die};
+use crate::process::HEAP;
 use crate::size_class::size_of_class;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -186,15 +186,19 @@ impl Inner {
             return Mapped::NoMemory;
         }
         let address = heap.map.base() + page_bytes(self.grown);
-        let answer = heap.os.map_at(address, page_bytes(pages));
-        if answer != Mapped::Yes {
+        let mapped = heap.map.extend(end, heap.os.lookup(), || {
+            match heap.os.map_at(address, page_bytes(pages)) {
+                Mapped::Yes => Ok(()),
+                refused => Err(refused),
+            }
+        });
+        if let Err(refused) = mapped {
             // SAFETY: the record was made just now.
             unsafe { self.drop_record(span) };
-            return answer;
+            return refused;
         }
         self.counters.growths += 1;
         self.grown = end;
-        heap.map.set_pages(end, heap.os.lookup());
         // SAFETY: the pages are new.
         unsafe { self.free_run(heap, span, State::FreeClean) };
         Mapped::Yes

@@ -17,6 +17,7 @@ mod write;
 use crate::alloc::set_detour;
 use crate::fault::Line;
 use crate::os;
+use crate::slow_path::SlowPath;
 use crate::sync::{Locked, RawLock};
 use crate::thread::{attach, call_each};
 use crate::{cpu_cache, hardened};
@@ -83,9 +84,11 @@ pub fn start(mean_bytes: usize) -> Result<(), Error> {
     MEAN.store(mean_bytes.min(1 << 40), Relaxed);
     set_detour();
     if mean_bytes == 0 {
+        let _slow_path = SlowPath::enter();
         TABLE.lock().forget_live();
     }
     // A thread that has no cache yet looks when it makes one.
+    let _slow_path = SlowPath::with_bins();
     call_each(|_| true);
     Ok(())
 }
@@ -111,6 +114,12 @@ pub fn start(mean_bytes: usize) -> Result<(), Error> {
 /// # Ok::<(), spanalloc::profile::Error>(())
 /// ```
 pub fn write(path: &CStr) -> Result<(), Error> {
+    let _slow_path = SlowPath::enter();
+    write_unmarked(path)
+}
+
+/// [`write`] by a thread of the allocator's own.
+fn write_unmarked(path: &CStr) -> Result<(), Error> {
     if !on() {
         return Err(Error::NotStarted);
     }
@@ -158,6 +167,7 @@ pub(crate) fn allocated(block: *mut u8, size: usize) {
     }
     if turn.mean.load(Relaxed) != mean {
         turn.mean.store(mean, Relaxed);
+        let _slow_path = SlowPath::enter();
         let mut table = TABLE.lock();
         // Threads, and runs, shall not sample in step.
         // SAFETY: reads the clock.
@@ -177,6 +187,7 @@ pub(crate) fn allocated(block: *mut u8, size: usize) {
     turn.busy.store(1, Relaxed);
     let frames = stack::capture();
     {
+        let _slow_path = SlowPath::enter();
         let mut table = TABLE.lock();
         table.add(block as usize, bytes, &frames);
         turn.left.store(table.gaps.next(mean), Relaxed);
@@ -188,6 +199,7 @@ pub(crate) fn allocated(block: *mut u8, size: usize) {
 #[inline]
 pub(crate) fn freed(block: *mut u8) {
     if table::may_be_live(block as usize) {
+        let _slow_path = SlowPath::enter();
         TABLE.lock().remove(block as usize);
     }
 }
@@ -230,7 +242,7 @@ fn write_here(number: u32) {
         0 => write!(path, "spanalloc-{}.heap", os::process_number()),
         _ => write!(path, "spanalloc-{}.{number}.heap", os::process_number()),
     };
-    if let Err(Error::System(code)) = write(path.as_c()) {
+    if let Err(Error::System(code)) = write_unmarked(path.as_c()) {
         let mut line = Line::new();
         line.text(b"spanalloc: cannot write ")
             .text(path.as_c().to_bytes())
