@@ -14,6 +14,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Runs of the order that are taken together.
+const RUNS: usize = 1 << 10;
+
 /// Streaming writer. Nothing appears under the final name before [`ScriptWriter::finish`] has succeeded; a writer
 /// that is dropped leaves no file behind.
 pub struct ScriptWriter {
@@ -28,6 +31,8 @@ pub struct ScriptWriter {
     times: Option<Spill>,
     counts: ScriptInfo,
     last_run: Run,
+    /// Runs of the order as they lie in the file, until they are [`RUNS`].
+    runs: Vec<u64>,
     ordered: Vec<u64>,
     phases: Vec<String>,
 }
@@ -69,6 +74,7 @@ impl ScriptWriter {
                 thread: 0,
                 count: 0,
             },
+            runs: Vec::with_capacity(RUNS),
             ordered: vec![0; threads],
             phases: Vec::new(),
         })
@@ -196,27 +202,33 @@ impl ScriptWriter {
             self.last_run.count = sum;
             return Ok(());
         }
-        self.flush_run()?;
-        self.last_run = Run { thread, count };
+        let run = std::mem::replace(&mut self.last_run, Run { thread, count });
+        if run.count > 0 {
+            self.runs.push(word_of(run));
+            if self.runs.len() == RUNS {
+                return self.flush_runs();
+            }
+        }
         Ok(())
     }
 
-    fn flush_run(&mut self) -> Result<(), ScriptError> {
-        let run = self.last_run;
-        if run.count == 0 {
-            return Ok(());
+    /// The runs so far go to their stream: together, because models whose threads take short turns have a run for every other op.
+    #[cold]
+    fn flush_runs(&mut self) -> Result<(), ScriptError> {
+        for word in &self.runs {
+            let thread = *word as u32;
+            let Some(ordered) = self.ordered.get_mut(thread as usize) else {
+                return Err(ScriptError::Misuse(format!(
+                    "the order names thread {thread}"
+                )));
+            };
+            *ordered += word >> 32;
         }
-        let Some(ordered) = self.ordered.get_mut(run.thread as usize) else {
-            return Err(ScriptError::Misuse(format!(
-                "the order names thread {}",
-                run.thread
-            )));
-        };
-        *ordered += u64::from(run.count);
-        let word = u64::from(run.thread) | u64::from(run.count) << 32;
         self.spill
-            .append(ORDER, &word.to_le_bytes())
-            .map_err(|error| ScriptError::io("write", &self.path, error))
+            .append(ORDER, map::bytes_of(&self.runs))
+            .map_err(|error| ScriptError::io("write", &self.path, error))?;
+        self.runs.clear();
+        Ok(())
     }
 
     /// Names the next phase; returns its number, the `size` of its `Mark` ops.
@@ -242,8 +254,14 @@ impl ScriptWriter {
         shared_base: u32,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<ScriptInfo, ScriptError> {
-        self.flush_run()?;
-        self.last_run.count = 0;
+        let last = std::mem::take(&mut self.last_run.count);
+        if last > 0 {
+            self.runs.push(word_of(Run {
+                thread: self.last_run.thread,
+                count: last,
+            }));
+        }
+        self.flush_runs()?;
         for thread in 0..self.threads {
             let ops = self.spill.length(thread + 1) / size_of::<Op>() as u64;
             if self.ordered[thread] != ops {
@@ -349,6 +367,11 @@ impl ScriptWriter {
         file.write_all_at(&header.encode(), 0)?;
         Ok(info)
     }
+}
+
+/// A run as it lies in the file.
+fn word_of(run: Run) -> u64 {
+    u64::from(run.thread) | u64::from(run.count) << 32
 }
 
 fn unique() -> u64 {
