@@ -42,7 +42,7 @@ const RULES: &[Rule] = &[
         folder: "workloads/script",
         uses: &[],
         crates: Some(&["libc"]),
-        unsafe_in: &["src/map.rs", "src/newcomer.rs"],
+        unsafe_in: &["src/buffer.rs", "src/map.rs", "src/newcomer.rs"],
     },
     Rule {
         folder: "workloads/ring",

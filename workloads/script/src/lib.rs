@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+mod buffer;
 mod cursor;
 mod error;
 pub mod file;

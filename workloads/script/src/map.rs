@@ -1,4 +1,4 @@
-//! A file mapped for reading, and slices of plain records in it. With `newcomer`, the only module of this crate with `unsafe`.
+//! A file mapped for reading, and slices of plain records in it. With `buffer` and `newcomer`, the only modules of this crate with `unsafe`.
 
 #![allow(unsafe_code)]
 
@@ -132,18 +132,6 @@ impl Drop for Mapping {
             // SAFETY: exactly the range that `part` mapped; borrows of it cannot outlive `self`.
             unsafe { libc::munmap(start, self.length + self.lead) };
         }
-    }
-}
-
-/// Asks for huge pages behind a buffer's capacity, so that filling it costs one fault for 2 MiB. Best effort.
-pub fn prefer_huge_pages(buffer: &mut Vec<u8>) {
-    const HUGE: usize = 2 << 20;
-    let begin = buffer.as_ptr().addr().next_multiple_of(HUGE);
-    let end = (buffer.as_ptr().addr() + buffer.capacity()) & !(HUGE - 1);
-    if begin < end {
-        let start = buffer.as_mut_ptr().with_addr(begin).cast();
-        // SAFETY: whole pages within the buffer's own allocation; the advice changes no contents.
-        unsafe { libc::madvise(start, end - begin, libc::MADV_HUGEPAGE) };
     }
 }
 

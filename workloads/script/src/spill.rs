@@ -4,7 +4,7 @@
 //! streams together exceed the budget, so a script of any size costs the budget plus 40 bytes for each piece
 //! written. Small scripts never touch the file.
 
-use crate::map;
+use crate::buffer::Buffer;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -22,7 +22,7 @@ const MOST_CHUNK: usize = 4 << 20;
 
 /// A piece of a stream.
 enum Chunk {
-    Memory(Vec<u8>),
+    Memory(Buffer),
     File {
         offset: u64,
         length: usize,
@@ -46,7 +46,7 @@ impl Chunk {
 struct Stream {
     /// Closed chunks, each with its place in the stream.
     chunks: Vec<(u64, Chunk)>,
-    open: Vec<u8>,
+    open: Buffer,
     length: u64,
 }
 
@@ -120,10 +120,10 @@ impl Spill {
     #[inline]
     pub fn append(&mut self, stream: usize, bytes: &[u8]) -> io::Result<()> {
         let this = &mut self.streams[stream];
-        if this.open.capacity() - this.open.len() < bytes.len() {
+        if this.open.room() < bytes.len() {
             return self.append_more(stream, bytes);
         }
-        this.open.extend_from_slice(bytes);
+        this.open.extend(bytes);
         this.length += bytes.len() as u64;
         self.held += bytes.len();
         Ok(())
@@ -134,20 +134,19 @@ impl Spill {
     fn append_more(&mut self, stream: usize, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let this = &mut self.streams[stream];
-            if this.open.len() == this.open.capacity() {
+            if this.open.room() == 0 {
                 this.close();
                 if self.held > self.budget {
                     self.flush()?;
                 }
                 let this = &mut self.streams[stream];
                 let wanted = (this.length as usize).clamp(LEAST_CHUNK, MOST_CHUNK);
-                this.open.reserve_exact(wanted.next_power_of_two());
-                map::prefer_huge_pages(&mut this.open);
+                this.open = Buffer::with_capacity(wanted.next_power_of_two());
             }
             let this = &mut self.streams[stream];
-            let room = this.open.capacity() - this.open.len();
+            let room = this.open.room();
             let (now, later) = bytes.split_at(bytes.len().min(room));
-            this.open.extend_from_slice(now);
+            this.open.extend(now);
             this.length += now.len() as u64;
             self.held += now.len();
             bytes = later;
