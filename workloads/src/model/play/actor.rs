@@ -53,7 +53,9 @@ pub struct Actor<'p> {
     retiring: bool,
     /// Ops that nobody has taken yet.
     pub ops: Vec<Op>,
-    tally: Tally,
+    /// What the last turn did to what is alive. Read where it lies: a copy of four words that were just written one by one would
+    /// have to wait for them.
+    pub tally: Tally,
 }
 
 /// A group of a thread.
@@ -105,8 +107,6 @@ pub struct Turn {
     pub ops: u32,
     /// Calls of the malloc family.
     pub calls: u64,
-    /// What they did to what is alive.
-    pub tally: Tally,
 }
 
 impl<'p> Actor<'p> {
@@ -182,6 +182,7 @@ impl<'p> Actor<'p> {
                 let steps = steps.min(MOST_OWED);
                 self.owed.extend((0..steps).map(|_| index));
             }
+            state.target = (plan.live as f64 * state.factors.0 + plan.rounding) as u64;
             state.sampler = change.sampler;
             if change.drop > 0.0 {
                 let gone = state
@@ -216,16 +217,20 @@ impl<'p> Actor<'p> {
         std::mem::swap(&mut self.groups, &mut other.groups);
     }
 
-    /// Makes up to `limit` calls in a row; `progress` is the part of the phase that lies behind.
+    /// Makes up to `limit` calls in a row; of the phase `behind.0` of `behind.1` calls lie behind.
     pub fn turn(
         &mut self,
         phase: &PhasePlan,
-        progress: f64,
+        behind: (u64, u64),
         limit: u64,
         mut commons: Option<&mut Commons>,
     ) -> Turn {
         for (state, plan) in self.groups.iter_mut().zip(&self.plan.groups) {
             let (from, to) = state.factors;
+            if from == to {
+                continue;
+            }
+            let progress = behind.0 as f64 / behind.1 as f64;
             let factor = from + (to - from) * progress;
             state.target = (plan.live as f64 * factor + plan.rounding) as u64;
         }
@@ -274,7 +279,6 @@ impl<'p> Actor<'p> {
         Turn {
             ops: (self.ops.len() - before) as u32,
             calls,
-            tally: self.tally,
         }
     }
 

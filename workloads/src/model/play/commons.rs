@@ -48,8 +48,8 @@ impl Commons {
 pub struct SharedSlots {
     /// For each thread: free slots with the generation that comes next.
     free: Vec<VecDeque<(u32, u16)>>,
-    /// Thread that last allocated into a slot.
-    taker: Vec<u32>,
+    /// Thread that last allocated into a slot: one of the 4,096 that a model may begin with.
+    taker: Vec<u16>,
 }
 
 impl SharedSlots {
@@ -62,7 +62,7 @@ impl SharedSlots {
         {
             return slot;
         }
-        self.taker.push(thread as u32);
+        self.taker.push(thread as u16);
         (self.taker.len() as u32 - 1, 0)
     }
 

@@ -7,6 +7,7 @@ use crate::model::live::{Block, Parts};
 use crate::model::plan::{GroupPlan, GrowPlan, Hand, Rule};
 use crate::model::sampler::below;
 use heaplab_script::{Op, OpKind};
+use rand_pcg::Pcg64;
 use rand_pcg::rand_core::Rng;
 
 /// [`GroupPlan::written`] of all bytes.
@@ -111,7 +112,7 @@ impl Actor<'_> {
             true => state.set.bytes(),
         };
         let full = level >= state.target;
-        if plan.resize != 0 && level > 0 && self.random.next_u64() >> 32 < plan.resize {
+        if plan.resize != 0 && self.resizes(index) {
             return Step::of(self.resize(index));
         }
         if let Some(grow) = &plan.grow
@@ -135,9 +136,9 @@ impl Actor<'_> {
                 }
                 None
             }
-            _ => match self.must_free(index, level, full) {
-                true if self.groups[index].set.len() == 0 => return Step::Nothing,
-                true => self.groups[index].set.take_victim(&mut self.random),
+            _ => match must_free(plan, state, &mut self.random, level, full) {
+                true if state.set.len() == 0 => return Step::Nothing,
+                true => state.set.take_victim(&mut self.random),
                 false => None,
             },
         };
@@ -184,49 +185,17 @@ impl Actor<'_> {
         true
     }
 
-    /// Whether the next call is a free, for the lifetimes that know no other answer.
-    #[inline(always)]
-    fn must_free(&mut self, index: usize, level: u64, full: bool) -> bool {
+    /// Whether the next call is a resize. Apart, because the compiler would ask about the live set first, which chance decides for small
+    /// ones, and then whether the group resizes at all.
+    #[inline(never)]
+    fn resizes(&mut self, index: usize) -> bool {
         let plan = &self.plan.groups[index];
-        let State {
-            target,
-            draining,
-            deaths,
-            ..
-        } = &mut self.groups[index];
-        match plan.rule {
-            Rule::Exponential => {
-                let word = self.random.next_u64();
-                below(word, level + (*target).max(1)) < level
-            }
-            Rule::Lifo => {
-                // The direction lasts eight calls on average; the ends turn it round.
-                if self.random.next_u64() >> 61 == 0 {
-                    *draining = !*draining;
-                }
-                *draining = full || *draining && level > 0;
-                *draining
-            }
-            Rule::Recency => {
-                if *deaths == 0 {
-                    // A course may ask for less than a block while the group works: then one lives and dies at a time.
-                    if level < (*target).max(1) {
-                        return false;
-                    }
-                    *deaths = match plan.deaths {
-                        1 => 1,
-                        mean => 1 + below(self.random.next_u64(), 2 * mean - 1),
-                    };
-                }
-                *deaths = if level > 0 { *deaths - 1 } else { 0 };
-                level > 0
-            }
-            Rule::Batch => {
-                *draining = full || *draining && level > 0;
-                *draining
-            }
-            _ => full && (level > 0 || plan.live > 0),
-        }
+        let state = &self.groups[index];
+        let level = match plan.in_bytes {
+            false => state.set.len() as u64,
+            true => state.set.bytes(),
+        };
+        level > 0 && self.random.next_u64() >> 32 < plan.resize
     }
 
     fn resize(&mut self, index: usize) -> bool {
@@ -282,118 +251,156 @@ impl Actor<'_> {
     #[inline(always)]
     fn allocate(&mut self, index: usize, bytes: u32, mut commons: Option<&mut Commons>) -> bool {
         let plan = &self.plan.groups[index];
+        let (state, random) = (&mut self.groups[index], &mut self.random);
         let mut crosses = plan.ring;
         if let Some(commons) = &mut commons {
             match plan.hand {
                 Hand::Queue { share, batch, .. } => {
-                    crosses |= self.random.next_u64() >> 32 < share;
-                    if crosses
-                        && self.groups[index].outbox.len() >= batch
-                        && !self.send(index, commons)
+                    crosses |= random.next_u64() >> 32 < share;
+                    if crosses && state.outbox.len() >= batch && !send(plan, state, random, commons)
                     {
                         return false;
                     }
                 }
                 Hand::Random { share, role } => {
                     crosses |= (role.is_some() || commons.members[self.role].len() > 1)
-                        && self.random.next_u64() >> 32 < share;
+                        && random.next_u64() >> 32 < share;
                 }
-                Hand::Exchange { share, .. } => crosses |= self.random.next_u64() >> 32 < share,
+                Hand::Exchange { share, .. } => crosses |= random.next_u64() >> 32 < share,
                 Hand::Keep => {}
             }
         }
-        let (block, op) = self.draw_block(plan, index, bytes, crosses, commons.as_deref_mut());
-        let bytes = i64::from(block.size());
-        match (&plan.hand, commons) {
-            (Hand::Queue { batch, .. }, Some(commons)) if crosses => {
-                self.groups[index].outbox.push(block);
-                if self.groups[index].outbox.len() >= *batch {
-                    self.send(index, commons);
-                }
-            }
-            (Hand::Exchange { table, .. }, Some(commons)) if crosses => {
-                let table = &mut commons.tables[*table];
-                let place = below(self.random.next_u64(), table.len() as u64) as usize;
-                let other = std::mem::replace(&mut table[place], block);
-                if !other.is_none() {
-                    self.groups[index].set.put(other, &mut self.random);
-                }
-            }
-            _ => self.groups[index].set.put(block, &mut self.random),
-        }
-        if plan.written < ALL {
-            // What it grows to later is written whole.
-            let reach = (bytes as u64 * plan.written) >> 32;
-            self.ops.push(Op::new(OpKind::Written, 0, 0, 0, reach, 0));
-        }
-        self.call(op, bytes, 1);
-        true
-    }
-
-    /// Draws a block and the op that allocates it.
-    #[inline(always)]
-    fn draw_block(
-        &mut self,
-        plan: &GroupPlan,
-        index: usize,
-        bytes: u32,
-        shared: bool,
-        commons: Option<&mut Commons>,
-    ) -> (Block, Op) {
         let drawn = match bytes {
-            0 => plan.sizes[self.groups[index].sampler].draw(&mut self.random),
+            0 => plan.sizes[state.sampler].draw(random),
             bytes => bytes,
+        };
+        let (kind, align_log2) = kind_of(plan, random);
+        let (slot, mark) = match &mut commons {
+            Some(commons) if crosses => commons.shared.take(self.index),
+            _ => (self.private.take(), self.number as u16),
         };
         let size = match &plan.grow {
             Some(grow) => grow.start.min(drawn.max(1)),
             None => drawn,
         };
-        let (mut kind, mut align_log2) = (OpKind::Malloc, 0);
-        if plan.calloc | plan.aligned != 0 {
-            let word = self.random.next_u64();
-            let choice = word >> 32;
-            if choice < plan.calloc {
-                kind = OpKind::Calloc;
-            } else if choice - plan.calloc < plan.aligned {
-                kind = OpKind::AlignedAlloc;
-                let choice = ((word & 0xffff_ffff) * plan.align_log2.len() as u64) >> 32;
-                align_log2 = plan.align_log2[choice as usize];
-            }
-        }
-        let (slot, generation) = match commons {
-            Some(commons) if shared => commons.shared.take(self.index),
-            _ => (self.private.take(), 0),
-        };
         let block = Block::new(Parts {
             slot,
             size,
             target: drawn,
-            mark: if shared {
-                generation
-            } else {
-                self.number as u16
-            },
+            mark,
             align_log2,
-            shared,
+            shared: crosses,
         });
-        let flags = u8::from(shared);
-        let op = Op::new(kind, flags, generation, slot, u64::from(size), align_log2);
-        (block, op)
-    }
-
-    /// Sends the blocks that wait to a thread of the queue's role; false when it has no room.
-    fn send(&mut self, index: usize, commons: &mut Commons) -> bool {
-        let Hand::Queue { role, depth, .. } = self.plan.groups[index].hand else {
-            return true;
-        };
-        let members = &commons.members[role];
-        let other = members[below(self.random.next_u64(), members.len() as u64) as usize];
-        let inbox = &mut commons.inboxes[other];
-        if inbox.len() >= depth {
-            return false;
+        match (&plan.hand, commons) {
+            (Hand::Queue { batch, .. }, Some(commons)) if crosses => {
+                state.outbox.push(block);
+                if state.outbox.len() >= *batch {
+                    send(plan, state, random, commons);
+                }
+            }
+            (Hand::Exchange { table, .. }, Some(commons)) if crosses => {
+                let table = &mut commons.tables[*table];
+                let place = below(random.next_u64(), table.len() as u64) as usize;
+                let other = std::mem::replace(&mut table[place], block);
+                if !other.is_none() {
+                    state.set.put(other, random);
+                }
+            }
+            _ => state.set.put(block, random),
         }
-        inbox.extend(self.groups[index].outbox.drain(..));
+        let bytes = u64::from(size);
+        if plan.written < ALL {
+            // What it grows to later is written whole.
+            let reach = (bytes * plan.written) >> 32;
+            self.ops.push(Op::new(OpKind::Written, 0, 0, 0, reach, 0));
+        }
+        let flags = u8::from(crosses);
+        let op = Op::new(kind, flags, block.generation(), slot, bytes, align_log2);
+        self.call(op, bytes as i64, 1);
         true
+    }
+}
+
+/// How a block is allocated, and log2 of its alignment.
+#[inline(always)]
+fn kind_of(plan: &GroupPlan, random: &mut Pcg64) -> (OpKind, u8) {
+    if plan.calloc | plan.aligned == 0 {
+        return (OpKind::Malloc, 0);
+    }
+    let word = random.next_u64();
+    let choice = word >> 32;
+    if choice < plan.calloc {
+        (OpKind::Calloc, 0)
+    } else if choice - plan.calloc < plan.aligned {
+        let choice = ((word & 0xffff_ffff) * plan.align_log2.len() as u64) >> 32;
+        (OpKind::AlignedAlloc, plan.align_log2[choice as usize])
+    } else {
+        (OpKind::Malloc, 0)
+    }
+}
+
+/// Sends the blocks that wait to a thread of the queue's role; false when it has no room.
+fn send(plan: &GroupPlan, state: &mut State, random: &mut Pcg64, commons: &mut Commons) -> bool {
+    let Hand::Queue { role, depth, .. } = plan.hand else {
+        return true;
+    };
+    let members = &commons.members[role];
+    let other = members[below(random.next_u64(), members.len() as u64) as usize];
+    let inbox = &mut commons.inboxes[other];
+    if inbox.len() >= depth {
+        return false;
+    }
+    inbox.extend(state.outbox.drain(..));
+    true
+}
+
+/// Whether the next call is a free, for the lifetimes that know no other answer.
+#[inline(always)]
+fn must_free(
+    plan: &GroupPlan,
+    state: &mut State,
+    random: &mut Pcg64,
+    level: u64,
+    full: bool,
+) -> bool {
+    let State {
+        target,
+        draining,
+        deaths,
+        ..
+    } = state;
+    match plan.rule {
+        Rule::Exponential => {
+            let word = random.next_u64();
+            below(word, level + (*target).max(1)) < level
+        }
+        Rule::Lifo => {
+            // The direction lasts eight calls on average; the ends turn it round.
+            if random.next_u64() >> 61 == 0 {
+                *draining = !*draining;
+            }
+            *draining = full || *draining && level > 0;
+            *draining
+        }
+        Rule::Recency => {
+            if *deaths == 0 {
+                // A course may ask for less than a block while the group works: then one lives and dies at a time.
+                if level < (*target).max(1) {
+                    return false;
+                }
+                *deaths = match plan.deaths {
+                    1 => 1,
+                    mean => 1 + below(random.next_u64(), 2 * mean - 1),
+                };
+            }
+            *deaths = if level > 0 { *deaths - 1 } else { 0 };
+            level > 0
+        }
+        Rule::Batch => {
+            *draining = full || *draining && level > 0;
+            *draining
+        }
+        _ => full && (level > 0 || plan.live > 0),
     }
 }
 

@@ -22,7 +22,7 @@ use heaplab_script::{Op, OpKind};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::Rng;
 use rayon::prelude::*;
-use tally::Level;
+use tally::{Level, Tally};
 
 /// Changes when the same definition and seed would give other ops; part of every hash.
 pub const VERSION: u32 = 4;
@@ -201,8 +201,9 @@ impl<S: Sink> Play<'_, '_, S> {
                 let Some(made) = parts[index].turns.get(turn) else {
                     continue;
                 };
+                let (made, tally) = made;
                 self.calls += made.calls;
-                self.level.follow(&made.tally);
+                self.level.follow(tally);
                 if made.ops > 0 {
                     self.sink.order(self.actors[index].number, made.ops)?;
                 }
@@ -234,7 +235,7 @@ impl<S: Sink> Play<'_, '_, S> {
                         if asleep[index].is_some() || self.calls >= end {
                             continue;
                         }
-                        let behind = (self.calls - begin) as f64 / (end - begin) as f64;
+                        let behind = (self.calls - begin, end - begin);
                         let about = &self.plan.phases[phase];
                         let limit = end - self.calls;
                         let made =
@@ -270,7 +271,7 @@ impl<S: Sink> Play<'_, '_, S> {
     fn take(&mut self, index: usize, made: &Turn) -> Result<(), WorkloadError> {
         let actor = &mut self.actors[index];
         self.calls += made.calls;
-        self.level.follow(&made.tally);
+        self.level.follow(&actor.tally);
         if made.ops > 0 {
             self.sink.order(actor.number, made.ops)?;
         }
@@ -383,8 +384,8 @@ impl<S: Sink> Play<'_, '_, S> {
 struct Part {
     all: u64,
     left: u64,
-    /// Its turns in this window.
-    turns: Vec<Turn>,
+    /// Its turns in this window, and what they did to what is alive.
+    turns: Vec<(Turn, Tally)>,
 }
 
 impl Part {
@@ -404,9 +405,9 @@ impl Part {
     /// Goes on with a window until about `stretch` ops are to be told.
     fn play(&mut self, actor: &mut Actor<'_>, phase: &PhasePlan, turns: usize, stretch: usize) {
         while self.plays_on(turns) && actor.ops.len() < stretch {
-            let behind = (self.all - self.left) as f64 / self.all as f64;
+            let behind = (self.all - self.left, self.all);
             let made = actor.turn(phase, behind, self.left, None);
-            self.turns.push(made);
+            self.turns.push((made, actor.tally));
             if made.calls == 0 {
                 // Nothing to do (a live factor of 0): the phase is over early.
                 self.left = 0;
