@@ -71,15 +71,17 @@ pub fn comparisons(
                 times: args.mode == Some(ModeArg::Paced),
                 ..Params::default()
             };
-            let mut watch = Watch::new(terminal, "making scripts")
-                .keeping("nothing was measured yet".to_string());
+            let what = match workload.is_cached(&params, &cache).map_err(error)? {
+                true => "checking scripts",
+                false => "making scripts",
+            };
+            let mut watch =
+                Watch::new(terminal, what).keeping("nothing was measured yet".to_string());
             let compiled = workload.compile(&params, &cache, &mut watch.events());
             watch.clear();
             let compiled = compiled.map_err(error)?;
-            let script = heaplab_script::Script::open_windowed(&compiled.path)
-                .map_err(|e| error(e.into()))?;
-            let started_threads = script.thread_count() as u32;
-            let switches = script.run_count();
+            let started_threads = compiled.threads;
+            let switches = compiled.runs;
             let threads = match &workload {
                 Workload::Model(model) => threads.unwrap_or_else(|| model.threads()),
                 _ => started_threads,

@@ -235,6 +235,10 @@ pub struct CompiledScript {
     pub hash: String,
     /// It was there already.
     pub cached: bool,
+    /// Threads, all generations together.
+    pub threads: u32,
+    /// Runs of the global order: how often another thread's turn comes.
+    pub runs: u64,
 }
 
 impl Workload {
@@ -349,7 +353,8 @@ impl Workload {
         }
     }
 
-    /// The script of this workload in `cache`, compiled if it is not there yet.
+    /// The script of this workload in `cache`, compiled if it is not there yet. `progress` takes what is done and how much there is, of
+    /// the check of a script that is there, and of the making of one.
     pub fn compile(
         &self,
         params: &Params,
@@ -375,8 +380,8 @@ impl Workload {
             )));
         }
         let hash = self.hash(params)?;
-        let path = cache.join(format!("{}-{}.hlscript", self.name(), &hash[..32]));
-        if let Some(info) = self.found(params, &path, progress) {
+        let path = cached_path(self.name(), &hash, cache);
+        if let Some(script) = self.found(params, &path, progress) {
             // Those who clear the cache remove first what was used longest ago. Where that cannot be said, the
             // file's age will do.
             let _ = std::fs::File::options()
@@ -384,8 +389,10 @@ impl Workload {
                 .open(&path)
                 .and_then(|file| file.set_modified(std::time::SystemTime::now()));
             return Ok(CompiledScript {
+                info: script.info().clone(),
+                threads: script.thread_count() as u32,
+                runs: script.run_count(),
                 path,
-                info,
                 hash,
                 cached: true,
             });
@@ -407,25 +414,33 @@ impl Workload {
                 compile::compile(&mut source, &path, progress)?
             }
         };
+        let (threads, runs) = Script::shape(&path)?;
         Ok(CompiledScript {
             path,
             info,
             hash,
             cached: false,
+            threads: threads as u32,
+            runs,
         })
     }
 
-    /// What is known of a script in the cache that is whole, undamaged, and what it must be.
-    fn found(&self, params: &Params, path: &Path, progress: Progress<'_>) -> Option<ScriptInfo> {
+    /// Whether `cache` has a script of this name and these parameters, sound or not: then [`Workload::compile`] begins with a check.
+    pub fn is_cached(&self, params: &Params, cache: &Path) -> Result<bool, WorkloadError> {
+        let hash = self.hash(params)?;
+        Ok(cached_path(self.name(), &hash, cache).exists())
+    }
+
+    /// A script in the cache that is whole, undamaged, and what it must be.
+    fn found(&self, params: &Params, path: &Path, progress: Progress<'_>) -> Option<Script> {
         if !path.exists() {
             return None;
         }
-        let script = Script::open_windowed(path).ok()?;
-        script.verify_checksum_watched(progress).ok()?;
+        let script = Script::open_verified(path, progress).ok()?;
         if let Self::Model(model) = self {
             expected::check(model, &model_params(params), script.info()).ok()?;
         }
-        Some(script.info().clone())
+        Some(script)
     }
 
     /// The hash that names this workload with these parameters.
@@ -435,6 +450,11 @@ impl Workload {
             Self::Trace(trace) => trace.hash(params),
         }
     }
+}
+
+/// Where the script of this hash lies in a cache.
+fn cached_path(name: &str, hash: &str, cache: &Path) -> PathBuf {
+    cache.join(format!("{name}-{}.hlscript", &hash[..32]))
 }
 
 fn model_params(params: &Params) -> ModelParams {

@@ -77,3 +77,30 @@ fn one_flipped_bit_in_a_trace_with_times_is_noticed() {
     };
     every_flip_is_noticed(name, &params, 12);
 }
+
+/// A script of gigabytes is not checked in silence, and what it is comes from the same pass.
+#[test]
+fn the_check_of_a_cached_script_tells_how_far_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let workload = Workload::resolve("larson").unwrap();
+    let params = Params::default();
+    assert!(!workload.is_cached(&params, folder.path()).unwrap());
+    let made = workload.compile(&params, folder.path(), &mut |_, _| {});
+    let made = made.unwrap();
+    assert!(workload.is_cached(&params, folder.path()).unwrap());
+    let bytes = std::fs::metadata(&made.path).unwrap().len();
+    let mut told = Vec::new();
+    let found = workload.compile(&params, folder.path(), &mut |done, total| {
+        told.push(done);
+        assert_eq!(total, bytes);
+    });
+    let found = found.unwrap();
+    assert!(found.cached && found.info == made.info);
+    assert_eq!((found.threads, found.runs), (made.threads, made.runs));
+    // A part for each mebibyte at least, and nearly all of the file at the end: what is left is the order.
+    assert!(told.is_sorted() && told.len() as u64 >= bytes >> 20);
+    assert!(
+        told.last()
+            .is_some_and(|done| *done > bytes * 9 / 10 && *done <= bytes)
+    );
+}

@@ -8,14 +8,14 @@ use crate::error::ScriptError;
 use crate::file::{Run, ScriptInfo};
 use crate::hash::{SegmentHash, WordHash};
 use crate::layout::{self, AT_START, HEADER_BYTES, Header, THREAD_BYTES, ThreadEntry};
-use crate::map::Mapping;
+use crate::map::{Mapping, bytes_of};
 use crate::op::{FLAG_INHERITED, FLAG_SHARED, Op, OpKind};
 use crate::spill::SEGMENT;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// Bytes mapped at a time by the check of a script that is not mapped whole.
-const CHECK_WINDOW: usize = 1 << 20;
+/// Bytes mapped at a time by the check of a script that is not mapped whole: what is hashed together.
+const CHECK_WINDOW: usize = SEGMENT;
 
 /// A script in its file.
 ///
@@ -46,7 +46,43 @@ impl Script {
         Self::open_as(path, false)
     }
 
+    /// As [`Script::open_windowed`], and everything is hashed in the same pass and compared with the header, as
+    /// [`Script::verify_checksum`] does. `progress` takes bytes that were read and bytes of the file.
+    pub fn open_verified(
+        path: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, ScriptError> {
+        let script = Self::read(path, false)?;
+        let (mut hash, mut done) = (WordHash::new(), 0);
+        let length = script.header.file_length;
+        script.check_ops(&mut |ops| {
+            for segment in bytes_of(ops).chunks(SEGMENT) {
+                hash.word(SegmentHash::of(segment));
+            }
+            done += size_of_val(ops) as u64;
+            progress(done, length);
+        })?;
+        script.check_order()?;
+        script.hash_array(script.header.order, script.header.runs * 8, &mut hash)?;
+        script.compare(hash)?;
+        Ok(script)
+    }
+
+    /// Threads and runs of the order of a script, by its header alone: for one that was made or checked by the caller.
+    pub fn shape(path: &Path) -> Result<(usize, u64), ScriptError> {
+        let script = Self::read(path, false)?;
+        Ok((script.thread_count(), script.run_count()))
+    }
+
     fn open_as(path: &Path, whole: bool) -> Result<Self, ScriptError> {
+        let script = Self::read(path, whole)?;
+        script.check_ops(&mut |_| {})?;
+        script.check_order()?;
+        Ok(script)
+    }
+
+    /// Opens a script whose ops and order nobody has checked yet.
+    fn read(path: &Path, whole: bool) -> Result<Self, ScriptError> {
         let file = File::open(path).map_err(|error| ScriptError::io("open", path, error))?;
         let io = |error| ScriptError::io("map", path, error);
         let length = file.metadata().map_err(io)?.len();
@@ -94,7 +130,7 @@ impl Script {
                     .ok_or_else(|| invalid("its times lie outside the file".into()))?;
             }
         }
-        let script = Self {
+        Ok(Self {
             path: path.to_path_buf(),
             file,
             map,
@@ -102,17 +138,15 @@ impl Script {
             entries,
             times,
             phases,
-        };
-        script.check_ops()?;
-        script.check_order()?;
-        Ok(script)
+        })
     }
 
     fn invalid(&self, reason: impl Into<String>) -> ScriptError {
         ScriptError::invalid(&self.path, reason)
     }
 
-    fn check_ops(&self) -> Result<(), ScriptError> {
+    /// Checks every op; `seen` takes all of them thread by thread, in pieces that begin at segments.
+    fn check_ops(&self, seen: &mut dyn FnMut(&[Op])) -> Result<(), ScriptError> {
         let info = &self.header.info;
         let slots = info
             .private_slots
@@ -138,6 +172,7 @@ impl Script {
                 if part.ops.is_empty() {
                     break;
                 }
+                seen(part.ops);
                 for op in part.ops {
                     let checked = check_op(op, thread, info.private_slots, slots, &mut started);
                     checked.map_err(|why| {
@@ -340,36 +375,34 @@ impl Script {
     /// Hashes everything again and compares with the header: no bit of a script that passes differs from what was written,
     /// but for the gaps between arrays. Costs a few ns per op, so `open` leaves it out. At most 1 MiB is mapped at a time where the script is not mapped whole.
     pub fn verify_checksum(&self) -> Result<(), ScriptError> {
-        self.verify_checksum_watched(&mut |_, _| {})
-    }
-
-    /// The same for a long file: `progress` takes the bytes of ops and order that are hashed and those there are.
-    pub fn verify_checksum_watched(
-        &self,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<(), ScriptError> {
         let mut hash = WordHash::new();
-        let ops = |entry: &ThreadEntry| entry.count * size_of::<Op>() as u64;
-        let all = self.entries.iter().map(ops).sum::<u64>() + self.header.runs * 8;
-        let mut done = 0;
         let arrays = self
             .entries
             .iter()
             .map(|entry| (entry.ops, entry.count * size_of::<Op>() as u64));
         for (offset, length) in arrays.chain([(self.header.order, self.header.runs * 8)]) {
-            for at in (0..length).step_by(SEGMENT) {
-                let bytes = (length - at).min(SEGMENT as u64);
-                match &self.map {
-                    Some(map) => {
-                        let begin = (offset + at) as usize;
-                        hash.word(SegmentHash::of(&map.bytes()[begin..begin + bytes as usize]));
-                    }
-                    None => hash.word(SegmentHash::of(self.part(offset + at, bytes)?.bytes())),
+            self.hash_array(offset, length, &mut hash)?;
+        }
+        self.compare(hash)
+    }
+
+    /// Hashes an array of the file, segment by segment.
+    fn hash_array(&self, offset: u64, length: u64, hash: &mut WordHash) -> Result<(), ScriptError> {
+        for at in (0..length).step_by(SEGMENT) {
+            let bytes = (length - at).min(SEGMENT as u64);
+            match &self.map {
+                Some(map) => {
+                    let begin = (offset + at) as usize;
+                    hash.word(SegmentHash::of(&map.bytes()[begin..begin + bytes as usize]));
                 }
-                done += bytes;
-                progress(done, all);
+                None => hash.word(SegmentHash::of(self.part(offset + at, bytes)?.bytes())),
             }
         }
+        Ok(())
+    }
+
+    /// Compares the hash of ops and order, and that of all else, with the header.
+    fn compare(&self, hash: WordHash) -> Result<(), ScriptError> {
         if hash.value() != self.header.info.checksum {
             return Err(self.invalid("the checksum of its ops does not match"));
         }
@@ -389,11 +422,7 @@ impl Script {
                 .bytes(),
         );
         for (entry, &times) in self.entries.iter().zip(&self.times) {
-            let length = entry.count * 8;
-            for at in (0..length).step_by(SEGMENT) {
-                let bytes = (length - at).min(SEGMENT as u64);
-                hash.word(SegmentHash::of(self.part(times + at, bytes)?.bytes()));
-            }
+            self.hash_array(times, entry.count * 8, &mut hash)?;
         }
         Ok(hash.value())
     }

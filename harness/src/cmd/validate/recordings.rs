@@ -155,18 +155,16 @@ fn compiled(trace: &Path, trial: &Trial<'_>) -> Result<Comparison, Error> {
             }
         })
         .map_err(workload::error)?;
-    let script = heaplab_script::Script::open_windowed(&compiled.path)
-        .map_err(|e| workload::error(e.into()))?;
     Ok(Comparison {
         workload: workload.name().to_string(),
         hash: compiled.hash,
         api: Api::Malloc,
         program: false,
-        threads: script.thread_count() as u32,
-        started_threads: script.thread_count() as u32,
+        threads: compiled.threads,
+        started_threads: compiled.threads,
         script: PathBuf::from(&compiled.path),
         calls: compiled.info.calls,
-        switches: script.run_count(),
+        switches: compiled.runs,
         kinds: vec![Kind::Memory, Kind::Speed],
         machine: Machine::default(),
         pace: 1.0,
