@@ -321,11 +321,10 @@ impl<S: Sink> Play<'_, '_, S> {
     }
 
     fn start_thread(&mut self, by: usize, child: u32) -> Result<(), WorkloadError> {
-        self.tell(by)?;
-        let parent = self.actors[by].number;
         let start = Op::new(OpKind::ThreadStart, 0, 0, child, 0, 0);
-        self.sink.ops(parent, &[start])?;
-        self.sink.order(parent, 1)
+        self.actors[by].ops.push(start);
+        self.sink.order(self.actors[by].number, 1)?;
+        self.tell(by)
     }
 
     /// Between rounds: whole live sets move on. True when any did.
@@ -353,6 +352,8 @@ impl<S: Sink> Play<'_, '_, S> {
                     }
                     any = true;
                 }
+                // Nobody has a successor any more.
+                Some(Succession::Respawn { .. }) if self.pools.len() >= MAX_THREADS as usize => {}
                 Some(Succession::Respawn { inherit, .. }) => {
                     for index in members {
                         if self.actors[index].since_hand_over >= plan.every {
