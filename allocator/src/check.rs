@@ -137,9 +137,8 @@ impl<O: Os> Heap<O> {
     /// out by the middle tier and in it only once.
     fn check_transfer(&self, class: usize) {
         let map = &self.pages.map;
-        let transfer = self.transfer(class).inner.lock();
         let mut objects = std::collections::BTreeSet::new();
-        for &object in transfer.stored() {
+        let mut visit = |object: *mut u8| {
             assert!(
                 objects.insert(object as usize),
                 "X1: an object is stored twice"
@@ -156,12 +155,12 @@ impl<O: Os> Heap<O> {
                 let bit = *span.bits.add(index / 64) >> (index % 64) & 1;
                 assert_eq!(bit, 0, "X1: an object is in a span and stored");
             }
+        };
+        for shard in self.transfer(class).all() {
+            let inner = shard.lock();
+            assert_eq!(inner.objects, shard.held(), "X1: objects of class {class}");
+            inner.stored().iter().for_each(|&object| visit(object));
         }
-        assert_eq!(
-            objects.len(),
-            transfer.objects,
-            "X1: objects of class {class}"
-        );
     }
 }
 

@@ -284,7 +284,7 @@ impl<O: Os> Heap<O> {
     /// Visits every lock below the registry in the lock order.
     pub(crate) fn for_each_lock(&self, mut visit: impl FnMut(&crate::sync::RawLock)) {
         for middle in &self.middle {
-            visit(middle.0.transfer.inner.raw());
+            middle.0.transfer.for_each_lock(&mut visit);
         }
         for middle in &self.middle {
             visit(middle.0.central.inner.raw());

@@ -430,7 +430,7 @@ fn a_consumer_gets_the_producers_batches_through_the_transfer_cache() {
             }
         }
     }
-    let hits = heap.transfer(class).inner.lock().hits;
+    let hits = heap.transfer(class).totals().hits;
     assert!(hits > 1_000, "only {hits} batches went through");
     let spans = heap.central(class).inner.lock().pages;
     assert!(spans < 64, "{spans} pages for a ring that holds nothing");

@@ -3,7 +3,7 @@
 
 use crate::heap::{Block, Heap};
 use crate::os::fake::FakeOs;
-use crate::size_class::{MAX_SMALL, class_of, size_of_class};
+use crate::size_class::{MAX_SMALL, NUM_CLASSES, class_of, size_of_class};
 use crate::thread_cache::ThreadCache;
 use crate::units::{PAGE_SIZE, page_bytes};
 use std::sync::atomic::Ordering::Relaxed;
@@ -32,7 +32,7 @@ fn one_request_walks_down_the_tiers_and_the_next_ones_do_not() {
     assert_eq!(cache.capacity(class), 17);
     assert_eq!(cache.len(class), 3, "one to the caller, three into the bin");
     {
-        let transfer = heap.transfer(class).inner.lock();
+        let transfer = heap.transfer(class).totals();
         assert_eq!((transfer.hits, transfer.objects), (0, 0));
         let central = heap.central(class).inner.lock();
         assert_eq!(
@@ -86,6 +86,45 @@ fn pairs_take_no_lock() {
         }
         heap.for_each_lock(crate::sync::RawLock::release);
     }
+}
+
+/// X3 of the transfer caches: whoever takes all locks, as a fork does, gives back the same ones, though classes get more of them
+/// all the time.
+#[test]
+fn shards_do_not_open_between_the_taking_of_all_locks_and_their_release() {
+    // Passes that met other locks than the one before.
+    let mut changes = 0;
+    for _ in 0..10_000 {
+        let heap = heap(64 << 20);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for class in 1..NUM_CLASSES {
+                    heap.transfer(class).spread(&heap.pages);
+                }
+                done.store(true, Relaxed);
+            });
+            let mut before = 0;
+            while !done.load(Relaxed) {
+                let (mut taken, mut given) = (Vec::new(), Vec::new());
+                heap.for_each_lock(|lock| {
+                    lock.acquire();
+                    taken.push(core::ptr::from_ref(lock));
+                });
+                heap.for_each_lock(|lock| {
+                    given.push(core::ptr::from_ref(lock));
+                    lock.release();
+                });
+                assert_eq!(taken, given);
+                changes += usize::from(before != 0 && taken.len() != before);
+                before = taken.len();
+            }
+        });
+        if changes >= 50 {
+            return;
+        }
+    }
+    panic!("only {changes} passes met other locks than the one before");
 }
 
 #[test]

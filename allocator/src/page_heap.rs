@@ -319,17 +319,21 @@ impl<O: Os> PageHeap<O> {
 }
 
 impl<O: Os> Places for PageHeap<O> {
-    fn take(&self, width: u8) -> *mut *mut u8 {
+    fn take_then(&self, width: u8, then: impl FnOnce(*mut *mut u8)) {
         let mut inner = self.inner.lock();
         if !inner.prepare(self) {
-            return null_mut();
+            return then(null_mut());
         }
         let mut places = inner.places[width as usize - 1].take();
         if places.is_null() {
             let bytes = size_of::<*mut u8>() << width;
             places = inner.metadata.allocate(&self.os, bytes, bytes.min(64));
         }
-        places.cast()
+        then(places.cast());
+    }
+
+    fn processors(&self) -> usize {
+        self.os.processors()
     }
 
     unsafe fn give(&self, places: *mut *mut u8, width: u8) {

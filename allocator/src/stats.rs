@@ -133,7 +133,7 @@ pub(crate) fn count_class(class: usize) -> ClassStats {
         ..ClassStats::default()
     };
     for heap in heaps() {
-        sum.in_transfer += heap.transfer(class).inner.lock().objects;
+        sum.in_transfer += heap.transfer(class).totals().objects;
         let central = heap.central(class).inner.lock();
         sum.spans += central.spans;
         sum.span_bytes += page_bytes(central.pages as usize);
@@ -220,12 +220,10 @@ impl Stats {
         let mut in_transfer_bytes = 0;
         for class in 1..NUM_CLASSES {
             let size = size_of_class(class);
-            {
-                let transfer = heap.transfer(class).inner.lock();
-                in_transfer_bytes += transfer.objects * size;
-                self.transfer_hits += transfer.hits;
-                self.transfer_stores += transfer.stores;
-            }
+            let transfer = heap.transfer(class).totals();
+            in_transfer_bytes += transfer.objects * size;
+            self.transfer_hits += transfer.hits;
+            self.transfer_stores += transfer.stores;
             let central = heap.central(class).inner.lock();
             small_span_bytes += page_bytes(central.pages as usize);
             // Live, cached or in transit: everything that has left the central free list.

@@ -1,58 +1,91 @@
 //! The middle tier's upper half: whole batches of one class on their way from thread to thread.
 //!
 //! A producer's blocks end up in the consumer's cache; the consumer flushes batches here and the
-//! producer's next refill takes them, a copy of addresses instead of a walk over bitmaps. In a
-//! single thread that would only replay the program's order of frees, so slots open on evidence:
-//! a thread that refills after *another* thread flushed opens two, one that refills after its own
-//! flush closes one. Batches whose objects lie close together lose nothing by being replayed, and all
-//! slots are open to them. What may be stored is also bounded in objects, by the caller, in proportion to
-//! what the class has in use. Invariants: X1 the first `objects` places hold as many objects,
-//! each once; X2 all are of the class.
+//! producer's next refill takes them, a copy of addresses instead of a walk over bitmaps.
+//!
+//! A class begins with one [`Shard`]. Where many threads exchange its blocks, they wait for each other: a batch is up to 128
+//! addresses, which come from another processor's cache line by line while the lock is held. A class whose first shard is
+//! crowded gets more of them, for as many threads as can run at once; each thread stores in its own and takes from its own
+//! first, then from where its neighbours found something last. From then on its slots are open without evidence, as the tier below is shared by all threads. Invariant: X3 `more` changes
+//! once, from null, while the first shard's lock and that of the memory are held, so that who holds either of them (a fork) sees all
+//! shards or none.
 
-use crate::sync::Locked;
+mod shard;
+
+pub use shard::{SLOTS, Shard};
+
+#[cfg(not(loom))]
+use crate::sync::RawLock;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-/// Batches that a class can hold here.
-pub const SLOTS: u8 = 32;
+#[cfg(not(loom))]
+use core::sync::atomic::AtomicPtr;
+#[cfg(loom)]
+use loom::sync::atomic::AtomicPtr;
+
+/// Shards of a class at most, a power of two.
+pub const MOST_SHARDS: usize = 8;
+
+/// log₂ of the words that [`More`] takes.
+const MORE_WIDTH: u8 = (size_of::<More>() / size_of::<usize>())
+    .next_power_of_two()
+    .ilog2() as u8;
 
 /// The transfer cache of one class.
 #[derive(Debug)]
 pub struct TransferCache {
-    pub(crate) inner: Locked<Inner>,
-    /// `inner.objects`, to be read without the lock by those who want memory back; of no interest to
-    /// loom.
-    held: AtomicUsize,
+    first: Shard,
+    more: AtomicPtr<More>,
 }
 
-/// What the lock guards.
+/// The shards of a class beside its first, each on a cache line of its own.
 #[derive(Debug)]
-pub struct Inner {
-    /// Room for 2 to the power of `width` addresses, null before the first batch is stored.
-    places: *mut *mut u8,
-    width: u8,
-    pub(crate) open: u8,
-    last_flush: u32,
-    /// Objects in the places.
-    pub(crate) objects: usize,
-    pub(crate) hits: u64,
-    pub(crate) stores: u64,
+struct More {
+    /// How many the class has in all, a power of two.
+    shards: usize,
+    others: [Line; MOST_SHARDS - 1],
 }
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct Line(Shard);
 
 /// Where the memory for addresses comes from.
 pub trait Places {
-    /// Room for 2 to the power of `width` addresses, with old contents. Null: no memory.
-    fn take(&self, width: u8) -> *mut *mut u8;
+    /// Calls `then` with room for 2 to the power of `width` addresses, with old contents, aligned to its size or to 64 bytes; with
+    /// null if there is no memory. The memory's lock is held until `then` returns.
+    fn take_then(&self, width: u8, then: impl FnOnce(*mut *mut u8));
 
     /// Takes such room back.
     ///
     /// # Safety
     /// It was taken here with this width and nobody uses it any more.
     unsafe fn give(&self, places: *mut *mut u8, width: u8);
+
+    /// Processors on which the program's threads may run.
+    fn processors(&self) -> usize {
+        1
+    }
+
+    /// The room itself. Null: no memory.
+    fn take(&self, width: u8) -> *mut *mut u8 {
+        let mut taken = null_mut();
+        self.take_then(width, |places| taken = places);
+        taken
+    }
 }
 
-// SAFETY: the places and what is in them belong to the cache; its lock guards them.
-unsafe impl Send for Inner {}
+/// What a class's shards hold and did, together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    pub shards: usize,
+    pub objects: usize,
+    /// Refills that were served.
+    pub hits: u64,
+    /// Batches that were kept.
+    pub stores: u64,
+}
 
 impl TransferCache {
     /// Empty, all slots closed.
@@ -60,8 +93,8 @@ impl TransferCache {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            inner: Locked::new(Inner::NEW),
-            held: AtomicUsize::new(0),
+            first: Shard::new(),
+            more: AtomicPtr::new(null_mut()),
         }
     }
 
@@ -70,8 +103,8 @@ impl TransferCache {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            inner: Locked::new(Inner::NEW),
-            held: AtomicUsize::new(0),
+            first: Shard::new(),
+            more: AtomicPtr::new(null_mut()),
         }
     }
 
@@ -87,56 +120,148 @@ impl TransferCache {
         limit: usize,
         memory: &impl Places,
     ) -> bool {
-        let mut inner = self.inner.lock();
-        inner.last_flush = thread;
-        let open = if compact { SLOTS } else { inner.open };
-        let objects = inner.objects + batch.len();
-        if objects > usize::from(open) * batch.len()
-            || (inner.objects > 0 && objects > limit)
-            || !inner.make_room(objects, memory)
-        {
-            return false;
+        let shards = self.shards();
+        if shards > 1 {
+            let own = self.shard(own(thread, shards));
+            return own.store(thread, batch, true, limit / shards * 2, memory);
         }
-        // SAFETY: there is room.
-        unsafe {
-            let end = inner.places.add(inner.objects);
-            end.copy_from_nonoverlapping(batch.as_ptr(), batch.len());
+        let stored = self.first.store(thread, batch, compact, limit, memory);
+        if self.first.is_crowded() {
+            self.spread(memory);
         }
-        inner.objects = objects;
-        inner.stores += 1;
-        self.held.store(objects, Relaxed);
-        true
+        stored
     }
 
     /// Up to `batch.len()` objects for thread `thread`; how many they are.
     #[must_use]
     pub fn fetch(&self, thread: u32, batch: &mut [*mut u8]) -> usize {
-        let mut inner = self.inner.lock();
-        if inner.last_flush != 0 {
-            inner.open = if inner.last_flush == thread {
-                inner.open.saturating_sub(1)
-            } else {
-                (inner.open + 2).min(SLOTS)
-            };
+        let shards = self.shards();
+        if shards == 1 {
+            return self.first.fetch(thread, batch);
         }
-        let got = inner.take(batch);
-        self.held.store(inner.objects, Relaxed);
-        got
+        let own = own(thread, shards);
+        let home = self.shard(own);
+        let source = usize::from(home.source.load(Relaxed));
+        let others = (1..shards).map(|at| (own + at) % shards);
+        for at in [own, source].into_iter().chain(others) {
+            let shard = self.shard(at);
+            if shard.held() == 0 {
+                continue;
+            }
+            let got = shard.fetch(thread, batch);
+            if got > 0 {
+                if at != own && at != source {
+                    home.source.store(at as u8, Relaxed);
+                }
+                return got;
+            }
+        }
+        0
     }
 
     /// Objects in all stored batches, as of a moment ago.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.held.load(Relaxed)
+        self.all().map(Shard::held).sum()
     }
 
     /// As [`TransferCache::fetch`], without counting as evidence: to empty the cache.
     #[must_use]
     pub fn drain(&self, batch: &mut [*mut u8]) -> usize {
-        let mut inner = self.inner.lock();
-        let got = inner.take(batch);
-        self.held.store(inner.objects, Relaxed);
-        got
+        self.all()
+            .map(|shard| shard.drain(batch))
+            .find(|&got| got > 0)
+            .unwrap_or(0)
+    }
+
+    /// What all shards hold and did.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.all().fold(Totals::default(), |sum, shard| {
+            let inner = shard.lock();
+            Totals {
+                shards: sum.shards + 1,
+                objects: sum.objects + inner.objects,
+                hits: sum.hits + inner.hits,
+                stores: sum.stores + inner.stores,
+            }
+        })
+    }
+
+    /// Gives the class as many shards as threads can meet in at once. Without memory, or with few processors, it keeps the one.
+    pub fn spread(&self, memory: &impl Places) {
+        let shards = (memory.processors() / 2)
+            .next_power_of_two()
+            .min(MOST_SHARDS);
+        if shards == 1 {
+            return;
+        }
+        let _first = self.first.lock();
+        if !self.more().is_null() {
+            return;
+        }
+        memory.take_then(MORE_WIDTH, |room| {
+            if room.is_null() {
+                return;
+            }
+            let more = room.cast::<More>();
+            // SAFETY: the room is nobody else's, long enough and aligned to 64 bytes (its size is a multiple); X3.
+            unsafe {
+                more.write(More {
+                    shards,
+                    others: core::array::from_fn(|_| Line(Shard::new())),
+                });
+            }
+            self.more.store(more, Release);
+        });
+    }
+
+    /// Visits the locks of all shards, the first one first. Where all are taken or all are given back, X3 makes them the same ones.
+    #[cfg(not(loom))]
+    pub(crate) fn for_each_lock(&self, mut visit: impl FnMut(&RawLock)) {
+        let known = self.more();
+        visit(self.first.raw());
+        let more = if known.is_null() { self.more() } else { known };
+        // SAFETY: what `more` names is never taken back.
+        for line in unsafe { more.as_ref() }.into_iter().flat_map(More::others) {
+            visit(line.0.raw());
+        }
+    }
+
+    /// All shards.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Shard> {
+        (0..self.shards()).map(|at| self.shard(at))
+    }
+
+    fn more(&self) -> *mut More {
+        self.more.load(Acquire)
+    }
+
+    fn shards(&self) -> usize {
+        // SAFETY: what `more` names is never taken back, and was written before it was named.
+        unsafe { self.more().as_ref() }.map_or(1, |more| more.shards)
+    }
+
+    /// Shard number `at`, which there is.
+    fn shard(&self, at: usize) -> &Shard {
+        match at.checked_sub(1) {
+            None => &self.first,
+            // SAFETY: as in `shards`; there is more than one.
+            Some(at) => unsafe { &(&(*self.more()).others)[at].0 },
+        }
+    }
+}
+
+/// The number of a thread's shard. Threads whose numbers are an even distance apart, as all producers are where each is started
+/// with its consumer, do not share theirs.
+fn own(thread: u32, shards: usize) -> usize {
+    (thread ^ thread >> shards.ilog2()) as usize % shards
+}
+
+#[cfg(not(loom))]
+impl More {
+    fn others(&self) -> &[Line] {
+        &self.others[..self.shards - 1]
     }
 }
 
@@ -146,151 +271,123 @@ impl Default for TransferCache {
     }
 }
 
-impl Inner {
-    const NEW: Self = Self {
-        places: null_mut(),
-        width: 0,
-        objects: 0,
-        open: 0,
-        last_flush: 0,
-        hits: 0,
-        stores: 0,
-    };
-
-    /// What is stored.
-    #[cfg(all(test, not(loom)))]
-    pub(crate) fn stored(&self) -> &[*mut u8] {
-        if self.places.is_null() {
-            return &[];
-        }
-        // SAFETY: that many are there.
-        unsafe { core::slice::from_raw_parts(self.places, self.objects) }
-    }
-
-    /// Makes room for `objects` addresses. False: no memory, nothing has changed.
-    fn make_room(&mut self, objects: usize, memory: &impl Places) -> bool {
-        if !self.places.is_null() && objects <= 1 << self.width {
-            return true;
-        }
-        let width = objects.next_power_of_two().ilog2().max(3) as u8;
-        let places = memory.take(width);
-        if places.is_null() {
-            return false;
-        }
-        // SAFETY: the new places are longer than the old ones, which nobody uses afterwards.
-        unsafe {
-            if !self.places.is_null() {
-                places.copy_from_nonoverlapping(self.places, self.objects);
-                memory.give(self.places, self.width);
-            }
-        }
-        (self.places, self.width) = (places, width);
-        true
-    }
-
-    /// Moves what was stored last to `batch`.
-    fn take(&mut self, batch: &mut [*mut u8]) -> usize {
-        let got = batch.len().min(self.objects);
-        if got > 0 {
-            self.objects -= got;
-            self.hits += 1;
-            // SAFETY: that many are there.
-            unsafe {
-                let from = self.places.add(self.objects);
-                batch.as_mut_ptr().copy_from_nonoverlapping(from, got);
-            }
-        }
-        got
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use core::ptr::without_provenance_mut;
 
-    const BATCH: usize = 8;
-    const ALL: usize = usize::MAX;
+    /// Memory and processors of the test.
+    struct Machine(usize);
 
-    /// Memory from the test's allocator, or none.
-    struct Heap(bool);
-
-    impl Places for Heap {
-        fn take(&self, width: u8) -> *mut *mut u8 {
-            if self.0 {
-                Vec::leak(vec![null_mut(); 1 << width]).as_mut_ptr()
-            } else {
-                null_mut()
-            }
+    impl Places for Machine {
+        fn take_then(&self, width: u8, then: impl FnOnce(*mut *mut u8)) {
+            let layout = std::alloc::Layout::from_size_align(8 << width, 64).expect("small");
+            // SAFETY: not of size 0.
+            then(unsafe { std::alloc::alloc(layout) }.cast());
         }
 
         unsafe fn give(&self, places: *mut *mut u8, width: u8) {
-            let len = 1 << width;
+            let layout = std::alloc::Layout::from_size_align(8 << width, 64).expect("small");
             // SAFETY: the caller's duty.
-            drop(unsafe { Vec::from_raw_parts(places, len, len) });
+            unsafe { std::alloc::dealloc(places.cast(), layout) };
+        }
+
+        fn processors(&self) -> usize {
+            self.0
         }
     }
 
-    fn batch(number: usize) -> [*mut u8; BATCH] {
-        core::array::from_fn(|at| without_provenance_mut((number * BATCH + at + 1) * 16))
+    fn batch(number: usize) -> [*mut u8; 8] {
+        core::array::from_fn(|at| without_provenance_mut((number * 8 + at + 1) * 16))
     }
 
-    fn fetch(cache: &TransferCache, thread: u32) -> Option<[*mut u8; BATCH]> {
-        let mut objects = [null_mut(); BATCH];
-        match cache.fetch(thread, &mut objects) {
-            0 => None,
-            got => {
-                assert_eq!(got, BATCH);
-                Some(objects)
-            }
+    #[test]
+    fn every_thread_stores_in_its_shard_and_finds_what_is_in_others() {
+        let (cache, machine) = (TransferCache::new(), Machine(8));
+        cache.spread(&machine);
+        assert_eq!(cache.totals().shards, 4);
+        for thread in 0..4 {
+            assert!(cache.store(thread, &batch(thread as usize), false, 1000, &machine));
+        }
+        let held: Vec<_> = cache.all().map(Shard::held).collect();
+        assert_eq!(held, [8; 4]);
+        let mut got = [null_mut(); 8];
+        for number in [2, 0, 3, 1] {
+            assert_eq!(
+                cache.fetch(2, &mut got),
+                8,
+                "its own first, then the last source, then the next"
+            );
+            assert_eq!(got, batch(number));
+        }
+        assert_eq!(cache.fetch(2, &mut got), 0);
+        assert_eq!((cache.held(), cache.totals().hits), (0, 4));
+        assert_eq!(cache.shard(2).source.load(Relaxed), 1, "the last one");
+    }
+
+    #[test]
+    fn threads_at_any_even_distance_do_not_share_a_shard() {
+        for distance in [1, 2, 4] {
+            let own: std::collections::BTreeSet<_> =
+                (0..8).map(|at| own(at * distance, 8)).collect();
+            assert_eq!(own.len(), 8, "{distance}");
         }
     }
 
     #[test]
-    fn slots_open_for_a_consumer_and_close_for_a_loner() {
-        let cache = TransferCache::new();
-        let store = |number, compact| cache.store(1, &batch(number), compact, ALL, &Heap(true));
-        assert!(!store(0, false), "nobody has asked yet");
-        assert_eq!(fetch(&cache, 2), None);
-        assert!(store(1, false), "thread 2 took after thread 1 flushed");
-        assert_eq!(fetch(&cache, 2), Some(batch(1)));
-        for number in 0..=usize::from(SLOTS) {
-            let _ = store(number, false);
-            let _ = fetch(&cache, 1);
-        }
-        assert!(!store(2, false), "thread 1 works alone now");
-        assert!(store(3, true), "but its objects lie together");
-    }
-
-    #[test]
-    fn no_more_objects_than_the_limit_are_stored_but_one_batch_always_is() {
-        let cache = TransferCache::new();
-        let store = |number, limit| cache.store(1, &batch(number), false, limit, &Heap(true));
-        for number in 0..usize::from(SLOTS) {
-            let _ = store(number, 0);
-            let _ = fetch(&cache, 2);
+    fn all_shards_together_stay_within_twice_the_limit() {
+        let (cache, machine) = (TransferCache::new(), Machine(4));
+        cache.spread(&machine);
+        let stored = (0..32).filter(|&thread| cache.store(thread, &batch(0), false, 32, &machine));
+        assert_eq!(stored.count(), 8, "none knows how full others are: twice");
+        let mut emptied = 0;
+        while cache.drain(&mut [null_mut(); 3]) > 0 {
+            emptied += 1;
         }
         assert_eq!(
-            (0..usize::from(SLOTS))
-                .filter(|&number| store(number, 30))
-                .count(),
-            3
+            (emptied, cache.held()),
+            (22, 0),
+            "in threes, 32 of each shard"
         );
-        assert_eq!(cache.inner.lock().objects, 24);
-        let mut drained = [null_mut(); 100];
-        assert_eq!(cache.drain(&mut drained), 24);
-        assert_eq!(drained[..BATCH], batch(0), "in the order of storing");
-        assert_eq!(cache.inner.lock().objects, 0);
-        assert!(store(4, 0));
     }
 
     #[test]
-    fn a_refused_place_leaves_the_batch_with_the_caller() {
-        let cache = TransferCache::new();
-        assert!(!cache.store(1, &batch(0), true, ALL, &Heap(false)));
-        assert!(cache.store(1, &batch(0), true, ALL, &Heap(true)));
-        let mut few = [null_mut(); 3];
-        assert_eq!(cache.fetch(1, &mut few), 3);
-        assert_eq!(few, batch(0)[5..], "a part of a batch");
+    fn two_processors_are_no_crowd_and_locks_are_visited_once() {
+        for (processors, shards) in [(1, 1), (2, 1), (4, 2), (16, 8), (256, 8)] {
+            let cache = TransferCache::new();
+            cache.spread(&Machine(processors));
+            cache.spread(&Machine(processors));
+            let mut locks = std::collections::BTreeSet::new();
+            cache.for_each_lock(|lock| assert!(locks.insert(core::ptr::from_ref(lock)), "twice"));
+            assert_eq!((cache.totals().shards, locks.len()), (shards, shards));
+        }
+    }
+
+    #[test]
+    fn a_shard_for_which_threads_wait_is_a_crowd() {
+        let (cache, machine) = (TransferCache::new(), Machine(16));
+        let exchange = || {
+            let mut got = [null_mut(); 8];
+            for _ in 0..32 {
+                let _ = cache.store(1, &batch(0), true, 1000, &machine);
+                let _ = cache.fetch(2, &mut got);
+            }
+        };
+        exchange();
+        assert_eq!(cache.totals().shards, 1, "nobody waited");
+        for _ in 0..5 {
+            std::thread::scope(|scope| {
+                let held = cache.first.lock();
+                let seen = cache.first.raw().contended();
+                scope.spawn(|| cache.first.fetch(3, &mut [null_mut(); 8]));
+                while cache.first.raw().contended() == seen {
+                    std::thread::yield_now();
+                }
+                drop(held);
+            });
+        }
+        exchange();
+        exchange();
+        assert_eq!(cache.totals().shards, 8);
     }
 }

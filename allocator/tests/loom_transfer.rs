@@ -28,8 +28,20 @@ unsafe impl Send for World {}
 struct Leaked;
 
 impl Places for Leaked {
-    fn take(&self, width: u8) -> *mut *mut u8 {
-        Vec::leak(vec![null_mut(); 1 << width]).as_mut_ptr()
+    fn take_then(&self, width: u8, then: impl FnOnce(*mut *mut u8)) {
+        #[repr(align(64))]
+        #[derive(Clone)]
+        struct Line(#[expect(dead_code, reason = "room only")] [*mut u8; 8]);
+        let lines = (1_usize << width).div_ceil(8);
+        then(
+            Vec::leak(vec![Line([null_mut(); 8]); lines])
+                .as_mut_ptr()
+                .cast(),
+        );
+    }
+
+    fn processors(&self) -> usize {
+        4
     }
 
     unsafe fn give(&self, _: *mut *mut u8, _: u8) {}
@@ -144,5 +156,30 @@ fn producers_together_stay_within_the_limit() {
             "2 and 3 objects are more than 4: one is refused"
         );
         assert_eq!(world.drain(), if here { vec![3, 4, 5] } else { vec![1, 2] });
+    });
+}
+
+/// A class gets its further shards while others store and fetch: whoever sees them sees them whole, and no block is lost or
+/// comes out twice.
+#[test]
+fn shards_that_open_meanwhile_lose_nothing() {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(|| {
+        let world = Arc::new(World::new());
+        let producer = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || usize::from(world.produce(1)))
+        };
+        let opener = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || world.cache.spread(&Leaked))
+        };
+        let mut fetched = world.consume(2, 1);
+        let stored = producer.join().expect("the producer does not panic");
+        opener.join().expect("the opener does not panic");
+        assert_eq!(world.cache.totals().shards, 2);
+        fetched.extend(world.drain());
+        assert_eq!(fetched, vec![1; stored]);
     });
 }

@@ -61,6 +61,10 @@ enum Op {
     Memory {
         limit: usize,
     },
+    /// Many threads wait for each other in a class's transfer cache.
+    Crowd {
+        class: usize,
+    },
     Purges {
         allowed: bool,
     },
@@ -293,6 +297,7 @@ impl World {
                 self.caches[thread % 2].start(self.threads, self.heap.epoch());
             }
             Op::Memory { limit } => self.heap.pages.os.limit.store(limit, Relaxed),
+            Op::Crowd { class } => self.heap.transfer(class).spread(&self.heap.pages),
             Op::Purges { allowed } => {
                 let count = if allowed { usize::MAX } else { 0 };
                 self.heap.pages.os.purges_allowed.store(count, Relaxed);
@@ -314,7 +319,7 @@ impl World {
         let mut small = 0;
         for (class, &live) in live.iter().enumerate().skip(1) {
             let cached: usize = self.caches.iter().map(|cache| held(cache, class)).sum();
-            let moving = self.heap.transfer(class).inner.lock().objects;
+            let moving = self.heap.transfer(class).totals().objects;
             let central = self.heap.central(class).inner.lock();
             small += central.pages as usize;
             assert_eq!(

@@ -32,6 +32,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => prop_oneof![Just(usize::MAX), 0..4_usize << 20]
             .prop_map(|limit| Op::Memory { limit }),
         1 => any::<bool>().prop_map(|allowed| Op::Purges { allowed }),
+        1 => (1..crate::size_class::NUM_CLASSES).prop_map(|class| Op::Crowd { class }),
     ]
 }
 
@@ -88,6 +89,9 @@ pub(super) fn draw(random: &mut Random) -> Op {
             20 => Op::Orphan { thread },
             21..23 => Op::Purges { allowed: false },
             23..30 => Op::Purges { allowed: true },
+            30..33 => Op::Crowd {
+                class: 1 + random.below(40),
+            },
             _ => Op::Clock { ms: 300 },
         },
     }

@@ -30,6 +30,8 @@ pub struct FakeOs {
     pub refuse_collapses: AtomicBool,
     /// Addresses in this range are reported as taken.
     pub taken: (usize, usize),
+    /// Processors of the machine.
+    pub processors: usize,
 }
 
 impl FakeOs {
@@ -70,6 +72,7 @@ impl FakeOs {
             collapses: std::sync::Mutex::default(),
             refuse_collapses: AtomicBool::new(false),
             taken: (0, 0),
+            processors: 8,
         }
     }
 
@@ -160,5 +163,9 @@ impl Os for FakeOs {
 
     fn now_ms(&self) -> u64 {
         self.clock_ms.load(Relaxed)
+    }
+
+    fn processors(&self) -> usize {
+        self.processors
     }
 }

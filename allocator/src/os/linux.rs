@@ -189,6 +189,23 @@ impl Os for Linux {
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
         now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
     }
+
+    fn processors(&self) -> usize {
+        // For 8,192 processors, as many as the kernel can be built for.
+        let mut set = [0_usize; 128];
+        // SAFETY: writes no more than the set.
+        let len = unsafe {
+            syscall6(
+                libc::SYS_sched_getaffinity,
+                [0, size_of_val(&set), set.as_mut_ptr() as usize, 0, 0, 0],
+            )
+        };
+        let words = usize::try_from(len).unwrap_or(0) / size_of::<usize>();
+        set[..words]
+            .iter()
+            .map(|word| word.count_ones() as usize)
+            .sum()
+    }
 }
 
 /// Sleeps while `word` holds `expected`; may return early.

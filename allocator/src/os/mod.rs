@@ -73,4 +73,7 @@ pub trait Os: Sync {
 
     /// Milliseconds of a monotonic clock, coarse and cheap.
     fn now_ms(&self) -> u64;
+
+    /// Processors on which the process's threads may run. Asks the system each time.
+    fn processors(&self) -> usize;
 }

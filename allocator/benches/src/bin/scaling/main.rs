@@ -7,8 +7,8 @@
 mod work;
 
 use clap::Parser;
-use spanalloc_benches::Allocator;
 use spanalloc_benches::choice::Choice;
+use spanalloc_benches::{ALLOCATORS, Allocator};
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::time::Duration;
@@ -34,6 +34,9 @@ struct Arguments {
     /// Milliseconds of each run.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     milliseconds: u64,
+    /// Also print how often spanalloc's threads left their caches.
+    #[arg(long)]
+    statistics: bool,
     #[command(flatten)]
     choice: Choice,
 }
@@ -126,6 +129,31 @@ fn print(case: &Case, allocators: &[Allocator], arguments: &Arguments) {
         }
         println!();
     }
+    if arguments.statistics {
+        println!(
+            "{}",
+            statistics(case, threads[threads.len() - 1], arguments)
+        );
+    }
+}
+
+/// What the linked spanalloc did in a run of its own, for a thousand operations.
+fn statistics(case: &Case, threads: usize, arguments: &Arguments) -> String {
+    let time = Duration::from_millis(arguments.milliseconds);
+    let spanalloc = ALLOCATORS[0];
+    let before = spanalloc::stats();
+    let thousands = Round::run(case, spanalloc, threads, time) * time.as_secs_f64() / 1e3;
+    let after = spanalloc::stats();
+    let each = |of: fn(&spanalloc::Stats) -> u64| (of(&after) - of(&before)) as f64 / thousands;
+    format!(
+        "spanalloc, {threads} threads, per 1,000 operations: {:.2} bins filled and {:.2} emptied, {:.2} and {:.2} of them by the transfer \
+         cache, {:.3} waits for a lock",
+        each(|stats| stats.refills),
+        each(|stats| stats.flushes),
+        each(|stats| stats.transfer_hits),
+        each(|stats| stats.transfer_stores),
+        each(|stats| stats.lock_waits)
+    )
 }
 
 /// Median operations per second: a row for each number of threads, a column for each allocator.
