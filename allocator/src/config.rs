@@ -101,6 +101,8 @@ pub(crate) fn load_once() {
     if entry.is_null() || LOADED.swap(1, Relaxed) != 0 {
         return;
     }
+    // Now, as programs bind their threads to one processor each later.
+    crate::os::count_processors();
     // SAFETY: `environ` is an array of C strings that ends with null.
     unsafe {
         while !(*entry).is_null() {

@@ -83,6 +83,8 @@ pub struct Stats {
     /// Batches stored in and fetched from transfer caches.
     pub transfer_stores: u64,
     pub transfer_hits: u64,
+    /// Transfer caches of classes for which threads waited, beside each class's first.
+    pub transfer_shards_added: usize,
     /// Times that a thread had to wait for a lock below the registry.
     pub lock_waits: u64,
     /// What the page heap counts.
@@ -223,6 +225,7 @@ impl Stats {
             let transfer = heap.transfer(class).totals();
             in_transfer_bytes += transfer.objects * size;
             self.transfer_hits += transfer.hits;
+            self.transfer_shards_added += transfer.shards - 1;
             self.transfer_stores += transfer.stores;
             let central = heap.central(class).inner.lock();
             small_span_bytes += page_bytes(central.pages as usize);
@@ -345,6 +348,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ("tiny_blocks", s.tiny_blocks),
         ("transfer_stores", s.transfer_stores),
         ("transfer_hits", s.transfer_hits),
+        ("transfer_shards_added", s.transfer_shards_added as u64),
         ("lock_waits", s.lock_waits),
         ("heap_growths", s.pages.growths),
         ("span_splits", s.pages.splits),

@@ -209,6 +209,7 @@ fn json_is_complete_and_says_when_the_buffer_is_short() {
         "in_use_bytes",
         "decay_ms",
         "transfer_hits",
+        "transfer_shards_added",
         "classes",
         "front_end",
     ] {

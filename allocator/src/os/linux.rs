@@ -5,7 +5,7 @@
 
 use super::{Mapped, Os};
 use crate::lookup::{LOOKUP, Lookup};
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("spanalloc supports Linux on x86-64 only so far");
@@ -191,21 +191,33 @@ impl Os for Linux {
     }
 
     fn processors(&self) -> usize {
-        // For 8,192 processors, as many as the kernel can be built for.
-        let mut set = [0_usize; 128];
-        // SAFETY: writes no more than the set.
-        let len = unsafe {
-            syscall6(
-                libc::SYS_sched_getaffinity,
-                [0, size_of_val(&set), set.as_mut_ptr() as usize, 0, 0, 0],
-            )
-        };
-        let words = usize::try_from(len).unwrap_or(0) / size_of::<usize>();
-        set[..words]
-            .iter()
-            .map(|word| word.count_ones() as usize)
-            .sum()
+        match PROCESSORS.load(Relaxed) {
+            0 => count_processors(),
+            known => known,
+        }
     }
+}
+
+/// What [`count_processors`] counted, 0 before.
+static PROCESSORS: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts and keeps on how many processors the calling thread may run. To be called before the program binds its threads to
+/// one each, which says nothing about the others. 1 if the system does not tell.
+pub(crate) fn count_processors() -> usize {
+    // For 8,192 processors, as many as the kernel can be built for.
+    let mut set = [0_usize; 128];
+    // SAFETY: writes no more than the set.
+    let len = unsafe {
+        syscall6(
+            libc::SYS_sched_getaffinity,
+            [0, size_of_val(&set), set.as_mut_ptr() as usize, 0, 0, 0],
+        )
+    };
+    let words = usize::try_from(len).unwrap_or(0) / size_of::<usize>();
+    let count: u32 = set[..words].iter().map(|word| word.count_ones()).sum();
+    let count = count.max(1) as usize;
+    PROCESSORS.store(count, Relaxed);
+    count
 }
 
 /// Sleeps while `word` holds `expected`; may return early.

@@ -11,12 +11,12 @@ mod signal;
 mod thread;
 
 pub use file::{File, map_fresh, process_number, remove, rename, unmap};
-pub(crate) use linux::syscall6;
 pub use linux::{
     Linux, abort_process, cpu_count, forget_abort_handler, futex_wait, futex_wake_one, sleep_ms,
     thread_number, write_stderr,
 };
 pub use linux::{block_signals, restore_signals};
+pub(crate) use linux::{count_processors, syscall6};
 pub use signal::{explain_faults, handle_signal};
 pub use thread::BareThread;
 
@@ -74,6 +74,6 @@ pub trait Os: Sync {
     /// Milliseconds of a monotonic clock, coarse and cheap.
     fn now_ms(&self) -> u64;
 
-    /// Processors on which the process's threads may run. Asks the system each time.
+    /// Processors on which the process's threads may run.
     fn processors(&self) -> usize;
 }

@@ -147,12 +147,13 @@ fn statistics(case: &Case, threads: usize, arguments: &Arguments) -> String {
     let each = |of: fn(&spanalloc::Stats) -> u64| (of(&after) - of(&before)) as f64 / thousands;
     format!(
         "spanalloc, {threads} threads, per 1,000 operations: {:.2} bins filled and {:.2} emptied, {:.2} and {:.2} of them by the transfer \
-         cache, {:.3} waits for a lock",
+         cache, {:.3} waits for a lock; {} transfer caches added",
         each(|stats| stats.refills),
         each(|stats| stats.flushes),
         each(|stats| stats.transfer_hits),
         each(|stats| stats.transfer_stores),
-        each(|stats| stats.lock_waits)
+        each(|stats| stats.lock_waits),
+        after.transfer_shards_added
     )
 }
 
