@@ -201,16 +201,17 @@ impl Os for Linux {
 /// What [`count_processors`] counted, 0 before.
 static PROCESSORS: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts and keeps on how many processors the calling thread may run. To be called before the program binds its threads to
-/// one each, which says nothing about the others. 1 if the system does not tell.
+/// Counts and keeps on how many processors the process's first thread may run. To be called before the program binds its threads to
+/// one each, which says nothing about the others; the first one is the last that a program binds. 1 if the system does not tell.
 pub(crate) fn count_processors() -> usize {
     // For 8,192 processors, as many as the kernel can be built for.
     let mut set = [0_usize; 128];
-    // SAFETY: writes no more than the set.
+    // SAFETY: asks for a number; writes no more than the set.
     let len = unsafe {
+        let first = syscall6(libc::SYS_getpid, [0; 6]) as usize;
         syscall6(
             libc::SYS_sched_getaffinity,
-            [0, size_of_val(&set), set.as_mut_ptr() as usize, 0, 0, 0],
+            [first, size_of_val(&set), set.as_mut_ptr() as usize, 0, 0, 0],
         )
     };
     let words = usize::try_from(len).unwrap_or(0) / size_of::<usize>();
