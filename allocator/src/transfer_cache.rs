@@ -375,7 +375,7 @@ mod tests {
         };
         exchange();
         assert_eq!(cache.totals().shards, 1, "nobody waited");
-        for _ in 0..5 {
+        for _ in 0..40 {
             std::thread::scope(|scope| {
                 let held = cache.first.lock();
                 let seen = cache.first.raw().contended();

@@ -17,7 +17,7 @@ pub const SLOTS: u8 = 32;
 
 /// Calls between two looks at how many of them had to wait, and the waits that make a crowd.
 const LOOK: u8 = 64;
-const CROWD: u8 = 4;
+const CROWD: u8 = 32;
 
 /// Batches of one class behind one lock.
 #[derive(Debug)]
