@@ -174,6 +174,19 @@ fn errors_name_file_line_and_what_was_expected() {
             "[[role]]",
             "role 'server': `live` is missing",
         ),
+        // What is needed is there, but mistyped.
+        (
+            "live = 5_000",
+            "lives = 5_000",
+            "lives",
+            "role 'server': unknown key `lives`, did you mean `live`?",
+        ),
+        (
+            "max = 1000",
+            "maxx = 1000",
+            "maxx",
+            "unknown key `maxx`, did you mean `max`?",
+        ),
         (
             "min = 8, max = 1000",
             "min = 9, max = 1",

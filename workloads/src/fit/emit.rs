@@ -37,13 +37,14 @@ pub(super) struct Fit<'a> {
 pub(super) fn text(fit: &Fit<'_>) -> String {
     let mut out = format!(
         "# Fitted by `heaplab trace model`: counts of sizes, deaths and threads, nothing else of the program.\n\
-         name = \"{}\"\nkind = \"fitted\"\npurpose = \"fitted to a trace of {} calls in {} threads\"\n\
+         name = \"{}\"\nkind = \"fitted\"\npurpose = \"fitted to a trace of {} calls in {} thread{}\"\n\
          analysis = \"\"\"\nThe trace was cut into {} parts of equal length. A group holds the blocks of a class of sizes: which of them die \
          next, and in\neach part how many are alive and how many calls are made for them (`course`).\n\"\"\"\n\
          sources = [\"a recorded trace\"]\nops = {}\n",
         plain(fit.name),
         fit.calls,
         fit.threads,
+        if fit.threads == 1 { "" } else { "s" },
         fit.parts,
         fit.counts.calls,
     );

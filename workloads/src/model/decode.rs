@@ -7,7 +7,7 @@ use crate::nearest::nearest;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 /// Something that a model file may not say.
 #[derive(Debug)]
@@ -73,8 +73,19 @@ impl<'d> Table<'d> {
 
     /// The value of a key that must be there.
     pub fn need(&mut self, key: &'static str) -> Read<Value<'d>> {
-        self.get(key)
-            .ok_or_else(|| self.fault(format_args!("`{key}` is missing")))
+        self.get(key).ok_or_else(|| self.missing(key))
+    }
+
+    /// The fault of a key that is not there: that it is misspelled, where a key stands that is one letter off.
+    fn missing(&self, key: &str) -> Fault {
+        let misspelled = self.entries.iter().find(|(name, _)| {
+            let name = name.get_ref().as_ref();
+            !self.known.contains(&name) && strsim::osa_distance(name, key) == 1
+        });
+        match misspelled {
+            Some((name, value)) => self.unknown(name, value, &format!("did you mean `{key}`?")),
+            None => self.fault(format_args!("`{key}` is missing")),
+        }
     }
 
     /// A whole number, or `default` where the key is absent.
@@ -112,6 +123,11 @@ impl<'d> Table<'d> {
 
     /// Refuses keys that were never asked for.
     pub fn finish(self) -> Read<()> {
+        self.refuse_unknown()
+    }
+
+    /// As [`Table::finish`], before the fault of something that is missing: it may be there under a mistyped name.
+    pub fn refuse_unknown(&self) -> Read<()> {
         for (key, value) in self.entries.iter() {
             let name = key.get_ref().as_ref();
             if self.known.contains(&name) {
@@ -126,18 +142,28 @@ impl<'d> Table<'d> {
                     format!("expected one of {}", known.join(", "))
                 }
             };
-            // Keys of implicit tables have no place of their own.
-            let at = if key.span().is_empty() {
-                value.span().start
-            } else {
-                key.span().start
-            };
-            return Err(Fault {
-                at,
-                reason: format!("{}: unknown key `{name}`, {hint}", self.what),
-            });
+            return Err(self.unknown(key, value, &hint));
         }
         Ok(())
+    }
+
+    fn unknown(
+        &self,
+        key: &Spanned<DeString<'_>>,
+        value: &Spanned<DeValue<'_>>,
+        hint: &str,
+    ) -> Fault {
+        // Keys of implicit tables have no place of their own.
+        let at = if key.span().is_empty() {
+            value.span().start
+        } else {
+            key.span().start
+        };
+        let name = key.get_ref();
+        Fault {
+            at,
+            reason: format!("{}: unknown key `{name}`, {hint}", self.what),
+        }
     }
 }
 

@@ -208,6 +208,7 @@ impl Group {
             matches!(group.hand_over, Some(HandOver::Queue { share, .. }) if share >= 1.0);
         let needs_live = !matches!(group.lifetime, Lifetime::Drawn { .. } | Lifetime::Phase);
         if group.size.is_some() && needs_live && !all_leave && blocks == 0 && bytes == 0 {
+            table.refuse_unknown()?;
             return Err(table.fault(
                 "`live` is missing, expected the number of blocks that a thread keeps alive",
             ));
