@@ -4,6 +4,8 @@
     workloads/docs/ranking.py target/release/heaplab [BLOCKS [SCALE]]     # runs everything
     workloads/docs/ranking.py RESULT/result.json...                       # or takes results of the commands it prints
 
+Results may be of some classics, or of one measure: rows that they say nothing of stay as they are, so that a machine need not be quiet for long.
+
 Times are relative to the system's, each the least of its blocks: what other programs on the machine take only adds. The
 classics whose originals write blocks of several pages are replayed with `--touch page`. Peaks are of lockstep replays.
 """
@@ -89,6 +91,18 @@ def row(name, base, values, originals, order):
     return "| " + " | ".join([name, base, *cells, *ranked, verdict]) + " |"
 
 
+def kept_rows(text):
+    """Rows of the three tables as they stand, by name."""
+    tables = [{}]
+    for line in text.splitlines():
+        name = line.split("|")[1].strip() if line.startswith("| ") else ""
+        if name in ("classic", "pattern"):
+            tables.append({})
+        elif name:
+            tables[-1][name] = line
+    return (tables[1:] + [{}, {}, {}])[:3]
+
+
 def main():
     times, peaks, live = {}, {}, {}
     for cell in results(sys.argv[1:]):
@@ -104,18 +118,27 @@ def main():
     def of(table, name):
         return {subject: table[name, subject] for subject in SUBJECTS if (name, subject) in table}
 
+    document = pathlib.Path(__file__).with_name("RANKING.md")
+    text = document.read_text()
+    before, rest = text.split(BEGIN, 1)
+    tables, after = rest.split(END, 1)
+    kept = kept_rows(tables)
     head = ["classic", "system", *SUBJECTS[1:]]
     lines = ["| " + " | ".join([*head, "fastest first", "agree"]) + " |", "|---" * (len(head) + 2) + "|"]
     for name in CLASSICS:
         values = of(times, name)
         if "system" in values:
             lines.append(row(name, f"{values['system']:.1f} ns", values, ORIGINAL.get(name, (None,))[0], True))
+        elif name in kept[0]:
+            lines.append(kept[0][name])
     lines += ["", "Peak resident memory, relative to the system's; in parentheses that of the original program:", ""]
     lines += ["| " + " | ".join([*head, "agree"]) + " |", "|---" * (len(head) + 1) + "|"]
     for name in CLASSICS:
         values, said = of(peaks, name), ORIGINAL.get(name, (None, None))[1]
         if said and "system" in values:
             lines.append(row(name, f"{values['system'] / 2**20:.1f} MiB", values, said, False))
+        elif name in kept[1]:
+            lines.append(kept[1][name])
     lines += ["", "Peak resident memory over peak live bytes, of the patterns that decide fragmentation:", ""]
     lines += ["| pattern | live | " + " | ".join(SUBJECTS) + " | least first |", "|---" * (len(SUBJECTS) + 3) + "|"]
     for name in DECIDERS:
@@ -124,10 +147,8 @@ def main():
             cells = [f"{values[s] / live[name]:.2f}" if s in values else "" for s in SUBJECTS]
             order = ", ".join(sorted(values, key=values.get))
             lines.append("| " + " | ".join([name, f"{live[name] / 2**20:.1f} MiB", *cells, order]) + " |")
-    document = pathlib.Path(__file__).with_name("RANKING.md")
-    text = document.read_text()
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
+        elif name in kept[2]:
+            lines.append(kept[2][name])
     document.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n\n" + END + after)
 
 
