@@ -275,6 +275,61 @@ fn decay_releases_what_exceeds_recent_demand_and_not_before_its_time() {
     );
 }
 
+/// Frees a large block.
+fn free_large(heap: &Heap<FakeOs>, block: *mut u8) {
+    let Block::Large(span) = heap.block_of(block) else {
+        panic!("large")
+    };
+    // SAFETY: the block is live and nobody else's.
+    unsafe { heap.pages.free(span) };
+}
+
+#[test]
+fn what_is_released_beside_growth_again_and_again_may_stay_and_is_forgotten() {
+    const MIB: usize = 1 << 20;
+    let heap = heap(256 << 20);
+    heap.pages.os.clock_ms.store(1, Relaxed);
+    let base = heap.allocate_large(64 * MIB, 1).0;
+    // In each round something longer is wanted than what is free.
+    let round = || {
+        let (short, between) = (
+            heap.allocate_large(2 * MIB, 1).0,
+            heap.allocate_large(MIB, 1).0,
+        );
+        free_large(&heap, short);
+        let long = heap.allocate_large(3 * MIB, 1).0;
+        let inner = heap.pages.inner.lock();
+        let (resident, peak) = (inner.in_use + inner.dirty.pages, inner.peak_in_use);
+        assert!(
+            resident <= peak + peak / 8 + 8,
+            "{resident} pages of {peak} at most in use"
+        );
+        drop(inner);
+        free_large(&heap, between);
+        free_large(&heap, long);
+    };
+    let released = || heap.pages.inner.lock().counters.pages_released;
+    (0..4).for_each(|_| round());
+    let first = released();
+    assert!(first > 0, "at first free memory does not pile up");
+    (0..100).for_each(|_| round());
+    let learnt = released();
+    assert!(learnt > first);
+    (0..100).for_each(|_| round());
+    assert_eq!(released(), learnt, "it has been wanted again often enough");
+    // Windows in which nothing like it happens.
+    for window in 1..40 {
+        heap.pages.os.clock_ms.store(2_000 * window, Relaxed);
+        (0..32).for_each(|_| free_large(&heap, heap.allocate_large(MAX_SMALL + 1, 1).0));
+    }
+    heap.pages.release_free(0);
+    let before = released();
+    (0..4).for_each(|_| round());
+    assert!(released() > before, "forgotten");
+    free_large(&heap, base);
+    heap.check_invariants();
+}
+
 #[test]
 fn taken_addresses_become_holes_that_the_heap_steps_over() {
     let mut os = FakeOs::new(256 << 20);

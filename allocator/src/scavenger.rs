@@ -35,6 +35,15 @@ const fn keep_pages(in_use: usize) -> usize {
         share
     }
 }
+/// Free memory beside which fresh pages are put to use ...
+const BESIDE_GROWTH: usize = pages_for(64 << 10);
+/// ... and, as a program that takes fresh pages while free ones do not fit, again and again, faults in what was given back,
+/// this part of all that has been released so ...
+const LEARN_SHARE: usize = 16;
+/// ... up to this part of the peak.
+const LEARN_MOST: usize = 8;
+/// This part of it is forgotten with each window.
+const FORGET_SHARE: usize = 8;
 /// Most that one tick releases, so that the call that pays for it is not held for long.
 const TICK_PAGES: usize = pages_for(64 << 20);
 /// Released in pieces of this size ...
@@ -47,6 +56,8 @@ const IDLE_PAGES: usize = pages_for(1 << 20);
 pub struct Decay {
     frees: u32,
     window_start: u64,
+    /// Pages released because fresh ones were put to use, less what was forgotten.
+    beside_growth: usize,
 }
 
 impl Decay {
@@ -56,6 +67,7 @@ impl Decay {
         Self {
             frees: 0,
             window_start: 0,
+            beside_growth: 0,
         }
     }
 }
@@ -107,25 +119,27 @@ impl Inner {
         self.dirty.pages.saturating_sub(keep)
     }
 
-    /// Called before `pages` that are not resident are put to use: what is resident stays within an
-    /// eighth (at most 1 MiB) and 128 KiB above the window's peak demand. Without this, free runs that never fit again (vectors
-    /// that double, shifting sizes) would pile up until the window ends.
+    /// Called before `pages` that are not resident are put to use: what is resident stays within 64 KiB above the window's
+    /// peak demand. Without this, free runs that never fit again (vectors that double, shifting sizes) would pile up until the
+    /// window ends. Where it is wrong, and what was released is wanted again, it grows milder with each release.
     pub(crate) fn bound_resident<O: Os>(&mut self, heap: &PageHeap<O>, pages: usize) {
         if DECAY_MS.load(Ordering::Relaxed) < 0 {
             return;
         }
         let demand = self.in_use + pages;
         let peak = self.peak_in_use.max(demand);
-        let limit = peak + keep_pages(peak) + KEEP_LEAST;
+        let learnt = (self.decay.beside_growth / LEARN_SHARE).min(peak / LEARN_MOST);
+        let limit = peak + learnt + BESIDE_GROWTH;
         let excess = (demand + self.dirty.pages).saturating_sub(limit);
         if excess > 0 {
-            self.release(heap, excess);
+            self.decay.beside_growth += self.release(heap, excess);
         }
     }
 
     fn close_window(&mut self) {
         self.highest = self.highest.max(self.peak_in_use);
         self.peak_in_use = self.in_use;
+        self.decay.beside_growth -= self.decay.beside_growth.div_ceil(FORGET_SHARE);
     }
 
     /// Releases at least `pages` dirty pages if there are as many, longest runs first; less than a huge page rather where
