@@ -16,7 +16,7 @@ use crate::span::{NO_LIST, Span, SpanList, SpanTable, State};
 use crate::sync::Locked;
 use crate::units::page_bytes;
 use core::ptr::with_exposed_provenance_mut;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 
 const LISTS: usize = 4;
 /// One wholly free span of a class is kept if it is at most this part of the class's spans.
@@ -32,6 +32,8 @@ pub struct Central {
     /// Some list is not empty, to be read without the lock. (Not the other way round, so that a new heap is all zeros and
     /// no part of the file.)
     stocked: AtomicBool,
+    /// Blocks of larger classes that were handed out for this one ([`crate::lending`]).
+    pub(crate) served: AtomicU8,
 }
 
 /// What the lock guards.
@@ -88,6 +90,7 @@ impl Central {
             }),
             pages: AtomicU32::new(0),
             stocked: AtomicBool::new(false),
+            served: AtomicU8::new(0),
         }
     }
 

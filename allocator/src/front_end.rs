@@ -21,6 +21,9 @@ pub trait FrontEnd {
     /// An object of `class`. Null: no memory.
     fn allocate(&self, class: usize) -> *mut u8;
 
+    /// An object of a larger class for a block of `class`, if that spares memory ([`crate::lending`]), else null.
+    fn lend(&self, class: usize) -> *mut u8;
+
     /// An object of `class` if the cache holds one, else null.
     fn cached(&self, class: usize) -> *mut u8;
 
@@ -54,6 +57,14 @@ impl FrontEnd for Threads {
         } else {
             object
         }
+    }
+
+    fn lend(&self, class: usize) -> *mut u8 {
+        let Some(cache) = attach() else {
+            return null_mut();
+        };
+        let _slow_path = SlowPath::of_thread();
+        cache.lend(&HEAP, class)
     }
 
     fn cached(&self, class: usize) -> *mut u8 {
@@ -101,6 +112,10 @@ impl FrontEnd for Cpus {
         }
         let _slow_path = SlowPath::enter();
         cpu_cache::refill(self.0, class)
+    }
+
+    fn lend(&self, _class: usize) -> *mut u8 {
+        null_mut()
     }
 
     fn cached(&self, class: usize) -> *mut u8 {

@@ -73,6 +73,9 @@ pub mod heap;
 #[cfg(not(loom))]
 pub mod idle;
 
+#[cfg(not(loom))]
+mod lending;
+
 #[cfg(all(test, not(loom)))]
 pub mod check;
 

@@ -29,7 +29,7 @@ extern "C" fn fail_no_memory() -> *mut c_void {
 /// C `malloc`.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
-    alloc::allocate(size).cast()
+    alloc::allocate_loosely(size).cast()
 }
 
 /// C `free`.
@@ -46,7 +46,7 @@ pub unsafe extern "C" fn free(block: *mut c_void) {
 #[unsafe(no_mangle)]
 pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
-        Some(bytes) => alloc::allocate_zeroed(bytes).cast(),
+        Some(bytes) => alloc::allocate_zeroed_loosely(bytes).cast(),
         None => fail_no_memory(),
     }
 }

@@ -41,3 +41,41 @@ int main(void) {
 fn what_is_rare_is_not_in_memory_and_the_rest_is_small() {
     passes(&mut preloaded(compile("start.c", START)));
 }
+
+/// A program with one block of each of 31 classes, the largest first; how many pages they lie on, and that each has what was
+/// asked for.
+const ONE_OF_EACH: &str = r#"
+#include <malloc.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+int main(void) {
+    unsigned char *blocks[64];
+    uintptr_t pages[64];
+    int count = 0;
+    for (int i = 0; i < 64; i++) {
+        size_t size = 1024 - 16 * i;
+        blocks[i] = i % 2 ? malloc(size) : calloc(1, size);
+        if (malloc_usable_size(blocks[i]) < size) { fprintf(stderr, "%zu bytes are less\n", size); return 1; }
+        for (size_t at = 0; i % 2 == 0 && at < size; at++) if (blocks[i][at]) { fprintf(stderr, "not zero\n"); return 1; }
+        memset(blocks[i], i + 1, malloc_usable_size(blocks[i]));
+        uintptr_t page = (uintptr_t)blocks[i] / 4096;
+        int known = 0;
+        for (int j = 0; j < count; j++) known |= pages[j] == page;
+        if (!known) pages[count++] = page;
+    }
+    for (int i = 0; i < 64; i++) {
+        for (size_t at = 0; at < malloc_usable_size(blocks[i]); at++)
+            if (blocks[i][at] != i + 1) { fprintf(stderr, "block %d was overwritten\n", i); return 1; }
+        free(blocks[i]);
+    }
+    if (count > 16) { fprintf(stderr, "they lie on %d pages\n", count); return 1; }
+    return 0;
+}
+"#;
+
+#[test]
+fn the_first_blocks_of_many_classes_share_pages() {
+    passes(&mut preloaded(compile("one_of_each.c", ONE_OF_EACH)));
+}

@@ -120,6 +120,34 @@ pub fn allocate_or(
     block
 }
 
+/// As [`allocate`], for a block that will be freed by its address, never by its size: the first few of a class may be
+/// longer ones that are at hand.
+#[inline(always)]
+#[must_use]
+pub fn allocate_loosely(size: usize) -> *mut u8 {
+    allocate_or(
+        size,
+        |size| allocate_middle(size),
+        |size| allocate_loosely_slow(size),
+    )
+}
+
+/// [`allocate_loosely`] without a fast path.
+#[cold]
+#[inline(never)]
+pub extern "C" fn allocate_loosely_slow(size: usize) -> *mut u8 {
+    if let Some(class) = fine_class_of(size)
+        && HEAP.may_lend(class)
+        && !detour()
+    {
+        let block = front_end::current(|front| front.lend(class));
+        if !block.is_null() {
+            return answer(block);
+        }
+    }
+    allocate_slow(size)
+}
+
 /// [`allocate`] for sizes that have a coarse class, out of line to keep the fine ones short.
 #[inline(never)]
 extern "C" fn allocate_middle(size: usize) -> *mut u8 {
@@ -198,12 +226,24 @@ fn allocate_class_slow(class: usize) -> *mut u8 {
 #[inline(always)]
 #[must_use]
 pub fn allocate_zeroed(size: usize) -> *mut u8 {
+    allocate_zeroed_or(size, |size| allocate_zeroed_slow(size))
+}
+
+/// As [`allocate_zeroed`], for a block that will be freed by its address ([`allocate_loosely`]).
+#[inline(always)]
+#[must_use]
+pub fn allocate_zeroed_loosely(size: usize) -> *mut u8 {
+    allocate_zeroed_or(size, |size| allocate_zeroed_loosely_slow(size))
+}
+
+#[inline(always)]
+fn allocate_zeroed_or(size: usize, missed: impl FnOnce(usize) -> *mut u8) -> *mut u8 {
     let Some(class) = fine_class_of(size) else {
-        return allocate_zeroed_slow(size);
+        return missed(size);
     };
     let block = tls::cache().pop(class);
     if block.is_null() {
-        return allocate_zeroed_slow(size);
+        return missed(size);
     }
     // SAFETY: the block has at least `size` bytes.
     unsafe { block.write_bytes(0, size) };
@@ -218,6 +258,16 @@ extern "C" fn allocate_zeroed_slow(size: usize) -> *mut u8 {
         return filled(allocate_middle(size), size);
     }
     zeroed_pages(size, 1)
+}
+
+/// As [`allocate_zeroed_loosely`], for what the fine classes' bins do not have.
+#[cold]
+#[inline(never)]
+extern "C" fn allocate_zeroed_loosely_slow(size: usize) -> *mut u8 {
+    if size <= FINE_LIMIT {
+        return filled(allocate_loosely_slow(size), size);
+    }
+    allocate_zeroed_slow(size)
 }
 
 /// A block at a multiple of `align`, a power of two, with all `size` bytes zero.

@@ -1,6 +1,6 @@
 //! Blocks that get another size: in place, by the page tables, or by a copy.
 
-use super::{GROWING, allocate, answer, class_at, free};
+use super::{GROWING, allocate, allocate_loosely, answer, class_at, free};
 use crate::heap::Block;
 use crate::page_heap::growth::headroom;
 use crate::process::HEAP;
@@ -151,7 +151,7 @@ unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
         }
         answer(moved)
     } else {
-        allocate(size)
+        allocate_loosely(size)
     };
     if moved.is_null() {
         return moved;
