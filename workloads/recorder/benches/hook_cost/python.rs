@@ -3,7 +3,8 @@
 //! A machine that others use as well makes single runs differ by more than what recording costs. So a round counts only
 //! where neither run of it waited for a CPU, and each round gives one ratio of the two.
 
-use super::{Bench, Result, median, thread_cpu_ns, three_numbers};
+use super::{Bench, Result, name, recorded_and_dropped, thread_cpu_ns, three_numbers, to_file};
+use crate::common::median;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,10 +37,13 @@ struct Ratios {
     wall: Vec<f64>,
     cpu: Vec<f64>,
     disturbed: usize,
+    /// All rounds: what disturbs makes it larger only.
+    least_cpu: Option<f64>,
 }
 
 impl Ratios {
     fn add(&mut self, with: &Loads, bare: &Loads) {
+        self.least_cpu = Some(self.least_cpu.map_or(with.cpu, |least| least.min(with.cpu)));
         if with.undisturbed() && bare.undisturbed() {
             self.wall.push(with.wall / bare.wall);
             self.cpu.push(with.cpu / bare.cpu);
@@ -48,9 +52,13 @@ impl Ratios {
         }
     }
 
-    fn print(&self, what: &str) {
+    fn print(&self, what: &str, least_bare: f64) {
+        let Some(least) = self.least_cpu else {
+            return;
+        };
+        let least = (least / least_bare - 1.0) * 100.0;
         if self.wall.is_empty() {
-            println!("  {what:<44} no round without others on its CPU");
+            println!("  {what:<44} no round without others on its CPU; least CPU {least:+.1} %");
             return;
         }
         let percent = |values: &[f64]| {
@@ -65,7 +73,7 @@ impl Ratios {
             )
         };
         println!(
-            "  {what:<44} wall {:<26} CPU {:<26} {} rounds{}",
+            "  {what:<44} wall {:<26} CPU {:<26} least {least:+.1} % {} rounds{}",
             percent(&self.wall),
             percent(&self.cpu),
             self.wall.len(),
@@ -86,20 +94,27 @@ impl Bench {
             command.env("PYTHONMALLOC", "malloc").arg(&script);
             command
         };
-        let [mut recorded, mut dropped, mut beside, mut heaptrack] =
-            std::array::from_fn(|_| Ratios::default());
-        let (mut seconds, mut drained, mut events) = (Vec::new(), Vec::new(), 0);
+        // Whoever compares libraries wants to know of them only.
+        let alone = self.recorders.len() == 1;
+        let [mut dropped, mut beside, mut heaptrack] = std::array::from_fn(|_| Ratios::default());
+        let mut recorded: Vec<Ratios> = self.recorders.iter().map(|_| Ratios::default()).collect();
+        let (mut bare_runs, mut drained_s, mut events) = (Vec::new(), Vec::new(), 0);
         for round in 0..rounds {
             let bare = Loads::read(&python().output()?.stdout)?;
-            let begun = thread_cpu_ns();
-            let (output, count) = self.to_file(&mut python(), &raw)?;
-            drained.push((thread_cpu_ns() - begun) / 1e9);
-            events = count;
-            recorded.add(&Loads::read(&output.stdout)?, &bare);
-            let output = self.recorded(&mut python(), 1)?;
-            dropped.add(&Loads::read(&output.stdout)?, &bare);
-            beside.add(&Loads::read(&beside_busy(&mut python())?.stdout)?, &bare);
-            if round < rounds.div_ceil(3) {
+            for turn in 0..self.recorders.len() {
+                let at = (turn + round as usize) % self.recorders.len();
+                let begun = thread_cpu_ns();
+                let (output, count) = to_file(&self.recorders[at], &mut python(), &raw)?;
+                drained_s.push((thread_cpu_ns() - begun) / 1e9);
+                events = count;
+                recorded[at].add(&Loads::read(&output.stdout)?, &bare);
+            }
+            if alone {
+                let output = recorded_and_dropped(&self.recorders[0], &mut python(), 1)?;
+                dropped.add(&Loads::read(&output.stdout)?, &bare);
+                beside.add(&Loads::read(&beside_busy(&mut python())?.stdout)?, &bare);
+            }
+            if alone && round < rounds.div_ceil(3) {
                 let mut command = Command::new("heaptrack");
                 command.arg("-o").arg(self.dir.path().join("heaptrack"));
                 command.env("PYTHONMALLOC", "malloc");
@@ -107,24 +122,37 @@ impl Bench {
                     heaptrack.add(&Loads::read(&output.stdout)?, &bare);
                 }
             }
-            seconds.push(bare.wall);
+            bare_runs.push(bare);
         }
         let of = |values| median(values).unwrap_or(f64::NAN);
         println!(
-            "python3 loading JSON, PYTHONMALLOC=malloc, over bare ({:.3} s): median (quartiles) of the rounds; {GOAL}",
-            of(seconds)
+            "python3 loading JSON, PYTHONMALLOC=malloc, over bare ({:.3} s): median (quartiles) of the rounds, and least CPU \
+             time over bare's least; {GOAL}",
+            of(bare_runs.iter().map(|run| run.wall).collect())
         );
-        recorded.print("recorded to a file");
-        dropped.print("recorded, events dropped by the drainer");
-        beside.print("not recorded, beside a thread that counts");
-        heaptrack.print("heaptrack");
+        let least_bare = least_cpu(&bare_runs);
+        for (library, ratios) in self.recorders.iter().zip(&recorded) {
+            match alone {
+                true => ratios.print("recorded to a file", least_bare),
+                false => ratios.print(&name(library), least_bare),
+            }
+        }
+        if alone {
+            dropped.print("recorded, events dropped by the drainer", least_bare);
+            beside.print("not recorded, beside a thread that counts", least_bare);
+            heaptrack.print("heaptrack", least_bare);
+        }
         println!(
             "  {:.1} M events in the whole run, {:.2} s CPU of the drainer",
             events as f64 / 1e6,
-            of(drained)
+            of(drained_s)
         );
         Ok(())
     }
+}
+
+fn least_cpu(runs: &[Loads]) -> f64 {
+    runs.iter().map(|run| run.cpu).fold(f64::INFINITY, f64::min)
 }
 
 /// Runs a command while a thread of this process counts: what two busy CPUs take from each other, recorded or not.

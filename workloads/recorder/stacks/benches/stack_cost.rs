@@ -4,12 +4,13 @@
 //!
 //! `cargo bench -p heaplab-recorder-stacks -- [--rounds N] [--pairs N]`
 
+#[path = "../../benches/common/mod.rs"]
+mod common;
+
+use common::{Arguments, Result, middle_and_least};
 use heaplab_workloads::record::{Discard, Session, SessionOptions, StackMode};
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const SAMPLED: StackMode = StackMode::Sampled { period: 512 << 10 };
 /// Title, the recorder's mode; `None`: the program alone.
@@ -21,15 +22,13 @@ const VARIANTS: [(&str, Option<StackMode>); 4] = [
 ];
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |name: &str, default: u64| {
-        let at = arguments.iter().position(|argument| argument == name);
-        at.and_then(|at| arguments.get(at + 1)?.parse().ok())
-            .unwrap_or(default)
-    };
-    let (rounds, pairs) = (number("--rounds", 5), number("--pairs", 1_000_000));
+    let arguments = Arguments::of_process();
+    let (rounds, pairs) = (
+        arguments.number("--rounds", 5)?,
+        arguments.number("--pairs", 1_000_000)?,
+    );
     let dir = tempfile::tempdir()?;
-    let libraries = build()?;
+    let libraries = libraries()?;
     println!(
         "nanoseconds an event; median (least) of {rounds} interleaved rounds; in brackets over no stacks"
     );
@@ -61,13 +60,8 @@ fn main() -> Result<()> {
                     results[VARIANTS.len()].push(ns);
                 }
             }
-            let median = |values: &mut Vec<f64>| {
-                values.sort_unstable_by(f64::total_cmp);
-                values
-                    .first()
-                    .map(|least| (values[values.len() / 2], *least))
-            };
-            let cells: Vec<Option<(f64, f64)>> = results.iter_mut().map(median).collect();
+            let cells: Vec<Option<(f64, f64)>> =
+                results.into_iter().map(middle_and_least).collect();
             let plain = cells[1].map_or(0.0, |(middle, _)| middle);
             let shown: String = cells
                 .iter()
@@ -89,46 +83,15 @@ fn main() -> Result<()> {
 }
 
 /// Both builds of the recorder, as they are shipped.
-fn build() -> Result<[PathBuf; 2]> {
-    let exe = std::env::current_exe()?;
-    // <target folder>/release/deps/stack_cost-<hash>
-    let target = exe.ancestors().nth(3).ok_or("no target folder")?.to_owned();
-    let mut build = Command::new(env!("CARGO"));
-    build.args([
-        "build",
-        "--quiet",
-        "--profile",
-        "embedded",
-        "-p",
-        "heaplab-recorder",
-        "-p",
-        "heaplab-recorder-stacks",
-    ]);
-    build
-        .arg("--manifest-path")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
-    run(build.arg("--target-dir").arg(&target))?;
-    let built = target.join("embedded");
-    Ok([
-        built.join("libheaplab_recorder.so"),
-        built.join("libheaplab_recorder_stacks.so"),
-    ])
+fn libraries() -> Result<[PathBuf; 2]> {
+    let built = common::build(&["heaplab-recorder", "heaplab-recorder-stacks"])?;
+    Ok(["", "_stacks"].map(|which| built.join(format!("libheaplab_recorder{which}.so"))))
 }
 
 fn compile(dir: &Path, name: &str, option: &str) -> Result<PathBuf> {
     let program = dir.join(name.replace(' ', "-"));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/stack_cost.c");
-    let mut compile = Command::new("cc");
-    compile.args([
-        "-O2",
-        "-g",
-        "-fno-builtin",
-        "-fno-optimize-sibling-calls",
-        option,
-        "-D_GNU_SOURCE",
-        "-o",
-    ]);
-    run(compile.arg(&program).arg(source))?;
+    common::compile(&program, &source, &["-fno-optimize-sibling-calls", option])?;
     Ok(program)
 }
 
@@ -180,11 +143,4 @@ fn heaptrack(dir: &Path, program: &Path, depth: u32, pairs: u64) -> Option<f64> 
         .ok()?
         .lines()
         .find_map(|line| line.trim().parse().ok())
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    match command.status()?.success() {
-        true => Ok(()),
-        false => Err(format!("{command:?} failed").into()),
-    }
 }
