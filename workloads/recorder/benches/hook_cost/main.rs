@@ -34,7 +34,7 @@ struct Figures {
 
 impl Figures {
     fn read(output: &[u8]) -> Result<Self> {
-        let [wall, cpu, anonymous_kib] = three_numbers(output)?;
+        let [wall, cpu, anonymous_kib] = numbers(output)?;
         Ok(Self {
             wall,
             cpu,
@@ -43,14 +43,14 @@ impl Figures {
     }
 }
 
-/// The line of three numbers that a program prints; heaptrack prints lines of its own around it.
-fn three_numbers(output: &[u8]) -> Result<[f64; 3]> {
+/// The line of so many numbers that a program prints; heaptrack prints lines of its own around it.
+fn numbers<const N: usize>(output: &[u8]) -> Result<[f64; N]> {
     let text = String::from_utf8_lossy(output);
-    let numbers = |line: &str| {
+    let of_line = |line: &str| {
         let words: Option<Vec<f64>> = line.split_whitespace().map(|w| w.parse().ok()).collect();
         words?.try_into().ok()
     };
-    let found = text.lines().find_map(numbers);
+    let found = text.lines().find_map(of_line);
     found.ok_or_else(|| format!("no figures in '{text}'").into())
 }
 

@@ -3,7 +3,7 @@
 //! A machine that others use as well makes single runs differ by more than what recording costs. So a round counts only
 //! where neither run of it waited for a CPU, and each round gives one ratio of the two.
 
-use super::{Bench, Result, name, recorded_and_dropped, thread_cpu_ns, three_numbers, to_file};
+use super::{Bench, Result, name, numbers, recorded_and_dropped, thread_cpu_ns, to_file};
 use crate::common::median;
 use std::path::Path;
 use std::process::Command;
@@ -18,12 +18,19 @@ struct Loads {
     wall: f64,
     cpu: f64,
     waited: f64,
+    /// Of the quickest load.
+    least_cpu: f64,
 }
 
 impl Loads {
     fn read(output: &[u8]) -> Result<Self> {
-        let [wall, cpu, waited] = three_numbers(output)?;
-        Ok(Self { wall, cpu, waited })
+        let [wall, cpu, waited, least_cpu] = numbers(output)?;
+        Ok(Self {
+            wall,
+            cpu,
+            waited,
+            least_cpu,
+        })
     }
 
     fn undisturbed(&self) -> bool {
@@ -43,7 +50,10 @@ struct Ratios {
 
 impl Ratios {
     fn add(&mut self, with: &Loads, bare: &Loads) {
-        self.least_cpu = Some(self.least_cpu.map_or(with.cpu, |least| least.min(with.cpu)));
+        self.least_cpu = Some(
+            self.least_cpu
+                .map_or(with.least_cpu, |least| least.min(with.least_cpu)),
+        );
         if with.undisturbed() && bare.undisturbed() {
             self.wall.push(with.wall / bare.wall);
             self.cpu.push(with.cpu / bare.cpu);
@@ -58,7 +68,7 @@ impl Ratios {
         };
         let least = (least / least_bare - 1.0) * 100.0;
         if self.wall.is_empty() {
-            println!("  {what:<44} no round without others on its CPU; least CPU {least:+.1} %");
+            println!("  {what:<44} no round without others on its CPU; quickest {least:+.1} %");
             return;
         }
         let percent = |values: &[f64]| {
@@ -73,7 +83,7 @@ impl Ratios {
             )
         };
         println!(
-            "  {what:<44} wall {:<26} CPU {:<26} least {least:+.1} % {} rounds{}",
+            "  {what:<44} wall {:<26} CPU {:<26} quickest {least:+.1} % {} rounds{}",
             percent(&self.wall),
             percent(&self.cpu),
             self.wall.len(),
@@ -106,7 +116,7 @@ impl Bench {
                 let begun = thread_cpu_ns();
                 let (output, count) = to_file(&self.recorders[at], &mut python(), &raw)?;
                 drained_s.push((thread_cpu_ns() - begun) / 1e9);
-                events = count;
+                events = events.max(count);
                 recorded[at].add(&Loads::read(&output.stdout)?, &bare);
             }
             if alone {
@@ -126,8 +136,8 @@ impl Bench {
         }
         let of = |values| median(values).unwrap_or(f64::NAN);
         println!(
-            "python3 loading JSON, PYTHONMALLOC=malloc, over bare ({:.3} s): median (quartiles) of the rounds, and least CPU \
-             time over bare's least; {GOAL}",
+            "python3 loading JSON, PYTHONMALLOC=malloc, over bare ({:.3} s): median (quartiles) of the rounds, and CPU time of the \
+             quickest load over bare's; {GOAL}",
             of(bare_runs.iter().map(|run| run.wall).collect())
         );
         let least_bare = least_cpu(&bare_runs);
@@ -152,7 +162,9 @@ impl Bench {
 }
 
 fn least_cpu(runs: &[Loads]) -> f64 {
-    runs.iter().map(|run| run.cpu).fold(f64::INFINITY, f64::min)
+    runs.iter()
+        .map(|run| run.least_cpu)
+        .fold(f64::INFINITY, f64::min)
 }
 
 /// Runs a command while a thread of this process counts: what two busy CPUs take from each other, recorded or not.
