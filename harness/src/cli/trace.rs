@@ -26,7 +26,7 @@ pub enum TraceCommand {
     #[command(
         after_help = "The part is cut along the global order, so nothing is freed that was not allocated. Blocks \
 that are alive where it begins are allocated first, by their threads. With --thread, the part holds the blocks that these \
-threads allocate; where another thread resized or freed one, its owner does.
+threads allocate; where another thread resized or freed one, its owner does. Addresses stay (--keep-addresses of record).
 
 Examples:
   heaplab trace cut prog.hltrace -o start.hltrace --to 2s
@@ -44,6 +44,7 @@ Examples:
   --load F      each block becomes F blocks in the same thread at the same moment (2.5: two or
                 three): the same threads with more live bytes. Below 1, this share of the
                 blocks stays, with all that happens to them
+Kept addresses stay as long as no block becomes several; else they are left out, and 'trace info' says so
 
 Examples:
   heaplab trace scale prog.hltrace -o four.hltrace --copies 4 --stagger 50ms
@@ -53,7 +54,8 @@ Examples:
     #[command(
         after_help = "The first trace keeps its thread numbers, those of the others follow. Events are ordered by \
 time; --start together (default) lets all begin at once, --start after one when the one before has ended. Each trace stays a \
-process of its own unless --one-process makes all their threads those of one program.
+process of its own unless --one-process makes all their threads those of one program. Kept addresses stay where all traces \
+have them and stay processes of their own; else they are left out, and 'trace info' says so.
 
 Example:
   heaplab trace merge worker.hltrace frontend.hltrace -o node.hltrace"

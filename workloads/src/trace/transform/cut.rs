@@ -31,7 +31,7 @@ pub struct CutOptions {
 /// that are alive where it begins are allocated first, by their threads, with the sizes they have there. With `threads`, the
 /// part holds the blocks that these threads allocate and all that happens to them: where another thread resized or freed
 /// one, its owner does so at the same place in the order. A process that was forked before the part stands for itself: what
-/// it inherits and touches in the part is allocated there.
+/// it inherits and touches in the part is allocated there. Addresses that the trace has are kept.
 pub fn cut(
     trace: &Trace,
     out: &Path,
@@ -40,22 +40,30 @@ pub fn cut(
 ) -> Result<TraceSummary, TraceError> {
     let total = trace.summary().events;
     let part = Part::of(trace, options)?;
-    let mut writer = TraceWriter::create(out, trace.header(), false, LEVEL)?;
+    let addresses = trace.has_addresses()?;
+    let mut writer = TraceWriter::create(out, trace.header(), addresses, LEVEL)?;
     copy_text(trace, &mut writer, |tick| {
         (part.from_tick..part.to_tick)
             .contains(&tick)
             .then_some(tick)
     })?;
     let mut to = Copier::like(trace.summary(), writer);
-    // Checkpoints do not say which stacks live blocks have: that takes all events before the part.
+    // Checkpoints say neither which stacks live blocks have nor where they lie: that takes all events before the part.
     let near = match trace.stacks() {
-        Some(_) => 0,
-        None => part.first_possible(trace),
+        None if !addresses => part.first_possible(trace),
+        _ => 0,
     };
     let mut events = trace.events_near(near)?;
     let mut mirror = Mirror::default();
     for (number, block) in events.blocks().live() {
-        mirror.set(number, Some((block, 0)));
+        mirror.set(
+            number,
+            Some(Live {
+                block,
+                stack: 0,
+                address: 0,
+            }),
+        );
     }
     let mut stacks = StackCursor::new(trace);
     let mut carrier = StackCarrier::new([trace]);
@@ -111,7 +119,6 @@ pub fn cut(
             }
             _ => {}
         }
-        event.address = 0;
         forks.follow(&event, &numbers);
         if event.kind == EventKind::Inherited {
             let (process, place) = forks.touched(&event);
@@ -199,12 +206,22 @@ impl<'a> Part<'a> {
     }
 }
 
-/// The live blocks before the part, by number, with the stacks that made them what they are.
+/// A block that is alive where the part begins.
+#[derive(Clone, Copy)]
+struct Live {
+    block: Block,
+    /// That made it what it is.
+    stack: u32,
+    /// 0 where addresses were not kept.
+    address: u64,
+}
+
+/// The live blocks before the part, by number.
 #[derive(Default)]
-struct Mirror(Vec<Option<(Block, u32)>>);
+struct Mirror(Vec<Option<Live>>);
 
 impl Mirror {
-    fn set(&mut self, number: u32, block: Option<(Block, u32)>) {
+    fn set(&mut self, number: u32, block: Option<Live>) {
         let index = number as usize;
         if index >= self.0.len() {
             self.0.resize(index + 1, None);
@@ -213,14 +230,21 @@ impl Mirror {
     }
 
     fn follow(&mut self, event: &TraceEvent, block: &Block, stack: u32) {
+        let live = |block| {
+            Some(Live {
+                block,
+                stack,
+                address: event.address,
+            })
+        };
         match event.kind.effect() {
-            Effect::Alloc => self.set(event.block, Some((*block, stack))),
+            Effect::Alloc => self.set(event.block, live(*block)),
             Effect::Resize => {
                 let block = Block {
                     size: event.size,
                     ..*block
                 };
-                self.set(event.block, Some((block, stack)));
+                self.set(event.block, live(block));
             }
             Effect::Free => self.set(event.block, None),
             Effect::Told | Effect::None => {}
@@ -237,12 +261,17 @@ fn prelude(
     tick: u64,
     carrier: &mut StackCarrier<'_>,
 ) -> Result<(), TraceError> {
-    let mut live: Vec<_> = (mirror.0.iter().enumerate())
+    let mut live: Vec<(u32, Live)> = (mirror.0.iter().enumerate())
         .filter_map(|(number, block)| Some((number as u32, (*block)?)))
-        .filter(|(_, (block, _))| part.has(block.thread))
+        .filter(|(_, live)| part.has(live.block.thread))
         .collect();
-    live.sort_unstable_by_key(|(_, (block, _))| block.birth);
-    for (number, (block, stack)) in live {
+    live.sort_unstable_by_key(|(_, live)| live.block.birth);
+    for (number, of) in live {
+        let Live {
+            block,
+            stack,
+            address,
+        } = of;
         let stack = carrier.carry(0, stack, block.size, 0);
         let event = TraceEvent {
             thread: block.thread,
@@ -254,7 +283,7 @@ fn prelude(
             block: 0,
             size: block.size,
             align_log2: block.align_log2,
-            address: 0,
+            address,
         };
         let new = to.event(event, stack)?;
         numbers.set(number, new);

@@ -30,7 +30,7 @@ pub struct MergeOptions {
 }
 
 /// Writes one trace with the threads of all: those of the first keep their numbers, those of the others follow. Machine
-/// and allocator are those of the first.
+/// and allocator are those of the first. Addresses are kept where all have them and stay processes of their own.
 pub fn merge(
     traces: &[Trace],
     out: &Path,
@@ -56,7 +56,18 @@ pub fn merge(
         argv: Vec::new(),
         ..first.header().clone()
     };
-    let mut writer = TraceWriter::create(out, &header, false, LEVEL)?;
+    let having = traces.iter().map(Trace::has_addresses);
+    let having: Vec<bool> = having.collect::<Result<_, _>>()?;
+    // In one process two blocks cannot lie at one address at the same time.
+    let apart = !options.one_process || traces.len() == 1;
+    let addresses = apart && having.iter().all(|&has| has);
+    let mut writer = TraceWriter::create(out, &header, addresses, LEVEL)?;
+    if !addresses && having.contains(&true) {
+        writer.note(match apart {
+            true => "addresses are left out: not all of the merged traces have them",
+            false => "addresses are left out: in one process blocks of several traces would lie at the same ones",
+        })?;
+    }
     let mut first_thread = 0;
     for input in &inputs {
         let trace = input.trace;

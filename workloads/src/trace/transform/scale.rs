@@ -34,11 +34,14 @@ impl Default for ScaleOptions {
     }
 }
 
+/// What the copy says of addresses that it cannot keep.
+const ADDRESSES_DROPPED: &str =
+    "addresses are left out: blocks that a factor makes several of would lie at the same ones";
 /// Largest factors: beyond them, a file that nobody wants fills the disk.
 const MOST: f64 = 1000.0;
 
 /// Writes a scaled copy. Every block keeps its size, its lifetime (times the factor on time) and the threads that touch
-/// it, or threads of the same copy.
+/// it, or threads of the same copy. Addresses are kept as long as no block becomes several.
 pub fn scale(
     trace: &Trace,
     out: &Path,
@@ -67,7 +70,13 @@ pub fn scale(
         })
         .collect();
     let first = inputs[0];
-    let mut writer = TraceWriter::create(out, trace.header(), false, LEVEL)?;
+    // Two blocks cannot lie at one address at the same time.
+    let had = trace.has_addresses()?;
+    let addresses = had && options.copies == 1 && options.load <= 1.0;
+    let mut writer = TraceWriter::create(out, trace.header(), addresses, LEVEL)?;
+    if had && !addresses {
+        writer.note(ADDRESSES_DROPPED)?;
+    }
     copy_text(trace, &mut writer, |tick| Some(first.tick(tick)))?;
     for (copy, input) in inputs.iter().enumerate().skip(1) {
         for (thread, name) in trace.names() {

@@ -110,7 +110,6 @@ impl Stream<'_> {
         let mut event = TraceEvent {
             thread: self.first_thread + old.thread,
             tick: self.input.tick(old.tick),
-            address: 0,
             ..*old
         };
         self.forks.follow(old, &self.replicas);
