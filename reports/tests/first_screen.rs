@@ -207,3 +207,29 @@ fn a_ratio_that_contradicts_the_medians_is_explained() {
         "{text}"
     );
 }
+
+#[test]
+fn at_the_recorded_pace_time_is_not_compared_and_latency_answers() {
+    let mut result = single();
+    recorded(&mut result, "system", Some(60.0));
+    for cell in &mut result.cells {
+        cell.metrics.retain(|name, _| name.ends_with("ns_per_op"));
+        for metric in cell.metrics.values_mut() {
+            metric.mode = "paced".into();
+        }
+    }
+    let shown = screen(&result);
+    let answer = shown.lines().find(|l| l.contains("ANSWER")).unwrap();
+    assert!(
+        answer.contains("999 of 1,000 calls took at most"),
+        "{shown}"
+    );
+    let ours = answer.find("spanalloc (ours)").unwrap();
+    assert!(
+        ours < answer.find("system").unwrap(),
+        "smallest first: {answer}"
+    );
+    for word in ["1.00", "calls x replayed time", "harness "] {
+        assert!(!shown.contains(word), "{word} in {shown}");
+    }
+}

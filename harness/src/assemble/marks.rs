@@ -18,7 +18,9 @@ pub(super) fn marks(
 ) -> Vec<String> {
     let (mut timed, mut harness, mut waiting) = (0, Vec::new(), Vec::new());
     for cell in cells {
-        let Some(time) = cell.metrics.get("ns_per_op").map(|m| m.median) else {
+        // At the recorded pace the time is mostly waiting for it, the harness's as well.
+        let time = (cell.metrics.get("ns_per_op")).filter(|m| m.mode != "paced");
+        let Some(time) = time.map(|m| m.median) else {
             continue;
         };
         let comparison = comparisons.iter().find(|c| {
@@ -199,6 +201,22 @@ pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
             units::nanoseconds(p99 as f64),
             units::nanoseconds(max as f64)
         ));
+        let late = |measure: &str| {
+            (lines.iter()).any(|l| l.measure == measure && !l.answer["lateness"].is_null())
+        };
+        if late("latency") {
+            notes.push(
+                "paced: latency counts from the time at which the call was to be made, so that its lateness is in it; a larger --pace leaves \
+                 more time"
+                    .to_owned(),
+            );
+        }
+        if late("speed") {
+            notes.push(
+                "paced: the time per op is the recording's and is not compared; --mode fast is for that"
+                    .to_owned(),
+            );
+        }
     }
     if lines.iter().any(|line| line.answer["windowed"] == true) {
         notes.push("scripts were larger than a quarter of the memory and were read in windows of at most 4 MiB".to_owned());

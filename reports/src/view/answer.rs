@@ -8,7 +8,7 @@
 use super::{Today, columns, memory_metric, time_metric};
 use crate::builder::BASELINE;
 use crate::schema::{Better, Cell, IntervalKind, Ratio, ResultSet, Status, Subject};
-use crate::{stats, units};
+use crate::{latency, stats, units};
 
 struct Candidate<'a> {
     cell: &'a Cell,
@@ -115,7 +115,10 @@ pub(super) fn of_group(
         Some(_) => {
             let mut candidates = candidates(result, &ok);
             candidates.sort_by(|a, b| a.score().total_cmp(&b.score()));
-            best = compare(&candidates, today, &mut sentences);
+            match of_latency(result, &ok).filter(|_| candidates.is_empty()) {
+                Some(sentence) => sentences.push(sentence),
+                None => best = compare(&candidates, today, &mut sentences),
+            }
         }
     }
     let failed: Vec<&str> = cells
@@ -127,6 +130,32 @@ pub(super) fn of_group(
         sentences.push(format!("{} failed (see its row).", failed.join(", ")));
     }
     (sentences, best)
+}
+
+/// Where nothing but latency was measured: the percentile of the table, smallest first. It has no interval, so nobody is the best.
+fn of_latency(result: &ResultSet, ok: &[&Cell]) -> Option<String> {
+    let mut found: Vec<(f64, String)> = (ok.iter())
+        .filter_map(|cell| {
+            let (all, floor) = latency::all_ops(&cell.latency)?;
+            let subject = result.subjects.iter().find(|s| s.name == cell.subject);
+            let ours = match subject.is_some_and(Subject::is_ours) {
+                true => " (ours)",
+                false => "",
+            };
+            let ns = latency::percentile(&all, 9_990, floor)?;
+            let value = units::nanoseconds(ns);
+            Some((ns, format!("{}{ours} {value}", cell.subject)))
+        })
+        .collect();
+    if found.is_empty() {
+        return None;
+    }
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let words: Vec<String> = found.into_iter().map(|(_, words)| words).collect();
+    Some(format!(
+        "999 of 1,000 calls took at most: {}; percentiles have no interval, so no difference is claimed.",
+        words.join(", ")
+    ))
 }
 
 fn alone(base: &Cell) -> String {

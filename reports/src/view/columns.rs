@@ -150,11 +150,13 @@ pub(crate) fn of(cells: &[&Cell]) -> Vec<Column> {
             Source::P999 => cells.iter().any(|c| !c.latency.is_empty()),
         };
         if there {
+            let of_a_recording =
+                |c: &&Cell| name == "ns_per_op" && c.metrics.get(name).is_some_and(super::paced);
             columns.push(Column {
                 head: head.to_owned(),
                 title: title.to_owned(),
                 source,
-                ratio,
+                ratio: ratio && !cells.iter().any(of_a_recording),
             });
         }
     }

@@ -128,11 +128,16 @@ pub(crate) struct MemoryParts {
     pub unused_text: String,
 }
 
-/// Metric by which speed is judged.
+/// Metric by which speed is judged. At the recorded pace the time is the recording's, and no subject's.
 pub(crate) fn time_metric(cell: &Cell) -> Option<&'static str> {
     ["ns_per_op", "load_s", "wall_s", "instructions"]
         .into_iter()
-        .find(|m| cell.metrics.contains_key(*m))
+        .find(|m| cell.metrics.get(*m).is_some_and(|m| !paced(m)))
+}
+
+/// Whether its time is given by a recording.
+pub(crate) fn paced(metric: &Metric) -> bool {
+    metric.mode == "paced"
 }
 
 /// Metric by which memory is judged.

@@ -100,6 +100,11 @@ fn harness_ns(result: &ResultSet, key: &WorkloadKey) -> Option<f64> {
 /// The replay's own cost, and of whose time it is too much.
 fn harness(result: &ResultSet, key: &WorkloadKey, cells: &[&Cell]) -> Option<String> {
     let cost = harness_ns(result, key)?;
+    // It waits as long as any subject's then.
+    let paced = |cell: &&Cell| cell.metrics.get("ns_per_op").is_some_and(super::paced);
+    if cells.iter().any(paced) {
+        return None;
+    }
     let much: Vec<&str> = (cells.iter())
         .filter(|cell| {
             let time = cell.metrics.get("ns_per_op").map(|m| m.median);
@@ -140,6 +145,10 @@ pub(super) fn promise(
              its own code",
             percent(share)
         ));
+    }
+    // At the recorded pace its CPU time is mostly waiting.
+    if base.metrics.get("cpu_ns_per_op").is_some_and(super::paced) {
+        return None;
     }
     let recorded = recorded(result, key)?;
     let cpu_ns = recorded.cpu_s? * 1e9;
