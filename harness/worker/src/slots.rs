@@ -174,6 +174,10 @@ impl SharedSlot {
     }
 }
 
+/// Nanoseconds between two looks at a slot, at first and at most.
+const SLEEP_NS: u64 = 20_000;
+const LONGEST_SLEEP_NS: u64 = 5_000_000;
+
 /// Waits: a short spin for a hand-over that is about to happen, then giving up the CPU, then sleeping, so that any
 /// number of threads gets on with any number of CPUs.
 #[cold]
@@ -188,7 +192,8 @@ fn wait(mut ready: impl FnMut() -> bool) -> u64 {
             0..200 => spin_loop(),
             // SAFETY: sched_yield has no arguments.
             200..300 => drop(unsafe { libc::sched_yield() }),
-            _ => clock::sleep_ns(20_000),
+            // Longer the longer it waits: two hundred sleepers that look every 20 µs keep two CPUs from the thread that they wait for.
+            _ => clock::sleep_ns(((clock::now_ns() - start) / 8).clamp(SLEEP_NS, LONGEST_SLEEP_NS)),
         }
     }
     clock::now_ns() - start
