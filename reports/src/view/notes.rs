@@ -153,7 +153,8 @@ pub(super) fn promise(
     let recorded = recorded(result, key)?;
     let cpu_ns = recorded.cpu_s? * 1e9;
     let harness = harness_ns(result, key).unwrap_or(0.0);
-    let per_op = (median("cpu_ns_per_op")? - harness).max(0.0);
+    // Beside other programs the harness's own cost is measured at another moment and can be the larger: nothing is known then.
+    let per_op = Some(median("cpu_ns_per_op")? - harness).filter(|ns| *ns > 0.0)?;
     let replayed = per_op * facts_of(result, key)?.ops as f64;
     // A replay without the program's work between the calls can take longer than they took.
     let share = (replayed / cpu_ns).min(1.0);
