@@ -233,3 +233,17 @@ fn at_the_recorded_pace_time_is_not_compared_and_latency_answers() {
         assert!(!shown.contains(word), "{word} in {shown}");
     }
 }
+
+#[test]
+fn counted_instructions_are_not_called_time() {
+    let mut result = single();
+    for cell in &mut result.cells {
+        if let Some(metric) = cell.metrics.remove("ns_per_op") {
+            cell.metrics.insert("instructions".into(), metric);
+        }
+    }
+    let shown = screen(&result);
+    let answer = shown.lines().find(|l| l.contains("ANSWER")).unwrap();
+    assert!(answer.contains("instructions "), "{shown}");
+    assert!(!answer.contains("time "), "{shown}");
+}

@@ -39,7 +39,7 @@ impl Candidate<'_> {
 
     /// Word and ratio of everything that is compared.
     fn ratios(&self) -> Vec<(&str, &Ratio)> {
-        let fixed = [("time", &self.time), ("peak", &self.peak)];
+        let fixed = [(time_word(self.cell), &self.time), ("peak", &self.peak)];
         let fixed = fixed
             .into_iter()
             .filter_map(|(word, r)| Some((word, r.as_ref()?)));
@@ -65,6 +65,14 @@ impl Candidate<'_> {
         self.ratios()
             .iter()
             .any(|(_, r)| stats::ratio_kind(r) == IntervalKind::Ci95)
+    }
+}
+
+/// What the judged time is called: where it was counted, instructions are no time.
+fn time_word(cell: &Cell) -> &'static str {
+    match time_metric(cell) {
+        Some("instructions") => "instructions",
+        _ => "time",
     }
 }
 
@@ -275,7 +283,7 @@ fn against_leader(second: &Candidate<'_>, leader: &Candidate<'_>) -> String {
     };
     let mut parts = Vec::new();
     let words = [
-        ("time", "as fast", time_metric(leader.cell)),
+        (time_word(leader.cell), "as fast", time_metric(leader.cell)),
         ("peak", "as small", memory_metric(leader.cell)),
     ];
     for (word, same, metric) in words {
