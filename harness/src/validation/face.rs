@@ -45,6 +45,7 @@ pub fn print(rows: &[Row], facts: &Facts, format: Format) -> Result<(), Error> {
         Format::Json => out::print_json(&json!({
             "command": facts.command,
             "runs": facts.runs,
+            "replays": facts.runs,
             "most_runs": facts.most_runs,
             "recordings": facts.recordings,
             "trace": {
