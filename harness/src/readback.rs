@@ -160,6 +160,15 @@ mod tests {
             let error = of(spec).unwrap_err().to_string();
             assert!(error.contains("did not take"), "{spec}: {error}");
         }
+        // A library by its path, whatever its file is called.
+        let folder = tempfile::tempdir().unwrap();
+        let library = crate::subject::parse("spanalloc").unwrap()[0]
+            .library
+            .clone();
+        let renamed = folder.path().join("renamed.so");
+        std::fs::copy(library.unwrap(), &renamed).unwrap();
+        let spec = format!("{}:decay_ms=-1", renamed.display());
+        assert_eq!(of(&spec).unwrap(), Vec::<String>::new(), "{spec}");
         for spec in [
             "jemalloc:nonsense=1",
             "mimalloc:nonsense=1",

@@ -198,7 +198,8 @@ fn parse_one(spec: &str) -> Result<Subject, Error> {
         None => (rest, Vec::new()),
     };
     let (name, library, ours) = locate(name)?;
-    let env = settings::environment(&name, &settings)?;
+    let family = family(&name, library.as_deref());
+    let env = settings::environment(&family, &settings)?;
     let shown = if settings.is_empty() {
         name.clone()
     } else {
@@ -254,6 +255,21 @@ fn locate(name: &str) -> Result<(String, Option<PathBuf>, bool), Error> {
         })?),
     };
     Ok((known.to_owned(), library, name == "spanalloc"))
+}
+
+/// Whose settings a subject reads: its name, or, for a library whose file name tells nothing, with the allocator that its
+/// symbols tell of.
+fn family(name: &str, library: Option<&Path>) -> String {
+    const TOLD: [&str; 4] = ["jemalloc", "mimalloc", "spanalloc", "tcmalloc"];
+    let told = |text: &str| TOLD.iter().any(|told| text.contains(told));
+    library
+        .filter(|_| name.contains(".so") && !told(name))
+        .and_then(|path| elf::inspect(path).ok()?.carried_allocator())
+        .filter(|allocator| told(allocator))
+        .map_or_else(
+            || name.to_owned(),
+            |allocator| format!("{allocator} in {name}"),
+        )
 }
 
 /// Checks that a file can be preloaded here.

@@ -43,7 +43,7 @@ const GO_SECTION: &[u8] = b".go.buildinfo\0";
 /// Names that give an allocator away, and the allocator.
 ///
 /// Several of each, as a program holds only those that it calls.
-const TELLING: [(&str, &str); 14] = [
+const TELLING: [(&str, &str); 15] = [
     ("malloc", "an own malloc"),
     ("runtime.mallocgc", GO),
     ("je_malloc", "jemalloc"),
@@ -58,6 +58,7 @@ const TELLING: [(&str, &str); 14] = [
     ("TCMallocInternalMalloc", "tcmalloc"),
     ("sn_rust_alloc", "snmalloc"),
     ("rpmalloc", "rpmalloc"),
+    ("spanalloc_version", "spanalloc"),
 ];
 
 impl Elf {
