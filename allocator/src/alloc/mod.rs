@@ -26,6 +26,7 @@ use crate::size_class::{
     FINE_LIMIT, MAX_SMALL, NUM_CLASSES, class_of, class_of_aligned, fine_class_of,
 };
 use crate::slow_path::SlowPath;
+use crate::thread::attach;
 use crate::tls;
 use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SHIFT, round_up};
 use core::ptr::null_mut;
@@ -202,7 +203,13 @@ fn allocate_detour(size: usize, align: usize) -> *mut u8 {
     if hardened::on() {
         return answer(hardened::allocate(size, align));
     }
-    let block = match aligned_class(size, align) {
+    let class = aligned_class(size, align);
+    // A profile needs caches of threads, so most blocks are here.
+    let cached = class
+        .zip(attach())
+        .map_or(null_mut(), |(class, own)| own.pop(class));
+    let block = match class {
+        _ if !cached.is_null() => cached,
         Some(class) => allocate_class_slow(class),
         None => answer(allocate_large(size, align)),
     };
