@@ -13,13 +13,17 @@ use crate::os::{self, BareThread, Os};
 use crate::partition::heaps;
 use crate::process::HEAP;
 use crate::scavenger::{DECAY_MS, HELPER_BYTES};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// The setting `helper`.
 pub static ENABLED: AtomicU32 = AtomicU32::new(1);
 /// Times that a helper was started, and bytes that helpers gave back.
 pub(crate) static STARTS: AtomicU64 = AtomicU64::new(0);
 pub(crate) static RELEASED: AtomicU64 = AtomicU64::new(0);
+
+/// The process that helpers belong to. A child of `vfork` is another one in the same memory: a helper that it started
+/// would end with it, and nobody would know.
+static PROCESS: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether somebody is there, and has been asked to look again.
 static DUTY: OnDuty = OnDuty::new();
@@ -40,8 +44,14 @@ pub(crate) fn exists() -> bool {
     THREADS.iter().any(BareThread::exists)
 }
 
+/// This is the process that helpers belong to.
+pub(crate) fn settle() {
+    PROCESS.store(os::process_number(), Relaxed);
+}
+
 /// Only in a fork child.
 pub(crate) fn forget() {
+    settle();
     THREADS.iter().for_each(BareThread::forget);
     DUTY.gone();
 }
@@ -57,6 +67,9 @@ pub(crate) fn start_if_wanted() {
 #[cold]
 #[inline(never)]
 fn start() {
+    if PROCESS.load(Relaxed) != os::process_number() {
+        return;
+    }
     heaps().for_each(|heap| heap.pages.helper_answered());
     if ENABLED.load(Relaxed) == 0
         || DECAY_MS.load(Relaxed) <= 0

@@ -70,7 +70,11 @@ pub fn start_process() {
 
 fn install_fork_handlers() {
     static INSTALLED: AtomicU32 = AtomicU32::new(0);
+    if INSTALLED.load(Ordering::Relaxed) != 0 {
+        return;
+    }
     if INSTALLED.swap(1, Ordering::AcqRel) == 0 {
+        crate::helper::settle();
         // SAFETY: the handlers are functions of this library, which is never unloaded.
         unsafe {
             libc::pthread_atfork(
@@ -96,10 +100,23 @@ fn new_cache() -> Option<*mut ThreadCache> {
     Some(record)
 }
 
-/// Gives the calling thread a cache of its own. `None`: past the thread's end, or no memory.
-#[cold]
+/// The calling thread's own cache, a new one if it has none. `None`: past the thread's end, or no memory.
+#[inline]
 pub(crate) fn attach() -> Option<&'static ThreadCache> {
     let current = tls::cache();
+    if core::ptr::eq(current, tls::own()) {
+        return Some(current);
+    }
+    if core::ptr::eq(current, &raw const tls::SAMPLED) && profile::on() {
+        return own();
+    }
+    attach_anew(current)
+}
+
+/// [`attach`] where the slot names neither.
+#[cold]
+#[inline(never)]
+fn attach_anew(current: &'static ThreadCache) -> Option<&'static ThreadCache> {
     if core::ptr::eq(current, &raw const tls::ENDED) {
         return None;
     }
@@ -108,17 +125,16 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
         return answer();
     }
     if core::ptr::eq(current, &raw const tls::SAMPLED) {
-        return if profile::on() { own() } else { answer() };
+        return answer();
     }
     if !core::ptr::eq(current, &raw const tls::EMPTY) {
         return Some(current);
     }
     // Before there is a cache, because the choice of the front end is about whether there will be.
     crate::config::load_once();
-    if hardened::checked() {
-        return None;
-    }
-    if crate::cpu_cache::in_use().is_some() {
+    if hardened::checked() || crate::cpu_cache::in_use().is_some() {
+        // Here, as no cache will be made; in a program that has no preload library nobody else does it.
+        install_fork_handlers();
         return None;
     }
     let slow_path = SlowPath::of_thread();

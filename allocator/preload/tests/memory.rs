@@ -96,6 +96,29 @@ int main(void) {
     );
 }
 
+/// What a child of `vfork` frees is the parent's memory; a helper that it started would end with the child.
+#[test]
+fn a_child_of_vfork_takes_no_helper_with_it() {
+    program(
+        "vfork_helper.c",
+        &(IDLE.to_owned()
+            + r#"
+static char *large[64];
+int main(void) {
+    for (int i = 0; i < 64; i++) { CHECK(large[i] = malloc(1 << 20)); memset(large[i], 1, 1 << 20); }
+    pid_t child = vfork();
+    if (!child) { for (int i = 0; i < 64; i++) free(large[i]); _exit(0); }
+    int status; CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(field("helper_running") == 0 && field("helper_starts") == 0);
+    free(malloc(1 << 20));
+    SOON(field("helper_released_bytes") > 20 << 20);
+    return 0;
+}
+"#),
+        "decay_ms=100",
+    );
+}
+
 #[test]
 fn without_a_helper_an_idle_program_keeps_its_memory_until_it_is_asked() {
     program(
