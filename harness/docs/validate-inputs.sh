@@ -90,6 +90,30 @@ $2 == "ERROR" { errors[$3, $7] = errors[$3, $7] substr($0, 1, 30) }
 END { n = asorti(seen, keys); for (i = 1; i <= n; i++) total += length(seen[keys[i]]); print n, length(errors), total }
 AWK
 
+cat >"$work/tables.rb" <<'RUBY'
+words = %w[alpha beta gamma delta epsilon zeta eta theta]
+random = Random.new(5)
+old = nil
+6.times do |round|
+  rows = (1..40_000).map do |i|
+    { id: i, name: "#{words[random.rand(8)]}-#{random.rand(1 << 24).to_s(16)}", tags: Array.new(random.rand(5)) { words[random.rand(8)] * (1 + random.rand(40)) } }
+  end
+  index = rows.group_by { |row| row[:name][0, 4] }
+  joined = index.map { |key, list| [key, list.map { |row| row[:tags].join(",") }.join("\n")] }
+  old = round.even? ? joined : rows
+end
+puts old.length
+RUBY
+
+cat >"$work/digits.bc" <<'BC'
+scale = 500
+define f(n) { if (n < 2) return (1); return (n * f(n - 1)) }
+a = 4 * a(1)
+for (i = 1; i < 220; i++) { t[i] = f(i) / (a + i); s = s + sqrt(t[i]) }
+s
+quit
+BC
+
 # A repository with some history: many small commits over a tree of files.
 mkdir "$work/repo"
 (

@@ -5,7 +5,8 @@
 #
 # With names of programs only those are run and printed. KEEP=FOLDER keeps each program's figures there and takes those that
 # are there already instead of measuring again; the table says on how many stretches it was measured. Needs the programs (Debian:
-# apt-get install python3 sqlite3 g++ redis-server redis-tools perl jq xz-utils git libxml2-utils ripgrep lua5.4 gawk graphviz zstd).
+# apt-get install python3 sqlite3 g++ redis-server redis-tools perl jq xz-utils git libxml2-utils ripgrep lua5.4 gawk graphviz zstd
+# ruby imagemagick bc).
 set -euo pipefail
 heaplab=$(realpath "${1:?usage: validate.sh PATH-OF-HEAPLAB [PROGRAM…]}")
 shift
@@ -65,6 +66,11 @@ validate lua "set aside" "Tables of strings, built and dropped" -- lua5.4 tables
 validate gawk "set aside" "Sums by key over a log" -- gawk -f sums.awk log.txt
 validate dot "set aside" "The layout of a graph" -- dot -Tsvg -o graph.svg graph.dot
 validate zstd "set aside" "Compression of a log, two threads" -- zstd -q -f -T2 -12 log.txt -o log.txt.zst
+# Set aside for the method with the subject's own time on the clock and with further runs.
+validate ruby "set aside" "Tables of strings, grouped and joined" -- ruby tables.rb
+validate imagemagick "set aside" "A picture drawn, blurred, turned and scaled" -- convert -limit thread 2 -seed 7 -size 700x500 plasma:fractal \
+    -blur 0x3 -rotate 12 -resize 140% -colors 64 picture.png
+validate bc "set aside" "Roots and factorials with 500 digits" -- bc -lq digits.bc
 
 {
     cat "$here/validation-head.md"
