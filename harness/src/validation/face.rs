@@ -252,12 +252,16 @@ fn markdown((head, cells): &Table) -> String {
 /// What the figures say, and how to read the columns.
 fn verdict(rows: &[Row], facts: &Facts) -> String {
     let mut lines = Vec::new();
-    let worst = rows
+    // Where there is no verdict the error of the medians is chance.
+    let (open, told): (Vec<&Row>, Vec<&Row>) =
+        (rows.iter()).partition(|row| row.decided == Some(false));
+    let worst = told
         .iter()
         .filter_map(|row| Some((row.error?, row)))
         .max_by(|a, b| a.0.abs().total_cmp(&b.0.abs()));
     let met = match worst {
-        None => "no subject has both figures".to_string(),
+        None if open.is_empty() => "no subject has both figures".to_string(),
+        None => "no subject has a verdict".to_string(),
         Some((error, row)) => format!(
             "the replay meets the program's peak within {:.1} % ({} {:+.1} %)",
             100.0 * error.abs(),
@@ -266,6 +270,10 @@ fn verdict(rows: &[Row], facts: &Facts) -> String {
         ),
     };
     lines.push(format!("ANSWER  peak: {met};"));
+    if let (false, false) = (open.is_empty(), told.is_empty()) {
+        let names: Vec<&str> = open.iter().map(|row| row.subject.as_str()).collect();
+        lines.push(format!("        no verdict on {};", names.join(", ")));
+    }
     lines.push(format!("        order by peak: {}.", order(by_peak(rows))));
     let timed = rows.iter().any(|row| row.actual_allocation_s.is_some());
     if timed {
