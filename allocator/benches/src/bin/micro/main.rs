@@ -31,6 +31,7 @@ pub enum Statistic {
 ///   micro --rounds 9 pair batch    cases whose name contains "pair" or "batch"
 ///   micro --statistic minimum --json micro.json
 ///   micro --library gperftools=/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4
+///   micro --library cpu=target/embedded/libspanalloc_preload.so:front_end=cpu    both front ends of spanalloc
 ///   valgrind --tool=callgrind micro --allocator spanalloc --rounds 1 --operations 1000000 churn
 #[derive(Debug, Parser)]
 #[command(verbatim_doc_comment)]
