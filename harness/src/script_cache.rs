@@ -4,6 +4,7 @@
 //! fill the disk. When a run begins, the scripts that were used longest ago are removed until the others are
 //! within the bound, but none that was used within the last hour: another run may be about to open it.
 
+use heaplab_workloads::cached;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -53,12 +54,13 @@ fn trim(folder: &Path, bound: u64, now: SystemTime) -> io::Result<()> {
     }
     scripts.sort();
     for (used, bytes, path) in scripts {
-        let recent = now.duration_since(used).unwrap_or_default() < KEPT;
-        if total <= bound || recent {
+        if total <= bound || used > now - KEPT {
             break;
         }
-        fs::remove_file(path)?;
-        total -= bytes;
+        // What another run removes meanwhile, or begins to use, is no reason to stop.
+        if cached::remove_unused(&path, now - KEPT).unwrap_or(false) {
+            total -= bytes;
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod builtin;
+pub mod cached;
 mod chain;
 pub mod compile;
 mod error;

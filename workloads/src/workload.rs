@@ -1,6 +1,7 @@
 //! The door to everything here: a name or a path becomes a workload, a workload becomes a cached script.
 
 use crate::builtin;
+use crate::cached;
 use crate::compile::{self, Progress};
 use crate::error::WorkloadError;
 use crate::expected::{self, Expected};
@@ -381,13 +382,10 @@ impl Workload {
         }
         let hash = self.hash(params)?;
         let path = cached_path(self.name(), &hash, cache);
-        if let Some(script) = self.found(params, &path, progress) {
-            // Those who clear the cache remove first what was used longest ago. Where that cannot be said, the
-            // file's age will do.
-            let _ = std::fs::File::options()
-                .append(true)
-                .open(&path)
-                .and_then(|file| file.set_modified(std::time::SystemTime::now()));
+        let claimed = cached::claim(&path);
+        if claimed.is_some()
+            && let Some(script) = self.found(params, &path, progress)
+        {
             return Ok(CompiledScript {
                 info: script.info().clone(),
                 threads: script.thread_count() as u32,
@@ -433,9 +431,6 @@ impl Workload {
 
     /// A script in the cache that is whole, undamaged, and what it must be.
     fn found(&self, params: &Params, path: &Path, progress: Progress<'_>) -> Option<Script> {
-        if !path.exists() {
-            return None;
-        }
         let script = Script::open_verified(path, progress).ok()?;
         if let Self::Model(model) = self {
             expected::check(model, &model_params(params), script.info()).ok()?;
