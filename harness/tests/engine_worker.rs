@@ -200,3 +200,36 @@ fn null_serves_threads_that_follow_others() {
     let report = run_worker(&null, &spec, &Limits::seconds(60)).unwrap();
     assert_eq!(report.calls, u64::from(4 * BLOCKS));
 }
+
+/// What waits for a free block's line of the cache would count as the harness's own cost.
+#[test]
+fn null_touches_no_free_block() {
+    const LOOKS: &str = r#"
+import ctypes
+c = ctypes.CDLL(None)
+c.malloc.restype, c.malloc.argtypes, c.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+blocks = [c.malloc(3000) for _ in range(12000)]
+for block in blocks: ctypes.memset(block, 0xa5, 3000)
+for block in blocks: c.free(block)
+written = sum(ctypes.string_at(block, 3000) != b"\xa5" * 3000 for block in blocks)
+again = len({c.malloc(3000) for _ in range(12000)} & set(blocks))
+print(written, again)
+"#;
+    let null = subject::parse("null").unwrap().pop().unwrap();
+    let out = Command::new("/usr/bin/python3")
+        .env("LD_PRELOAD", null.library.unwrap())
+        .args(["-c", LOOKS])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let numbers: Vec<u32> = said
+        .split_whitespace()
+        .map(|n| n.parse().unwrap())
+        .collect();
+    // A few may be Python's own again. A stack holds 4,096, so that the others have come through batches.
+    assert!(
+        numbers[0] < 50 && numbers[1] > 11_900,
+        "written and found again: {said}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+}

@@ -1,4 +1,6 @@
-//! Free blocks: a stack per class and thread, and a list per class through which batches travel between threads.
+//! Free blocks: a stack per class and thread, and a list per class through which batches travel between threads. No free block
+//! is ever read or written: a script that frees many and allocates them again would wait for each one's line of the cache, and
+//! that would count as the harness's own cost.
 
 use crate::region::{self, CLASSES};
 use core::cell::UnsafeCell;
@@ -153,7 +155,10 @@ impl Cache {
         // SAFETY: this thread's own cache.
         let cache = unsafe { &mut *cache };
         if cache.tops[class] == STACK {
-            SHARED[class].give(&cache.stacks[class][STACK - BATCH..STACK]);
+            // A slice of that length.
+            if let Ok(upper) = cache.stacks[class][STACK - BATCH..STACK].try_into() {
+                SHARED[class].give(upper);
+            }
             cache.tops[class] = STACK - BATCH;
         }
         cache.push(class, block);
@@ -163,25 +168,11 @@ impl Cache {
     fn adopt() -> *mut Cache {
         let mut cache = ORPHANS.pop();
         if cache.is_null() {
-            let (protection, flags) = (
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-            );
-            // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
-            let memory = unsafe {
-                libc::mmap(
-                    ptr::null_mut(),
-                    size_of::<Cache>(),
-                    protection,
-                    flags,
-                    -1,
-                    0,
-                )
-            };
-            if memory == libc::MAP_FAILED {
+            // Zero bytes are an empty cache.
+            cache = mapped(size_of::<Cache>()).cast();
+            if cache.is_null() {
                 return ptr::null_mut();
             }
-            cache = memory.cast(); // zero bytes are an empty cache
         }
         set_current(cache);
         ORPHANS.watch(cache);
@@ -189,25 +180,33 @@ impl Cache {
     }
 }
 
-/// Batches of free blocks of one class. A batch's blocks are linked through their first word, batches through the
-/// second word of their first block; blocks have at least 16 bytes.
-struct Shared {
+/// Addresses of free blocks of one class.
+struct Batch {
+    next: *mut Batch,
+    blocks: [*mut c_void; BATCH],
+}
+
+/// Batches mapped at once.
+const MAPPED: usize = 64;
+
+/// Batches: full ones of a class, or those that are empty.
+struct Batches {
     busy: AtomicBool,
-    head: UnsafeCell<*mut [usize; 2]>,
+    head: UnsafeCell<*mut Batch>,
 }
 
 // SAFETY: `head` is only touched by the holder of `busy`.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for Batches {}
 
-static SHARED: [Shared; CLASSES] = [const {
-    Shared {
-        busy: AtomicBool::new(false),
-        head: UnsafeCell::new(ptr::null_mut()),
+impl Batches {
+    const fn new() -> Self {
+        Self {
+            busy: AtomicBool::new(false),
+            head: UnsafeCell::new(ptr::null_mut()),
+        }
     }
-}; CLASSES];
 
-impl Shared {
-    fn locked<R>(&self, work: impl FnOnce(&mut *mut [usize; 2]) -> R) -> R {
+    fn locked<R>(&self, work: impl FnOnce(&mut *mut Batch) -> R) -> R {
         while self.busy.swap(true, Ordering::Acquire) {
             core::hint::spin_loop();
         }
@@ -217,40 +216,79 @@ impl Shared {
         result
     }
 
-    /// Puts `blocks` into the list as one batch.
-    fn give(&self, blocks: &[*mut c_void]) {
-        let mut first: *mut [usize; 2] = ptr::null_mut();
-        for &block in blocks {
-            let node = block.cast::<[usize; 2]>();
-            // SAFETY: the block is free and has at least 16 bytes.
-            unsafe { node.write([first as usize, 0]) };
-            first = node;
-        }
+    fn push(&self, batch: *mut Batch) {
         self.locked(|head| {
-            // SAFETY: `first` is the batch's first block, written above.
-            unsafe { (*first)[1] = *head as usize };
-            *head = first;
+            // SAFETY: the batch is the caller's until it is in the list.
+            unsafe { (*batch).next = *head };
+            *head = batch;
         });
+    }
+
+    fn pop(&self) -> *mut Batch {
+        self.locked(|head| {
+            let batch = *head;
+            if !batch.is_null() {
+                // SAFETY: a batch in the list.
+                *head = unsafe { (*batch).next };
+            }
+            batch
+        })
+    }
+}
+
+static SHARED: [Batches; CLASSES] = [const { Batches::new() }; CLASSES];
+static EMPTY: Batches = Batches::new();
+
+impl Batches {
+    /// Puts `BATCH` blocks into the list as one batch; they are lost where there is no memory for it, which null may.
+    fn give(&self, blocks: &[*mut c_void; BATCH]) {
+        let batch = match EMPTY.pop() {
+            batch if batch.is_null() => empty_batches(),
+            batch => batch,
+        };
+        if !batch.is_null() {
+            // SAFETY: a batch that is in no list; its memory is mapped.
+            unsafe { (*batch).blocks = *blocks };
+            self.push(batch);
+        }
     }
 
     /// Moves one batch into an empty stack; false when there is none.
     fn take(&self, stack: &mut [*mut c_void; STACK + PAD], top: &mut usize) -> bool {
-        let mut node = self.locked(|head| {
-            let first = *head;
-            if !first.is_null() {
-                // SAFETY: a batch in the list; its second word is the next batch.
-                *head = unsafe { (*first)[1] } as *mut [usize; 2];
-            }
-            first
-        });
-        let found = !node.is_null();
-        while !node.is_null() {
-            stack[*top] = node.cast();
-            *top += 1;
-            // SAFETY: a block of the batch taken; its first word is the next block.
-            node = unsafe { (*node)[0] } as *mut [usize; 2];
+        let batch = self.pop();
+        if batch.is_null() {
+            return false;
         }
-        found
+        // SAFETY: it was full when it was put into the list, and is in none now.
+        stack[..BATCH].copy_from_slice(unsafe { &(*batch).blocks });
+        *top = BATCH;
+        EMPTY.push(batch);
+        true
+    }
+}
+
+/// Maps some empty batches, keeps all but one; null without memory.
+fn empty_batches() -> *mut Batch {
+    let first = mapped(MAPPED * size_of::<Batch>()).cast::<Batch>();
+    if !first.is_null() {
+        for number in 1..MAPPED {
+            EMPTY.push(first.wrapping_add(number));
+        }
+    }
+    first
+}
+
+/// Fresh memory of the kernel; null without any.
+fn mapped(bytes: usize) -> *mut c_void {
+    let (protection, flags) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+    );
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
+    let memory = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    match memory {
+        libc::MAP_FAILED => ptr::null_mut(),
+        memory => memory,
     }
 }
 
