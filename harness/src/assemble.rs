@@ -70,11 +70,12 @@ pub struct Input<'a> {
 pub fn assemble(mut input: Input<'_>) -> ResultSet {
     let mut cells = Vec::new();
     let mut calibration = Calibration::default();
-    let mut null_costs = Vec::new();
+    let (mut null_costs, mut null_runs) = (Vec::new(), Vec::new());
     for comparison in input.comparisons {
         let own: Vec<&RunLine> = input.lines.iter().filter(|l| comparison.owns(l)).collect();
-        let null = null_cost(&own, comparison);
-        if let Some(cost) = null {
+        let costs = null_costs_of(&own, comparison);
+        if let Some(cost) = stats::median(&costs) {
+            null_runs.push((comparison.title(), costs));
             calibration
                 .null_by_workload
                 .insert(comparison.title(), cost);
@@ -110,6 +111,7 @@ pub fn assemble(mut input: Input<'_>) -> ResultSet {
     calibration.null_ns_per_op = stats::median(&null_costs);
     let mut notes = std::mem::take(&mut input.notes);
     notes.extend(marks::marks(&cells, input.comparisons, &calibration));
+    notes.extend(marks::scattered(&null_runs));
     notes.extend(marks::counts(&cells));
     notes.extend(marks::runs(input.lines));
     let mut result = ResultSet {
@@ -175,13 +177,12 @@ fn report(answer: &Value) -> Option<Report> {
     serde_json::from_value(answer.clone()).ok()
 }
 
-fn null_cost(own: &[&RunLine], comparison: &Comparison) -> Option<f64> {
-    let costs: Vec<f64> = own
-        .iter()
+/// The harness's own cost a call in each run of the null allocator, nanoseconds.
+fn null_costs_of(own: &[&RunLine], comparison: &Comparison) -> Vec<f64> {
+    own.iter()
         .filter(|l| l.subject == NULL && l.status == Status::Ok)
         .filter_map(|l| figure(Kind::Speed, comparison.calls, &l.answer))
-        .collect();
-    stats::median(&costs)
+        .collect()
 }
 
 /// The word of a mode.

@@ -9,6 +9,9 @@ use heaplab_reports::units;
 
 /// Waiting for other threads above this share of the op's time marks a row.
 const WAIT_SHARE: f64 = 0.10;
+/// Largest by smallest own cost of a workload, and nanoseconds between them, above which it counts as not well known.
+const SCATTER: f64 = 1.5;
+const SCATTER_NS: f64 = 2.0;
 
 /// Remarks on rows whose time is not mainly the allocator's.
 pub(super) fn marks(
@@ -73,6 +76,27 @@ pub(super) fn marks(
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// A remark on workloads whose own cost is not well known, as the runs of the null allocator lie far apart.
+pub(super) fn scattered(runs: &[(String, Vec<f64>)]) -> Option<String> {
+    let ends = |costs: &[f64]| {
+        let low = costs.iter().copied().reduce(f64::min)?;
+        Some((low, costs.iter().copied().reduce(f64::max)?))
+    };
+    let mut far: Vec<(&str, f64, f64)> = (runs.iter())
+        .filter_map(|(title, costs)| {
+            let (low, high) = ends(costs)?;
+            (high > SCATTER * low && high - low > SCATTER_NS).then_some((title.as_str(), low, high))
+        })
+        .collect();
+    far.sort_by(|a, b| (b.2 - b.1).total_cmp(&(a.2 - a.1)));
+    let (title, low, high) = far.first()?;
+    Some(format!(
+        "the replay's own cost is not well known in {} of {} workloads: its runs lie furthest apart in {title}, {low:.1} to {high:.1} ns",
+        far.len(),
+        runs.len()
+    ))
 }
 
 /// A remark on the whole measurement: what else had the machine while it went on, runs too short to be watched included.
@@ -230,5 +254,32 @@ fn short(workload: &str) -> String {
     match workload.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", workload[..end].trim_end()),
         None => workload.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_own_cost_whose_runs_lie_far_apart_is_called_uncertain() {
+        let runs = |costs: &[(&str, &[f64])]| {
+            let named = costs
+                .iter()
+                .map(|(name, costs)| (name.to_string(), costs.to_vec()));
+            scattered(&named.collect::<Vec<_>>())
+        };
+        assert_eq!(runs(&[("a t1", &[5.0, 5.2, 6.0]), ("b t1", &[])]), None);
+        assert_eq!(runs(&[("a t1", &[0.5, 1.5])]), None, "one nanosecond");
+        let said = runs(&[
+            ("a t1", &[6.0, 68.0]),
+            ("b t1", &[5.0, 9.0]),
+            ("c t1", &[5.0]),
+        ]);
+        let said = said.unwrap();
+        assert!(
+            said.contains("in 2 of 3 workloads") && said.contains("a t1, 6.0 to 68.0 ns"),
+            "{said}"
+        );
     }
 }
