@@ -16,6 +16,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$here/../../workloads/traces/inputs.sh" "$work"
 "$here/validate-inputs.sh" "$work"
+commit=$(git -C "$here" rev-parse --short HEAD 2>/dev/null || echo unknown)
 # Runs under each subject at first, and at most where those do not suffice for a verdict.
 runs=${RUNS:-4} most=${MOST:-16}
 
@@ -25,18 +26,19 @@ validate() {
     shift 3
     if [ -n "${only// /}" ] && [[ "$only" != *" $name "* ]]; then return; fi
     if [ -s "${KEEP:-}/$name.json" ]; then
-        cp "$KEEP/$name.json" "$work/$name.json"
+        cp "$KEEP/$name.json" "$KEEP/$name.made" "$work/"
     else
+        echo "commit $commit, $(date -u '+%Y-%m-%d %H:%M') UTC" >"$work/$name.made"
         (cd "$work" && "$heaplab" --quiet validate --runs "$runs" --most-runs "$most" --format json "$@") >"$work/$name.json" || true
-        if [ -n "${KEEP:-}" ]; then cp "$work/$name.json" "$KEEP/$name.json"; fi
+        if [ -n "${KEEP:-}" ]; then cp "$work/$name.json" "$work/$name.made" "$KEEP/"; fi
     fi
-    jq -r --arg name "$name" --arg kind "$kind" --arg what "$description" '
+    jq -r --arg name "$name" --arg kind "$kind" --arg what "$description" --arg made "$(cat "$work/$name.made")" '
         def mib: if . == null then "-" else (. / 1048576 * 100 | round / 100 | tostring) + " MiB" end;
         def ends: if . == null or (.[2] - .[0]) < 0.001 * .[1] then "" else "\(.[0] / 1048576 * 10 | round / 10) to \(.[2] / 1048576 * 10 | round / 10)" end;
         def pct: if . == null then "-" else (. * 1000 | round / 10 | tostring) + " %" end;
         def signed: if . == null then "-" else (if . >= 0 then "+" else "" end) + pct end;
         def ms: if . == null then "-" else (. * 1000 | round | tostring) + " ms" end;
-        "\n## \($name)\(if $kind == "open" then "" else " (\($kind))" end)\n\n\($what). `\(.command | join(" "))`: \(.trace.events) calls, \(.trace.threads) thread\(if .trace.threads == 1 then "" else "s" end), peak live \(.trace.peak_live_bytes | mib); \(.recordings) recordings.\n",
+        "\n## \($name)\(if $kind == "open" then "" else " (\($kind))" end)\n\n\($what). `\(.command | join(" "))`: \(.trace.events) calls, \(.trace.threads) thread\(if .trace.threads == 1 then "" else "s" end), peak live \(.trace.peak_live_bytes | mib); \(.recordings) recordings. Measured at \($made); other programs took \(.beside.others | pct) of a CPU meanwhile, and \([.subjects[].actual_disturbed] | add) of \([.subjects[].actual_samples | length] | add) runs and \(.disturbed_recordings) recordings were disturbed.\n",
         "| subject | runs | predicted peak | quartiles | spread | actual peak | quartiles | own spread | error | 95 % interval | predicted time | actual time | own spread |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
         (.subjects[] | "| \(.subject) | \(.actual_samples | length) | \(.predicted_peak_bytes | mib) | \(.predicted_quartiles | ends) | \(.predicted_spread | pct) | \(.actual_peak_bytes | mib) | \(.actual_quartiles | ends) | \(.actual_spread | pct) | \(.error | signed)\(if .within_goal == false then " **miss**" else "" end)\(if .decided == false then " ?" else "" end)\(if .reason then " FAILED \(.reason)" else "" end) | \(if .error_interval then "\(.error_interval[0] | signed) to \(.error_interval[1] | signed)" else "-" end) | \(.predicted_allocation_s | ms) | \(.actual_allocation_s | ms) | \(.actual_allocation_spread | pct) |"),
@@ -80,12 +82,12 @@ work = sys.argv[1]
 names = open(work + "/order").read().split()
 rows_all, rows_met, rows_open = 0, 0, 0
 right, all_pairs = {"ranking": 0, "time_ranking": 0}, {"ranking": 0, "time_ranking": 0}
-print("| program | threads | system | jemalloc | mimalloc | spanalloc | order by peak | order by time |")
-print("|---|---:|---:|---:|---:|---:|---|---|")
+print("| program | threads | others | system | jemalloc | mimalloc | spanalloc | order by peak | order by time |")
+print("|---|---:|---:|---:|---:|---:|---:|---|---|")
 for name in names:
     text = open(f"{work}/{name}.json").read()
     if not text.strip():
-        print(f"| {name} | failed |||||||")
+        print(f"| {name} | failed ||||||||")
         continue
     kind = open(f"{work}/{name}.kind").read().strip()
     found = json.loads(text)
@@ -104,7 +106,9 @@ for name in names:
         decided = pairs["agree"] + pairs["disagree"]
         return f"{pairs['agree']} of {decided}" if decided else "not separated"
     shown = name if kind == "open" else f"{name} ({kind})"
-    print(f"| {shown} | {found['trace']['threads']} | " + " | ".join(cells) + f" | {order(found['ranking'])} | {order(found['time_ranking'])} |")
+    others = (found["beside"] or {}).get("others")
+    beside = "-" if others is None else f"{100 * others:.0f} %"
+    print(f"| {shown} | {found['trace']['threads']} | {beside} | " + " | ".join(cells) + f" | {order(found['ranking'])} | {order(found['time_ranking'])} |")
 print(f"\n{rows_met} of {rows_all} rows are within the goal, {rows_open} without a verdict (?). Over all programs {right['ranking']} of {all_pairs['ranking']} pairs are ordered by peak as the program orders them, "
       f"and {right['time_ranking']} of {all_pairs['time_ranking']} by time.")
 PY

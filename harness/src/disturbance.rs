@@ -1,6 +1,10 @@
 //! Whether something else had the machine while a run was timed: CPU time that the host took away, CPU time of other
 //! processes, a CPU that changed its speed. A disturbed run is made once more; what is disturbed again is marked.
 
+mod held_up;
+
+pub use held_up::HeldUp;
+
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::time::Instant;
@@ -24,6 +28,10 @@ pub struct Disturbance {
     pub steal: f64,
     /// Used by other processes.
     pub others: f64,
+    /// How long the program was ready to run and did not, where it was looked at. Threads that outnumber the CPUs hold each
+    /// other up as well: only the smaller of this and of what others used is their doing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_up: Option<f64>,
     /// Relative change of the fastest CPU's frequency, 0 where it cannot be seen.
     pub frequency: f64,
     /// The run was made a second time because the first was disturbed.
@@ -38,8 +46,19 @@ impl Disturbance {
     pub fn matters(&self) -> bool {
         let least = LEAST_TICKS / TICKS / self.seconds.max(LEAST_SECONDS);
         self.steal > STEAL.max(least)
-            || self.others > OTHERS.max(least)
+            || self.taken() > OTHERS.max(least)
             || self.frequency > FREQUENCY
+    }
+
+    /// What other processes took of the run: all that they used, unless it is known how long it was held up.
+    pub fn taken(&self) -> f64 {
+        self.held_up
+            .map_or(self.others, |held| held.min(self.others))
+    }
+
+    /// The same with how long the program was held up, as a share of its time.
+    pub fn with_held_up(self, held_up: Option<f64>) -> Self {
+        Self { held_up, ..self }
     }
 }
 
@@ -79,22 +98,43 @@ impl Watch {
     /// # Errors
     /// The run's own.
     pub fn over<T>(
-        mut run: impl FnMut() -> Result<T, String>,
+        run: impl FnMut() -> Result<T, String>,
     ) -> Result<(T, Option<Disturbance>), String> {
-        let watch = Self::new();
-        let first = run()?;
-        let disturbance = watch.end();
-        if !disturbance.is_some_and(|found| found.matters()) {
-            return Ok((first, disturbance));
-        }
-        let watch = Self::new();
-        let second = run()?;
-        let again = watch.end().map(|found| Disturbance {
-            repeated: true,
-            ..found
-        });
-        Ok((second, again))
+        Self::over_program(run, |_| None)
     }
+
+    /// The same for a program of which is known for what share of its time it was held up.
+    ///
+    /// # Errors
+    /// The run's own.
+    pub fn over_program<T, E>(
+        mut run: impl FnMut() -> Result<T, E>,
+        held_up: impl Fn(&T) -> Option<f64>,
+    ) -> Result<(T, Option<Disturbance>), E> {
+        twice(|| {
+            let watch = Self::new();
+            let done = run()?;
+            let found = watch.end();
+            let held_up = held_up(&done);
+            Ok((done, found.map(|found| found.with_held_up(held_up))))
+        })
+    }
+}
+
+/// A run, and another one instead where it was disturbed.
+fn twice<T, E>(
+    mut once: impl FnMut() -> Result<(T, Option<Disturbance>), E>,
+) -> Result<(T, Option<Disturbance>), E> {
+    let (first, found) = once()?;
+    if !found.is_some_and(|found| found.matters()) {
+        return Ok((first, found));
+    }
+    let (second, again) = once()?;
+    let again = again.map(|found| Disturbance {
+        repeated: true,
+        ..found
+    });
+    Ok((second, again))
 }
 
 impl Default for Watch {
@@ -115,6 +155,7 @@ fn judge(before: &Counters, after: &Counters, seconds: f64) -> Option<Disturbanc
     Some(Disturbance {
         steal: share(after.steal - before.steal - 1.0),
         others: share(others),
+        held_up: None,
         frequency: match fastest {
             0.0 => 0.0,
             fastest => (after.frequency - before.frequency).abs() / fastest,
@@ -202,6 +243,11 @@ mod tests {
         };
         assert!(judge(&before, &stolen, 1.0).unwrap().matters());
         assert!(judge(&before, &stolen, 0.01).is_none(), "too short to tell");
+        // A program that has a CPU to itself beside them is not, and one that waits for its own threads only is not either.
+        assert!(!found.with_held_up(Some(0.02)).matters());
+        assert!(found.with_held_up(Some(0.2)).matters());
+        let alone = judge(&before, &quiet, 1.0).unwrap();
+        assert!(!alone.with_held_up(Some(0.9)).matters());
         // In a twentieth of a second a program beside has five ticks, and rounding two.
         let beside = |busy| {
             let after = Counters {
@@ -215,17 +261,40 @@ mod tests {
     }
 
     #[test]
-    fn a_disturbed_run_is_made_once_more() {
-        let runs = Cell::new(0);
+    fn a_disturbed_run_is_made_once_more_and_no_more_often() {
+        let made = |steals: &[f64]| {
+            let runs = Cell::new(0);
+            let (number, found) = twice(|| {
+                let at = runs.replace(runs.get() + 1);
+                let found = Disturbance {
+                    steal: steals[at],
+                    seconds: 1.0,
+                    ..Disturbance::default()
+                };
+                Ok::<_, String>((at, Some(found)))
+            })
+            .unwrap();
+            let found = found.unwrap();
+            (number, found.repeated, found.matters())
+        };
+        assert_eq!(made(&[0.0]), (0, false, false));
+        assert_eq!(made(&[0.5, 0.0]), (1, true, false));
+        assert_eq!(made(&[0.5, 0.5]), (1, true, true));
+    }
+
+    #[test]
+    fn a_run_is_watched() {
         let spins = || {
             let until = Instant::now() + std::time::Duration::from_millis(150);
-            // Our own work is none of others'.
             while Instant::now() < until {}
-            runs.set(runs.get() + 1);
             Ok(())
         };
         let ((), found) = Watch::over(spins).unwrap();
         let found = found.unwrap();
-        assert_eq!(runs.get(), if found.repeated { 2 } else { 1 });
+        // What ran beside it is the machine's affair; our own work is none of others'.
+        assert!(
+            found.seconds >= 0.15 && found.held_up.is_none(),
+            "{found:?}"
+        );
     }
 }

@@ -127,6 +127,10 @@ pub struct ProgramReport {
     pub major_faults: u64,
     /// Voluntary and involuntary switches.
     pub context_switches: u64,
+    /// How long the first process's threads were ready to run and did not, as a share of its time; absent where the kernel
+    /// does not note it.
+    #[serde(default)]
+    pub held_up: Option<f64>,
     /// Exit status.
     pub exit_code: i32,
     /// Object that the program's malloc is bound to.
@@ -268,6 +272,7 @@ pub fn run_program(
         minor_faults: launched.minor_faults,
         major_faults: launched.major_faults,
         context_switches: launched.context_switches,
+        held_up: seen.held_up,
         exit_code: launched.exit_code.unwrap_or_default(),
         malloc_object,
         chained,

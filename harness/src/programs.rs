@@ -116,7 +116,7 @@ impl Executor for Programs<'_> {
         let watch = Watch::new();
         let mut report = program::run_program(subject, command, &self.options)
             .map_err(|failure| failure.reason)?;
-        let disturbance = watch.end();
+        let disturbance = (watch.end()).map(|found| found.with_held_up(report.held_up));
         let proof = self.describe(subject, &report);
         report.statistics = self.ask(item.subject, &report);
         let mut answer = answer(&report, &proof, &self.options.metrics)?;

@@ -18,6 +18,7 @@ pub use cost::calibration;
 pub use place::{default_out, part_of};
 pub use recorded::Recorded;
 
+use crate::disturbance::HeldUp;
 use crate::error::{Error, reason_of};
 use crate::out::Terminal;
 use crate::service::Service;
@@ -94,8 +95,15 @@ impl Recording<'_> {
             .service
             .clone()
             .map(|service| attend(service, child.id()));
-        let (status, drained) =
-            self.drain(&mut session, &mut child, &signals, terminal, &mut raw)?;
+        let mut held_up = HeldUp::of(child.id());
+        let (status, drained) = self.drain(
+            &mut session,
+            &mut child,
+            &mut held_up,
+            &signals,
+            terminal,
+            &mut raw,
+        )?;
         signals.program_has_ended();
         let cpu_ns =
             (children_cpu_ns().zip(cpu_before)).map(|(after, before)| after.saturating_sub(before));
@@ -117,6 +125,7 @@ impl Recording<'_> {
             Err(Error::Launch { message, .. }) => Recorded::without_trace(status, message),
             Err(other) => return Err(other),
         };
+        recorded.held_up = held_up.share();
         if let (Some(service), Some(served)) = (&self.service, served) {
             let orderly = service.stop.is_orderly(status.code(), status.signal());
             recorded.stopped = served.is_ok() && orderly;
@@ -199,6 +208,7 @@ impl Recording<'_> {
         &self,
         session: &mut Session,
         child: &mut Child,
+        held_up: &mut HeldUp,
         signals: &Signals,
         terminal: &Terminal,
         raw: &mut RawWriter,
@@ -213,6 +223,7 @@ impl Recording<'_> {
                     return false;
                 }
                 signals.pass_on(child);
+                held_up.look();
                 match child.try_wait() {
                     Ok(None) => true,
                     Ok(Some(ended)) => {

@@ -38,7 +38,53 @@ impl Side {
     }
 }
 
-/// One subject's figures.
+/// Figures from which an interval exists.
+const LEAST_FOR_INTERVAL: usize = 4;
+
+/// One figure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    /// It.
+    pub value: f64,
+    /// Something else had the machine while it was taken, although it was taken twice; of a replay, while the program was
+    /// recorded.
+    pub disturbed: bool,
+}
+
+/// What a verdict is made of.
+struct Kept {
+    values: Vec<f64>,
+    /// None of them was disturbed.
+    quiet: bool,
+}
+
+impl Kept {
+    /// The undisturbed figures; all of them where those are too few for an interval and others were disturbed.
+    fn of(samples: &[Seen]) -> Self {
+        let undisturbed: Vec<f64> = (samples.iter().filter(|seen| !seen.disturbed))
+            .map(|seen| seen.value)
+            .collect();
+        let quiet = undisturbed.len() >= LEAST_FOR_INTERVAL.min(samples.len());
+        Self {
+            values: match quiet {
+                true => undisturbed,
+                false => values(samples),
+            },
+            quiet,
+        }
+    }
+}
+
+fn values(samples: &[Seen]) -> Vec<f64> {
+    samples.iter().map(|seen| seen.value).collect()
+}
+
+/// How many were disturbed.
+pub fn disturbed(samples: &[Seen]) -> usize {
+    samples.iter().filter(|seen| seen.disturbed).count()
+}
+
+/// One subject's figures. Those of peaks are of its undisturbed replays and runs, where they are enough ([`Kept`]).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     /// Label.
@@ -57,7 +103,8 @@ pub struct Row {
     pub error_interval: Option<[f64; 2]>,
     /// The error is no larger than what is aimed at: 2 % for one thread; for more the larger of 3 % and the program's spread.
     pub within_goal: Option<bool>,
-    /// The interval lies within what is aimed at, or the error beyond it: further runs would not change the verdict.
+    /// The interval lies within what is aimed at, or the error beyond it, and nothing disturbed what it was made of: further
+    /// runs would not change the verdict.
     pub decided: Option<bool>,
     /// Quartiles of the replays' peaks.
     pub predicted_quartiles: Option<[f64; 3]>,
@@ -65,8 +112,14 @@ pub struct Row {
     pub actual_quartiles: Option<[f64; 3]>,
     /// Every replay.
     pub predicted_samples: Vec<f64>,
+    /// How many of them are of a recording that was disturbed.
+    pub predicted_disturbed: usize,
     /// Every run of the program.
     pub actual_samples: Vec<f64>,
+    /// How many of them were disturbed.
+    pub actual_disturbed: usize,
+    /// How many of the runs in which its time was sampled were.
+    pub actual_allocation_disturbed: usize,
     /// Median CPU time of the replayed calls, the harness's own cost included, seconds.
     pub predicted_allocation_s: Option<f64>,
     /// Median CPU time that the program itself spends in the allocator, sampled, seconds.
@@ -89,12 +142,26 @@ pub struct Row {
 pub struct Run {
     /// Peak heap, bytes.
     pub peak_bytes: f64,
+    /// Something else had the machine, in both of two runs.
+    pub disturbed: bool,
+    /// The same of the run in which its time was sampled.
+    pub time_disturbed: bool,
     /// What of its anonymous bytes was no heap, as it was looked at in a second run; absent where there was none.
     pub beside_bytes: Option<f64>,
     /// CPU time in the allocator, seconds; absent where it was not, or cannot be, sampled.
     pub allocation_s: Option<f64>,
     /// CPU time, seconds; absent where it was not asked for.
     pub cpu_s: Option<f64>,
+}
+
+impl Run {
+    /// Its peak.
+    pub fn peak(&self) -> Seen {
+        Seen {
+            value: self.peak_bytes,
+            disturbed: self.disturbed,
+        }
+    }
 }
 
 /// What is aimed at: the larger of a share and, with threads, the program's own spread.
@@ -119,10 +186,16 @@ fn interval(predicted: &[f64], actual: &[f64]) -> Option<[f64; 2]> {
 }
 
 /// Whether peaks of replays and runs suffice for a verdict: the interval of the error lies within what is aimed at, or on one side
-/// beyond it. Too few for an interval do not; more of them would tell.
-pub fn decided(threads: u64, predicted: &[f64], actual: &[f64]) -> bool {
-    let goal = goal(threads, &Side::of(actual));
-    interval(predicted, actual).is_some_and(|ends| settled(goal, ends))
+/// beyond it, and is of undisturbed ones. Too few for an interval do not; more of them would tell.
+pub fn decided(threads: u64, predicted: &[Seen], actual: &[Seen]) -> bool {
+    verdict(threads, &Kept::of(predicted), &Kept::of(actual)).unwrap_or(false)
+}
+
+/// `None` without an interval.
+fn verdict(threads: u64, predicted: &Kept, actual: &Kept) -> Option<bool> {
+    let goal = goal(threads, &Side::of(&actual.values));
+    let ends = interval(&predicted.values, &actual.values)?;
+    Some(settled(goal, ends) && predicted.quiet && actual.quiet)
 }
 
 fn settled(goal: f64, [low, high]: [f64; 2]) -> bool {
@@ -137,7 +210,7 @@ impl Row {
     pub fn new(
         subject: &str,
         threads: u64,
-        peaks: Samples<f64>,
+        peaks: Samples<Seen>,
         times: Samples<f64>,
         runs: Samples<Run>,
     ) -> Self {
@@ -145,7 +218,7 @@ impl Row {
         let mut note = |why: String| {
             reason.get_or_insert(why);
         };
-        let predicted_samples = peaks.unwrap_or_else(|why| {
+        let peaks = peaks.unwrap_or_else(|why| {
             note(format!("replay: {why}"));
             Vec::new()
         });
@@ -160,12 +233,12 @@ impl Row {
         let of = |figure: fn(&Run) -> Option<f64>| -> Vec<f64> {
             runs.iter().filter_map(figure).collect()
         };
-        let actual_samples = of(|run| Some(run.peak_bytes));
+        let actual_peaks: Vec<Seen> = runs.iter().map(Run::peak).collect();
         let actual_allocation_samples = of(|run| run.allocation_s);
-        let (predicted, actual) = (Side::of(&predicted_samples), Side::of(&actual_samples));
+        let (kept, kept_actual) = (Kept::of(&peaks), Kept::of(&actual_peaks));
+        let (predicted, actual) = (Side::of(&kept.values), Side::of(&kept_actual.values));
         let spent = Side::of(&actual_allocation_samples);
         let error = error(&predicted, &actual);
-        let error_interval = interval(&predicted_samples, &actual_samples);
         let goal = goal(threads, &actual);
         Self {
             subject: subject.to_string(),
@@ -174,13 +247,16 @@ impl Row {
             actual_peak_bytes: actual.median,
             actual_spread: actual.spread,
             error,
-            error_interval,
+            error_interval: interval(&kept.values, &kept_actual.values),
             within_goal: error.map(|error| error.abs() <= goal),
-            decided: error_interval.map(|ends| settled(goal, ends)),
-            predicted_quartiles: stats::quartiles(&predicted_samples),
-            actual_quartiles: stats::quartiles(&actual_samples),
-            predicted_samples,
-            actual_samples,
+            decided: verdict(threads, &kept, &kept_actual),
+            predicted_quartiles: stats::quartiles(&kept.values),
+            actual_quartiles: stats::quartiles(&kept_actual.values),
+            predicted_samples: values(&peaks),
+            predicted_disturbed: disturbed(&peaks),
+            actual_samples: values(&actual_peaks),
+            actual_disturbed: disturbed(&actual_peaks),
+            actual_allocation_disturbed: runs.iter().filter(|run| run.time_disturbed).count(),
             predicted_allocation_s: stats::median(&predicted_allocation_samples),
             actual_allocation_s: spent.median,
             actual_allocation_spread: spent.spread,
@@ -253,12 +329,21 @@ fn ranking(rows: &[Row], figures: impl Fn(&Row) -> Option<(f64, &Vec<f64>)>) -> 
 mod tests {
     use super::*;
 
+    fn seen(values: &[f64]) -> Vec<Seen> {
+        let quiet = |value: &f64| Seen {
+            value: *value,
+            disturbed: false,
+        };
+        values.iter().map(quiet).collect()
+    }
+
     fn runs(peaks: &[f64]) -> Samples<Run> {
         let run = |peak: &f64| Run {
             peak_bytes: *peak,
             beside_bytes: Some(0.0),
             allocation_s: Some(peak / 10.0),
             cpu_s: Some(1.0),
+            ..Run::default()
         };
         Ok(peaks.iter().map(run).collect())
     }
@@ -268,7 +353,7 @@ mod tests {
         let row = Row::new(
             "system",
             1,
-            Ok(vec![110.0, 110.0]),
+            Ok(seen(&[110.0, 110.0])),
             Ok(vec![3.0]),
             runs(&[90.0, 100.0, 120.0]),
         );
@@ -284,7 +369,7 @@ mod tests {
             (Some(0.0), None)
         );
         // Enough runs: between the smallest and the largest of all ratios, and around the error.
-        let six = Ok(vec![108.0, 109.0, 110.0, 110.0, 111.0, 112.0]);
+        let six = Ok(seen(&[108.0, 109.0, 110.0, 110.0, 111.0, 112.0]));
         let actual = runs(&[99.0, 99.5, 100.0, 100.0, 100.5, 101.0]);
         let [low, high] = Row::new("system", 1, six, Ok(vec![]), actual)
             .error_interval
@@ -297,7 +382,7 @@ mod tests {
         let more = Row::new(
             "system",
             2,
-            Ok(vec![110.0]),
+            Ok(seen(&[110.0])),
             Ok(vec![]),
             runs(&[90.0, 100.0, 120.0]),
         );
@@ -314,6 +399,9 @@ mod tests {
     fn a_verdict_takes_an_interval_on_one_side_of_the_goal() {
         let steady = [100.0, 100.2, 100.4, 100.6];
         let by = |factor: f64| steady.map(|v| v * factor);
+        let decided = |threads, predicted: &[f64], actual: &[f64]| {
+            super::decided(threads, &seen(predicted), &seen(actual))
+        };
         assert!(decided(1, &by(1.01), &steady));
         assert!(!decided(1, &by(1.02), &steady), "from +1.4 to +2.6 %");
         assert!(decided(1, &by(1.05), &steady), "beyond the goal altogether");
@@ -325,11 +413,46 @@ mod tests {
         // Between them lies nothing that a median of few could be.
         let row = |n: usize| {
             let many: Vec<f64> = two.iter().copied().cycle().take(n).collect();
-            Row::new("a", 1, Ok(many.clone()), Ok(vec![]), runs(&many))
+            Row::new("a", 1, Ok(seen(&many)), Ok(vec![]), runs(&many))
         };
         assert_eq!(row(4).decided, Some(false));
         assert_eq!(row(4).actual_quartiles, Some([80.75, 100.5, 120.25]));
         assert_eq!(row(2).decided, None);
+    }
+
+    #[test]
+    fn disturbed_runs_are_left_out_of_a_verdict_and_without_enough_others_there_is_none() {
+        let steady = [100.0, 100.2, 100.4, 100.6];
+        // A program that was held up gave back in the middle of its peak.
+        let with = |disturbed: usize, quiet: usize| -> Samples<Run> {
+            let mut all = runs(&[70.0].repeat(disturbed)).unwrap();
+            all.iter_mut().for_each(|run| run.disturbed = true);
+            all.extend(runs(&steady[..quiet]).unwrap());
+            Ok(all)
+        };
+        let row = |disturbed, quiet| {
+            let predicted = Ok(seen(&steady));
+            Row::new("a", 1, predicted, Ok(vec![]), with(disturbed, quiet))
+        };
+        let good = row(5, 4);
+        assert_eq!((good.decided, good.within_goal), (Some(true), Some(true)));
+        assert_eq!(
+            (good.actual_disturbed, good.actual_samples.len()),
+            (5, 9),
+            "they are told all the same"
+        );
+        let spoilt = row(4, 2);
+        assert_eq!(
+            spoilt.decided,
+            Some(false),
+            "four disturbed runs decide nothing"
+        );
+        assert_eq!(spoilt.within_goal, Some(false));
+        // The same for replays of recordings that were disturbed.
+        let mut held_up = seen(&steady.map(|v| 1.5 * v));
+        held_up.iter_mut().for_each(|seen| seen.disturbed = true);
+        let row = Row::new("a", 1, Ok(held_up), Ok(vec![]), runs(&steady));
+        assert_eq!((row.decided, row.predicted_disturbed), (Some(false), 4));
     }
 
     #[test]
@@ -338,7 +461,7 @@ mod tests {
             Row::new(
                 name,
                 1,
-                Ok(vec![predicted]),
+                Ok(seen(&[predicted])),
                 Ok(vec![-predicted]),
                 runs(&actual),
             )

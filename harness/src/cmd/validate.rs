@@ -5,19 +5,22 @@ mod programs;
 mod recordings;
 mod replayed;
 mod rounds;
+mod sides;
 
 use crate::cli::ValidateArgs;
 use crate::cmd::run::subjects;
+use crate::disturbance::Watch;
 use crate::embed::Embedded;
 use crate::error::{Error, Outcome};
 use crate::exec::Limits;
 use crate::out::Terminal;
 use crate::progress::Progress;
 use crate::subject::Subject;
-use crate::validation::{self, Facts, Row, Run, Samples};
+use crate::validation::{self, Facts, Row, Run, Samples, Seen};
 use crate::{embed, interrupt};
 use recordings::Recordings;
 use rounds::Rounds;
+use sides::Sides;
 use std::path::{Path, PathBuf};
 
 /// What stays the same over a validation.
@@ -70,22 +73,25 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         progress: Progress::new(terminal, expected),
     };
     interrupt::install();
+    let watch = Watch::new();
     let mut recordings = Recordings::default();
-    recordings.up_to(recorded, &trial)?;
-    if interrupt::requested() {
-        return interrupted(&trial);
-    }
-    let threads = recordings.threads();
-    let mut wanted = vec![first; subjects.len()];
-    let mut peaks = Rounds::new(subjects.len());
-    replayed::peaks(&mut peaks, &recordings, &subjects, &wanted, &trial);
-    let (times, harness_s) = replayed::times(&recordings, &subjects, &trial)?;
-    let own = programs::own_mappings(&trial);
+    recordings.up_to(1, &trial)?;
     let in_place = programs::in_place(&subjects, trial.brought.as_ref(), &mut remarks);
-    let mut runs = Rounds::new(subjects.len());
-    programs::runs(&mut runs, &in_place, own, &wanted, &trial, &mut remarks);
+    let mut sides = Sides {
+        subjects: &subjects,
+        in_place: &in_place,
+        own: programs::own_mappings(&trial),
+        recordings,
+        peaks: Rounds::new(subjects.len()),
+        runs: Rounds::new(subjects.len()),
+    };
+    let mut wanted = vec![first; subjects.len()];
+    sides.up_to(&wanted, &trial, &mut remarks)?;
+    let (times, harness_s) = replayed::times(&sides.recordings, &subjects, &trial)?;
     loop {
-        let further = further(&wanted, most, threads, &peaks.samples, &runs.samples);
+        let threads = sides.recordings.threads();
+        let (peaks, runs) = (&sides.peaks.samples, &sides.runs.samples);
+        let further = further(&wanted, most, threads, peaks, runs);
         let added: u32 = further
             .iter()
             .zip(&wanted)
@@ -97,17 +103,24 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         wanted = further;
         let longest = wanted.iter().copied().max().unwrap_or(first);
         let recorded = args.recordings.unwrap_or(longest);
-        let new = u64::from(recorded).saturating_sub(recordings.traces.len() as u64);
+        let new = u64::from(recorded).saturating_sub(sides.recordings.traces.len() as u64);
         expected += 2 * new + 2 * u64::from(added);
         trial.progress.expect(expected);
-        recordings.up_to(recorded, &trial)?;
-        replayed::peaks(&mut peaks, &recordings, &subjects, &wanted, &trial);
-        programs::runs(&mut runs, &in_place, own, &wanted, &trial, &mut remarks);
+        sides.up_to(&wanted, &trial, &mut remarks)?;
     }
     if interrupt::requested() {
         return interrupted(&trial);
     }
     trial.progress.clear();
+    let beside = watch.end();
+    let Sides {
+        recordings,
+        peaks,
+        runs,
+        own,
+        ..
+    } = sides;
+    let threads = recordings.threads();
     let rows = rows(&subjects, threads, peaks.samples, times, runs.samples);
     let facts = Facts {
         command: args
@@ -118,12 +131,14 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         runs: first,
         most_runs: most,
         recordings: recordings.traces.len() as u32,
+        disturbed_recordings: recordings.all_disturbed(),
         events: recordings.middle(|trace| trace.events),
         threads,
         peak_live_bytes: recordings.middle(|trace| trace.peak_live_bytes),
         complete: recordings.traces.iter().all(|trace| trace.complete),
         own_mappings_bytes: own,
         harness_s,
+        beside,
         remarks,
     };
     validation::print(&rows, &facts, args.format)?;
@@ -144,12 +159,13 @@ fn interrupted(trial: &Trial<'_>) -> Result<Outcome, Error> {
     Ok(Outcome::Interrupted)
 }
 
-/// How often each subject is to be run: twice as often, at most `most` times, where its runs do not suffice for a verdict.
+/// How often each subject is to be run: twice as often, at most `most` times, where its runs do not suffice for a verdict and
+/// more of them might.
 fn further(
     wanted: &[u32],
     most: u32,
     threads: u64,
-    peaks: &[Samples<f64>],
+    peaks: &[Samples<Seen>],
     runs: &[Samples<Run>],
 ) -> Vec<u32> {
     (wanted.iter().zip(peaks).zip(runs))
@@ -157,8 +173,11 @@ fn further(
             let (Ok(peaks), Ok(runs)) = (peaks, runs) else {
                 return *wanted;
             };
-            let actual: Vec<f64> = runs.iter().map(|run| run.peak_bytes).collect();
-            match validation::decided(threads, peaks, &actual) {
+            let actual: Vec<Seen> = runs.iter().map(Run::peak).collect();
+            // A machine on which most are disturbed would disturb most of the next ones.
+            let busy = |samples: &[Seen]| 2 * validation::disturbed(samples) > samples.len();
+            let hopeless = busy(peaks) || busy(&actual);
+            match hopeless || validation::decided(threads, peaks, &actual) {
                 true => *wanted,
                 false => (2 * wanted).min(most).max(*wanted),
             }
@@ -169,7 +188,7 @@ fn further(
 fn rows(
     subjects: &[Subject],
     threads: u64,
-    peaks: Vec<Samples<f64>>,
+    peaks: Vec<Samples<Seen>>,
     times: Vec<Samples<f64>>,
     runs: Vec<Samples<Run>>,
 ) -> Vec<Row> {
@@ -195,15 +214,25 @@ mod tests {
         };
         let steady = [100.0, 100.1, 100.2, 100.3];
         let wide = [80.0, 81.0, 120.0, 121.0];
+        let seen = |values: &[f64], disturbed| -> Vec<Seen> {
+            let one = |value: &f64| Seen {
+                value: *value,
+                disturbed,
+            };
+            values.iter().map(one).collect()
+        };
         let peaks = [
-            Ok(steady.to_vec()),
-            Ok(wide.to_vec()),
+            Ok(seen(&steady, false)),
+            Ok(seen(&wide, false)),
             Err("it hangs".into()),
         ];
+        let held_up = [Ok(seen(&wide, true)), Ok(seen(&steady, true)), Ok(vec![])];
         let runs = [runs(&steady), runs(&wide), runs(&wide)];
         let go = |wanted: &[u32], most| further(wanted, most, 1, &peaks, &runs);
         assert_eq!(go(&[4, 4, 4], 24), [4, 8, 4]);
         assert_eq!(go(&[4, 16, 4], 24), [4, 24, 4]);
         assert_eq!(go(&[4, 24, 4], 24), [4, 24, 4]);
+        let on_a_busy_machine = further(&[4, 4, 4], 24, 1, &held_up, &runs);
+        assert_eq!(on_a_busy_machine, [4, 4, 8], "more of them would not tell");
     }
 }

@@ -5,6 +5,7 @@ use super::statistics::Asked;
 use super::tree::{self, TreeMemory};
 use super::witness::Witnesses;
 use super::{HeapLook, ProgramOptions};
+use crate::disturbance::HeldUp;
 use rustix::param::page_size;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -44,6 +45,8 @@ pub(super) struct Seen {
     pub tree: TreeMemory,
     /// Executables and the subject in them.
     pub witnesses: Witnesses,
+    /// How long the first process was ready to run and did not, as a share of its time.
+    pub held_up: Option<f64>,
 }
 
 /// The process number that appears in `pid_file`. `None` when `stop` was set before.
@@ -82,7 +85,9 @@ pub(super) fn watch(
     };
     let with_heap = options.heap != HeapLook::None;
     let (mut heap, mut next_tree) = (Heap::of(pid, library, options.heap), Instant::now());
+    let mut held_up = HeldUp::of(pid);
     while !stop.load(Ordering::Relaxed) {
+        held_up.look();
         if with_heap && !heap.look() {
             break;
         }
@@ -103,6 +108,7 @@ pub(super) fn watch(
         std::thread::sleep(step);
     }
     seen.heap = heap.peak;
+    seen.held_up = held_up.share();
     seen
 }
 

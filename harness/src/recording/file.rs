@@ -98,6 +98,7 @@ impl Recording<'_> {
             stopped: false,
             trouble: None,
             trace: Some(trace),
+            held_up: None,
             remarks,
         })
     }

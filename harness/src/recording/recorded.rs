@@ -19,6 +19,9 @@ pub struct Recorded {
     pub trouble: Option<String>,
     /// The trace's totals; `None` when nothing could be recorded and no trace was written.
     pub trace: Option<TraceSummary>,
+    /// How long the program's threads were ready to run and did not, as a share of its time; absent where the kernel does not
+    /// note it.
+    pub held_up: Option<f64>,
     /// Remarks for the person at the terminal: what is missing and why.
     pub remarks: Vec<String>,
 }
@@ -31,6 +34,7 @@ impl Recorded {
             stopped: false,
             trouble: None,
             trace: None,
+            held_up: None,
             remarks: vec![why],
         }
     }
@@ -98,6 +102,7 @@ mod tests {
                 stopped: false,
                 trouble: None,
                 trace: None,
+                held_up: None,
                 remarks: Vec::new(),
             }
             .code()

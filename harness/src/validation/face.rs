@@ -2,6 +2,7 @@
 
 use super::{Ranking, Row, by_peak, by_time};
 use crate::cli::options::Format;
+use crate::disturbance::Disturbance;
 use crate::error::Error;
 use crate::out::{self, human_bytes};
 use serde_json::json;
@@ -20,6 +21,8 @@ pub struct Facts {
     pub most_runs: u32,
     /// Recordings, which the replays take in turn.
     pub recordings: u32,
+    /// How many of them were disturbed, although the program was recorded twice.
+    pub disturbed_recordings: u32,
     /// Calls in a recording (median).
     pub events: u64,
     /// Threads in it (most).
@@ -32,6 +35,8 @@ pub struct Facts {
     pub own_mappings_bytes: u64,
     /// CPU time of the harness in every predicted time, seconds.
     pub harness_s: Option<f64>,
+    /// What else went on at the machine from begin to end.
+    pub beside: Option<Disturbance>,
     /// Remarks that change how the figures are read.
     pub remarks: Vec<String>,
 }
@@ -48,6 +53,8 @@ pub fn print(rows: &[Row], facts: &Facts, format: Format) -> Result<(), Error> {
             "replays": facts.runs,
             "most_runs": facts.most_runs,
             "recordings": facts.recordings,
+            "disturbed_recordings": facts.disturbed_recordings,
+            "beside": facts.beside,
             "trace": {
                 "events": facts.events, "threads": facts.threads,
                 "peak_live_bytes": facts.peak_live_bytes, "complete": facts.complete,
@@ -146,6 +153,50 @@ fn runs(row: &Row) -> String {
     }
 }
 
+/// What was disturbed: how much of it, and what that means for the verdicts.
+fn disturbed(rows: &[Row], facts: &Facts) -> Option<String> {
+    let count = |figure: fn(&Row) -> usize| rows.iter().map(figure).sum::<usize>();
+    let (runs, all) = (
+        count(|row| row.actual_disturbed),
+        count(|row| row.actual_samples.len()),
+    );
+    let (times, timed) = (
+        count(|row| row.actual_allocation_disturbed),
+        count(|row| row.actual_allocation_samples.len()),
+    );
+    let parts = [
+        (runs, all, "runs of the program"),
+        (
+            facts.disturbed_recordings as usize,
+            facts.recordings as usize,
+            "recordings",
+        ),
+        (times, timed, "runs in which its time was sampled"),
+    ];
+    let parts: Vec<String> = (parts.iter())
+        .filter(|(some, ..)| *some > 0)
+        .map(|(some, all, what)| format!("{some} of {all} {what}"))
+        .collect();
+    (!parts.is_empty()).then(|| {
+        format!(
+            "! {} were disturbed although they were made twice: other programs or the host held them up. Verdicts are of the others; \
+             a row without enough of those has none.",
+            parts.join(", ")
+        )
+    })
+}
+
+/// What else had the machine from begin to end, where that is worth a line.
+fn beside(found: &Disturbance) -> Option<String> {
+    found.matters().then(|| {
+        format!(
+            "from begin to end other programs took {:.0} % and the host {:.0} % of a CPU",
+            100.0 * found.others,
+            100.0 * found.steal
+        )
+    })
+}
+
 /// A row that was run further than the others: why, and how the two sides lie.
 fn further(row: &Row, facts: &Facts) -> Option<String> {
     let runs = row.actual_samples.len();
@@ -210,12 +261,14 @@ fn seconds(s: f64) -> String {
 
 fn csv(rows: &[Row]) -> String {
     let mut text = String::from(
-        "subject,runs,predicted_peak_bytes,predicted_spread,actual_peak_bytes,actual_spread,error,error_low,error_high,\
+        "subject,runs,disturbed_runs,disturbed_replays,predicted_peak_bytes,predicted_spread,actual_peak_bytes,actual_spread,error,error_low,error_high,\
          predicted_allocation_s,actual_allocation_s,actual_allocation_spread,actual_cpu_s\n",
     );
     for row in rows {
         let numbers = [
             Some(row.actual_samples.len() as f64),
+            Some(row.actual_disturbed as f64),
+            Some(row.predicted_disturbed as f64),
             row.predicted_peak_bytes,
             row.predicted_spread,
             row.actual_peak_bytes,
@@ -302,7 +355,16 @@ fn verdict(rows: &[Row], facts: &Facts) -> String {
             seconds(harness)
         ));
     }
-    if rows.iter().any(|row| row.decided == Some(false)) {
+    lines.extend(disturbed(rows, facts));
+    lines.extend(facts.beside.as_ref().and_then(beside));
+    let open = |row: &&Row| row.decided == Some(false);
+    if (rows.iter().filter(open)).any(|row| row.actual_disturbed + row.predicted_disturbed > 0) {
+        lines.push(
+            "? no verdict where runs were disturbed; on a quieter machine there would be one."
+                .into(),
+        );
+    }
+    if (rows.iter().filter(open)).any(|row| row.actual_disturbed + row.predicted_disturbed == 0) {
         lines.push(format!(
             "? no verdict: the interval reaches from within {} to beyond it; more runs would tell: --most-runs {}.",
             match facts.threads {

@@ -3,6 +3,7 @@
 use super::rounds::Rounds;
 use super::{Brought, Trial};
 use crate::cli::ValidateArgs;
+use crate::disturbance::Watch;
 use crate::exec::Limits;
 use crate::program::{self, HeapLook, ProgramOptions};
 use crate::subject::Subject;
@@ -119,28 +120,34 @@ pub fn runs(
     let progress = &trial.progress;
     found.up_to(wanted, subjects, "program", progress, |at, block| {
         let run = |options| {
-            program::run_program(&subjects[at], &trial.args.command, options)
-                .map_err(|failure| failure.reason)
+            let once = || {
+                program::run_program(&subjects[at], &trial.args.command, options)
+                    .map_err(|failure| failure.reason)
+            };
+            let (report, beside) = Watch::over_program(once, |report| report.held_up)?;
+            Ok::<_, String>((report, beside.is_some_and(|found| found.matters())))
         };
         let too_short =
             || "it ended before its heap could be looked at; give it more to do".to_string();
-        let peak = run(&looked_at)?
-            .anonymous_peak_bytes
-            .ok_or_else(too_short)?;
+        let (report, disturbed) = run(&looked_at)?;
+        let peak = report.anonymous_peak_bytes.ok_or_else(too_short)?;
         let heap = |beside: u64| peak.saturating_sub(beside + own) as f64;
         if let (true, Some(beside)) = (block >= first, beside[at]) {
             return Ok(Run {
                 peak_bytes: heap(beside as u64),
+                disturbed,
                 ..Run::default()
             });
         }
-        let report = run(&sampled)?;
+        let (report, time_disturbed) = run(&sampled)?;
         let beside = report.beside_heap_bytes.ok_or_else(too_short)?;
         if let Some(why) = &report.not_sampled {
             unsampled.get_or_insert_with(|| why.clone());
         }
         Ok(Run {
             peak_bytes: heap(beside),
+            disturbed,
+            time_disturbed,
             beside_bytes: Some(beside as f64),
             allocation_s: report.allocator_s(),
             cpu_s: Some((report.user_ns + report.sys_ns) as f64 / 1e9),

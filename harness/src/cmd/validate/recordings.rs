@@ -2,6 +2,7 @@
 
 use super::rounds::{self, Rounds};
 use super::{Brought, Trial, replayed};
+use crate::disturbance::{Disturbance, Watch};
 use crate::error::Error;
 use crate::exec::signal_name;
 use crate::plan::{Comparison, Kind};
@@ -23,6 +24,8 @@ pub struct Recordings {
     pub comparisons: Vec<Comparison>,
     /// How the clock follows its times.
     pub clocks: Vec<RecordedClock>,
+    /// What went on beside each, where that is known.
+    pub beside: Vec<Option<Disturbance>>,
 }
 
 impl Recordings {
@@ -42,6 +45,19 @@ impl Recordings {
         most.unwrap_or(1)
     }
 
+    /// Whether something else had the machine while the program was recorded for the replay of a round.
+    pub fn disturbed(&self, block: u32) -> bool {
+        let recording = block as usize % self.beside.len().max(1);
+        let beside = self.beside.get(recording).copied().flatten();
+        beside.is_some_and(|found| found.matters())
+    }
+
+    /// How many of them were disturbed.
+    pub fn all_disturbed(&self) -> u32 {
+        let found = self.beside.iter().flatten();
+        found.filter(|found| found.matters()).count() as u32
+    }
+
     /// Records until there are `count`: what a program asks for and when is not the same in each of its runs, where addresses
     /// decide the order in its tables, its threads meet by chance, or an allocator goes by the clock. Each recording is one of
     /// these courses, so that replays of several have the spread that runs of the program have. The first one is kept where it
@@ -51,6 +67,9 @@ impl Recordings {
     /// A program that cannot be recorded.
     pub fn up_to(&mut self, count: u32, trial: &Trial<'_>) -> Result<(), Error> {
         let before = self.traces.len();
+        if count as usize <= before {
+            return Ok(());
+        }
         for number in before..count as usize {
             if interrupt::requested() {
                 return Ok(());
@@ -59,12 +78,23 @@ impl Recordings {
             let kept = trial.args.keep_trace.as_deref().filter(|_| number == 0);
             let out = kept.unwrap_or(&own);
             trial.progress.started("recording");
-            let recorded = record_once(trial, out, number == 0);
+            // A program that was held up while it was recorded has other times, and its allocator would give back by them.
+            let mut remarked = number > 0;
+            let recorded = Watch::over_program(
+                || {
+                    let recorded = record_once(trial, out, !remarked);
+                    remarked = true;
+                    recorded
+                },
+                |recorded| recorded.held_up,
+            );
             // The program was interrupted with us, which is no fault of its own.
             if interrupt::requested() {
                 return Ok(());
             }
-            self.traces.push(recorded?);
+            let (recorded, beside) = recorded?;
+            self.traces.push(recorded.trace);
+            self.beside.push(beside);
             self.comparisons.push(compiled(out, trial)?);
             // It may be large, and only its script is needed.
             let _ = std::fs::remove_file(&own);
@@ -80,10 +110,16 @@ impl Recordings {
     }
 }
 
+/// One recording.
+struct Once {
+    trace: TraceSummary,
+    held_up: Option<f64>,
+}
+
 /// A program with an allocator of its own is recorded on the C library's, as the row `system` runs it. It may ask how large its
 /// blocks really are and fill them before it asks for larger ones (redis does): on an allocator that rounds up generously it
 /// then asks for less than it needs on another one. The C library rounds least.
-fn record_once(trial: &Trial<'_>, out: &Path, with_remarks: bool) -> Result<TraceSummary, Error> {
+fn record_once(trial: &Trial<'_>, out: &Path, with_remarks: bool) -> Result<Once, Error> {
     let (args, terminal) = (trial.args, trial.terminal);
     let recorded = Recording {
         command: &args.command,
@@ -127,7 +163,10 @@ fn record_once(trial: &Trial<'_>, out: &Path, with_remarks: bool) -> Result<Trac
         )));
     }
     match recorded.trace {
-        Some(trace) if trace.events > 0 => Ok(trace),
+        Some(trace) if trace.events > 0 => Ok(Once {
+            trace,
+            held_up: recorded.held_up,
+        }),
         Some(_) => Err(Error::Run(format!(
             "'{name}' never called the allocator; there is nothing to predict, choose another program"
         ))),

@@ -9,16 +9,17 @@ use crate::exec::Limits;
 use crate::plan::{Comparison, Kind};
 use crate::replays::Replays;
 use crate::subject::{self, Subject};
-use crate::validation::Samples;
+use crate::validation::{Samples, Seen};
 use heaplab_worker::protocol::RecordedClock;
 use std::collections::HashMap;
 
 /// Replays of each subject for time.
 pub const TIMED: u32 = 3;
 
-/// Peak resident bytes of replays, of one recording after the other, until each subject has as many as `wanted` says.
+/// Peak resident bytes of replays, of one recording after the other, until each subject has as many as `wanted` says. The clock
+/// that a subject reads there counts recorded times and its own CPU time: a replay that is held up has the same peak.
 pub fn peaks(
-    found: &mut Rounds<f64>,
+    found: &mut Rounds<Seen>,
     recordings: &Recordings,
     subjects: &[Subject],
     wanted: &[u32],
@@ -37,9 +38,11 @@ pub fn peaks(
             .collect();
         let item = item(comparisons, at, Kind::Memory, block);
         let answer = replays.run(&item)?;
-        replays
-            .figure(item.comparison, Kind::Memory, &answer)
-            .ok_or_else(|| "the replay measured no memory".to_string())
+        let peak = replays.figure(item.comparison, Kind::Memory, &answer);
+        Ok(Seen {
+            value: peak.ok_or_else(|| "the replay measured no memory".to_string())?,
+            disturbed: recordings.disturbed(block),
+        })
     });
 }
 
