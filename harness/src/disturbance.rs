@@ -56,6 +56,19 @@ impl Disturbance {
             .map_or(self.others, |held| held.min(self.others))
     }
 
+    /// In words, for a line of progress.
+    pub fn told(&self) -> String {
+        let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+        let held = (self.held_up).map(|held| format!(", held up for {}", percent(held)));
+        format!(
+            "{}others {}, host {}{}",
+            if self.matters() { "DISTURBED: " } else { "" },
+            percent(self.others),
+            percent(self.steal),
+            held.unwrap_or_default()
+        )
+    }
+
     /// The same with how long the program was held up, as a share of its time.
     pub fn with_held_up(self, held_up: Option<f64>) -> Self {
         Self { held_up, ..self }

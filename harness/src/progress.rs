@@ -53,6 +53,13 @@ impl Progress {
         }
     }
 
+    /// Something to be printed with `-v` that is no run of its own.
+    pub fn detail(&self, line: &str) {
+        if self.verbose {
+            self.print(line);
+        }
+    }
+
     /// The number of runs that are expected has changed.
     pub fn expect(&self, total: u64) {
         if let Some(bar) = &self.bar {

@@ -28,6 +28,8 @@ fn predicted_and_actual_peak_of_a_program_stand_side_by_side() {
     let subjects = found["subjects"].as_array().unwrap();
     assert_eq!(subjects.len(), 2);
     assert!(found["time_ranking"]["agree"].is_u64(), "{found}");
+    assert!(found["beside"]["others"].is_f64(), "{found}");
+    assert!(found["disturbed_recordings"].is_u64(), "{found}");
     let live = found["trace"]["peak_live_bytes"].as_f64().unwrap();
     assert!(live > 20_000.0 * 1000.0, "{found}");
     for subject in subjects {
@@ -42,6 +44,14 @@ fn predicted_and_actual_peak_of_a_program_stand_side_by_side() {
         assert!((predicted / actual - 1.0).abs() < 0.5, "{subject}");
         assert!(number("actual_spread") >= 0.0);
         assert_eq!(subject["actual_samples"].as_array().unwrap().len(), 2);
+        // Whether it was disturbed is the machine's affair, and is told.
+        for disturbed in [
+            "actual_disturbed",
+            "predicted_disturbed",
+            "actual_allocation_disturbed",
+        ] {
+            assert!(number(disturbed) <= 2.0, "{subject}");
+        }
     }
     assert!(folder.path().join("kept.hltrace").exists());
 }

@@ -125,6 +125,9 @@ pub fn runs(
                     .map_err(|failure| failure.reason)
             };
             let (report, beside) = Watch::over_program(once, |report| report.held_up)?;
+            if let Some(found) = beside {
+                progress.detail(&format!("program {}: {}", subjects[at].label, found.told()));
+            }
             Ok::<_, String>((report, beside.is_some_and(|found| found.matters())))
         };
         let too_short =

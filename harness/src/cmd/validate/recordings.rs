@@ -95,10 +95,13 @@ impl Recordings {
             let (recorded, beside) = recorded?;
             self.traces.push(recorded.trace);
             self.beside.push(beside);
+            let told = beside
+                .map(|found| format!(" ({})", found.told()))
+                .unwrap_or_default();
             self.comparisons.push(compiled(out, trial)?);
             // It may be large, and only its script is needed.
             let _ = std::fs::remove_file(&own);
-            trial.progress.finished("recording: done");
+            trial.progress.finished(&format!("recording: done{told}"));
         }
         self.clocks.extend(clocks(
             &self.traces[before..],
