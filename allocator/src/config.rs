@@ -116,14 +116,25 @@ pub(crate) fn load_once() {
         }
     }
     if !front_end::choose() {
-        let mut line = Line::new();
-        line.text(b"spanalloc: warning: front_end=cpu needs restartable sequences (glibc 2.35, not under ");
-        line.text(b"valgrind) and no checks; threads have caches")
-            .print();
+        warn_of_front_end();
     }
     profile::settle();
 }
 
+#[cold]
+#[inline(never)]
+fn warn_of_front_end() {
+    let mut line = Line::new();
+    line.text(
+        b"spanalloc: warning: front_end=cpu needs restartable sequences (glibc 2.35, not under ",
+    );
+    line.text(b"valgrind) and no checks; threads have caches")
+        .print();
+}
+
+/// Out of line, so that programs without the variable do not have it in memory.
+#[cold]
+#[inline(never)]
 fn apply(text: &[u8]) {
     for setting in text.split(|&byte| byte == b',') {
         if let Err(problem) = apply_one(setting) {

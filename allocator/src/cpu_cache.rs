@@ -46,6 +46,8 @@ pub(crate) static FLUSHES: AtomicU64 = AtomicU64::new(0);
 
 /// Uses this front end from now on, for threads that have no cache of their own yet. False: there is
 /// no registration.
+#[cold]
+#[inline(never)]
 pub(crate) fn start() -> bool {
     let Some(rseq) = Rseq::find() else {
         return false;

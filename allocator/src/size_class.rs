@@ -44,7 +44,7 @@ pub const MAX_OBJECTS: usize = 1024;
 const MAX_SPAN_BYTES: usize = 64 << 10;
 
 /// Bytes of a class's blocks. Index: class.
-pub const SIZES: [u32; NUM_CLASSES] = {
+pub static SIZES: [u32; NUM_CLASSES] = {
     let mut table = [0; NUM_CLASSES];
     let mut class = 0;
     while class < NUM_CLASSES {
@@ -59,7 +59,7 @@ pub const SIZES: [u32; NUM_CLASSES] = {
 };
 
 /// Pages of a class's *first* span. Later spans are longer, see [`span_pages`].
-pub const SPAN_PAGES: [u8; NUM_CLASSES] = {
+pub static SPAN_PAGES: [u8; NUM_CLASSES] = {
     let mut table = [0; NUM_CLASSES];
     let mut class = 0;
     while class < NUM_CLASSES {
@@ -74,7 +74,7 @@ pub const SPAN_PAGES: [u8; NUM_CLASSES] = {
 };
 
 /// Reciprocals for [`object_at`]: ceil(2^64 / size).
-pub const RECIPROCALS: [u64; NUM_CLASSES] = {
+pub static RECIPROCALS: [u64; NUM_CLASSES] = {
     let mut table = [0; NUM_CLASSES];
     let mut class = 1;
     while class < NUM_CLASSES {
@@ -207,7 +207,7 @@ const SHORT_WASTE: usize = 4;
 const SHORT_SHARE: usize = 2;
 /// Pages of the spans of a class that has few: the fewest of which the objects leave no more than a quarter. The seeds'
 /// spans of large objects are up to ten pages long, much for a program that has one or two such objects.
-const SHORT_PAGES: [u8; NUM_CLASSES] = {
+static SHORT_PAGES: [u8; NUM_CLASSES] = {
     let mut table = [0; NUM_CLASSES];
     let mut class = 1;
     while class < NUM_CLASSES {
@@ -253,7 +253,7 @@ pub fn objects_in(class: usize, pages: usize) -> usize {
 pub const MAX_BATCH: usize = 128;
 
 /// See [`batch_of`].
-const BATCHES: [u8; NUM_CLASSES] = {
+static BATCHES: [u8; NUM_CLASSES] = {
     let mut table = [MAX_BATCH as u8; NUM_CLASSES];
     let mut class = 1;
     while class < NUM_CLASSES {

@@ -51,13 +51,7 @@ pub fn start_process() {
     let _ = key();
     install_fork_handlers();
     if hardened::checked() {
-        // The loader may have allocated before there was an environment to read.
-        let own = own_cache();
-        if own.thread() != 0 {
-            own.flush_all(&HEAP);
-            tls::set_own(null_mut());
-            tls::set_cache(&tls::EMPTY);
-        }
+        give_up_cache();
     }
     if profile::on() {
         answer();
@@ -66,6 +60,19 @@ pub fn start_process() {
         hardened::explain_faults();
     }
     crate::on_signal::install();
+}
+
+/// In checked mode, after the loader has allocated, before there was an environment to read: from now on the first thread has no
+/// cache either.
+#[cold]
+#[inline(never)]
+fn give_up_cache() {
+    let own = own_cache();
+    if own.thread() != 0 {
+        own.flush_all(&HEAP);
+        tls::set_own(null_mut());
+        tls::set_cache(&tls::EMPTY);
+    }
 }
 
 fn install_fork_handlers() {
@@ -95,8 +102,8 @@ fn new_cache() -> Option<*mut ThreadCache> {
     if record.is_null() {
         return None;
     }
-    // SAFETY: the record is large enough and aligned to 64.
-    unsafe { record.write(ThreadCache::new()) };
+    // SAFETY: the record is large enough, aligned to 64, and zero, as a cache is that has not been shown; it stays for ever.
+    unsafe { &*record }.shown();
     Some(record)
 }
 

@@ -6,6 +6,7 @@ use crate::page_heap::growth::headroom;
 use crate::process::HEAP;
 use crate::size_class::{class_of, size_of_class};
 use crate::slow_path::SlowPath;
+use crate::span::Span;
 use crate::units::pages_for;
 use crate::{hardened, partition, profile};
 
@@ -81,22 +82,32 @@ unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
         // SAFETY: the caller's duty.
         Block::Small(class) => unsafe { move_to(block, size_of_class(class), size) },
         // SAFETY: the caller's duty.
-        Block::Large(span) => unsafe {
-            let old = (*span).bytes();
-            // Shrinking to where classes are finer than pages is a move.
-            if size > ROOMY_OLD && size <= crate::units::MAX_REQUEST {
-                let (has, pages) = ((*span).pages as usize, pages_for(size));
-                // Only the block's owner changes its span, so this needs no lock.
-                let fits = pages <= has && has <= pages + headroom(pages);
-                if fits || (size > GROWING || pages > has) && resize(span, pages) {
-                    if profile::on() {
-                        profile::resized(block, size);
-                    }
-                    return block;
+        Block::Large(span) => unsafe { reallocate_large(block, span, size) },
+    }
+}
+
+/// [`reallocate`] of a block in a span of its own. Out of line, as most programs that grow blocks have only small ones.
+///
+/// # Safety
+/// As [`reallocate`]; the span is the block's.
+#[inline(never)]
+unsafe fn reallocate_large(block: *mut u8, span: *mut Span, size: usize) -> *mut u8 {
+    // SAFETY: the caller's duty.
+    unsafe {
+        let old = (*span).bytes();
+        // Shrinking to where classes are finer than pages is a move.
+        if size > ROOMY_OLD && size <= crate::units::MAX_REQUEST {
+            let (has, pages) = ((*span).pages as usize, pages_for(size));
+            // Only the block's owner changes its span, so this needs no lock.
+            let fits = pages <= has && has <= pages + headroom(pages);
+            if fits || (size > GROWING || pages > has) && resize(span, pages) {
+                if profile::on() {
+                    profile::resized(block, size);
                 }
+                return block;
             }
-            move_to(block, old, size)
-        },
+        }
+        move_to(block, old, size)
     }
 }
 
@@ -104,7 +115,7 @@ unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
 ///
 /// # Safety
 /// The span is a large block's, in use by the caller.
-unsafe fn resize(span: *mut crate::span::Span, pages: usize) -> bool {
+unsafe fn resize(span: *mut Span, pages: usize) -> bool {
     let _slow_path = SlowPath::enter();
     // SAFETY: the caller's duty.
     unsafe { HEAP.pages.resize_in_place(span, pages) }
@@ -143,13 +154,7 @@ unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
     let grows = size > old;
     // A block that has grown to this will grow again, and room behind makes that free.
     let moved = if grows && old >= ROOMY_OLD && size > ROOMY_OLD {
-        let slow_path = SlowPath::enter();
-        let (moved, _) = HEAP.allocate_growing(size);
-        drop(slow_path);
-        if profile::on() {
-            profile::allocated(moved, size);
-        }
-        answer(moved)
+        allocate_growing(size)
     } else {
         allocate_loosely(size)
     };
@@ -168,11 +173,24 @@ unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
     moved
 }
 
+/// A block with room behind it. Null: no memory.
+#[inline(never)]
+fn allocate_growing(size: usize) -> *mut u8 {
+    let slow_path = SlowPath::enter();
+    let (moved, _) = HEAP.allocate_growing(size);
+    drop(slow_path);
+    if profile::on() {
+        profile::allocated(moved, size);
+    }
+    answer(moved)
+}
+
 /// Moves all pages of one large block to another and frees the first; false: not possible, nothing
 /// has changed.
 ///
 /// # Safety
 /// Both blocks are live, the first is `bytes` long, the second at least as long.
+#[inline(never)]
 unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
     use crate::os::Os;
     let (Block::Large(old), Block::Large(span)) = (HEAP.block_of(from), HEAP.block_of(to)) else {

@@ -9,6 +9,8 @@ static EXPLAIN: AtomicUsize = AtomicUsize::new(0);
 
 /// Has `explain` called on faults, unless the program has a handler of its own. The process dies of the
 /// fault afterwards, as it would without.
+#[cold]
+#[inline(never)]
 pub fn explain_faults(explain: Explain) {
     EXPLAIN.store(explain as usize, Relaxed);
     // SAFETY: an all-zero sigaction is the default action.
@@ -39,6 +41,8 @@ extern "C" fn handler(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) 
 }
 
 /// Has `handler` called on a signal, unless the program has a handler of its own.
+#[cold]
+#[inline(never)]
 pub fn handle_signal(signal: i32, handler: extern "C" fn(i32)) {
     // SAFETY: an all-zero sigaction is the default action; a number that is no signal is refused.
     unsafe {

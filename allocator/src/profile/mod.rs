@@ -224,13 +224,19 @@ pub(crate) fn resized(block: *mut u8, size: usize) {
 pub(crate) fn settle() {
     set_detour();
     if on() && (hardened::checked() || cpu_cache::in_use().is_some()) {
-        MEAN.store(0, Relaxed);
-        set_detour();
-        let mut line = Line::new();
-        line.text(b"spanalloc: warning: no profile, because it needs caches of threads: not with ")
-            .text(b"front_end=cpu, check or hardened")
-            .print();
+        refuse();
     }
+}
+
+#[cold]
+#[inline(never)]
+fn refuse() {
+    MEAN.store(0, Relaxed);
+    set_detour();
+    let mut line = Line::new();
+    line.text(b"spanalloc: warning: no profile, because it needs caches of threads: not with ")
+        .text(b"front_end=cpu, check or hardened")
+        .print();
 }
 
 /// Writes to `spanalloc-PID.heap` in the working folder, or to `spanalloc-PID.N.heap` for the N-th on a

@@ -18,9 +18,9 @@ const PEERS: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2",
     "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4",
 ];
-/// Runs of which the mean counts: where the kernel puts a library decides what it maps around each page that is touched, which
-/// is up to 150 KiB more or less in a single run and 6 KiB, the standard error, in the mean of so many.
-const RUNS: usize = 100;
+/// Processes of which the mean counts: where the kernel puts a library decides what it maps around each page that is touched,
+/// which is up to 150 KiB more or less in one of them.
+const PROCESSES: usize = 400;
 /// Fields of `smaps_rollup`; the last column is made of `smaps`.
 const FIELDS: [&str; 3] = ["Rss", "Pss", "Anonymous"];
 
@@ -57,46 +57,78 @@ fn figures() -> Option<[i64; 4]> {
     Some(figures)
 }
 
-/// The means of several processes with `library`.
+/// The figures of one process with `library`.
 fn measure(library: Option<&Path>) -> Result<[i64; 4], String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let mut runs = Vec::new();
-    for _ in 0..RUNS {
-        let mut command = Command::new(&program);
-        command.arg("--child").env_remove("LD_PRELOAD");
-        if let Some(library) = library {
-            command.env("LD_PRELOAD", library);
-        }
-        let output = command.output().map_err(|error| error.to_string())?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let run: Vec<i64> = text
-            .split_whitespace()
-            .filter_map(|field| field.parse().ok())
-            .collect();
-        runs.push(<[i64; 4]>::try_from(run).map_err(|_| {
-            let errors = String::from_utf8_lossy(&output.stderr);
-            format!("the measured process failed: {}", errors.trim())
-        })?);
+    let mut command = Command::new(&program);
+    command.arg("--child").env_remove("LD_PRELOAD");
+    if let Some(library) = library {
+        command.env("LD_PRELOAD", library);
     }
-    Ok(std::array::from_fn(|column| {
-        let sum: i64 = runs.iter().map(|run| run[column]).sum();
-        (sum + RUNS as i64 / 2) / RUNS as i64
-    }))
+    let output = command.output().map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let figures: Vec<i64> = text
+        .split_whitespace()
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    <[i64; 4]>::try_from(figures).map_err(|_| {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let name = library.map_or("no library".into(), |library| library.to_string_lossy());
+        format!("{name}: the measured process failed: {}", errors.trim())
+    })
 }
 
+/// Sums of a subject's figures, and of the squares of the first one.
+#[derive(Clone, Default)]
+struct Sums {
+    figures: [i64; 4],
+    squares: i64,
+}
+
+impl Sums {
+    fn add(&mut self, figures: [i64; 4]) {
+        for (sum, figure) in self.figures.iter_mut().zip(figures) {
+            *sum += figure;
+        }
+        self.squares += figures[0] * figures[0];
+    }
+
+    fn mean(&self, column: usize) -> f64 {
+        self.figures[column] as f64 / PROCESSES as f64
+    }
+
+    /// Of the mean of the first figure: its square.
+    fn variance(&self) -> f64 {
+        let mean = self.mean(0);
+        (self.squares as f64 / PROCESSES as f64 - mean * mean) / PROCESSES as f64
+    }
+}
+
+/// All subjects in turns, so that what changes in the system while they run changes for all of them.
 fn table(libraries: &[PathBuf]) -> Result<(), String> {
-    let without = measure(None)?;
+    let mut without = Sums::default();
+    let mut with = vec![Sums::default(); libraries.len()];
+    for _ in 0..PROCESSES {
+        without.add(measure(None)?);
+        for (library, sums) in libraries.iter().zip(&mut with) {
+            sums.add(measure(Some(library))?);
+        }
+    }
     println!(
-        "{:<36}{:>10}{:>14}{:>11}{:>16}",
-        "KiB over no preload", "resident", "proportional", "anonymous", "library's pages"
+        "{:<36}{:>10}{:>10}{:>14}{:>11}{:>16}",
+        "KiB over no preload",
+        "resident",
+        "std error",
+        "proportional",
+        "anonymous",
+        "library's pages"
     );
-    for library in libraries {
-        let with =
-            measure(Some(library)).map_err(|error| format!("{}: {error}", library.display()))?;
+    for (library, sums) in libraries.iter().zip(&with) {
         let name = library.file_name().unwrap_or_default().to_string_lossy();
-        let more: [i64; 4] = std::array::from_fn(|column| with[column] - without[column]);
+        let more: [f64; 4] = std::array::from_fn(|column| sums.mean(column) - without.mean(column));
+        let error = (sums.variance() + without.variance()).sqrt();
         println!(
-            "{name:<36}{:>10}{:>14}{:>11}{:>16}",
+            "{name:<36}{:>10.0}{error:>10.1}{:>14.0}{:>11.0}{:>16.0}",
             more[0], more[1], more[2], more[3]
         );
     }
