@@ -8,7 +8,7 @@ use crate::page_heap::{PageHeap, Use};
 use crate::size_class::{MAX_SMALL, NUM_CLASSES, class_of, size_of_class};
 use crate::span::Span;
 use crate::thread_cache::ThreadCache;
-use crate::units::PAGE_SIZE;
+use crate::units::{PAGE_SIZE, pages_for};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A small xorshift generator: the tests must not depend on a crate for this.
@@ -439,6 +439,30 @@ fn a_growing_block_starts_in_the_longest_resident_run() {
     let (block, zero) = heap.allocate_growing(64 << 10);
     assert_eq!(block, first);
     assert!(!zero);
+}
+
+#[test]
+fn free_pages_do_not_pile_up_beside_a_block_that_grows_over_fresh_ones() {
+    const MIB: usize = 1 << 20;
+    let heap = heap(64 << 20);
+    heap.pages.os.clock_ms.store(1, Relaxed);
+    let before = heap.allocate_large(MIB, 1).0;
+    let (growing, _) = heap.allocate_growing(MIB);
+    let Block::Large(span) = heap.block_of(growing) else {
+        panic!("large")
+    };
+    free_large(&heap, before);
+    // SAFETY: the span is live.
+    assert!(unsafe { heap.pages.resize_in_place(span, pages_for(2 * MIB)) });
+    let inner = heap.pages.inner.lock();
+    let resident = inner.in_use + inner.dirty.pages;
+    assert!(
+        resident <= inner.peak_in_use + pages_for(64 << 10),
+        "{resident} pages of {} at most in use",
+        inner.peak_in_use
+    );
+    drop(inner);
+    heap.check_invariants();
 }
 
 #[test]

@@ -119,7 +119,8 @@ impl Inner {
                 taken = need.min(length);
             }
             self.unlist(table, right);
-            (*span).needzero |= (*right).state == State::FreeDirty;
+            let clean = (*right).state == State::FreeClean;
+            (*span).needzero |= !clean;
             // The run's record stays with its rest, so that none is made and dropped at each step.
             if taken == length {
                 self.drop_record(right);
@@ -134,6 +135,10 @@ impl Inner {
             heap.map.set_ends(span);
             self.in_use += taken;
             self.peak_in_use = self.peak_in_use.max(self.in_use);
+            if clean {
+                // Fresh pages are put to use here as well as where a span is taken.
+                self.bound_resident(heap, 0);
+            }
             true
         }
     }
