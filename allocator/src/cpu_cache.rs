@@ -13,6 +13,7 @@ use crate::fault::{Fault, die};
 use crate::process::{HEAP, REGISTRY};
 use crate::rseq::{self, List, MAX_CPUS, Rseq};
 use crate::size_class::{MAX_BATCH, NUM_CLASSES, batch_of, size_of_class};
+use crate::tls;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -61,6 +62,13 @@ pub(crate) fn start() -> bool {
 pub(crate) fn in_use() -> Option<Rseq> {
     let offset = IN_USE.load(Relaxed);
     (offset != NOT_IN_USE).then(|| Rseq::at(offset))
+}
+
+/// As [`in_use`], for the calling thread: `None`, too, if it got a cache of its own before the choice was made, or is a
+/// child of `vfork` ([`crate::vfork`]).
+#[inline]
+pub(crate) fn of_thread() -> Option<Rseq> {
+    in_use().filter(|_| core::ptr::eq(tls::cache(), &raw const tls::EMPTY))
 }
 
 /// An object of the CPU's list, null if it is empty.

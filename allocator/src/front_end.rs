@@ -5,11 +5,11 @@
 
 use crate::cpu_cache;
 use crate::fault::{DETECT, Fault, die};
+use crate::hardened;
 use crate::process::HEAP;
 use crate::rseq::Rseq;
 use crate::slow_path::SlowPath;
 use crate::thread::attach;
-use crate::{hardened, tls};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -158,10 +158,9 @@ pub(crate) fn choose() -> bool {
 /// Calls `work` with the front end of the calling thread.
 #[inline]
 pub(crate) fn current<R>(work: impl FnOnce(&dyn FrontEnd) -> R) -> R {
-    match cpu_cache::in_use() {
-        // Whoever allocated before the choice was made keeps what it has.
-        Some(rseq) if core::ptr::eq(tls::cache(), &raw const tls::EMPTY) => work(&Cpus(rseq)),
-        _ => work(&Threads),
+    match cpu_cache::of_thread() {
+        Some(rseq) => work(&Cpus(rseq)),
+        None => work(&Threads),
     }
 }
 

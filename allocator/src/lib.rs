@@ -140,6 +140,9 @@ pub mod helper;
 pub mod thread;
 
 #[cfg(not(loom))]
+pub mod vfork;
+
+#[cfg(not(loom))]
 pub mod stats;
 
 #[cfg(not(loom))]

@@ -10,6 +10,7 @@ mod cxx;
 mod cxx_failure;
 mod extensions;
 mod legacy;
+mod vfork;
 
 /// Called by the loader before `main`, and before the constructors of everything that depends on
 /// us. Allocation works earlier too; here is what is better done once and in one thread.

@@ -2,11 +2,7 @@
 
 mod common;
 
-use common::{compile, library, passes, preloaded};
-
-fn runs(name: &str, source: &str) {
-    passes(&mut preloaded(compile(name, source)));
-}
+use common::{compile, library, passes, passes_in_every_mode, preloaded};
 
 /// Common opening of the C programs: a check that prints its line and fails.
 const HEAD: &str = r#"
@@ -27,8 +23,9 @@ void free_sized(void *, size_t);
 void free_aligned_sized(void *, size_t, size_t);
 "#;
 
+/// Runs a program under all settings.
 fn program(name: &str, body: &str) {
-    runs(name, &format!("{HEAD}{body}"));
+    passes_in_every_mode(compile(name, &format!("{HEAD}{body}")), &[]);
 }
 
 #[test]
@@ -394,6 +391,7 @@ fn the_library_exports_the_whole_family_and_nothing_else() {
         "_ZnwmSt11align_val_t",
         "_ZnwmSt11align_val_tRKSt9nothrow_t",
         "_ZdlPvmSt11align_val_t",
+        "vfork",
         "spanalloc_version",
         "spanalloc_stats_json",
         "spanalloc_release_memory",
@@ -419,6 +417,7 @@ fn the_library_exports_the_whole_family_and_nothing_else() {
                 "free_sized",
                 "free_aligned_sized",
                 "cfree",
+                "vfork",
             ]
             .contains(&name);
         assert!(ours, "{name} is exported by mistake");

@@ -213,6 +213,79 @@ fn threads_may_be_moved_between_cpus_in_the_middle_of_anything() {
     passes(preloaded(program).env("SPANALLOC_CONF", "front_end=cpu"));
 }
 
+/// Blocks that are freed come back last in first out from a cache, lowest first from the central list: so it shows who has
+/// one. Bound to one CPU, where nobody else allocates.
+const VFORK: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "check.h"
+size_t spanalloc_stats_json(char *, size_t);
+static int cached(void) {
+    char *blocks[8], *last = 0;
+    for (int i = 0; i < 8; i++) CHECK(blocks[i] = malloc(200));
+    for (int i = 0; i < 8; i++) if (blocks[i] > last) last = blocks[i];
+    for (int i = 0; i < 8; i++) if (blocks[i] != last) free(blocks[i]);
+    free(last);
+    char *again = malloc(200); free(again);
+    return again == last;
+}
+static void ends_with(pid_t child, int code) { int status; CHECK(child > 0 && waitpid(child, &status, 0) == child && status == code << 8); }
+int main(void) {
+    static char json[1 << 16];
+    cpu_set_t one; CPU_ZERO(&one); CPU_SET(sched_getcpu(), &one); CHECK(!sched_setaffinity(0, sizeof one, &one));
+    free(malloc(1)); spanalloc_stats_json(json, sizeof json);
+    if (!strstr(json, "\"front_end\":\"cpu\"")) { puts("none"); return 0; }
+    CHECK(cached());
+    for (int n = 0; n < 3; n++) {
+        pid_t child = vfork();
+        if (!child) {
+            if (cached()) _exit(9);
+            pid_t grandchild = vfork();
+            if (!grandchild) _exit(cached() ? 8 : 7);
+            ends_with(grandchild, 7);
+            _exit(cached() ? 6 : 5);
+        }
+        CHECK(cached());
+        ends_with(child, 5);
+        CHECK(cached());
+    }
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_vfork, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAGAIN),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog refused = {4, code};
+    CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &refused));
+    errno = 0; CHECK(vfork() == -1 && errno == EAGAIN && cached());
+    puts("as it should be");
+    return 0;
+}
+"#;
+
+#[test]
+fn only_the_child_of_vfork_goes_without_its_cpus_cache() {
+    let program = compile("front_end_vfork.c", VFORK);
+    let output = passes(preloaded(program).env("SPANALLOC_CONF", "front_end=cpu"));
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said == "as it should be\n" || said == "none\n" && errors.contains("front_end=cpu needs"),
+        "{said} {errors}"
+    );
+}
+
 #[test]
 fn under_valgrind_threads_have_caches_and_it_is_said() {
     assert!(common::installed("valgrind"), "install valgrind");

@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{compile, header_folders, library, passes, preloaded, scratch};
+use common::{
+    MODES, compile, header_folders, library, passes, passes_in_every_mode, preloaded, scratch,
+};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -102,7 +104,50 @@ int main(int argc, char **argv) {
 }
 "#,
     );
-    passes(preloaded(program).arg(module));
+    passes_in_every_mode(program, &[module.as_os_str()]);
+}
+
+/// `.preinit_array` is run before all constructors, and other preloaded libraries may have theirs before the allocator's.
+/// What they allocate is good for the whole life of the process, whatever the settings, which are read later.
+#[test]
+fn what_runs_before_the_allocators_constructor_may_allocate() {
+    let earlier = module(
+        "earlier.c",
+        r#"
+#include <stdlib.h>
+#include <string.h>
+char *of_library;
+__attribute__((constructor)) static void first(void) { free(malloc(70000)); of_library = strdup("library"); }
+"#,
+    );
+    let program = program(
+        "before.c",
+        r#"
+static char *of_start, *large;
+static void start(void) {
+    CHECK(of_start = calloc(1, 300)); strcpy(of_start, "start"); CHECK(large = malloc(3 << 20)); large[(3 << 20) - 1] = 7;
+    free(realloc(malloc(10), 5000));
+}
+__attribute__((section(".preinit_array"), used)) static void (*const entry)(void) = start;
+static void *ender(void *x) { free(of_start); free(large); return x; }
+int main(void) {
+    char **of_library = dlsym(RTLD_DEFAULT, "of_library");
+    CHECK(of_start && !strcmp(of_start, "start") && !of_start[299] && large[(3 << 20) - 1] == 7);
+    CHECK(of_library && *of_library && !strcmp(*of_library, "library"));
+    CHECK(malloc_usable_size(*of_library) >= 8 && malloc_usable_size(large) >= 3 << 20);
+    CHECK(of_start = realloc(of_start, 9000)); CHECK(!strcmp(of_start, "start"));
+    pthread_t t; CHECK(!pthread_create(&t, NULL, ender, NULL) && !pthread_join(t, NULL));
+    free(*of_library);
+    return 0;
+}
+"#,
+    );
+    let preload = format!("{}:{}", library().display(), earlier.display());
+    for settings in MODES {
+        let mut command = preloaded(&program);
+        command.env("LD_PRELOAD", &preload);
+        passes(command.env("SPANALLOC_CONF", settings));
+    }
 }
 
 #[test]
@@ -146,7 +191,7 @@ int main(void) {
 }
 "#,
     );
-    passes(&mut preloaded(program));
+    passes_in_every_mode(program, &[]);
 }
 
 /// Handlers of the program for `fork` allocate, whenever they were registered; so do other threads.
@@ -176,7 +221,7 @@ int main(void) {
 }
 "#,
     );
-    passes(&mut preloaded(program));
+    passes_in_every_mode(program, &[]);
 }
 
 /// By default a handler may allocate where it does not interrupt an allocation of its own thread (POSIX promises less:
@@ -245,7 +290,11 @@ int main() {
 }
 "#,
     );
-    assert_eq!(passes(&mut preloaded(program)).stdout, b"exit\n");
+    for settings in MODES {
+        let mut command = preloaded(&program);
+        let output = passes(command.env("SPANALLOC_CONF", settings));
+        assert_eq!(output.stdout, b"exit\n", "{settings}");
+    }
 }
 
 #[test]
@@ -289,7 +338,7 @@ int main() {
 }
 "#,
     );
-    for settings in ["", "check=1", "front_end=cpu"] {
+    for settings in MODES {
         let mut command = preloaded(&program);
         let output = passes(command.env("SPANALLOC_CONF", settings));
         assert_eq!(output.stdout, b"fits\n", "{settings}");

@@ -57,7 +57,7 @@ unsafe extern "C" fn free_expecting_slow(block: *mut u8, size: usize) {
 #[inline(never)]
 unsafe extern "C" fn free_slow(block: *mut u8) {
     // The fast path of the front end per CPU.
-    if let Some(rseq) = cpu_cache::in_use() {
+    if let Some(rseq) = cpu_cache::of_thread() {
         let class = class_at(block);
         // SAFETY: the caller's duty.
         if class != 0 && unsafe { cpu_cache::push(rseq, class, block) } {

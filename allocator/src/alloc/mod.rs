@@ -166,7 +166,7 @@ extern "C" fn allocate_middle(size: usize) -> *mut u8 {
 #[inline(never)]
 pub extern "C" fn allocate_slow(size: usize) -> *mut u8 {
     // The fast path of the front end per CPU, which has neither detour nor thread caches.
-    if let Some(rseq) = cpu_cache::in_use()
+    if let Some(rseq) = cpu_cache::of_thread()
         && let Some(class) = class_of(size)
     {
         let block = cpu_cache::pop(rseq, class);

@@ -121,6 +121,23 @@ pub fn passes(command: &mut Command) -> Output {
     output
 }
 
+/// Settings under which blocks go other ways: caches per thread, caches per CPU, none, and none behind a quarantine (a
+/// small one: what waits in it counts as in use) with guarded blocks.
+pub const MODES: [&str; 4] = [
+    "",
+    "front_end=cpu",
+    "check=1",
+    "hardened=1,guard_rate=50,quarantine_bytes=64k",
+];
+
+/// Runs a program with the library under the settings of each of [`MODES`] and expects it to succeed.
+pub fn passes_in_every_mode(program: impl AsRef<std::ffi::OsStr>, arguments: &[&std::ffi::OsStr]) {
+    for settings in MODES {
+        let mut command = preloaded(&program);
+        passes(command.args(arguments).env("SPANALLOC_CONF", settings));
+    }
+}
+
 /// Runs a command with and without the library: status and standard output must be equal.
 pub fn same(program: &str, arguments: &[&str]) {
     let plain = Command::new(program)
