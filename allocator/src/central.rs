@@ -151,12 +151,11 @@ impl Central {
         inner.handed_out += 1;
         // SAFETY: the span belongs to this class, whose lock we hold.
         let taken = unsafe {
-            let mut object = [core::ptr::null_mut()];
             let handed_out = (*span).fresh;
             inner.disturb(&mut *span);
-            take_from(span, &mut object);
+            let object = take_first(span);
             inner.relist(heap.map.table(), span);
-            (object[0], (*span).fresh > handed_out && !(*span).needzero)
+            (object, (*span).fresh > handed_out && !(*span).needzero)
         };
         self.publish(&inner);
         taken
@@ -461,6 +460,30 @@ pub(crate) unsafe fn locate<O: Os>(
         };
         (span, index)
     }
+}
+
+/// The object of a span with the lowest address, out of its bitmap: [`take_from`] for one, without counting how many there
+/// are. Null: none is available.
+///
+/// # Safety
+/// The caller holds the lock of the span's class.
+unsafe fn take_first(span: *mut Span) -> *mut u8 {
+    // SAFETY: the caller's duty; set bits stand for objects, so this one is in the span.
+    unsafe {
+        for index in 0..(*span).words() {
+            let place = (*span).bits.add(index);
+            let word = *place;
+            if word == 0 {
+                continue;
+            }
+            *place = word & (word - 1);
+            let number = index * 64 + word.trailing_zeros() as usize;
+            (*span).fresh = (*span).fresh.max(number as u16 + 1);
+            (*span).until_notice += 1;
+            return with_exposed_provenance_mut((*span).origin + number * (*span).size as usize);
+        }
+    }
+    core::ptr::null_mut()
 }
 
 /// A word of a bitmap with so many bits set has long runs of them.

@@ -89,12 +89,18 @@ enum Problem {
 static LOADED: AtomicU32 = AtomicU32::new(0);
 
 /// Reads the environment unless that has been done.
+#[inline]
 pub(crate) fn load_once() {
+    if LOADED.load(Relaxed) == 0 {
+        load();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn load() {
     unsafe extern "C" {
         static environ: *const *const c_char;
-    }
-    if LOADED.load(Relaxed) != 0 {
-        return;
     }
     // SAFETY: libc's variable; a null means that libc is not initialised yet.
     let mut entry = unsafe { environ };

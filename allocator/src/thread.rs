@@ -75,12 +75,14 @@ fn give_up_cache() {
     }
 }
 
+/// Not 0: the fork handlers are installed, or being so.
+static FORK_HANDLERS: AtomicU32 = AtomicU32::new(0);
+
 fn install_fork_handlers() {
-    static INSTALLED: AtomicU32 = AtomicU32::new(0);
-    if INSTALLED.load(Ordering::Relaxed) != 0 {
+    if FORK_HANDLERS.load(Ordering::Relaxed) != 0 {
         return;
     }
-    if INSTALLED.swap(1, Ordering::AcqRel) == 0 {
+    if FORK_HANDLERS.swap(1, Ordering::AcqRel) == 0 {
         crate::helper::settle();
         // SAFETY: the handlers are functions of this library, which is never unloaded.
         unsafe {
@@ -124,6 +126,13 @@ pub(crate) fn attach() -> Option<&'static ThreadCache> {
 #[cold]
 #[inline(never)]
 fn attach_anew(current: &'static ThreadCache) -> Option<&'static ThreadCache> {
+    if core::ptr::eq(current, &raw const tls::EMPTY) {
+        // In checked mode this is every call.
+        if hardened::checked() && FORK_HANDLERS.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        return attach_first();
+    }
     if core::ptr::eq(current, &raw const tls::ENDED) {
         return None;
     }
@@ -134,9 +143,12 @@ fn attach_anew(current: &'static ThreadCache) -> Option<&'static ThreadCache> {
     if core::ptr::eq(current, &raw const tls::SAMPLED) {
         return answer();
     }
-    if !core::ptr::eq(current, &raw const tls::EMPTY) {
-        return Some(current);
-    }
+    Some(current)
+}
+
+/// [`attach`] of a thread that had no cache yet.
+#[inline(never)]
+fn attach_first() -> Option<&'static ThreadCache> {
     // Before there is a cache, because the choice of the front end is about whether there will be.
     crate::config::load_once();
     if hardened::checked() || crate::cpu_cache::in_use().is_some() {
