@@ -490,6 +490,32 @@ fn large_blocks_grow_and_shrink_in_place() {
     }
 }
 
+/// A free run that is too short is taken before it is known that nothing follows.
+#[test]
+fn growth_in_vain_changes_nothing() {
+    let heap = heap(64 << 20);
+    let span_of = |bytes: usize| match heap.block_of(heap.allocate_large(bytes, 1).0) {
+        Block::Large(span) => span,
+        Block::Small(_) => panic!("large"),
+    };
+    let spans = [1 << 20, 512 << 10, 1 << 20].map(span_of);
+    // SAFETY: the spans are in use until they are freed.
+    unsafe {
+        assert_eq!((*spans[0]).end(), (*spans[1]).start, "they are neighbours");
+        assert_eq!((*spans[1]).end(), (*spans[2]).start, "they are neighbours");
+        heap.pages.free(spans[1]);
+        let in_use = heap.pages.in_use_bytes();
+        assert!(!heap.pages.resize_in_place(spans[0], (4 << 20) / PAGE_SIZE));
+        assert_eq!((*spans[0]).bytes(), 1 << 20);
+        assert_eq!(heap.pages.in_use_bytes(), in_use);
+        heap.check_invariants();
+        heap.pages.free(spans[0]);
+        heap.pages.free(spans[2]);
+    }
+    assert_eq!(heap.pages.in_use_bytes(), 0);
+    heap.check_invariants();
+}
+
 #[test]
 fn a_consumer_gets_the_producers_batches_through_the_transfer_cache() {
     let heap = heap(64 << 20);

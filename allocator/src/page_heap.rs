@@ -271,8 +271,8 @@ impl<O: Os> PageHeap<O> {
         self.limits.count_beside(&other.in_use);
     }
 
-    /// Makes a large span `pages` long without moving it, or a little longer when it grows; false if the pages
-    /// behind are not free.
+    /// Makes a large span `pages` long without moving it, or a little longer when it grows; false, and nothing has
+    /// changed, if the pages behind are not free.
     ///
     /// # Safety
     /// `span` is a large span of this heap in use by the caller.

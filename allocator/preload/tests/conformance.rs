@@ -89,6 +89,37 @@ int main(void) {
     );
 }
 
+/// A large block whose free neighbour is too short for it to grow moves by the page tables; what lay in the neighbour stays
+/// behind and is no zero.
+#[test]
+fn zeroed_blocks_are_zero_where_others_tried_to_grow() {
+    program(
+        "zeroes.c",
+        r#"
+#define N 8
+static char *blocks[N][3];
+int main(void) {
+    for (int round = 0; round < 4; round++) {
+        for (int n = 0; n < N; n++) for (int k = 0; k < 3; k++) { CHECK(blocks[n][k] = malloc(600000)); memset(blocks[n][k], 0x11 << k, 600000); }
+        for (int n = 0; n < N; n++) free(blocks[n][1]);
+        for (int n = 0; n < N; n++) {
+            char *moved = realloc(blocks[n][0], 3 << 20); CHECK(moved);
+            for (int i = 0; i < 600000; i += 97) CHECK(moved[i] == 0x11);
+            blocks[n][0] = moved;
+        }
+        for (size_t size = 500000; size < 1800000; size += 70000) {
+            char *zeroes[N];
+            for (int n = 0; n < N; n++) { CHECK(zeroes[n] = calloc(1, size)); for (size_t i = 0; i < size; i += 64) CHECK(!zeroes[n][i]); }
+            for (int n = 0; n < N; n++) free(zeroes[n]);
+        }
+        for (int n = 0; n < N; n++) { free(blocks[n][0]); free(blocks[n][2]); }
+    }
+    return 0;
+}
+"#,
+    );
+}
+
 #[test]
 fn statistics_are_true_and_memory_goes_back() {
     let source = r#"

@@ -196,6 +196,10 @@ unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
     let (Block::Large(old), Block::Large(span)) = (HEAP.block_of(from), HEAP.block_of(to)) else {
         return false;
     };
+    // SAFETY: the span is the live block's. What stays behind would be taken for zeros.
+    if unsafe { (*old).bytes() } != bytes {
+        return false;
+    }
     let slow_path = SlowPath::enter();
     if HEAP.pages.inner.lock().counters.moved_by_remap >= MAX_REMAPS {
         return false;

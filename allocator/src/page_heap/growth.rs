@@ -42,17 +42,7 @@ impl Inner {
         unsafe {
             let old = (*span).pages as usize;
             if pages <= old {
-                if pages < old {
-                    let tail =
-                        self.new_record(heap, (*span).start + pages as u32, (old - pages) as u32);
-                    if tail.is_null() {
-                        return true;
-                    }
-                    (*span).pages = pages as u32;
-                    heap.map.set_ends(span);
-                    self.in_use -= old - pages;
-                    self.free_run(heap, tail, State::FreeDirty);
-                }
+                self.cut_back(heap, span, pages);
                 return true;
             }
             if !heap.limits.allow(self.in_use, pages - old) {
@@ -65,11 +55,35 @@ impl Inner {
                     break;
                 }
                 if !self.absorb(heap, span, need, headroom(pages)) {
+                    // It may have a run by now that was too short.
+                    self.cut_back(heap, span, old);
                     return false;
                 }
             }
             self.counters.grown_in_place += 1;
             true
+        }
+    }
+
+    /// Frees what `span` has behind its first `pages`. (Without memory for a record it keeps that.)
+    ///
+    /// # Safety
+    /// `span` is in use.
+    unsafe fn cut_back<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span, pages: usize) {
+        // SAFETY: the caller's duty.
+        unsafe {
+            let surplus = (*span).pages as usize - pages;
+            if surplus == 0 {
+                return;
+            }
+            let tail = self.new_record(heap, (*span).start + pages as u32, surplus as u32);
+            if tail.is_null() {
+                return;
+            }
+            (*span).pages = pages as u32;
+            heap.map.set_ends(span);
+            self.in_use -= surplus;
+            self.free_run(heap, tail, State::FreeDirty);
         }
     }
 
