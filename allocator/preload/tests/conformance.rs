@@ -207,9 +207,9 @@ static void *worker(void *seed) {
     return NULL;
 }
 int main(void) {
-    pthread_t t[2]; char *parents[50];
+    pthread_t t[2]; char *parents[50]; int forks = *getenv("SPANALLOC_CONF") ? 250 : 1000;
     for (size_t i = 0; i < 2; i++) pthread_create(&t[i], NULL, worker, (void *)(i + 1));
-    for (int n = 0; n < 1000; n++) {
+    for (int n = 0; n < forks; n++) {
         for (int i = 0; i < 50; i++) parents[i] = malloc(i * 100);
         pid_t child = fork();
         CHECK(child >= 0);

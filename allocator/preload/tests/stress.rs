@@ -1,0 +1,163 @@
+//! Everything at once: threads that come and go, hand blocks over, resize, trim, ask for statistics, fork and vfork, under
+//! all settings. Every block carries its own check, so that one that is handed out twice, moved wrongly or not zero shows.
+//!
+//! `STRESS_SECONDS=120` for longer than the default; `STRESS_SEED=N` for the numbers of another run.
+
+mod common;
+
+use common::{MODES, compile, preloaded};
+
+const PROGRAM: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "check.h"
+size_t spanalloc_stats_json(char *, size_t);
+size_t spanalloc_release_memory(void);
+#define SLOTS 512
+#define MINE 300
+typedef struct { uint64_t size, stamp; } Head;
+static Head *_Atomic shared[SLOTS];
+static volatile int stop;
+static volatile unsigned long done;
+static uint64_t next(uint64_t *s) { *s ^= *s << 13; *s ^= *s >> 7; *s ^= *s << 17; return *s; }
+static size_t size_of(uint64_t *s) {
+    uint64_t r = next(s);
+    switch (r % 64) { case 0: return sizeof(Head) + (r >> 8) % (2 << 20); case 1: case 2: return sizeof(Head) + (r >> 8) % 200000;
+        case 3 ... 9: return sizeof(Head) + (r >> 8) % 9000; default: return sizeof(Head) + (r >> 8) % 400; }
+}
+/* The words at the front, the last byte, and a byte a page. */
+static Head *stamp(Head *b, size_t size) {
+    b->size = size; b->stamp = size * 0x9E3779B97F4A7C15u ^ (uintptr_t)b;
+    char *bytes = (char *)b;
+    for (size_t k = 4096; k < size; k += 4096) bytes[k] = (char)(size + k / 4096);
+    if (size > sizeof *b) bytes[size - 1] = (char)size;
+    return b;
+}
+static void whole(Head *b, uintptr_t at) {
+    char *bytes = (char *)b;
+    CHECK(b->stamp == (b->size * 0x9E3779B97F4A7C15u ^ at));
+    if (b->size > sizeof *b) CHECK(bytes[b->size - 1] == (char)b->size);
+    for (size_t k = 4096; k + 1 < b->size; k += 4096) CHECK(bytes[k] == (char)(b->size + k / 4096));
+}
+static Head *make(uint64_t *s) {
+    size_t size = size_of(s); Head *b; uint64_t how = next(s);
+    if (how % 8 == 0) { b = calloc(1, size); CHECK(b); char *z = (char *)b; for (size_t k = 0; k < size; k += k < 64 || k + 64 > size ? 1 : 61) CHECK(!z[k]); }
+    else if (how % 8 == 1) { size_t align = (size_t)8 << (how >> 8) % 10; b = aligned_alloc(align, size); CHECK(b && (uintptr_t)b % align == 0); }
+    else CHECK(b = malloc(size));
+    if (how % 32 == 9) size = malloc_usable_size(b);
+    return stamp(b, size);
+}
+static void drop(Head *b) { if (b) { whole(b, (uintptr_t)b); memset(b, 0xEE, sizeof *b); free(b); } }
+static void some(uint64_t *s, Head **mine, int steps) {
+    for (int n = 0; n < steps; n++) {
+        uint64_t r = next(s); unsigned at = (r >> 8) % MINE;
+        switch (r % 16) {
+        case 0 ... 1: drop(__atomic_exchange_n(&shared[(r >> 20) % SLOTS], mine[at], __ATOMIC_ACQ_REL)); mine[at] = 0; break;
+        case 2 ... 3:
+            if (mine[at]) {
+                Head *old = mine[at]; uintptr_t was = (uintptr_t)old; size_t kept = old->size, size = size_of(s);
+                whole(old, was);
+                char last = ((char *)old)[kept - 1];
+                Head *b = realloc(old, size); CHECK(b && b->size == kept && b->stamp == (kept * 0x9E3779B97F4A7C15u ^ was));
+                if (size >= kept && kept > sizeof *b) CHECK(((char *)b)[kept - 1] == last);
+                mine[at] = stamp(b, size);
+            }
+            break;
+        default: drop(mine[at]); mine[at] = make(s);
+        }
+    }
+}
+static void empty(Head **mine) { for (int i = 0; i < MINE; i++) { drop(mine[i]); mine[i] = 0; } }
+static void *shortly(void *seed) { uint64_t s = (uintptr_t)seed | 1; Head *mine[MINE] = {0}; some(&s, mine, 500); empty(mine); return 0; }
+static void *worker(void *seed) {
+    uint64_t s = (uintptr_t)seed; Head *mine[MINE] = {0};
+    while (!stop) {
+        some(&s, mine, 2000);
+        __atomic_add_fetch(&done, 2000, __ATOMIC_RELAXED);
+        switch (next(&s) % 24) {
+        case 0: malloc_trim(0); break;
+        case 1: spanalloc_release_memory(); break;
+        case 2: { char json[1 << 15]; CHECK(spanalloc_stats_json(json, sizeof json) > 100); break; }
+        case 3: { struct mallinfo2 m = mallinfo2(); CHECK(m.uordblks > 0); break; }
+        case 4 ... 7: { pthread_t t; CHECK(!pthread_create(&t, 0, shortly, (void *)next(&s))); CHECK(!pthread_join(t, 0)); break; }
+        case 8: {
+            pid_t child = fork(); int status;
+            CHECK(child >= 0);
+            if (!child) { uint64_t other = s ^ 77; some(&other, mine, 1000); empty(mine); malloc_trim(0); _exit(0); }
+            CHECK(waitpid(child, &status, 0) == child); if (status) fprintf(stderr, "fork child: %x\n", status); CHECK(!status);
+            break;
+        }
+        case 9 ... 10: {
+            int status; pid_t child = vfork();
+            CHECK(child >= 0);
+            if (!child) { for (int i = 0; i < 100; i++) { char *p = malloc(i * 31 + 1); if (!p) _exit(2); p[i * 31] = 1; free(p); } _exit(0); }
+            CHECK(waitpid(child, &status, 0) == child); if (status) fprintf(stderr, "vfork child: %x\n", status); CHECK(!status);
+            break;
+        }
+        case 11: empty(mine); break;
+        }
+    }
+    empty(mine);
+    return 0;
+}
+static void handler(int number) { (void)number; char *p = malloc(done % 3000 + 1); if (p) p[0] = 1; free(p); }
+int main(int argc, char **argv) {
+    int seconds = atoi(argv[1]); uint64_t seed = strtoull(argv[2], 0, 10); pthread_t t[4];
+    if (argc > 3) {
+        /* Handlers may allocate anywhere. */
+        struct itimerval every = {{0, 500}, {0, 500}}; struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+        CHECK(!sigaction(SIGALRM, &action, 0) && !setitimer(ITIMER_REAL, &every, 0));
+    }
+    for (int i = 0; i < 4; i++) CHECK(!pthread_create(&t[i], 0, worker, (void *)((seed * 4 + i) * 0x9E3779B97F4A7C15u | 1)));
+    time_t end = time(0) + seconds;
+    while (time(0) < end) usleep(50000);
+    stop = 1;
+    for (int i = 0; i < 4; i++) CHECK(!pthread_join(t[i], 0));
+    for (int i = 0; i < SLOTS; i++) drop(shared[i]);
+    printf("%lu\n", done);
+    return 0;
+}
+"#;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| {
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {value}"))
+    })
+}
+
+#[test]
+fn nothing_is_lost_or_handed_out_twice_whatever_happens_at_once() {
+    let program = compile("stress.c", PROGRAM);
+    let (seconds, seed) = (number("STRESS_SECONDS", 2), number("STRESS_SEED", 1));
+    let per_cpu = MODES.iter().position(|mode| mode.contains("front_end=cpu"));
+    for (at, settings) in MODES.iter().enumerate() {
+        let mut command = preloaded(&program);
+        command.env("SPANALLOC_CONF", settings);
+        command.args([seconds.to_string(), (seed + at as u64).to_string()]);
+        if Some(at) == per_cpu {
+            command.arg("signals");
+        }
+        let output = common::passes(&mut command);
+        let steps = String::from_utf8_lossy(&output.stdout);
+        println!(
+            "'{settings}', seed {}: {} steps",
+            seed + at as u64,
+            steps.trim()
+        );
+        let steps: u64 = steps.trim().parse().expect("a number");
+        assert!(steps > 0);
+    }
+}
