@@ -27,6 +27,9 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// Widths of places: a full transfer cache has the widest.
 const PLACE_WIDTHS: usize = (transfer_cache::SLOTS as usize * MAX_BATCH).ilog2() as usize;
+/// Spans that are moved by the page tables at most: each move splits mappings of the kernel, of which a process may have
+/// 65,530.
+const MAX_MOVES: u64 = 2_000;
 
 /// The page heap with its page map and page source.
 #[derive(Debug)]
@@ -220,6 +223,28 @@ impl<O: Os> PageHeap<O> {
         unsafe { inner.free(self, span, State::FreeDirty) };
         self.in_use.store(inner.in_use, Relaxed);
         inner.tick(self);
+    }
+
+    /// Gives all pages of one large span to another by the page tables; false: that is not possible, and nothing has
+    /// changed. The first is to be freed by [`PageHeap::free_moved`].
+    ///
+    /// # Safety
+    /// Both spans are of this heap and in use by the caller.
+    pub unsafe fn move_pages(&self, from: *mut Span, to: *mut Span) -> bool {
+        // SAFETY: the caller's duty.
+        unsafe {
+            let bytes = (*from).bytes();
+            if (*to).bytes() < bytes || self.inner.lock().counters.moved_by_remap >= MAX_MOVES {
+                return false;
+            }
+            (*to).needzero = true;
+            let place = |span: *mut Span| self.map.address((*span).start) as usize;
+            if !self.os.move_pages(place(from), place(to), bytes) {
+                return false;
+            }
+        }
+        self.inner.lock().counters.moved_by_remap += 1;
+        true
     }
 
     /// As [`PageHeap::free`], for a span whose pages the page tables gave to another block: it

@@ -12,10 +12,8 @@ use crate::{hardened, partition, profile};
 
 /// Blocks of this size and more get a span of their own with room behind it when they grow by realloc.
 const ROOMY_OLD: usize = 4 << 10;
-/// Blocks of this size and more are moved by the page tables when they have to move …
+/// Blocks of this size and more are moved by the page tables when they have to move.
 const REMAP: usize = 512 << 10;
-/// … but each move splits kernel mappings, of which a process may have 65,530.
-const MAX_REMAPS: u64 = 2_000;
 
 /// Bytes of the block that the program may use; 0 for null.
 ///
@@ -164,7 +162,7 @@ unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
     let bytes = old.min(size);
     // SAFETY: the caller's duty; both blocks have `bytes` bytes, and they differ.
     unsafe {
-        if grows && bytes >= REMAP && remap(block, moved, bytes) {
+        if grows && bytes >= REMAP && remap(block, moved) {
             return moved;
         }
         moved.copy_from_nonoverlapping(block, bytes);
@@ -189,24 +187,14 @@ fn allocate_growing(size: usize) -> *mut u8 {
 /// has changed.
 ///
 /// # Safety
-/// Both blocks are live, the first is `bytes` long, the second at least as long.
-#[inline(never)]
-unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
-    use crate::os::Os;
-    let (Block::Large(old), Block::Large(span)) = (HEAP.block_of(from), HEAP.block_of(to)) else {
+/// Both blocks are the caller's.
+unsafe fn remap(from: *mut u8, to: *mut u8) -> bool {
+    let (Block::Large(old), Block::Large(new)) = (HEAP.block_of(from), HEAP.block_of(to)) else {
         return false;
     };
-    // SAFETY: the span is the live block's. What stays behind would be taken for zeros.
-    if unsafe { (*old).bytes() } != bytes {
-        return false;
-    }
     let slow_path = SlowPath::enter();
-    if HEAP.pages.inner.lock().counters.moved_by_remap >= MAX_REMAPS {
-        return false;
-    }
-    // SAFETY: the span is live and ours.
-    unsafe { (*span).needzero = true };
-    if !HEAP.pages.os.move_pages(from as usize, to as usize, bytes) {
+    // SAFETY: the spans are the blocks'.
+    if !unsafe { HEAP.pages.move_pages(old, new) } {
         return false;
     }
     drop(slow_path);
@@ -214,7 +202,6 @@ unsafe fn remap(from: *mut u8, to: *mut u8, bytes: usize) -> bool {
         profile::freed(from);
     }
     let _slow_path = SlowPath::enter();
-    HEAP.pages.inner.lock().counters.moved_by_remap += 1;
     // SAFETY: the block is the caller's, and all its pages have gone.
     unsafe { HEAP.pages.free_moved(old) };
     true

@@ -235,8 +235,36 @@ impl World {
             self.enter(address as *mut u8, size, PAGE_SIZE, false);
             return;
         }
+        if size > old.size && self.grow_by_moving(address, &old, size) {
+            return;
+        }
         self.give(thread, address);
         self.allocate(thread, size);
+    }
+
+    /// A large block that cannot grow where it is gives its pages to another; false: it is small, or that was refused.
+    fn grow_by_moving(&mut self, address: usize, old: &Live, size: usize) -> bool {
+        let Block::Large(from) = self.heap.block_of(address as *mut u8) else {
+            return false;
+        };
+        let (block, _) = self.heap.allocate_growing(size);
+        if block.is_null() {
+            return false;
+        }
+        let Block::Large(to) = self.heap.block_of(block) else {
+            panic!("large")
+        };
+        // SAFETY: both blocks are live; the first is freed with its pages gone, or the second unused.
+        unsafe {
+            if !self.heap.pages.move_pages(from, to) {
+                self.heap.pages.free(to);
+                return false;
+            }
+            Self::check_contents(block as usize, old.size, old.stamp);
+            self.heap.pages.free_moved(from);
+        }
+        self.enter(block, size, PAGE_SIZE, false);
+        true
     }
 
     fn step(&mut self, op: Op) {

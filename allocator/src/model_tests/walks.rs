@@ -77,7 +77,10 @@ pub(super) fn draw(random: &mut Random) -> Op {
         950..990 => Op::Resize {
             thread,
             at,
-            size: random.size(14),
+            size: {
+                let bits = if random.below(50) == 0 { 20 } else { 14 };
+                random.size(bits)
+            },
         },
         _ if random.below(20) > 0 => Op::Clock { ms: 1 },
         _ => match random.below(60) {
