@@ -2,10 +2,14 @@
 //! linear rise.
 //!
 //! `none` is no allocator: every malloc returns the thread's one block. Its rows say what the machine gives by
-//! itself, as processors that share a core or a budget of power rise less than linearly with any work.
+//! itself, as processors that share a core or a budget of power rise less than linearly with any work. With `--apart` the
+//! same threads also run as processes of one thread each, which cannot share a line, a page or a lock: what is lost there is lost
+//! by the machine, what is lost only in one process by the allocator.
 
+mod apart;
 mod work;
 
+use apart::Alone;
 use clap::Parser;
 use spanalloc_benches::choice::Choice;
 use spanalloc_benches::{ALLOCATORS, Allocator};
@@ -19,6 +23,7 @@ use work::{CASES, Case, Round};
 /// Examples:
 ///   scaling                            all cases on 1, 2, 4 ... as many threads as there are processors
 ///   scaling --threads 1,8,16 local     one case
+///   scaling --apart local              beside as many processes of one thread
 ///   scaling --library spanalloc-cpu=target/embedded/libspanalloc_preload.so   with SPANALLOC_CONF=front_end=cpu
 #[derive(Debug, Parser)]
 #[command(verbatim_doc_comment)]
@@ -37,6 +42,12 @@ struct Arguments {
     /// Also print how often spanalloc's threads left their caches.
     #[arg(long)]
     statistics: bool,
+    /// Also run as many processes of one thread, where threads keep to themselves.
+    #[arg(long)]
+    apart: bool,
+    /// This process is one of several apart.
+    #[arg(long, hide = true, value_name = "CPU,CASE,ALLOCATOR")]
+    alone: Option<Alone>,
     #[command(flatten)]
     choice: Choice,
 }
@@ -79,6 +90,10 @@ fn main() {
         std::process::exit(2);
     });
     allocators.push(NONE);
+    if let Some(alone) = arguments.alone {
+        let time = Duration::from_millis(arguments.milliseconds);
+        return alone.run(&CASES, &allocators, time);
+    }
     if arguments.threads.is_empty() {
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as u16;
         arguments.threads = std::iter::successors(Some(1), |&threads: &u16| threads.checked_mul(2))
@@ -120,14 +135,20 @@ fn print(case: &Case, allocators: &[Allocator], arguments: &Arguments) {
         print!("{:>16}", allocator.name);
     }
     println!();
-    let rates = measure(case, allocators, &threads, arguments);
-    for (row, &number) in threads.iter().enumerate() {
-        print!("{number:>7}");
-        for (first, rate) in rates[0].iter().zip(&rates[row]) {
+    let (rates, apart) = measure(case, allocators, &threads, arguments);
+    let print_row = |head: &str, row: &[f64], number: usize| {
+        print!("{head:>7}");
+        for (first, rate) in rates[0].iter().zip(row) {
             let linear = first * number as f64 / threads[0] as f64;
             print!("{:>9.1} ({:.2})", rate / 1e6, rate / linear);
         }
         println!();
+    };
+    for (row, &number) in threads.iter().enumerate() {
+        print_row(&number.to_string(), &rates[row], number);
+        if let Some(apart) = apart.get(row) {
+            print_row("apart", apart, number);
+        }
     }
     if arguments.statistics {
         println!(
@@ -142,7 +163,7 @@ fn statistics(case: &Case, threads: usize, arguments: &Arguments) -> String {
     let time = Duration::from_millis(arguments.milliseconds);
     let spanalloc = ALLOCATORS[0];
     let before = spanalloc::stats();
-    let thousands = Round::run(case, spanalloc, threads, time) * time.as_secs_f64() / 1e3;
+    let thousands = Round::run(case, spanalloc, 0..threads, time) * time.as_secs_f64() / 1e3;
     let after = spanalloc::stats();
     let each = |of: fn(&spanalloc::Stats) -> u64| (of(&after) - of(&before)) as f64 / thousands;
     format!(
@@ -157,23 +178,43 @@ fn statistics(case: &Case, threads: usize, arguments: &Arguments) -> String {
     )
 }
 
-/// Median operations per second: a row for each number of threads, a column for each allocator.
+/// A row for each number of threads, a column for each allocator.
+type Rates = Vec<Vec<f64>>;
+
+/// Median operations per second of all threads, and of as many processes apart (no rows where that is not wanted).
 fn measure(
     case: &Case,
     allocators: &[Allocator],
     threads: &[usize],
     arguments: &Arguments,
-) -> Vec<Vec<f64>> {
+) -> (Rates, Rates) {
     let time = Duration::from_millis(arguments.milliseconds);
-    let mut rates = vec![vec![Vec::new(); allocators.len()]; threads.len()];
+    let apart_rows = match arguments.apart && case.alone {
+        true => threads.len(),
+        false => 0,
+    };
+    let mut together = vec![vec![Vec::new(); allocators.len()]; threads.len()];
+    let mut apart = vec![vec![Vec::new(); allocators.len()]; apart_rows];
     for round in 0..usize::from(arguments.rounds) {
         for (row, &number) in threads.iter().enumerate() {
             for turn in 0..allocators.len() {
                 let column = (round + turn) % allocators.len();
-                rates[row][column].push(Round::run(case, allocators[column], number, time));
+                let allocator = allocators[column];
+                together[row][column].push(Round::run(case, allocator, 0..number, time));
+                if let Some(apart) = apart.get_mut(row) {
+                    let rate = apart::run(case, allocator, number).unwrap_or_else(|error| {
+                        eprintln!("scaling: {number} processes: {error}");
+                        std::process::exit(1);
+                    });
+                    apart[column].push(rate);
+                }
             }
         }
     }
+    (medians(together), medians(apart))
+}
+
+fn medians(rates: Vec<Vec<Vec<f64>>>) -> Rates {
     let median = |mut rates: Vec<f64>| {
         rates.sort_by(f64::total_cmp);
         rates[rates.len() / 2]

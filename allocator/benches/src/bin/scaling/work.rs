@@ -3,6 +3,7 @@
 use spanalloc_benches::Allocator;
 use spanalloc_benches::threads::pin;
 use std::hint::spin_loop;
+use std::ops::Range;
 use std::ptr::null_mut;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::*};
@@ -17,6 +18,8 @@ pub struct Case {
     pub operation: &'static str,
     /// The least number of threads with which it makes sense, and of which their number is a multiple.
     pub unit: usize,
+    /// Threads have nothing to do with one another.
+    pub alone: bool,
     body: Body,
 }
 
@@ -26,24 +29,28 @@ pub const CASES: [Case; 4] = [
         name: "pair",
         operation: "malloc of 64 B, write, free; every thread by itself",
         unit: 1,
+        alone: true,
         body: pair,
     },
     Case {
         name: "local",
         operation: "one of a thread's own 1,000 blocks of 16 to 1,024 B replaced",
         unit: 1,
+        alone: true,
         body: local,
     },
     Case {
         name: "hand-over",
         operation: "a block of 64 B from one thread of a pair to the other, which frees it",
         unit: 2,
+        alone: false,
         body: hand_over,
     },
     Case {
         name: "exchange",
         operation: "a block of 16 to 1,024 B changed for one of any thread, which is freed",
         unit: 1,
+        alone: false,
         body: exchange,
     },
 ];
@@ -93,8 +100,9 @@ impl Random {
 }
 
 impl Round {
-    /// Operations per second of all `threads` together, over `time`.
-    pub fn run(case: &Case, allocator: Allocator, threads: usize, time: Duration) -> f64 {
+    /// Operations per second of all threads together over `time`, one on each of these CPUs.
+    pub fn run(case: &Case, allocator: Allocator, cpus: Range<usize>, time: Duration) -> f64 {
+        let threads = cpus.len();
         let round = Self {
             allocator,
             stop: AtomicBool::new(false),
@@ -109,9 +117,9 @@ impl Round {
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..threads)
                 .map(|number| {
-                    let (round, gate) = (&round, &gate);
+                    let (round, gate, cpu) = (&round, &gate, cpus.start + number);
                     scope.spawn(move || {
-                        pin(number);
+                        pin(cpu);
                         gate.wait();
                         (case.body)(round, number)
                     })
