@@ -30,14 +30,14 @@ fn one_request_walks_down_the_tiers_and_the_next_ones_do_not() {
     let first = take(&heap, &cache, class);
     assert_eq!(cache.refills.load(Relaxed), 1);
     assert_eq!(cache.capacity(class), 17);
-    assert_eq!(cache.len(class), 3, "one to the caller, three into the bin");
+    assert_eq!(cache.len(class), 8, "one to the caller, eight into the bin");
     {
         let transfer = heap.transfer(class).totals();
         assert_eq!((transfer.hits, transfer.objects), (0, 0));
         let central = heap.central(class).inner.lock();
         assert_eq!(
             (central.handed_out, central.spans, central.pages),
-            (4, 1, 1)
+            (9, 1, 1)
         );
         let pages = heap.pages.inner.lock();
         let counters = pages.counters;
@@ -48,7 +48,7 @@ fn one_request_walks_down_the_tiers_and_the_next_ones_do_not() {
         assert_eq!(page_bytes(pages.grown), 1 << 20);
         assert_eq!(pages.clean.pages, 127, "nothing behind the span is touched");
     }
-    for number in 1..4 {
+    for number in 1..9 {
         let next = take(&heap, &cache, class);
         assert_eq!(
             next as usize,

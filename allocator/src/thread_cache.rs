@@ -302,13 +302,8 @@ impl ThreadCache {
         // A miss says that the bin is too small for what the program does.
         self.grow(heap, class);
         let cap = self.capacity(class);
-        let batch = batch_of(class);
-        let want = if cap < 2 * batch - 1 {
-            (cap + 1) / 4
-        } else {
-            batch
-        };
-        let want = want.max(1);
+        // As many as an overflow gives away: after either the bin is half full, and the next one is as far off either way.
+        let want = cap.div_ceil(2);
         let thread = self.thread();
         let mut single = [null_mut()];
         if cap == 0 {
