@@ -34,6 +34,13 @@ pub fn check(subjects: &[Subject], limits: &Limits) -> Result<Vec<String>, Error
                         subject.name
                     )));
                 }
+                Verdict::Untold if subject.ours || refuses(subject, limits) => {
+                    return Err(Error::usage(format!(
+                        "{} has no setting '{key}'; it reads back {}",
+                        subject.name,
+                        told.settings.keys().cloned().collect::<Vec<_>>().join(", ")
+                    )));
+                }
                 Verdict::Untold => {
                     let known: Vec<&str> = told.settings.keys().map(String::as_str).collect();
                     notes.push(match known.is_empty() {
@@ -52,6 +59,19 @@ pub fn check(subjects: &[Subject], limits: &Limits) -> Result<Vec<String>, Error
         }
     }
     Ok(notes)
+}
+
+/// Whether a jemalloc that is told to end itself over a setting that it does not know does so.
+fn refuses(subject: &Subject, limits: &Limits) -> bool {
+    let is_list = |name: &str| name.ends_with("MALLOC_CONF") && !name.starts_with("SPANALLOC");
+    if !subject.env.iter().any(|(name, _)| is_list(name)) {
+        return false;
+    }
+    let mut strict = subject.clone();
+    for (_, list) in strict.env.iter_mut().filter(|(name, _)| is_list(name)) {
+        *list = format!("abort_conf:true,{list}");
+    }
+    exec::describe(&strict, limits).is_err()
 }
 
 #[derive(Debug, PartialEq)]
@@ -78,7 +98,9 @@ fn verdict(
     let Some(now) = find(told) else {
         return Verdict::Untold;
     };
-    if meaning(&now) == meaning(value) || find(by_itself).as_ref() != Some(&now) {
+    // Left to the allocator is what it does by itself.
+    let left_to_it = ["auto", "default"].contains(&value) && find(by_itself).as_ref() == Some(&now);
+    if left_to_it || meaning(&now) == meaning(value) || find(by_itself).as_ref() != Some(&now) {
         return Verdict::Taken;
     }
     Verdict::Refused(now)
@@ -148,6 +170,8 @@ mod tests {
             "jemalloc:dirty_decay_ms=77",
             "mimalloc:purge_delay=0",
             "spanalloc:decay_ms=5",
+            "spanalloc:front_end=cpu",
+            "spanalloc:front_end=auto",
             "system:arena_max=1",
         ] {
             assert_eq!(of(spec).unwrap(), Vec::<String>::new(), "{spec}");
@@ -156,6 +180,7 @@ mod tests {
             "jemalloc:dirty_decay_ms=abc",
             "mimalloc:purge_delay=abc",
             "spanalloc:decay_ms=abc",
+            "spanalloc:front_end=xyz",
         ] {
             let error = of(spec).unwrap_err().to_string();
             assert!(error.contains("did not take"), "{spec}: {error}");
@@ -169,13 +194,16 @@ mod tests {
         std::fs::copy(library.unwrap(), &renamed).unwrap();
         let spec = format!("{}:decay_ms=-1", renamed.display());
         assert_eq!(of(&spec).unwrap(), Vec::<String>::new(), "{spec}");
-        for spec in [
-            "jemalloc:nonsense=1",
-            "mimalloc:nonsense=1",
-            "spanalloc:nonsense=1",
-        ] {
-            let notes = of(spec).unwrap();
-            assert!(notes[0].contains("'nonsense'"), "{spec}: {notes:?}");
+        for spec in ["jemalloc:nonsense=1", "spanalloc:nonsense=1"] {
+            let error = of(spec).unwrap_err().to_string();
+            assert!(
+                error.contains("has no setting 'nonsense'"),
+                "{spec}: {error}"
+            );
         }
+        // One that it knows and does not tell is no mistake.
+        assert_eq!(of("jemalloc:max_background_threads=2").unwrap().len(), 1);
+        let notes = of("mimalloc:nonsense=1").unwrap();
+        assert!(notes[0].contains("'nonsense'"), "{notes:?}");
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn marks(
         }
         // Waiting is summed over threads, wall time is not.
         if let Some(wait) = cell.metrics.get("wait_ns_per_op").map(|m| m.median) {
-            let share = wait / (time * f64::from(cell.threads.clamp(1, cell.cpus.max(1))));
+            let share = wait / (time * f64::from(cell.threads.max(1)));
             if share > WAIT_SHARE {
                 waiting.push((share.min(1.0), name));
             }
@@ -69,8 +69,8 @@ pub(super) fn marks(
         ),
         sentence(
             waiting,
-            "threads waited for other threads' blocks for more than 10 % of the time",
-            "",
+            "threads waited for other threads' blocks for more than 10 % of their time",
+            "; the time per op is not the allocator's alone",
         ),
     ]
     .into_iter()

@@ -188,6 +188,10 @@ fn spanalloc(object: &str, proof: &mut SubjectProof) -> bool {
                 proof.settings.insert(key.clone(), text);
             }
         }
+        // Which one is in force, and so not among what it was told.
+        if let Some(front_end) = object.get("front_end").and_then(|name| name.as_str()) {
+            (proof.settings).insert("front_end".to_owned(), front_end.to_owned());
+        }
     }
     true
 }

@@ -286,29 +286,6 @@ pub(super) fn warnings(result: &ResultSet) -> Vec<String> {
             "the plan was not finished; the rows show what was measured until then".to_owned(),
         );
     }
-    for key in keys(result) {
-        let shares: Vec<f64> = cells(result, &key)
-            .into_iter()
-            .filter(|c| c.status == Status::Ok)
-            .filter_map(|c| {
-                let get = |name: &str| c.metrics.get(name).map(|m| m.median);
-                Some(get("wait_ns_per_op")? / get("ns_per_op").filter(|op| *op > 0.0)?)
-            })
-            .filter(|share| *share > 0.1)
-            .collect();
-        let range = shares
-            .iter()
-            .fold((f64::INFINITY, 0.0_f64), |r, s| (r.0.min(*s), r.1.max(*s)));
-        if !shares.is_empty() {
-            warnings.push(format!(
-                "{}: {:.0} to {:.0} % of the time was spent waiting for other threads' blocks; its ns/op is \
-                 not the allocator's alone",
-                group_name(result, &key),
-                100.0 * range.0,
-                100.0 * range.1
-            ));
-        }
-    }
     warnings.extend(contradictions(result));
     let floors = (result.cells.iter()).flat_map(|c| c.latency.values().map(|l| l.floor_ns));
     if let Some(floor) = floors.max_by(f64::total_cmp) {
