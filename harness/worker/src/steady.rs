@@ -100,12 +100,11 @@ pub fn real_clock(clock: libc::clockid_t, time: &mut libc::timespec) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
     let mut told = SUBJECT_CLOCK.load(Ordering::Relaxed);
+    // Not CLOCK_MONOTONIC_RAW: a library that measures the time stamp counter's frequency by it divides by what has passed (Google's
+    // TCMalloc, in a constructor), and allocators give back by the others.
     let of_time = matches!(
         clock,
-        libc::CLOCK_MONOTONIC
-            | libc::CLOCK_MONOTONIC_COARSE
-            | libc::CLOCK_MONOTONIC_RAW
-            | libc::CLOCK_BOOTTIME
+        libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_COARSE | libc::CLOCK_BOOTTIME
     );
     // SAFETY: null or a place for the result, by contract.
     let Some(time) = (unsafe { time.as_mut() }) else {

@@ -218,12 +218,14 @@ fn the_subjects_clock_and_random_numbers_are_the_same_in_every_run() {
     let library = bad_library(
         folder.path(),
         "#include <stdio.h>\n#include <sys/random.h>\n#include <sys/syscall.h>\n#include <time.h>\n\
-         static unsigned long a, b; static long since, passed;\n\
+         static unsigned long a, b; static long since, passed, raw;\n\
+         static long hard(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC_RAW, &t); return t.tv_sec * 1000000000 + t.tv_nsec; }\n\
          static long now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC_COARSE, &t); return t.tv_sec * 1000000000 + t.tv_nsec; }\n\
-         __attribute__((constructor)) static void look(void) { since = now(); syscall(SYS_getrandom, &a, 8, 0); getrandom(&b, 8, 0); }\n\
+         __attribute__((constructor)) static void look(void) { since = now(); syscall(SYS_getrandom, &a, 8, 0); getrandom(&b, 8, 0);\n\
+         raw = hard(); struct timespec m = { 0, 1000000 }; nanosleep(&m, 0); raw = hard() - raw; }\n\
          static void *seen(size_t s) { if (n == 50) passed = now() - since; return __libc_malloc(s); }\n\
          #define MALLOC(s) seen(s)\n\
-         size_t heaplab_subject_describe(char *t, size_t n) { return snprintf(t, n, \"all=%ld %ld %lx %lx\\n\", passed, since % 100000000, a, b); }",
+         size_t heaplab_subject_describe(char *t, size_t n) { return snprintf(t, n, \"all=%ld %ld %lx %lx %d\\n\", passed, since % 100000000, a, b, raw > 0); }",
     );
     let spec = spec(&script, Measure::Memory, Mode::Lockstep);
     let all = |steady: bool| {
@@ -253,6 +255,8 @@ fn the_subjects_clock_and_random_numbers_are_the_same_in_every_run() {
     let passed: u64 = words[0].parse().unwrap();
     assert!((1..100 * 250).contains(&passed), "{first}");
     assert!(words[1] == "0" && words[2] != words[3], "{first}");
+    // The clock by which a library measures its counter's frequency goes on: Google's TCMalloc divides by what passed on it.
+    assert_eq!(words[4], "1", "{first}");
     assert_ne!(all(false), all(false));
 }
 
