@@ -6,7 +6,7 @@ use crate::fault::{Fault, die};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
 use crate::registry::Epoch;
-use crate::size_class::{MAX_BATCH, MAX_SMALL, NUM_CLASSES, size_of_class, span_pages};
+use crate::size_class::{MAX_BATCH, MAX_SMALL, NUM_CLASSES, batch_of, size_of_class, span_pages};
 use crate::span::{Span, State};
 use crate::sync::Padded;
 use crate::transfer_cache::TransferCache;
@@ -19,6 +19,10 @@ const TRANSFER_BYTES: usize = 1 << 20;
 /// ... this part of the class's spans. (Batches whose objects lie close together may be all of them:
 /// they keep few other objects' pages, and are called back when memory is wanted elsewhere.)
 const TRANSFER_SHARE: usize = 8;
+/// Of batches of so few objects nobody can tell whether they lie together, ...
+const FEW: usize = 4;
+/// ... so of a class that comes in such the transfer cache may hold no more than the share above, or this many bytes.
+const FEW_BYTES: usize = 16 << 10;
 /// From so many bytes in transfer caches on they are emptied before the heap takes pages that are not
 /// resident: sorting them into their spans costs less than the faults.
 const RECALL_BYTES: usize = 64 << 10;
@@ -168,9 +172,7 @@ impl<O: Os> Heap<O> {
     /// # Safety
     /// The objects are free and nobody else's.
     pub unsafe fn flush(&self, class: usize, thread: u32, objects: &[*mut u8], compact: bool) {
-        let share = if compact { 1 } else { TRANSFER_SHARE };
-        let bytes = (self.central(class).bytes() / share).min(TRANSFER_BYTES);
-        let limit = bytes / size_of_class(class);
+        let limit = self.storable(class, objects.len(), compact) / size_of_class(class);
         if !self
             .transfer(class)
             .store(thread, objects, compact, limit, &self.pages)
@@ -178,6 +180,20 @@ impl<O: Os> Heap<O> {
             // SAFETY: the caller's duty.
             unsafe { self.central(class).give(&self.pages, class, objects) };
         }
+    }
+
+    /// Bytes that the transfer cache of a class may hold, one more batch of so many objects included.
+    fn storable(&self, class: usize, objects: usize, compact: bool) -> usize {
+        let all = self.central(class).bytes();
+        let share = all / TRANSFER_SHARE;
+        // An object that is a span of its own keeps no other object's pages.
+        let alone = batch_of(class) == 1;
+        let bytes = match compact {
+            true if objects >= FEW || alone => all,
+            true => share.max(FEW_BYTES),
+            false => share,
+        };
+        bytes.min(TRANSFER_BYTES)
     }
 
     /// A block of at least `size` bytes in a span of its own, aligned to `align` (a power of

@@ -211,3 +211,29 @@ fn stored_batches_are_sorted_before_the_heap_takes_fresh_pages() {
     assert_eq!(heap.transfer(class).held(), 0);
     heap.check_invariants();
 }
+
+#[test]
+fn batches_of_few_objects_are_stored_up_to_a_share_or_sixteen_kib_unless_each_is_a_span() {
+    for (size, stored) in [(8 << 10, 32 << 10), (64 << 10, 1 << 20)] {
+        let heap = heap(64 << 20);
+        let class = class_of(size).expect("small");
+        let mut batches = Vec::new();
+        // 256 KiB of the shorter blocks, an eighth of which is 32 KiB; 2 MiB of the longer ones.
+        for _ in 0..32 {
+            let mut objects = [core::ptr::null_mut()];
+            assert_eq!(heap.refill(class, 1, &mut objects), 1);
+            batches.push(objects);
+        }
+        for batch in &batches {
+            // SAFETY: the objects were handed out above and are nobody's.
+            unsafe { heap.flush(class, 1, batch, true) };
+        }
+        assert!(
+            heap.transfer(class).held() * size <= stored,
+            "{} of {size} bytes",
+            heap.transfer(class).held()
+        );
+        assert!(heap.transfer(class).held() * size >= stored / 2);
+        heap.check_invariants();
+    }
+}
