@@ -51,6 +51,20 @@ fn few_blocks_name_no_winner() {
 }
 
 #[test]
+fn without_the_systems_allocator_the_answer_says_what_is_missing() {
+    for mut result in [single(), result_set()] {
+        result.subjects.retain(|s| s.name != "system");
+        result.cells.retain(|c| c.subject != "system");
+        fill_ratios(&mut result);
+        let said = screen(&result);
+        assert!(
+            said.contains(r#"ran without "system", against which ratios are taken"#),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_trace_says_where_it_comes_from_and_how_much_the_allocator_matters() {
     let mut result = single();
     recorded(&mut result, "system", Some(60.0));

@@ -112,13 +112,7 @@ pub(super) fn of_group(
         None if ok.is_empty() => {
             sentences.push("no subject finished; see the reasons below.".to_owned())
         }
-        None => sentences.push(format!(
-            "{} ran without the baseline \"{BASELINE}\": no ratios.",
-            ok.iter()
-                .map(|c| c.subject.as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
-        )),
+        None => sentences.push(no_baseline(ok.iter().map(|c| c.subject.as_str()))),
         Some(base) if ok.len() == 1 => sentences.push(alone(base)),
         Some(_) => {
             let mut candidates = candidates(result, &ok);
@@ -214,6 +208,15 @@ fn candidates<'a>(result: &ResultSet, ok: &[&'a Cell]) -> Vec<Candidate<'a>> {
 }
 
 /// `system (the program's own)`.
+/// What is said where nothing can be compared.
+pub(super) fn no_baseline<'a>(subjects: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = subjects.collect();
+    format!(
+        "{} ran without \"{BASELINE}\", against which ratios are taken: -a {BASELINE} adds it.",
+        names.join(", ")
+    )
+}
+
 fn baseline(today: &Today) -> String {
     match today {
         Today::Default => BASELINE.to_owned(),

@@ -258,15 +258,21 @@ impl View {
     pub fn new(result: &ResultSet) -> Self {
         let groups: Vec<Group> = keys(result).iter().map(|k| group(result, k)).collect();
         let summary = Summary::new(result);
-        let answer = match &summary {
+        let mut answer = match &summary {
             Some(s) => s.answer(),
             None => groups.first().map(|g| g.answer.clone()).unwrap_or_default(),
         };
-        let answer = if answer.is_empty() {
-            vec!["nothing was measured; see the reasons below.".to_owned()]
-        } else {
-            answer
+        let ran = |subject: &&str| {
+            let mut cells = result.cells.iter();
+            cells.any(|cell| cell.subject == *subject && cell.status == Status::Ok)
         };
+        let names = result.subjects.iter().map(|subject| subject.name.as_str());
+        let finished: Vec<_> = names.filter(ran).collect();
+        if summary.is_some() && !finished.is_empty() && !finished.contains(&BASELINE) {
+            answer.push(answer::no_baseline(finished.into_iter()));
+        } else if answer.is_empty() {
+            answer.push("nothing was measured; see the reasons below.".to_owned());
+        }
         let mut warnings: Vec<String> = groups
             .iter()
             .filter_map(|g| {
