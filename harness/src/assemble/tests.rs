@@ -119,7 +119,7 @@ fn times_ratios_versions_and_marks() {
         r.notes
     );
     assert!(
-        r.notes[1].ends_with("in 1 of 2 cells, most in churn t1/x: 50 %"),
+        r.notes[1].contains("in 1 of 2 cells, most in churn t1/x: 50 %; the time per op"),
         "{:?}",
         r.notes
     );
