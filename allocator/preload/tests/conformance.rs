@@ -301,23 +301,7 @@ fn a_system_that_refuses_a_call_is_survived() {
     program(
         "refused.c",
         r#"
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-/* From now on the call fails with ENOMEM. */
-static void refuse(unsigned call) {
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog program = {4, code};
-    CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-    CHECK(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
-}
+#include "refuse.h"
 static char *blocks[40000];
 static void churn(int may_fail) {
     int n = 0;
@@ -337,7 +321,7 @@ int main(void) {
         if (!child) {
             alarm(60);
             churn(0);
-            refuse(calls[c]);
+            refuse(calls[c], ENOMEM);
             if (calls[c] == SYS_mmap) {
                 /* What the heap has is still good; more is refused, again and again. */
                 char *big[1000]; int n = 0;

@@ -218,18 +218,14 @@ fn threads_may_be_moved_between_cpus_in_the_middle_of_anything() {
 const VFORK: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sched.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "check.h"
+#include "refuse.h"
 size_t spanalloc_stats_json(char *, size_t);
 static int cached(void) {
     char *blocks[8], *last = 0;
@@ -260,14 +256,7 @@ int main(void) {
         ends_with(child, 5);
         CHECK(cached());
     }
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_vfork, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAGAIN),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog refused = {4, code};
-    CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &refused));
+    refuse(SYS_vfork, EAGAIN);
     errno = 0; CHECK(vfork() == -1 && errno == EAGAIN && cached());
     puts("as it should be");
     return 0;
