@@ -149,6 +149,9 @@ fn attach_anew(current: &'static ThreadCache) -> Option<&'static ThreadCache> {
 /// [`attach`] of a thread that had no cache yet.
 #[inline(never)]
 fn attach_first() -> Option<&'static ThreadCache> {
+    if !tls::is_set_up() {
+        return None;
+    }
     // Before there is a cache, because the choice of the front end is about whether there will be.
     crate::config::load_once();
     if hardened::checked() || crate::cpu_cache::in_use().is_some() {

@@ -32,13 +32,15 @@ core::arch::global_asm!(
     ".hidden __spanalloc_cache_slot",
     ".globl __spanalloc_cache_slot",
     ".type __spanalloc_cache_slot,@object",
-    ".size __spanalloc_cache_slot,24",
+    ".size __spanalloc_cache_slot,32",
     "__spanalloc_cache_slot:",
     ".quad {empty}",
     // The thread's own cache, whatever the slot says.
     ".quad 0",
     // The thread's cache of the data partition.
     ".quad {empty}",
+    // Not 0 once the loader has copied these values ([`is_set_up`]).
+    ".quad 1",
     ".popsection",
     empty = sym EMPTY,
 );
@@ -60,6 +62,24 @@ pub fn cache() -> &'static ThreadCache {
         );
         &*slot
     }
+}
+
+/// Whether the thread's storage has its first values. Not in resolvers of indirect functions, which run while the loader
+/// relocates the program: what the slot is given then (by the preload library, which see) is lost when the values come.
+#[cfg(not(feature = "portable-tls"))]
+#[must_use]
+pub(crate) fn is_set_up() -> bool {
+    let word: usize;
+    // SAFETY: reads the thread's own word.
+    unsafe {
+        core::arch::asm!(
+            "mov {0}, qword ptr [rip + __spanalloc_cache_slot@GOTTPOFF]",
+            "mov {0}, qword ptr fs:[{0} + 24]",
+            out(reg) word,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+    word != 0
 }
 
 /// Where the calling thread's slot is, for others to write to as long as the thread exists.
@@ -184,6 +204,12 @@ mod portable {
         DATA.with(|slot| unsafe { &*slot.load(Relaxed) })
     }
 
+    /// Storage of Rust's own has its values when it is first used.
+    #[must_use]
+    pub(crate) fn is_set_up() -> bool {
+        true
+    }
+
     /// Where the calling thread's slot for the data partition is.
     #[must_use]
     pub fn data_slot_address() -> *mut AtomicPtr<ThreadCache> {
@@ -222,6 +248,8 @@ mod portable {
     }
 }
 
+#[cfg(feature = "portable-tls")]
+pub(crate) use portable::is_set_up;
 #[cfg(feature = "portable-tls")]
 pub use portable::{cache, data_cache, data_slot_address, own, set_cache, set_own, slot_address};
 

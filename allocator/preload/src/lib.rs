@@ -9,6 +9,7 @@ mod c;
 mod cxx;
 mod cxx_failure;
 mod extensions;
+mod indirect;
 mod legacy;
 mod vfork;
 

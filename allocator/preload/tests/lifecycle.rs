@@ -458,6 +458,43 @@ int main(void) {
     passes(preloaded(program).env("SPANALLOC_CONF", "decay_ms=-1"));
 }
 
+/// Resolvers of indirect functions run while the loader relocates the program, before its thread-local storage has values.
+#[test]
+fn resolvers_of_indirect_functions_may_allocate() {
+    let program = program(
+        "resolver.c",
+        r#"
+static char *kept, *large; static size_t usable;
+static int one(void) { return 1; }
+/* Nothing but the allocator is called: the program itself is not relocated yet. */
+static void *resolve(void) {
+    kept = malloc(100); large = malloc(3 << 20);
+    if (!kept || !large) __builtin_trap();
+    for (int i = 0; i < 100; i++) kept[i] = i;
+    large[(3 << 20) - 1] = 7; usable = malloc_usable_size(kept);
+    for (int i = 0; i < 300; i++) {
+        char *zero = calloc(3, 50), *longer = realloc(malloc(i), i * 40 + 1), *aligned = aligned_alloc(4096, 4096);
+        for (int j = 0; j < 150; j++) if (zero[j]) __builtin_trap();
+        longer[i * 40] = 1; memset(aligned, 1, 4096);
+        free(zero); free(longer); free(aligned);
+    }
+    return one;
+}
+int of_resolver(void) __attribute__((ifunc("resolve")));
+static void *ender(void *x) { free(kept); free(large); return x; }
+int main(void) {
+    CHECK(of_resolver() == 1);
+    for (int i = 0; i < 100; i++) CHECK(kept[i] == i);
+    CHECK(large[(3 << 20) - 1] == 7 && usable >= 100);
+    CHECK(kept = realloc(kept, 9000)); CHECK(kept[99] == 99);
+    pthread_t t; CHECK(!pthread_create(&t, NULL, ender, NULL) && !pthread_join(t, NULL));
+    return 0;
+}
+"#,
+    );
+    passes_in_every_mode(program, &[]);
+}
+
 #[test]
 fn the_library_can_be_linked_and_opened_instead_of_preloaded() {
     let linked = program(
