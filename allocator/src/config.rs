@@ -3,6 +3,7 @@
 //! error and is otherwise ignored.
 
 use crate::fault::Line;
+use crate::lookup::LOOKUP;
 use crate::page_heap::huge;
 use crate::process::HEAP;
 use crate::{dump, front_end, hardened, helper, profile, scavenger, thread_cache};
@@ -120,6 +121,9 @@ fn load() {
             }
             entry = entry.add(1);
         }
+    }
+    if hardened::checked() {
+        LOOKUP.hide();
     }
     if !front_end::choose() {
         warn_of_front_end();

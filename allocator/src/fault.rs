@@ -146,6 +146,13 @@ pub fn die(fault: Fault, address: usize) -> ! {
     } else {
         line.hex(address);
     }
+    die_of(&mut line)
+}
+
+/// [`die`] with a line of the caller's.
+#[cold]
+#[inline(never)]
+pub(crate) fn die_of(line: &mut Line) -> ! {
     line.print();
     let thread = os::thread_number();
     if REPORTING.swap(thread, Relaxed) == thread {

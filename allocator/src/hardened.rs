@@ -17,12 +17,14 @@ mod quarantine;
 
 pub(crate) use guard::explain_faults;
 
+use crate::alloc::{aligned_class, stays};
 use crate::fault::{Fault, die};
 use crate::heap::Block;
 use crate::process::HEAP;
 use crate::size_class::{class_of_aligned, size_of_class};
 use crate::slow_path::SlowPath;
 use crate::sync::{Locked, RawLock};
+use crate::units::MIN_ALIGN;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -92,6 +94,7 @@ pub(crate) unsafe fn free(block: *mut u8) {
     match HEAP.block_of(block) {
         Block::Small(class) => {
             HEAP.central(class).expect_live(&HEAP.pages, class, block);
+            quarantine::expect_absent(block, class);
             // SAFETY: the block is live and the caller's.
             unsafe { quarantine::admit(block, class) };
         }
@@ -142,21 +145,34 @@ pub(crate) unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
     moved
 }
 
-/// Ends the process unless a block of `size` bytes, as the program remembers it, may be this one:
-/// for C23's `free_sized` in checked mode.
-pub(crate) fn expect_size(block: *mut u8, size: usize) {
+/// Ends the process unless the block is live.
+pub(crate) fn expect_live(block: *mut u8) {
+    if guard::expect_live(block) {
+        return;
+    }
+    if let Block::Small(class) = HEAP.block_of(block) {
+        let _slow_path = SlowPath::enter();
+        HEAP.central(class).expect_live(&HEAP.pages, class, block);
+        if on() {
+            quarantine::expect_absent(block, class);
+        }
+    }
+}
+
+/// Ends the process unless a block of `size` bytes at a multiple of `align`, as the program remembers it, may be this one:
+/// where blocks are freed by size, in checked mode.
+pub(crate) fn expect_size(block: *mut u8, size: usize, align: usize) {
     if let Some(exact) = guard::size_of(block) {
-        if size > exact {
+        // Those are moved whenever they get another size. The smallest may have been asked for with an alignment as large.
+        if size > exact || (size < exact && exact > MIN_ALIGN) {
             die(Fault::WrongSize, block as usize);
         }
         return;
     }
     let fits = match HEAP.block_of(block) {
+        // Shrinking by realloc leaves a block where it is if it wastes less than half.
         Block::Small(class) => {
-            let usable = size_of_class(class);
-            // Shrinking by realloc leaves a block where it is if it wastes less than half.
-            class_of_aligned(size, 1) == Some(class)
-                || (size <= usable && (size > usable / 2 || usable <= 64))
+            aligned_class(size, align) == Some(class) || stays(size, size_of_class(class))
         }
         // SAFETY: the span is the block's.
         Block::Large(span) => size <= unsafe { (*span).bytes() },

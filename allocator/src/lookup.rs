@@ -5,12 +5,12 @@
 //! be in the library's file and be mapped from it; as it is the heap is zeros and only what is used becomes memory.
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize};
+use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize};
 
 #[cfg(not(loom))]
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize};
 
-use core::sync::atomic::Ordering::Release;
+use core::sync::atomic::Ordering::{Relaxed, Release};
 
 /// The class map before there is one: one page behind the end of an empty heap.
 #[cfg(not(loom))]
@@ -23,6 +23,7 @@ pub struct Lookup {
     base: AtomicUsize,
     words: AtomicUsize,
     classes: AtomicPtr<AtomicU8>,
+    hidden: AtomicBool,
 }
 
 #[cfg(not(loom))]
@@ -40,7 +41,15 @@ impl Lookup {
             base: AtomicUsize::new(0),
             words: AtomicUsize::new(0),
             classes: AtomicPtr::new((&raw const NO_CLASS).cast_mut()),
+            hidden: AtomicBool::new(false),
         }
+    }
+
+    /// From now on every address is foreign to fast paths, so that each operation comes to where it is checked. (Seen
+    /// from address 0 the heap is further away than it is long.) The caller is the only thread.
+    pub(crate) fn hide(&self) {
+        self.hidden.store(true, Relaxed);
+        self.base.store(0, Release);
     }
 }
 
@@ -48,7 +57,9 @@ impl Lookup {
     /// Says where the heap and its class map are, while the heap has no pages.
     pub(crate) fn set_plan(&self, base: usize, classes: *mut AtomicU8) {
         self.classes.store(classes, Release);
-        self.base.store(base, Release);
+        if !self.hidden.load(Relaxed) {
+            self.base.store(base, Release);
+        }
     }
 
     /// Says how long the heap is.

@@ -183,17 +183,17 @@ pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_sized(block: *mut c_void, size: usize) {
     // SAFETY: the caller's duty.
-    unsafe { alloc::free_expecting(block.cast(), size) }
+    unsafe { alloc::free_expecting(block.cast(), size, 1) }
 }
 
-/// C23 `free_aligned_sized`.
+/// C23 `free_aligned_sized`. Size and alignment are compared in checked mode only.
 ///
 /// # Safety
 /// Null or a live block of `aligned_alloc`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, _align: usize, _size: usize) {
+pub unsafe extern "C" fn free_aligned_sized(block: *mut c_void, align: usize, size: usize) {
     // SAFETY: the caller's duty.
-    unsafe { alloc::free(block.cast()) }
+    unsafe { alloc::free_expecting(block.cast(), size, align) }
 }
 
 /// The old name of `free` in some libraries.

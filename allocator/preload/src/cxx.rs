@@ -121,9 +121,22 @@ delete!(
     _ZdaPvSt11align_val_t(Align)
     _ZdlPvSt11align_val_tRKSt9nothrow_t(Align, Nothrow)
     _ZdaPvSt11align_val_tRKSt9nothrow_t(Align, Nothrow)
-    _ZdlPvmSt11align_val_t(usize, Align)
-    _ZdaPvmSt11align_val_t(usize, Align)
 );
+
+macro_rules! sized_aligned_delete {
+    ($($name:ident)*) => {$(
+        /// `operator delete(void*, size_t, align_val_t)` or `delete[]`.
+        ///
+        /// # Safety
+        /// Null or a live block that `new` returned for this size and alignment.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(block: *mut c_void, size: usize, align: Align) {
+            // SAFETY: the caller's duty.
+            unsafe { alloc::free_expecting(block.cast(), size, align) }
+        }
+    )*};
+}
+sized_aligned_delete!(_ZdlPvmSt11align_val_t _ZdaPvmSt11align_val_t);
 
 macro_rules! sized_delete {
     ($($name:ident)*) => {$(

@@ -25,16 +25,16 @@ pub unsafe fn free(block: *mut u8) {
 }
 
 /// As [`free`]; in checked mode the process ends unless the block may have been asked for with `size`
-/// bytes. (Not [`free_sized`]: the block may have been shrunk in place since.)
+/// bytes at a multiple of `align`. (Not [`free_sized`]: the block may have been shrunk in place since.)
 ///
 /// # Safety
 /// As [`free`].
 #[inline(always)]
-pub unsafe fn free_expecting(block: *mut u8, size: usize) {
+pub unsafe fn free_expecting(block: *mut u8, size: usize, align: usize) {
     // SAFETY: the caller's duty. In checked mode there is no room.
     unsafe {
         if !tls::cache().push(class_at(block), block) {
-            free_expecting_slow(block, size);
+            free_expecting_slow(block, size, align);
         }
     }
 }
@@ -43,9 +43,9 @@ pub unsafe fn free_expecting(block: *mut u8, size: usize) {
 /// As [`free`].
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn free_expecting_slow(block: *mut u8, size: usize) {
-    if hardened::checked() && !block.is_null() {
-        hardened::expect_size(block, size);
+unsafe extern "C" fn free_expecting_slow(block: *mut u8, size: usize, align: usize) {
+    if hardened::checked() && !block.is_null() && partition::owner(block).is_none() {
+        hardened::expect_size(block, size, align);
     }
     // SAFETY: the caller's duty.
     unsafe { free_slow(block) }
@@ -118,7 +118,7 @@ unsafe extern "C" fn free_class_slow(block: *mut u8, class: usize) {
 pub unsafe fn free_sized(block: *mut u8, size: usize, align: usize) {
     if align > MIN_ALIGN {
         // SAFETY: the caller's duty.
-        return unsafe { free(block) };
+        return unsafe { free_expecting(block, size, align) };
     }
     // SAFETY: the caller's duty: the block has the class that its size asks for.
     unsafe {
@@ -145,7 +145,7 @@ unsafe extern "C" fn free_sized_middle(block: *mut u8, size: usize) {
                     free_class_slow(block, class);
                 }
             }
-            _ => free(block),
+            _ => free_expecting(block, size, 1),
         }
     }
 }

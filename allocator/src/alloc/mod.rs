@@ -11,6 +11,7 @@ mod trim;
 
 pub use free::{free, free_expecting, free_sized};
 pub use limit::{OnLimit, set_limits};
+pub(crate) use resize::stays;
 pub use resize::{reallocate, reallocate_exact, try_grow, usable_size};
 pub use trim::{Trimmed, trim};
 
@@ -384,7 +385,7 @@ extern "C" fn allocate_aligned_slow(align: usize, size: usize) -> *mut u8 {
 
 /// The class for `size` bytes at a multiple of `align`, `None`: a span of its own.
 #[inline(always)]
-fn aligned_class(size: usize, align: usize) -> Option<usize> {
+pub(crate) fn aligned_class(size: usize, align: usize) -> Option<usize> {
     if size <= FINE_LIMIT && align <= FINE_LIMIT {
         // Among the fine classes the one for a multiple of the alignment is itself a multiple.
         fine_class_of(round_up(size.max(1), align))

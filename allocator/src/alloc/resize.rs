@@ -59,7 +59,7 @@ pub unsafe fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
 
 /// Whether a block of `old` bytes is good for `size` where it is.
 #[inline(always)]
-const fn stays(size: usize, old: usize) -> bool {
+pub(crate) const fn stays(size: usize, old: usize) -> bool {
     size <= old && (size > old / 2 || old <= 64)
 }
 
@@ -67,11 +67,44 @@ const fn stays(size: usize, old: usize) -> bool {
 /// As [`reallocate`].
 #[inline(never)]
 unsafe extern "C" fn reallocate_slow(block: *mut u8, size: usize) -> *mut u8 {
+    if hardened::checked() {
+        // SAFETY: the caller's duty.
+        return unsafe { reallocate_checked(block, size) };
+    }
+    // SAFETY: the caller's duty.
+    unsafe { reallocate_unchecked(block, size) }
+}
+
+/// [`reallocate`] in checked mode.
+///
+/// # Safety
+/// As [`reallocate`].
+#[cold]
+#[inline(never)]
+unsafe fn reallocate_checked(block: *mut u8, size: usize) -> *mut u8 {
     if hardened::on() {
+        hardened::expect_live(block);
         // SAFETY: the caller's duty.
         let moved = unsafe { hardened::reallocate(block, size) };
         return answer(moved);
     }
+    if partition::owner(block).is_none() {
+        hardened::expect_live(block);
+        if let Block::Small(class) = HEAP.block_of(block)
+            && size > 0
+            && stays(size, size_of_class(class))
+        {
+            return block;
+        }
+    }
+    // SAFETY: the caller's duty.
+    unsafe { reallocate_unchecked(block, size) }
+}
+
+/// # Safety
+/// As [`reallocate`].
+#[inline(always)]
+unsafe fn reallocate_unchecked(block: *mut u8, size: usize) -> *mut u8 {
     if let Some(heap) = partition::owner(block) {
         // SAFETY: the caller's duty.
         return unsafe { partition::reallocate(heap, block, size) };

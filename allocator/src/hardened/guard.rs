@@ -1,15 +1,17 @@
 //! Sampled guard pages: a few allocations lie at the end of a page of their own between untouchable
 //! pages, so that running over them, and using them after they were freed, is a fault at that
-//! instruction. A freed slot stays untouchable until it is its turn to be used again.
+//! instruction. A freed slot stays untouchable until it is its turn to be used again. What alignment leaves between the
+//! block and the untouchable pages holds a pattern, which is looked at when the block is freed.
 
-use super::STATE;
-use crate::fault::{Fault, Line, die};
+use super::{PATTERN, STATE};
+use crate::fault::{Fault, Line, die, die_of};
 use crate::os::{self, Os};
 use crate::page_heap::Use;
 use crate::process::HEAP;
 use crate::span::Span;
-use crate::units::{MIN_ALIGN, PAGE_SIZE, round_up};
-use core::ptr::null_mut;
+use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SIZE, round_up};
+use core::ops::Range;
+use core::ptr::{null_mut, with_exposed_provenance, with_exposed_provenance_mut};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 /// See [`super::RATE`].
@@ -146,7 +148,13 @@ pub(super) fn allocate(size: usize, align: usize) -> *mut u8 {
     slot.block.store(block, Relaxed);
     slot.size.store(size.max(1), Relaxed);
     slot.start.store(start, Relaxed);
-    core::ptr::with_exposed_provenance_mut(block)
+    for beside in slot.beside() {
+        // SAFETY: the bytes are the slot's, and usable.
+        unsafe {
+            with_exposed_provenance_mut::<u8>(beside.start).write_bytes(PATTERN, beside.len());
+        }
+    }
+    with_exposed_provenance_mut(block)
 }
 
 /// Makes the pages of a span usable again and gives it back.
@@ -157,18 +165,73 @@ fn undo(start: usize, span: *mut Span) {
     }
 }
 
+/// Ends the process if the address is a slot's and no live block; false: it is no slot's.
+pub(super) fn expect_live(block: *mut u8) -> bool {
+    slot_of(block as usize)
+        .map(|slot| slot.expect(block))
+        .is_some()
+}
+
+impl Slot {
+    /// Ends the process unless the slot's block is this one and live.
+    fn expect(&self, block: *mut u8) {
+        if self.state.load(Relaxed) != LIVE {
+            die(Fault::DoubleFree, block as usize);
+        }
+        if self.block.load(Relaxed) != block as usize {
+            die(Fault::InteriorPointer, block as usize);
+        }
+    }
+
+    /// What the block leaves of its page behind it, and before it of the kernel's page on which the bytes just before it are.
+    fn beside(&self) -> [Range<usize>; 2] {
+        let block = self.block.load(Relaxed);
+        let page = self.start.load(Relaxed) + PAGE_SIZE;
+        let before = (block - MIN_ALIGN).max(page) & !(OS_PAGE - 1);
+        [
+            before..block,
+            block + self.size.load(Relaxed)..page + PAGE_SIZE,
+        ]
+    }
+
+    /// Ends the process if something has been written beside the block.
+    fn expect_untouched(&self) {
+        for at in self.beside().into_iter().flatten() {
+            // SAFETY: the byte is the slot's, and usable while the block is live.
+            if unsafe { with_exposed_provenance::<u8>(at).read() } != PATTERN {
+                let mut line = Line::new();
+                line.text(b"spanalloc: write at ").hex(at);
+                die_of(
+                    self.describe(&mut line, at)
+                        .text(b", found when it was freed"),
+                );
+            }
+        }
+    }
+
+    /// Where an address is, seen from the block.
+    fn describe<'a>(&self, line: &'a mut Line, address: usize) -> &'a mut Line {
+        let block = self.block.load(Relaxed);
+        line.text(match self.state.load(Relaxed) {
+            FREED => b" to a block after its free: ",
+            _ if address < block => b" before the block ",
+            _ => b" behind the block ",
+        });
+        line.hex(block)
+            .text(b" of ")
+            .decimal(self.size.load(Relaxed))
+            .text(b" bytes")
+    }
+}
+
 /// Takes a guarded block back; false: it is none.
 pub(super) fn free(block: *mut u8) -> bool {
     let Some(slot) = slot_of(block as usize) else {
         return false;
     };
     let state = STATE.lock();
-    if slot.state.load(Relaxed) != LIVE {
-        die(Fault::DoubleFree, block as usize);
-    }
-    if slot.block.load(Relaxed) != block as usize {
-        die(Fault::InteriorPointer, block as usize);
-    }
+    slot.expect(block);
+    slot.expect_untouched();
     slot.state.store(FREED, Relaxed);
     let page = slot.start.load(Relaxed) + PAGE_SIZE;
     // The contents go first: pages that cannot be touched should not occupy memory.
@@ -189,18 +252,8 @@ fn explain(address: usize) -> bool {
     let Some(slot) = slot_of(address) else {
         return false;
     };
-    let block = slot.block.load(Relaxed);
     let mut line = Line::new();
     line.text(b"spanalloc: access at ").hex(address);
-    line.text(match slot.state.load(Relaxed) {
-        FREED => b" to a block after its free: ",
-        _ if address < block => b" before the block ",
-        _ => b" behind the block ",
-    });
-    line.hex(block)
-        .text(b" of ")
-        .decimal(slot.size.load(Relaxed))
-        .text(b" bytes");
-    line.print();
+    slot.describe(&mut line, address).print();
     true
 }

@@ -105,12 +105,11 @@ pub struct Control {
 
     /// Changes whenever a chunk is freed or recording stops; the futex word.
     pub(crate) free_epoch: AtomicU32,
-    /// The drainer's passes; changes at least every few milliseconds while it runs.
+    /// Changes at least every few milliseconds while the drainer runs.
     pub(crate) heartbeat: AtomicU32,
     /// 1: the drainer takes no more; threads stop recording and count.
     pub(crate) stopped: AtomicU32,
-    /// The pass (value of `heartbeat`) that found every chunk held by a thread, so that waiting would not help; 0: the last
-    /// one did not.
+    /// 1: every chunk is held by a thread and already drained, so waiting would not help.
     pub(crate) exhausted: AtomicU32,
     pub(crate) drainer_padding: [AtomicU32; padding(12)],
 

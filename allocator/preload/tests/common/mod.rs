@@ -101,6 +101,15 @@ pub fn compile(name: &str, source: &str) -> PathBuf {
     program
 }
 
+/// A number from the environment.
+pub fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| {
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {value}"))
+    })
+}
+
 /// A command with the library preloaded.
 pub fn preloaded(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
