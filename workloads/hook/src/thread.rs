@@ -297,12 +297,16 @@ fn refill(state: &ThreadState, pool: &Pool<'static>, time: u64) -> bool {
         // with a chunk, which the next round finds.
         let heartbeat = pool.heartbeat();
         pool.wait_for_chunk(WAIT_MS);
-        if pool.has_free() || pool.is_stopped() {
+        let has_chunk = !state
+            .cursor
+            .load(Ordering::Relaxed)
+            .is_multiple_of(CHUNK_BYTES);
+        if has_chunk || pool.has_free() || pool.is_stopped() {
             continue;
         }
         if pool.heartbeat() != heartbeat {
             looks_without_sign = 0;
-            if pool.is_exhausted() {
+            if pool.is_exhausted_since(heartbeat) {
                 state.starved.store(1, Ordering::Relaxed);
                 return false;
             }

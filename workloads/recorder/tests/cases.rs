@@ -383,12 +383,12 @@ fn handlers_that_interrupt_malloc_and_free_lose_nothing() {
     assert!(end.status.success(), "{:?}", end.status);
     let handled: u64 = end.stdout.trim().parse().expect("number of signals");
     assert!(handled >= 100, "only {handled} signals");
+    assert_eq!((end.summary.lost_events, end.summary.torn_records), (0, 0));
     assert_eq!(
         (recorded.allocations(), recorded.frees()),
         (end.counted.allocations, end.counted.frees)
     );
     assert!(recorded.allocations() >= 400_000 + 3 * handled);
-    assert_eq!((end.summary.lost_events, end.summary.torn_records), (0, 0));
     recorded.check();
     recorded.check_order_of_one_thread();
 }

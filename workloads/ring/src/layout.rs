@@ -105,11 +105,12 @@ pub struct Control {
 
     /// Changes whenever a chunk is freed or recording stops; the futex word.
     pub(crate) free_epoch: AtomicU32,
-    /// Changes at least every few milliseconds while the drainer runs.
+    /// The drainer's passes; changes at least every few milliseconds while it runs.
     pub(crate) heartbeat: AtomicU32,
     /// 1: the drainer takes no more; threads stop recording and count.
     pub(crate) stopped: AtomicU32,
-    /// 1: every chunk is held by a thread and already drained, so waiting would not help.
+    /// The pass (value of `heartbeat`) that found every chunk held by a thread, so that waiting would not help; 0: the last
+    /// one did not.
     pub(crate) exhausted: AtomicU32,
     pub(crate) drainer_padding: [AtomicU32; padding(12)],
 

@@ -288,9 +288,16 @@ impl<'a> Pool<'a> {
         self.control.stopped.load(Ordering::Acquire) != 0
     }
 
-    /// Whether waiting for a chunk would not help: all are held by threads and drained.
+    /// Whether waiting for a chunk would not have helped when the drainer last looked: threads held all of them.
     pub fn is_exhausted(&self) -> bool {
         self.control.exhausted.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether waiting does not help a thread that read this [`Pool::heartbeat`] after it had closed its chunk. What an earlier
+    /// pass found does not count: that chunk may be the one that comes free.
+    pub fn is_exhausted_since(&self, heartbeat: u32) -> bool {
+        let pass = self.control.exhausted.load(Ordering::Acquire);
+        pass != 0 && pass.wrapping_sub(heartbeat) as i32 > 0
     }
 
     /// The session's clock; the counter when the field holds nonsense.
@@ -311,8 +318,10 @@ impl<'a> Pool<'a> {
         self.control.drainer_pid.load(Ordering::Relaxed)
     }
 
-    /// A number that changes while the drainer runs.
+    /// The number of the drainer's pass, which changes while it runs. A later one finds closed what the caller closed before.
     pub fn heartbeat(&self) -> u32 {
+        // Pairs with the fence in `beat`.
+        fence(Ordering::SeqCst);
         self.control.heartbeat.load(Ordering::Relaxed)
     }
 
@@ -408,16 +417,20 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Tells producers that the drainer lives.
+    /// Tells producers that the drainer lives, and begins a pass.
     pub fn beat(&self) {
         self.control.heartbeat.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the fence in `heartbeat`: a thread that read an earlier number has closed its chunk for this pass.
+        fence(Ordering::SeqCst);
     }
 
-    /// Says whether waiting for a chunk can help.
+    /// Says at the end of a pass whether it found all chunks held by threads, so that waiting for one cannot help.
     pub fn set_exhausted(&self, exhausted: bool) {
-        self.control
-            .exhausted
-            .store(u32::from(exhausted), Ordering::Release);
+        let pass = match exhausted {
+            true => self.control.heartbeat.load(Ordering::Relaxed),
+            false => 0,
+        };
+        self.control.exhausted.store(pass, Ordering::Release);
     }
 
     /// First process that joined, 0 when none has yet.

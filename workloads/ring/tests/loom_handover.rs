@@ -269,3 +269,35 @@ fn no_chunk_is_held_twice_when_the_first_comes_back() {
         assert_eq!(held, [0, 1, 2]);
     });
 }
+
+/// A thread that has closed its chunk and waits for one learns that waiting does not help only from a pass that looked
+/// after the closing, and then it is so: the chunk it closed was not there to be given back.
+#[test]
+fn a_chunk_closed_before_waiting_is_not_taken_for_held() {
+    let owner = |thread| Owner {
+        thread,
+        os_tid: thread + 1000,
+        sequence: 0,
+        process: 1,
+        pid: 1,
+        base: 0,
+        name: [0; 16],
+    };
+    check(3, move || {
+        let session = Arc::new(Session::new(1));
+        let chunk = session.pool().take(&owner(0)).expect("the chunk");
+        let shared = Arc::clone(&session);
+        let program = thread::spawn(move || {
+            let pool = shared.pool();
+            pool.close(chunk, 0, false, [0; 16]);
+            let heartbeat = pool.heartbeat();
+            assert!(!pool.is_exhausted_since(heartbeat), "lost for nothing");
+        });
+        let pool = session.pool();
+        for _ in 0..2 {
+            pool.beat();
+            pool.set_exhausted(pool.slot(chunk).state == SlotState::Active);
+        }
+        program.join().unwrap();
+    });
+}

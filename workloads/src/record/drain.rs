@@ -158,7 +158,9 @@ impl<'a, S: Sink> Drainer<'a, S> {
     /// with `in_use`: reading them takes their cache lines away from the thread that writes.
     /// `true` when something was read.
     fn pass(&mut self, ended: bool, in_use: bool) -> Result<bool, TraceError> {
-        let (mut progress, mut closed) = (false, false);
+        let mut progress = false;
+        // Chunks that waiting does not bring: in use, or waiting themselves.
+        let mut held = self.pinned.len() as u32;
         (self.recycled, self.woken) = (0, 0);
         let mut order = std::mem::take(&mut self.order);
         self.sort_chunks(&mut order);
@@ -185,11 +187,10 @@ impl<'a, S: Sink> Drainer<'a, S> {
             }
             if behind > 0 {
                 // An earlier chunk of this thread comes first, in this pass or the next.
-                closed = true;
                 continue;
             }
             let over = dead || slot.state != SlotState::Active;
-            closed |= over;
+            held += u32::from(!over);
             if !over && !in_use {
                 continue;
             }
@@ -235,8 +236,9 @@ impl<'a, S: Sink> Drainer<'a, S> {
         if recycled {
             self.pool.wake_waiters();
         }
-        self.pool
-            .set_exhausted(!progress && !closed && !self.pool.has_free());
+        // One that was free when the chunks were looked over may since have been filled, and be the next to come back.
+        let all_held = held == self.pool.chunk_count() && !self.pool.has_free();
+        self.pool.set_exhausted(!progress && all_held);
         Ok(progress || recycled)
     }
 

@@ -18,17 +18,24 @@ const CHUNKS: u32 = 4;
 
 /// All events in the order in which they were drained.
 #[derive(Default)]
-struct Events(Vec<(u32, RawEvent)>);
+struct Events {
+    all: Vec<(u32, RawEvent)>,
+    /// Done in the middle of a pass: where the first thread is met.
+    in_pass: Option<Box<dyn FnOnce()>>,
+}
 
 impl Sink for Events {
     fn thread_start(&mut self, _: u32, _: u32, _: u32, _: u64) -> Result<(), TraceError> {
+        if let Some(act) = self.in_pass.take() {
+            act();
+        }
         Ok(())
     }
     fn thread_name(&mut self, _: u32, _: &str) -> Result<(), TraceError> {
         Ok(())
     }
     fn events(&mut self, thread: u32, events: &Packed) -> Result<(), TraceError> {
-        self.0
+        self.all
             .extend(events.events().into_iter().map(|event| (thread, event)));
         Ok(())
     }
@@ -45,7 +52,7 @@ impl Sink for Events {
 
 impl Events {
     fn place(&self, kind: RawKind, address: u64) -> usize {
-        self.0
+        self.all
             .iter()
             .position(|(_, event)| event.kind == kind && event.address == address)
             .unwrap_or_else(|| panic!("no {kind:?} of {address:#x}"))
@@ -54,7 +61,12 @@ impl Events {
 
 /// Drains what `step` does before each pass, until it says that the program is gone. Afterwards
 /// all chunks must be free again.
-fn play(mut step: impl FnMut(Pool<'_>, u32) -> bool) -> (Events, DrainSummary) {
+fn play(step: impl FnMut(Pool<'_>, u32) -> bool) -> (Events, DrainSummary) {
+    play_in(session(), Events::default(), step)
+}
+
+/// A session of [`CHUNKS`] chunks that stays mapped.
+fn session() -> Pool<'static> {
     let file = rustix::fs::memfd_create("played", MemfdFlags::CLOEXEC).expect("memfd");
     rustix::fs::ftruncate(&file, session_bytes(CHUNKS) as u64).expect("size");
     let config = SessionConfig {
@@ -69,8 +81,15 @@ fn play(mut step: impl FnMut(Pool<'_>, u32) -> bool) -> (Events, DrainSummary) {
         paused: false,
     };
     let mapping = Mapping::create(file.as_raw_fd(), &config).expect("session");
-    let pool = mapping.pool();
-    let mut events = Events::default();
+    Box::leak(Box::new(mapping)).pool()
+}
+
+/// As [`play`], in a session and with a sink that the test has made.
+fn play_in(
+    pool: Pool<'static>,
+    mut events: Events,
+    mut step: impl FnMut(Pool<'_>, u32) -> bool,
+) -> (Events, DrainSummary) {
     let mut number = 0;
     let summary = Drainer::new(pool, Calibration::measure(Clock::Monotonic), 1, &mut events)
         .run(
@@ -152,7 +171,7 @@ fn a_slot_that_is_never_filled_is_counted_and_its_chunk_comes_back() {
         }
         number < 3
     });
-    assert_eq!(events.0.len(), RECORDS_PER_CHUNK - 2);
+    assert_eq!(events.all.len(), RECORDS_PER_CHUNK - 2);
     assert_eq!(summary.torn_records, 2);
 }
 
@@ -184,7 +203,7 @@ fn chunks_are_read_in_the_threads_order_whatever_their_place() {
         }
         true
     });
-    let addresses: Vec<u64> = events.0.iter().map(|(_, event)| event.address).collect();
+    let addresses: Vec<u64> = events.all.iter().map(|(_, event)| event.address).collect();
     assert_eq!(addresses, [0x10, 0x20, 0x30]);
     assert_eq!((summary.events, summary.torn_records), (3, 0));
 }
@@ -218,5 +237,59 @@ fn one_pass_reads_all_that_a_thread_has_filled() {
         true
     });
     assert_eq!(free_after, [CHUNKS as usize; 2]);
-    assert_eq!(events.0.len(), RECORDS_PER_CHUNK * 3 * CHUNKS as usize);
+    assert_eq!(events.all.len(), RECORDS_PER_CHUNK * 3 * CHUNKS as usize);
+}
+
+#[test]
+fn chunks_that_are_filled_during_a_pass_are_worth_waiting_for() {
+    let pool = session();
+    let first = pool.take(&owner(0, 0)).expect("a chunk");
+    publish(pool, first, 0, Kind::Malloc, 0x10);
+    // The pass has looked which chunks are in use: the thread fills its own and all the others.
+    let events = Events {
+        in_pass: Some(Box::new(move || {
+            fill_and_close(pool, first, &[]);
+            for sequence in 1..CHUNKS {
+                let next = pool.take(&owner(0, sequence)).expect("a chunk");
+                fill_and_close(pool, next, &[]);
+            }
+            assert!(!pool.has_free());
+        })),
+        ..Events::default()
+    };
+    let mut found = Vec::new();
+    let (events, _) = play_in(pool, events, |pool, number| {
+        found.push(pool.is_exhausted());
+        number < 4
+    });
+    assert_eq!(found, [false; 4]);
+    assert_eq!(events.all.len(), RECORDS_PER_CHUNK * CHUNKS as usize);
+}
+
+#[test]
+fn chunks_that_threads_hold_are_not_worth_waiting_for_until_one_is_closed() {
+    let mut found = Vec::new();
+    let (mut held, mut waits_since) = (Vec::new(), 0);
+    play(|pool, number| {
+        match number {
+            1 => {
+                held.extend((0..CHUNKS).map_while(|thread| pool.take(&owner(thread, 0))));
+                assert_eq!(held.len(), CHUNKS as usize);
+            }
+            2 => {
+                found.push(pool.is_exhausted());
+                // One of the threads now waits as well, with the verdict of the last pass before its eyes.
+                pool.close(held[2], 0, false, [0; 16]);
+                waits_since = pool.heartbeat();
+                found.push(pool.is_exhausted_since(waits_since));
+            }
+            3 => {
+                found.push(pool.is_exhausted_since(waits_since) || !pool.has_free());
+                return false;
+            }
+            _ => return false,
+        }
+        true
+    });
+    assert_eq!(found, [true, false, false]);
 }
