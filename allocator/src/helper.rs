@@ -31,7 +31,7 @@ static DUTY: OnDuty = OnDuty::new();
 static THREADS: [BareThread; 2] = [const { BareThread::new() }; 2];
 /// Before this time (ms) no helper is started, because the system refused one.
 static NOT_BEFORE: AtomicU64 = AtomicU64::new(0);
-/// What the helper sleeps on; nobody wakes it.
+/// What the helper sleeps on; nobody here wakes it.
 static PILLOW: AtomicU32 = AtomicU32::new(0);
 
 /// Looks in vain after which the helper ends.
@@ -94,6 +94,18 @@ fn pause() {
     NOT_BEFORE.store(HEAP.pages.os.now_ms() + PAUSE * window, Relaxed);
 }
 
+/// Sleeps until a window is over by the clock by which windows are counted elsewhere: who wakes a thread may do so at any time.
+fn sleep_for_a_window() {
+    let end = HEAP.pages.os.now_ms() + DECAY_MS.load(Relaxed).max(10) as u64;
+    loop {
+        let now = HEAP.pages.os.now_ms();
+        if now >= end {
+            return;
+        }
+        os::sleep_ms(&PILLOW, end - now);
+    }
+}
+
 /// What the helper does.
 extern "C" fn body() {
     let mut idle = [Idle::new(), Idle::new()];
@@ -105,7 +117,7 @@ extern "C" fn body() {
             }
             fruitless = 0;
         }
-        os::sleep_ms(&PILLOW, DECAY_MS.load(Relaxed).max(10) as u64);
+        sleep_for_a_window();
         let mut look = Look::default();
         for (heap, idle) in heaps().zip(&mut idle) {
             let part = heap.release_idle(idle);

@@ -124,21 +124,6 @@ impl Scale {
         Self { per_4g, pair_ns }
     }
 
-    /// Nanoseconds of 2³² ticks, by which [`Scale::of`] makes the same scale again.
-    #[inline(always)]
-    pub fn factor(self) -> u64 {
-        self.per_4g
-    }
-
-    /// A scale of this factor; of a pair of stamps it knows nothing.
-    #[inline(always)]
-    pub fn of(factor: u64) -> Self {
-        Self {
-            per_4g: factor,
-            pair_ns: 0.0,
-        }
-    }
-
     /// Nanoseconds of `ticks`.
     #[inline(always)]
     pub fn ns(self, ticks: u64) -> u64 {

@@ -6,7 +6,6 @@ mod plain;
 
 use crate::calls::Calls;
 use crate::check::Place;
-use crate::clock;
 use crate::fail;
 use crate::numbers::grouped;
 use crate::pace::Pace;
@@ -232,9 +231,8 @@ impl<P: Probe> Player<P> {
     fn other(&mut self, op: &Op) {
         match op.kind() {
             Some(OpKind::Idle) if P::SLEEPS => {
-                clock::sleep_ns(op.size());
+                self.probe.sleep(op.size());
                 self.idle_ns += op.size();
-                self.probe.slept(op.size());
             }
             Some(OpKind::Written) => {
                 self.reach = op.size() as usize;

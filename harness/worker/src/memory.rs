@@ -2,12 +2,13 @@
 //! sample and the same in every run.
 
 use crate::clock;
-use crate::fill::{Fill, Fills};
 use crate::own_time::OwnTime;
 use crate::probe::Probe;
+use crate::sleepers::{Roll, STEP_NS, Sleepers};
 use crate::statm;
 use crate::steady;
 use crate::world::World;
+use heaplab_worker::fill::{Fill, Fills};
 use heaplab_worker::peak::{Instant, Peak};
 use heaplab_worker::protocol::MemoryCurve;
 use std::ffi::c_void;
@@ -26,6 +27,11 @@ const REST_NS: u64 = 1_000_000;
 const RESTS_NS: u64 = 10_000_000_000;
 /// A walk of all page tables may take this share of the time that has passed: one part in so many.
 const WALK_SHARE: u64 = 20;
+
+/// A time in steps of the clock that the subject's own threads see, and what is left.
+fn slices(ns: u64) -> impl Iterator<Item = u64> {
+    (0..ns.div_ceil(STEP_NS)).map(move |step| STEP_NS.min(ns - step * STEP_NS))
+}
 
 /// The probe: all state is in the world's [`Recorder`], which the thread whose turn it is may use.
 pub struct Memory {
@@ -63,9 +69,9 @@ impl Probe for Memory {
         unsafe { (*self.world.recorder()).leaves(start) };
     }
 
-    fn slept(&mut self, ns: u64) {
+    fn sleep(&mut self, ns: u64) {
         // SAFETY: as below.
-        unsafe { (*self.world.recorder()).slept(ns) };
+        unsafe { (*self.world.recorder()).sleep(ns) };
     }
 
     #[inline(always)]
@@ -89,6 +95,10 @@ pub struct Recorder {
     /// What it has gone on since by calls, or by recorded times where the script has some.
     passed_ns: u64,
     timed: bool,
+    /// Threads of the subject's own; `None`: the clock is the real one, or they cannot be seen.
+    sleepers: Option<Sleepers>,
+    /// When they look at the clock next.
+    next_step: u64,
     /// How it differs from the recorded times; `None`: not at all.
     own_time: Option<OwnTime>,
     /// Of recorded times without ops those that were slept.
@@ -143,13 +153,52 @@ impl Recorder {
     }
 
     /// The first point, before the first op.
-    pub fn start(&mut self, clock_of_ops: bool) {
+    pub fn start(&mut self, clock_of_ops: bool, own: Roll) {
         self.start_ns = clock::now_ns();
         if clock_of_ops {
             self.subject_ns = steady::subject_clock(self.start_ns);
-            steady::set_subject_clock(self.subject_ns);
+            self.sleepers = Sleepers::new(own);
+            self.show();
         }
         self.sample();
+    }
+
+    /// Shows the subject how late it is; its own threads see that in steps.
+    #[inline(always)]
+    fn show(&mut self) {
+        let ns = self.subject_ns + self.passed_ns;
+        if ns >= self.next_step {
+            self.step(ns);
+        }
+        steady::set_subject_clock(ns);
+    }
+
+    #[cold]
+    fn step(&mut self, ns: u64) {
+        self.next_step = (ns / STEP_NS + 1) * STEP_NS;
+        let Some(sleepers) = self.sleepers.take() else {
+            return;
+        };
+        self.apart(|recorder| {
+            // Who has begun to work, or has just been started, sees the time at which that was.
+            let mut all = sleepers.settle();
+            steady::set_subject_clock(ns);
+            sleepers.wake();
+            all &= sleepers.settle();
+            recorder.sleepers = all.then_some(sleepers);
+        });
+    }
+
+    /// What the harness does by itself between two ops is no time of the subject's.
+    fn apart(&mut self, work: impl FnOnce(&mut Self)) {
+        let Some(apart) = self.own_time.as_ref().map(OwnTime::apart) else {
+            return work(self);
+        };
+        let began = clock::thread_cpu_ns();
+        work(self);
+        if let Some(own_time) = &mut self.own_time {
+            own_time.set_apart(apart + clock::thread_cpu_ns() - began);
+        }
     }
 
     #[inline(always)]
@@ -157,7 +206,7 @@ impl Recorder {
         self.calls += 1;
         if self.subject_ns != 0 && !self.timed {
             self.passed_ns += CALL_NS;
-            steady::set_subject_clock(self.subject_ns + self.passed_ns);
+            self.show();
         }
         self.live = self.live.wrapping_add_signed(live);
         self.usable = self.usable.wrapping_add_signed(usable);
@@ -175,14 +224,7 @@ impl Recorder {
     /// Reads the resident bytes and books them for the calls since the last sample.
     #[inline(never)]
     fn sample(&mut self) {
-        if self.own_time.is_none() {
-            return self.looks();
-        }
-        let began = clock::thread_cpu_ns();
-        self.looks();
-        if let Some(own_time) = &mut self.own_time {
-            own_time.looked(clock::thread_cpu_ns() - began);
-        }
+        self.apart(Self::looks);
     }
 
     fn looks(&mut self) {
@@ -238,11 +280,18 @@ impl Recorder {
         self.walked_ns += clock::now_ns() - start;
     }
 
-    /// Time that was slept passes on the subjects' clock as well.
-    fn slept(&mut self, ns: u64) {
+    /// Time that is slept passes on the subjects' clock as well.
+    fn sleep(&mut self, ns: u64) {
+        for slice in slices(ns) {
+            clock::sleep_ns(slice);
+            self.passes(slice);
+        }
+    }
+
+    fn passes(&mut self, ns: u64) {
         if self.subject_ns != 0 {
             self.subject_ns += ns;
-            steady::set_subject_clock(self.subject_ns + self.passed_ns);
+            self.show();
         }
     }
 
@@ -262,7 +311,7 @@ impl Recorder {
             self.rest(gap);
         }
         self.passed_ns = self.passed_ns.max(ns);
-        steady::set_subject_clock(self.subject_ns + self.passed_ns);
+        self.show();
         if let Some(own_time) = &mut self.own_time {
             own_time.begin();
         }
@@ -307,7 +356,13 @@ impl Recorder {
     fn rest(&mut self, ns: u64) {
         let rest = ns.min(RESTS_NS - self.rested_ns);
         self.rested_ns += rest;
-        clock::sleep_ns(rest);
+        self.apart(|recorder| {
+            for slice in slices(rest) {
+                clock::sleep_ns(slice);
+                recorder.passed_ns += slice;
+                recorder.show();
+            }
+        });
     }
 
     /// The last point, and the idle tail: this thread sleeps, as all others do.
@@ -318,8 +373,7 @@ impl Recorder {
         if idle_tail_ms > 0 {
             for _ in 0..TAIL_SAMPLES {
                 let step = idle_tail_ms * 1_000_000 / TAIL_SAMPLES;
-                clock::sleep_ns(step);
-                self.slept(step);
+                self.sleep(step);
                 self.point(statm::anonymous_bytes());
             }
             self.walk();
@@ -337,7 +391,7 @@ impl Recorder {
         for step in 1..=trickle_ms {
             round();
             clock::sleep_until_ns(start + step * 1_000_000);
-            self.slept(1_000_000);
+            self.passes(1_000_000);
             if step.is_multiple_of((trickle_ms / TAIL_SAMPLES).max(1)) {
                 self.point(statm::anonymous_bytes());
             }

@@ -7,7 +7,7 @@
 //! and the clock goes on by the difference. CPU time of the thread: what other programs take of the replay is not the subject's;
 //! what they took of the program is in the recorded times.
 
-use crate::clock::{Scale, thread_cpu_ns, ticks};
+use crate::clock::thread_cpu_ns;
 use crate::steady;
 use heaplab_worker::protocol::RecordedClock;
 use std::fs::OpenOptions;
@@ -18,7 +18,6 @@ use std::ptr;
 /// One op after the other, in the order of the script.
 #[derive(Default)]
 pub struct OwnTime {
-    scale: Scale,
     /// What the recorder took of an event, nanoseconds.
     recorder_ns: f64,
     /// The same allocator's times are kept there, and the recorded one's are here.
@@ -29,8 +28,8 @@ pub struct OwnTime {
     /// When the one before ended, by the thread's CPU time, nanoseconds: a single look at that clock for each op. The harness's
     /// own part is in it, and is the same under both allocators.
     ended: u64,
-    /// What was spent since looking at the subject's memory.
-    looked: u64,
+    /// What the harness has taken since for things of its own, as looking at the subject's memory.
+    apart: u64,
     /// Who made the event before; `None` before the first.
     thread: Option<u32>,
     /// What the recorder has taken up to it.
@@ -100,13 +99,12 @@ impl OwnTime {
     ///
     /// # Errors
     /// A file of times that cannot be made, or is of another script.
-    pub fn new(clock: &RecordedClock, ops: usize, scale: Scale) -> Result<Self, String> {
+    pub fn new(clock: &RecordedClock, ops: usize) -> Result<Self, String> {
         let map = |path: &Option<_>, write| {
             let path: Option<&std::path::PathBuf> = path.as_ref();
             path.map(|path| Times::map(path, ops, write)).transpose()
         };
         Ok(Self {
-            scale,
             recorder_ns: clock.recorder_ns,
             kept: map(&clock.keep, true)?,
             recorded: map(&clock.recorded, false)?,
@@ -122,27 +120,32 @@ impl OwnTime {
         } else {
             self.thread = Some(thread);
             self.ended = thread_cpu_ns();
-            self.looked = 0;
+            self.apart = 0;
         }
         ns.saturating_add_signed(self.ahead_ns - self.recorder_sum as i64)
     }
 
     /// The op begins, with what is due to be written.
     pub fn begin(&mut self) {
-        steady::call_began(ticks(), self.scale);
+        steady::call_began(self.ended + self.apart);
     }
 
-    /// So many nanoseconds of CPU time were the harness's, spent looking at the subject's memory.
-    pub fn looked(&mut self, ns: u64) {
-        self.looked += ns;
+    /// CPU time since the last op that was the harness's own, nanoseconds.
+    pub fn apart(&self) -> u64 {
+        self.apart
+    }
+
+    /// Sets it.
+    pub fn set_apart(&mut self, ns: u64) {
+        self.apart = ns;
     }
 
     /// The op is over.
     pub fn end(&mut self) {
         steady::call_ended();
         let now = thread_cpu_ns();
-        let own = (now - self.ended).saturating_sub(self.looked);
-        (self.ended, self.looked) = (now, 0);
+        let own = (now - self.ended).saturating_sub(self.apart);
+        (self.ended, self.apart) = (now, 0);
         let own = own.min(u64::from(u32::MAX)) as u32;
         if let Some(times) = &self.kept {
             // SAFETY: inside the mapping, which nothing else in this process uses; only the thread whose turn it is comes here.

@@ -1,8 +1,9 @@
 //! What a measure adds to the replay loop. Everything is inlined, so a probe that does nothing costs nothing.
 
-use crate::fill::Fill;
+use crate::clock;
 use crate::world::World;
 use heaplab_script::OpKind;
+use heaplab_worker::fill::Fill;
 use std::ffi::c_void;
 
 /// One call that is about to be made.
@@ -66,9 +67,9 @@ pub trait Probe: Sized + 'static {
         let _ = start;
     }
 
-    /// An idle op was slept.
-    fn slept(&mut self, ns: u64) {
-        let _ = ns;
+    /// An idle op of so many nanoseconds.
+    fn sleep(&mut self, ns: u64) {
+        clock::sleep_ns(ns);
     }
 
     /// A call changed the requested and usable bytes alive, and those of the requested ones that are never written.

@@ -112,7 +112,7 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
         0 => WINDOW,
         share => share.clamp(LEAST_WINDOW, WINDOW),
     } as usize;
-    let scale = if spec.measure == Measure::Latency || spec.null || spec.recorded_clock.is_some() {
+    let scale = if spec.measure == Measure::Latency || spec.null {
         Scale::measure()
     } else {
         Scale::default()
@@ -121,7 +121,7 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
         let ops = (0..threads)
             .map(|thread| script.op_count(thread))
             .sum::<u64>();
-        OwnTime::new(clock, ops as usize, scale).unwrap_or_else(|error| fail::with(error))
+        OwnTime::new(clock, ops as usize).unwrap_or_else(|error| fail::with(error))
     });
     let world = World::settle(Parts {
         metas: mapped(
@@ -216,7 +216,9 @@ fn repetition_of<P: Probe>(world: &'static World, report: &mut Report) {
     let play = engine::pick::<P>(&world.spec, world.calls.sized.is_some());
     if world.spec.measure == Measure::Memory {
         // SAFETY: the other threads wait at the gate.
-        unsafe { (*world.recorder()).start(world.spec.mode == Mode::Lockstep) };
+        let recorder = unsafe { &mut *world.recorder() };
+        world.crew.roll().enters(0);
+        recorder.start(world.spec.mode == Mode::Lockstep, world.crew.roll());
     }
     let (usage, cpu, wall) = (
         clock::usage(false),
@@ -255,6 +257,7 @@ extern "C" fn thread_main<P: Probe>(argument: *mut c_void) -> *mut c_void {
     // SAFETY: the argument is the boxed Start that Crew::start made for this thread.
     let start = unsafe { Box::from_raw(argument.cast::<Start>()) };
     let (world, thread) = (start.world, start.thread);
+    world.crew.roll().enters(thread);
     let mut player = Player::<P>::new(world, thread);
     let play = engine::pick::<P>(&world.spec, world.calls.sized.is_some());
     if world.spec.pin {

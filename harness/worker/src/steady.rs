@@ -4,8 +4,9 @@
 //! nothing unless the harness wants it (`HEAPLAB_CLOCK=still`, `HEAPLAB_RANDOM=fixed`: memory in lockstep) or the run has set the
 //! clock. Not reached: a library that makes the system calls itself, /dev/urandom, and `AT_RANDOM`.
 
-use crate::clock::{Scale, ticks};
+use crate::clock::thread_cpu_ns;
 use crate::shape::Wish;
+use crate::sleepers::STEP_NS;
 use std::ffi::{CStr, c_int, c_long, c_uint, c_void};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -22,11 +23,9 @@ const STILL_STEP: u64 = 100_000_000;
 /// Random numbers are the same in every run: mimalloc draws the addresses of its arenas.
 static FIXED: Wish = Wish::new(c"HEAPLAB_RANDOM");
 
-/// The counter when the call began that is being made, where its time runs on the subject's clock; 0: it stands still in calls.
+/// The thread's CPU time when the call began that is being made, nanoseconds, where its time runs on the subject's clock; 0: it
+/// stands still in calls. Not the counter: what other programs take meanwhile would be on the clock, and off it again at the next op.
 static CALL_BEGAN: AtomicU64 = AtomicU64::new(0);
-/// [`Scale::factor`] for it.
-static TICKS: AtomicU64 = AtomicU64::new(0);
-
 type ClockGettime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> c_int;
 
 /// Sets the time that subjects are told from now on.
@@ -48,10 +47,9 @@ pub fn shown() -> u64 {
     SUBJECT_CLOCK.load(Ordering::Relaxed)
 }
 
-/// The subject's clock goes on from now on, from what it shows.
+/// The subject's clock goes on from what it shows, by the CPU time that the thread has taken since `at`.
 #[inline(always)]
-pub fn call_began(at: u64, scale: Scale) {
-    TICKS.store(scale.factor(), Ordering::Relaxed);
+pub fn call_began(at: u64) {
     CALL_BEGAN.store(at, Ordering::Relaxed);
 }
 
@@ -122,8 +120,12 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
     }
     let began = CALL_BEGAN.load(Ordering::Relaxed);
     if began != 0 {
-        let scale = Scale::of(TICKS.load(Ordering::Relaxed));
-        told += scale.ns(ticks().saturating_sub(began));
+        // In a thread of the subject's own it is less, and nothing is added.
+        told += thread_cpu_ns().saturating_sub(began);
+    }
+    if clock == libc::CLOCK_MONOTONIC_COARSE {
+        // As the kernel's. A thread of the subject's own that wakes by the real clock between two steps sees the last one's time.
+        told -= told % STEP_NS;
     }
     time.tv_sec = (told / 1_000_000_000) as i64;
     time.tv_nsec = (told % 1_000_000_000) as i64;

@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::fail;
 use crate::shared::SharedArray;
+use crate::sleepers::Roll;
 use crate::statm;
 use crate::world::World;
 use std::ffi::c_void;
@@ -29,6 +30,7 @@ pub struct Crew {
     stacks: SharedArray<[u8; STACK]>,
     /// pthread_t of each started thread that nobody has joined, else 0.
     handles: SharedArray<AtomicU64>,
+    roll: Roll,
     entry: Entry,
     gate: Gate,
 }
@@ -56,6 +58,7 @@ impl Crew {
         Some(Self {
             stacks,
             handles: SharedArray::new(threads)?,
+            roll: Roll::new(threads)?,
             entry,
             gate,
         })
@@ -66,8 +69,14 @@ impl Crew {
         unsafe { &*self.handles.at(thread as usize) }
     }
 
+    /// Who of the process's threads belongs to the crew.
+    pub fn roll(&self) -> Roll {
+        self.roll
+    }
+
     /// Starts one of the script's threads.
     pub fn start(&self, world: &'static World, thread: u32) {
+        self.roll.starts();
         let start = Box::into_raw(Box::new(Start { world, thread }));
         let handle = spawn(
             self.stacks.at(thread as usize).cast(),
@@ -116,6 +125,7 @@ impl Crew {
             handle => {
                 // SAFETY: a joinable thread of this process, taken by nobody else.
                 unsafe { libc::pthread_join(handle, std::ptr::null_mut()) };
+                self.roll.left(thread);
                 true
             }
         }

@@ -3,11 +3,11 @@
 use super::{ALIGNED, CALLOC, FREE, MALLOC, Player, REALLOC, refused};
 use crate::check::{Block, Meta, Place};
 use crate::fail;
-use crate::fill::Fill;
 use crate::numbers::grouped;
 use crate::probe::{Call, Probe};
 use crate::touch::{self, touch};
 use heaplab_script::{FLAG_INHERITED, FLAG_SHARED, Op, OpKind};
+use heaplab_worker::fill::Fill;
 use std::ffi::c_void;
 
 impl<P: Probe> Player<P> {

@@ -1,13 +1,13 @@
 //! What memory runs say: exact, the same in every run, and nothing of the worker's own in it.
 
 use crate::support::{
-    bad_library, calls_counted, counting_library, handed_over, report, run, spec, timed,
+    bad_library, calls_counted, counting_library, handed_over, report, reported, run, single, spec,
+    steady, timed,
 };
 use heaplab_script::file::{ScriptInfo, ScriptWriter};
 use heaplab_script::{Op, OpKind};
 use heaplab_worker::protocol::{Answer, Measure, Mode, RecordedClock, RunSpec, Touch};
 use std::path::Path;
-use std::process::Command;
 
 #[test]
 fn the_memory_curve_is_exact_and_the_same_in_every_run() {
@@ -220,7 +220,7 @@ fn the_subjects_clock_and_random_numbers_are_the_same_in_every_run() {
         "#include <stdio.h>\n#include <sys/random.h>\n#include <sys/syscall.h>\n#include <time.h>\n\
          static unsigned long a, b; static long since, passed, raw;\n\
          static long hard(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC_RAW, &t); return t.tv_sec * 1000000000 + t.tv_nsec; }\n\
-         static long now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC_COARSE, &t); return t.tv_sec * 1000000000 + t.tv_nsec; }\n\
+         static long now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000 + t.tv_nsec; }\n\
          __attribute__((constructor)) static void look(void) { since = now(); syscall(SYS_getrandom, &a, 8, 0); getrandom(&b, 8, 0);\n\
          raw = hard(); struct timespec m = { 0, 1000000 }; nanosleep(&m, 0); raw = hard() - raw; }\n\
          static void *seen(size_t s) { if (n == 50) passed = now() - since; return __libc_malloc(s); }\n\
@@ -228,24 +228,11 @@ fn the_subjects_clock_and_random_numbers_are_the_same_in_every_run() {
          size_t heaplab_subject_describe(char *t, size_t n) { return snprintf(t, n, \"all=%ld %ld %lx %lx %d\\n\", passed, since % 100000000, a, b, raw > 0); }",
     );
     let spec = spec(&script, Measure::Memory, Mode::Lockstep);
-    let all = |steady: bool| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_heaplab-worker"));
-        command
-            .arg(serde_json::to_string(&spec).unwrap())
-            .env_clear()
-            .env("LD_PRELOAD", &library);
-        if steady {
-            command
-                .env("HEAPLAB_CLOCK", "still")
-                .env("HEAPLAB_RANDOM", "fixed");
-        }
-        let output = command.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let Ok(Answer::Ok(report)) = serde_json::from_str(text.trim()) else {
-            panic!("{output:?}")
-        };
-        report.subject.settings["all"].clone()
+    let all = |fixed: bool| match fixed {
+        true => steady(&spec, &library),
+        false => reported(run(&spec, Some(&library))),
     };
+    let all = |fixed| all(fixed).subject.settings["all"].clone();
     let first = all(true);
     for _ in 0..3 {
         assert_eq!(all(true), first);
@@ -258,6 +245,47 @@ fn the_subjects_clock_and_random_numbers_are_the_same_in_every_run() {
     // The clock by which a library measures its counter's frequency goes on: Google's TCMalloc divides by what passed on it.
     assert_eq!(words[4], "1", "{first}");
     assert_ne!(all(false), all(false));
+}
+
+/// spanalloc's helper sleeps so, on a futex until the clock shows a time.
+#[test]
+fn a_thread_of_the_subjects_own_wakes_at_the_same_ops_in_every_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    single(&script, 2_000);
+    let library = bad_library(
+        folder.path(),
+        "#include <pthread.h>\n#include <stdio.h>\n#include <sys/syscall.h>\n#include <time.h>\n\
+         static unsigned long at[64]; static int looks;\n\
+         static long now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC_COARSE, &t); return t.tv_sec * 1000000000 + t.tv_nsec; }\n\
+         static void *helper(void *p) { static int word; for (;;) {\n\
+           for (long end = now() + 10000000; now() < end;) {\n\
+             struct timespec t = { 0, end - now() }; syscall(SYS_futex, &word, 128, 0, &t, 0, 0); }\n\
+           if (looks < 64) at[looks++] = n; } return p; }\n\
+         static void begin(void) { pthread_t t; pthread_create(&t, 0, helper, 0); }\n\
+         /* Nothing of the allocator's lasts as long in one run as in another. */\n\
+         static void *slow(size_t s) { if (n == 1000) begin(); if (n % 5000 == 0) usleep(getpid() % 7 * 1000); return __libc_malloc(s); }\n\
+         #define MALLOC(s) slow(s)\n\
+         size_t heaplab_subject_describe(char *t, size_t n) { int l = 0; for (int i = 0; i < looks && l < 4000; i++)\n\
+           l += snprintf(t + l, n - l, i ? \" %lu\" : \"at=%lu\", at[i]); return l + snprintf(t + l, n - l, \"\\n\"); }",
+    );
+    let all = |idle_tail_ms| {
+        let spec = RunSpec {
+            idle_tail_ms,
+            ..spec(&script, Measure::Memory, Mode::Lockstep)
+        };
+        steady(&spec, &library).subject.settings["at"].clone()
+    };
+    // 258,000 calls are 64 ms on the clock; a look takes 12 of them, as the clock has steps of 4.
+    let first = all(0);
+    assert_eq!(first.split(' ').count(), 5, "{first}");
+    for _ in 0..5 {
+        assert_eq!(all(0), first);
+    }
+    // In the tail it goes on.
+    let tail = all(60);
+    assert!(tail.starts_with(&first), "{tail}");
+    assert_eq!(tail.split(' ').count(), 10, "{tail}");
 }
 
 #[test]

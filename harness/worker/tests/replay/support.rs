@@ -120,10 +120,16 @@ pub fn spec(script: &Path, measure: Measure, mode: Mode) -> RunSpec {
 }
 
 pub fn run(spec: &RunSpec, library: Option<&Path>) -> Answer {
+    run_in(spec, library, &[])
+}
+
+/// With variables of the environment, as the harness sets them.
+pub fn run_in(spec: &RunSpec, library: Option<&Path>, variables: &[(&str, &str)]) -> Answer {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heaplab-worker"));
     command
         .arg(serde_json::to_string(spec).unwrap())
-        .env_clear();
+        .env_clear()
+        .envs(variables.iter().copied());
     if let Some(library) = library {
         command.env("LD_PRELOAD", library);
     }
@@ -133,7 +139,17 @@ pub fn run(spec: &RunSpec, library: Option<&Path>) -> Answer {
 }
 
 pub fn report(spec: &RunSpec) -> Report {
-    match run(spec, None) {
+    reported(run(spec, None))
+}
+
+/// With the clock and the random numbers of a memory run.
+pub fn steady(spec: &RunSpec, library: &Path) -> Report {
+    let variables = [("HEAPLAB_CLOCK", "still"), ("HEAPLAB_RANDOM", "fixed")];
+    reported(run_in(spec, Some(library), &variables))
+}
+
+pub fn reported(answer: Answer) -> Report {
+    match answer {
         Answer::Ok(report) => *report,
         Answer::Failed { reason } => panic!("{reason}"),
     }

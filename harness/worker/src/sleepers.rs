@@ -1,0 +1,198 @@
+//! Threads of the subject's own while the harness shows it a clock: they sleep by the real one.
+//!
+//! In lockstep the time that a subject reads goes on with the ops, and what it gives back on its threads' calls is the same in every
+//! run. A thread of its own that sleeps for a second (spanalloc's helper, jemalloc's background threads) wakes at another op in
+//! each. So the clock that such threads look at goes on in steps ([`STEP_NS`]), and between two of them no op is made until
+//! each of these threads has had its look: who waits for a time is woken, sees whether it has come, does its work or sleeps on. That
+//! asks of a thread what a futex asks of everybody: to look at what it has waited for when it wakes.
+//!
+//! Who they are is asked of the kernel: the threads of the process that the replay did not start. Not reached: one
+//! that sleeps by other means than a futex with a time, and one that never rests.
+
+use crate::clock;
+use crate::shared::SharedArray;
+use heaplab_worker::doing::Doing;
+use std::ffi::CStr;
+use std::fs;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The step of the clock that they look at: the coarse clock's of a kernel with 250 ticks a second.
+pub const STEP_NS: u64 = 4_000_000;
+/// A thread that has not come to rest after so long is not waited for any more.
+const PATIENCE_NS: u64 = 2_000_000_000;
+/// Looks at a thread before the CPU is given up for longer than the scheduler likes.
+const YIELDS: u32 = 100;
+const PAUSE_NS: u64 = 50_000;
+
+/// The replay's own threads.
+#[derive(Clone, Copy)]
+pub struct Roll {
+    /// Of each thread of the script that exists the kernel's number, else 0.
+    numbers: SharedArray<AtomicU32>,
+    /// Threads that exist beside the first.
+    started: SharedArray<AtomicU32>,
+}
+
+impl Roll {
+    /// For a script of so many threads, or `None` when the memory cannot be mapped.
+    pub fn new(threads: usize) -> Option<Self> {
+        Some(Self {
+            numbers: SharedArray::new(threads)?,
+            started: SharedArray::new(1)?,
+        })
+    }
+
+    fn number(&self, thread: u32) -> &AtomicU32 {
+        // SAFETY: in range, never unmapped, and zero bytes are an atomic 0.
+        unsafe { &*self.numbers.at(thread as usize) }
+    }
+
+    fn started(&self) -> &AtomicU32 {
+        // SAFETY: as above.
+        unsafe { &*self.started.at(0) }
+    }
+
+    /// A thread is about to be started.
+    pub fn starts(&self) {
+        self.started().fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Said by the thread itself, first of all.
+    pub fn enters(&self, thread: u32) {
+        // SAFETY: a number, no more.
+        let number = unsafe { libc::gettid() } as u32;
+        self.number(thread).store(number, Ordering::Release);
+    }
+
+    /// A thread has been waited for.
+    pub fn left(&self, thread: u32) {
+        self.number(thread).store(0, Ordering::Release);
+        self.started().fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn has(&self, number: u32) -> bool {
+        (0..self.numbers.len() as u32)
+            .any(|thread| self.number(thread).load(Ordering::Acquire) == number)
+    }
+}
+
+/// The others.
+pub struct Sleepers {
+    own: Roll,
+    /// /proc/self/task.
+    folder: RawFd,
+}
+
+impl Sleepers {
+    /// `None` where the kernel does not show a process its threads.
+    pub fn new(own: Roll) -> Option<Self> {
+        let path: &CStr = c"/proc/self/task";
+        // SAFETY: a valid C string.
+        let folder = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+        (folder >= 0).then_some(Self { own, folder })
+    }
+
+    /// Waits until all of them are at rest; false: one does not come to rest.
+    pub fn settle(&self) -> bool {
+        let mut since = 0;
+        for round in 0u32.. {
+            let mut busy = false;
+            self.each(|doing| busy |= doing == Doing::Work);
+            if !busy {
+                return true;
+            }
+            if round < YIELDS {
+                // SAFETY: no arguments.
+                unsafe { libc::sched_yield() };
+                continue;
+            }
+            if since == 0 {
+                since = clock::now_ns();
+            }
+            if clock::now_ns() - since > PATIENCE_NS {
+                return false;
+            }
+            clock::sleep_ns(PAUSE_NS);
+        }
+        true
+    }
+
+    /// Lets each that waits for a time look at the clock.
+    pub fn wake(&self) {
+        self.each(|doing| {
+            if let Doing::Sleep { word, private } = doing {
+                let operation = libc::FUTEX_WAKE | private;
+                // SAFETY: a wake reads nothing; who waits on the word is made to look, which futexes permit at any time.
+                unsafe { libc::syscall(libc::SYS_futex, word, operation, i32::MAX) };
+            }
+        });
+    }
+
+    /// Whether the process has no more threads than the replay: a single question, as it is asked at every step.
+    fn nobody(&self) -> bool {
+        // SAFETY: zero bytes are a valid stat.
+        let mut found: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: a place for the result.
+        let known = unsafe { libc::fstat(self.folder, &raw mut found) } == 0;
+        // A folder for each thread, and its own two entries.
+        let own = 2 + 1 + u64::from(self.own.started().load(Ordering::Relaxed));
+        known && found.st_nlink <= own
+    }
+
+    fn each(&self, mut see: impl FnMut(Doing)) {
+        if self.nobody() {
+            return;
+        }
+        let mut buffer = [0u8; 4096];
+        // SAFETY: back to the first entry of a folder of ours.
+        unsafe { libc::lseek(self.folder, 0, libc::SEEK_SET) };
+        loop {
+            // Not opendir: it allocates, and that would reach the subject.
+            // SAFETY: the buffer is writable for its length.
+            let got = unsafe {
+                libc::syscall(
+                    libc::SYS_getdents64,
+                    self.folder,
+                    buffer.as_mut_ptr(),
+                    buffer.len(),
+                )
+            };
+            if got <= 0 {
+                return;
+            }
+            names(&buffer[..got as usize], |number| {
+                if !self.own.has(number) {
+                    see(doing(number));
+                }
+            });
+        }
+    }
+}
+
+/// The numbers among the names of what getdents64 gave.
+fn names(mut entries: &[u8], mut see: impl FnMut(u32)) {
+    /// Bytes before an entry's name, and the place of its length in them.
+    const HEAD: usize = 19;
+    const LENGTH: usize = 16;
+    while entries.len() > HEAD {
+        let length = usize::from(u16::from_le_bytes([entries[LENGTH], entries[LENGTH + 1]]));
+        if length <= HEAD || length > entries.len() {
+            return;
+        }
+        let name = &entries[HEAD..length];
+        let name = &name[..name
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(name.len())];
+        if let Some(number) = std::str::from_utf8(name).ok().and_then(|n| n.parse().ok()) {
+            see(number);
+        }
+        entries = &entries[length..];
+    }
+}
+
+fn doing(number: u32) -> Doing {
+    fs::read_to_string(format!("/proc/self/task/{number}/syscall"))
+        .map_or(Doing::Gone, |line| Doing::parse(&line))
+}
