@@ -324,6 +324,7 @@ impl Baseline {
         }
         let stored = |name: &str, now: &str| self.header.get(name).map_or(now, |s| s).to_string();
         ResultSet {
+            baseline: None,
             machine: Machine {
                 libc: stored("libc", &head.machine.libc),
                 thp: stored("thp", &head.machine.thp),

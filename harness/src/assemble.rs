@@ -115,6 +115,7 @@ pub fn assemble(mut input: Input<'_>) -> ResultSet {
     notes.extend(marks::counts(&cells));
     notes.extend(marks::runs(input.lines));
     let mut result = ResultSet {
+        baseline: None,
         schema: SCHEMA.into(),
         heaplab: Tool {
             version: env!("CARGO_PKG_VERSION").into(),

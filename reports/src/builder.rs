@@ -3,7 +3,7 @@
 use crate::schema::{Better, Cell, Metric, ResultSet, Sample, Status, Subject};
 use crate::stats;
 
-/// Label of the subject that ratios are taken against.
+/// Label of the subject that ratios are taken against wherever it is among those compared.
 pub const BASELINE: &str = "system";
 
 impl Metric {
@@ -32,6 +32,20 @@ impl Metric {
             samples,
             ratio_to_system: None,
         })
+    }
+}
+
+impl ResultSet {
+    /// Label of the subject that ratios are taken against: [`BASELINE`], and where that is not among the subjects the one that was
+    /// named first.
+    pub fn baseline(&self) -> &str {
+        let named = |label: &str| self.subjects.iter().any(|s| s.name == label);
+        let recorded = self.baseline.as_deref().filter(|label| named(label));
+        match recorded {
+            _ if named(BASELINE) => BASELINE,
+            Some(label) => label,
+            None => self.subjects.first().map_or(BASELINE, |s| &s.name),
+        }
     }
 }
 
@@ -94,13 +108,14 @@ impl Cell {
     }
 }
 
-/// Fills `ratio_to_system` of every metric whose workload also ran under [`BASELINE`] with the same API,
-/// threads and machine shape. The baseline itself and values that are not positive get none.
+/// Fills `ratio_to_system` of every metric whose workload also ran under the baseline ([`ResultSet::baseline`]) with the same API,
+/// threads and machine shape, and notes which that is. The baseline itself and values that are not positive get none.
 pub fn fill_ratios(result: &mut ResultSet) {
+    let baseline = result.baseline().to_owned();
     let baselines: Vec<(WorkloadKey, std::collections::BTreeMap<String, Metric>)> = result
         .cells
         .iter()
-        .filter(|c| c.subject == BASELINE && c.status == Status::Ok)
+        .filter(|c| c.subject == baseline && c.status == Status::Ok)
         .map(|c| (c.key(), c.metrics.clone()))
         .collect();
     for cell in &mut result.cells {
@@ -108,7 +123,7 @@ pub fn fill_ratios(result: &mut ResultSet) {
         let base = baselines
             .iter()
             .find(|(k, _)| *k == key)
-            .filter(|_| cell.subject != BASELINE);
+            .filter(|_| cell.subject != baseline);
         for (name, metric) in &mut cell.metrics {
             metric.ratio_to_system = base
                 .and_then(|(_, metrics)| metrics.get(name))
@@ -117,4 +132,5 @@ pub fn fill_ratios(result: &mut ResultSet) {
                 .and_then(|b| stats::paired_ratio(&metric.samples, &b.samples));
         }
     }
+    result.baseline = Some(baseline);
 }

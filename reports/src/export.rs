@@ -113,10 +113,11 @@ pub(crate) fn explained(result: &ResultSet, analysis: &BTreeMap<String, String>)
         out.push_str(&format!("{head}{}\n", escape(sentence)));
     }
     if let Some(summary) = &view.summary {
-        out.push_str(
-            "\n| all workloads | time, geometric mean | interval | lowest peak in | peak / system's |\n\
+        out.push_str(&format!(
+            "\n| all workloads | time, geometric mean | interval | lowest peak in | peak / {}'s |\n\
              |---|---:|---|---:|---|\n",
-        );
+            escape(&summary.baseline)
+        ));
         for r in &summary.rows {
             let time = if r.time.is_none() {
                 "1.00".to_owned()

@@ -26,6 +26,9 @@ pub struct ResultSet {
     pub finished: String,
     /// Allocators under test.
     pub subjects: Vec<Subject>,
+    /// Name of the subject that `ratio_to_system` is taken against; absent in older sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<String>,
     /// What is known of the workloads beside their figures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workloads: Vec<WorkloadFacts>,

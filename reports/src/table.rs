@@ -354,7 +354,10 @@ fn push_summary(out: &mut Vec<String>, summary: &Summary, style: Style) {
         Field::right("time"),
         Field::left("geometric mean"),
         Field::right("lowest peak in"),
-        Field::left("peak resident / system's, lowest to highest"),
+        Field::left(format!(
+            "peak resident / {}'s, lowest to highest",
+            summary.baseline
+        )),
     ]];
     for r in &summary.rows {
         let ours = if r.ours { " (ours)" } else { "" };
@@ -363,7 +366,7 @@ fn push_summary(out: &mut Vec<String>, summary: &Summary, style: Style) {
             "worse" => BAD,
             _ => "",
         };
-        let baseline = r.subject == crate::builder::BASELINE;
+        let baseline = r.subject == summary.baseline;
         let interval = match &r.time {
             Some(ratio) => format!("{}  n={}", units::change_with_ends(ratio), r.timed),
             None => String::new(),

@@ -4,7 +4,7 @@ mod common;
 
 use common::{result_set, single};
 use heaplab_reports::schema::{Better, Metric, Recorded, ResultSet, Sample, Status, WorkloadFacts};
-use heaplab_reports::{Style, fill_ratios, table};
+use heaplab_reports::{ReportOptions, Style, export, fill_ratios, table, write_report};
 
 fn screen(result: &ResultSet) -> String {
     table::render(result, Style::Plain, Some("r/report.html"))
@@ -50,16 +50,52 @@ fn few_blocks_name_no_winner() {
     assert!(!few.contains("Could have been shown"), "{few}");
 }
 
+/// Two builds of a library, or two rivals: the one named first is at 1, everywhere, and that is said.
 #[test]
-fn without_the_systems_allocator_the_answer_says_what_is_missing() {
+fn without_the_systems_allocator_the_first_subject_is_the_baseline() {
     for mut result in [single(), result_set()] {
         result.subjects.retain(|s| s.name != "system");
         result.cells.retain(|c| c.subject != "system");
         fill_ratios(&mut result);
-        let said = screen(&result);
+        assert_eq!(result.baseline.as_deref(), Some("jemalloc"));
+        let ratios = |name: &str| {
+            let cells = result.cells.iter().filter(move |c| c.subject == name);
+            cells
+                .flat_map(|c| c.metrics.values())
+                .filter(|m| m.ratio_to_system.is_some())
+                .count()
+        };
+        assert!(ratios("jemalloc") == 0 && ratios("mimalloc") > 0);
+        let text = screen(&result);
+        let folder = tempfile::tempdir().unwrap();
+        let files = write_report(&result, folder.path(), &ReportOptions::default()).unwrap();
+        let mut told = vec![text, export::markdown(&result)];
+        for file in files {
+            let kind = file.extension().and_then(|end| end.to_str());
+            if kind.is_some_and(|kind| ["html", "md", "svg"].contains(&kind)) {
+                told.push(std::fs::read_to_string(file).unwrap());
+            }
+        }
+        for text in told {
+            let word = text.contains("ratios are taken against jemalloc");
+            assert!(word || text.contains("<svg"), "{text}");
+            for wrong in [
+                "against system",
+                "system's",
+                "ratio to system",
+                "the system allocator",
+            ] {
+                assert!(!text.contains(wrong), "{wrong} in {text}");
+            }
+        }
+        // Where the first one has no figures there is nothing to compare with.
+        result.cells.retain(|c| c.subject != "jemalloc");
+        fill_ratios(&mut result);
         assert!(
-            said.contains(r#"ran without "system", against which ratios are taken"#),
-            "{said}"
+            result
+                .cells
+                .iter()
+                .all(|c| c.metrics.values().all(|m| m.ratio_to_system.is_none()))
         );
     }
 }

@@ -13,6 +13,7 @@ pub fn set(cells: Vec<Cell>) -> ResultSet {
     let names: std::collections::BTreeSet<String> =
         cells.iter().map(|c| c.subject.clone()).collect();
     ResultSet {
+        baseline: None,
         workloads: Vec::new(),
         schema: SCHEMA.into(),
         heaplab: Tool {

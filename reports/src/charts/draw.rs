@@ -491,14 +491,14 @@ fn draw_scatter<DB: DrawingBackend>(
     }
     let below_centre = ((x0 + x1) / 2, y1 + f.px(20.0));
     area.draw_text(
-        "time / system's   (less is better)",
+        &format!("time / {}'s   (less is better)", scatter.baseline),
         &f.text(11.5).pos(below),
         below_centre,
     )?;
     let mut turned = f.text(11.5).pos(Pos::new(HPos::Center, VPos::Top));
     turned.font = turned.font.transform(FontTransform::Rotate270);
     area.draw_text(
-        "peak memory / system's",
+        &format!("peak memory / {}'s", scatter.baseline),
         &turned,
         (f.px(8.0), (y0 + y1) / 2),
     )?;

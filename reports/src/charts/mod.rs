@@ -97,6 +97,8 @@ pub(crate) struct Scatter {
     pub points: Vec<ScatterPoint>,
     /// Whether points carry names (one workload) or only the legend does.
     pub named: bool,
+    /// Label of the subject at 1, 1.
+    pub baseline: String,
 }
 
 /// One cell in [`Scatter`]: ratios to the baseline with ends.

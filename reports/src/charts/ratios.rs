@@ -10,20 +10,31 @@ fn ratio(cell: &Cell, metric: Option<&str>) -> Option<Ratio> {
     cell.metrics.get(metric?)?.ratio_to_system
 }
 
+/// The baseline in a sentence.
+fn in_words(base: &str) -> &str {
+    match base {
+        BASELINE => "the system allocator",
+        label => label,
+    }
+}
+
 /// Ratios of time and peak memory with their ends, every subject on every workload.
 pub(super) fn dots(result: &ResultSet, view: &View) -> Option<Chart> {
     type Get = fn(&Cell) -> Option<Ratio>;
-    let panels: [(&str, Get); 2] = [
-        ("time / system's", |c| ratio(c, time_metric(c))),
-        ("peak memory / system's", |c| ratio(c, memory_metric(c))),
+    let base = result.baseline();
+    let panels: [(String, Get); 2] = [
+        (format!("time / {base}'s"), |c| ratio(c, time_metric(c))),
+        (format!("peak memory / {base}'s"), |c| {
+            ratio(c, memory_metric(c))
+        }),
     ];
     let comparable = |g: &crate::view::Group| -> Vec<&Cell> {
         ok_cells(result, g)
             .into_iter()
-            .filter(|c| c.subject != BASELINE)
+            .filter(|c| c.subject != base)
             .collect()
     };
-    let used: Vec<(&str, Get)> = panels
+    let used: Vec<(String, Get)> = panels
         .into_iter()
         .filter(|(_, get)| {
             view.groups
@@ -65,16 +76,17 @@ pub(super) fn dots(result: &ResultSet, view: &View) -> Option<Chart> {
     let rows: usize = groups.iter().map(|g| g.1.len() + 1).sum();
     Some(Chart {
         stem: "ratios".to_owned(),
-        title: "Against the system allocator (left of 1: less)".to_owned(),
-        caption:
-            "Time and peak memory of each subject as a ratio to the system allocator's, with 95 % \
-                  intervals; a hollow point has fewer than six blocks and its ends are a range."
-                .to_owned(),
+        title: format!("Against {} (left of 1: less)", in_words(base)),
+        caption: format!(
+            "Time and peak memory of each subject as a ratio to {}'s, with 95 % \
+             intervals; a hollow point has fewer than six blocks and its ends are a range.",
+            in_words(base)
+        ),
         group: None,
         size: (620, 110 + 18 * rows as u32),
         footer: String::new(),
         spec: Spec::Dots(Dots {
-            panels: used.iter().map(|p| p.0.to_owned()).collect(),
+            panels: used.into_iter().map(|p| p.0).collect(),
             groups,
         }),
     })
@@ -83,10 +95,11 @@ pub(super) fn dots(result: &ResultSet, view: &View) -> Option<Chart> {
 /// Time against peak memory: one point a subject and workload, the baseline at (1, 1).
 pub(super) fn scatter(result: &ResultSet, view: &View) -> Option<Chart> {
     let named = view.groups.len() == 1;
+    let base = result.baseline();
     let mut points = Vec::new();
     for group in &view.groups {
         for cell in ok_cells(result, group) {
-            let pair = if cell.subject == BASELINE {
+            let pair = if cell.subject == base {
                 Some(((1.0, 1.0, 1.0), (1.0, 1.0, 1.0)))
             } else {
                 ratio(cell, time_metric(cell))
@@ -95,7 +108,7 @@ pub(super) fn scatter(result: &ResultSet, view: &View) -> Option<Chart> {
             };
             let Some((x, y)) = pair else { continue };
             let name = legend_name(result, &cell.subject);
-            if cell.subject == BASELINE && points.iter().any(|p: &ScatterPoint| p.name == name) {
+            if cell.subject == base && points.iter().any(|p: &ScatterPoint| p.name == name) {
                 continue;
             }
             points.push(ScatterPoint {
@@ -116,12 +129,18 @@ pub(super) fn scatter(result: &ResultSet, view: &View) -> Option<Chart> {
     Some(Chart {
         stem: "time-memory".to_owned(),
         title: format!("Time against memory, {what}"),
-        caption: "Each point is one subject on one workload: time (across) and peak memory (up) as ratios to \
-                  the system allocator's at 1, 1. Down and left is better."
-            .to_owned(),
+        caption: format!(
+            "Each point is one subject on one workload: time (across) and peak memory (up) as ratios to \
+             {}'s at 1, 1. Down and left is better.",
+            in_words(base)
+        ),
         group: None,
         size: (620, 400),
         footer: String::new(),
-        spec: Spec::Scatter(Scatter { points, named }),
+        spec: Spec::Scatter(Scatter {
+            points,
+            named,
+            baseline: base.to_owned(),
+        }),
     })
 }

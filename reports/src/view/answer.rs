@@ -108,18 +108,19 @@ pub(super) fn of_group(
         .collect();
     let mut sentences = Vec::new();
     let mut best = None;
-    match ok.iter().find(|c| c.subject == BASELINE) {
+    let base = result.baseline();
+    match ok.iter().find(|c| c.subject == base) {
         None if ok.is_empty() => {
             sentences.push("no subject finished; see the reasons below.".to_owned())
         }
-        None => sentences.push(no_baseline(ok.iter().map(|c| c.subject.as_str()))),
+        None => sentences.push(no_baseline(ok.iter().map(|c| c.subject.as_str()), base)),
         Some(base) if ok.len() == 1 => sentences.push(alone(base)),
         Some(_) => {
             let mut candidates = candidates(result, &ok);
             candidates.sort_by(|a, b| a.score().total_cmp(&b.score()));
             match of_latency(result, &ok).filter(|_| candidates.is_empty()) {
                 Some(sentence) => sentences.push(sentence),
-                None => best = compare(&candidates, today, &mut sentences),
+                None => best = compare(&candidates, base, today, &mut sentences),
             }
         }
     }
@@ -176,10 +177,14 @@ fn alone(base: &Cell) -> String {
         })
         .collect();
     if figures.is_empty() {
-        return format!("{BASELINE} ran alone: there is nothing to compare it with.");
+        return format!(
+            "{} ran alone: there is nothing to compare it with.",
+            base.subject
+        );
     }
     format!(
-        "{BASELINE}: {}; there is nothing to compare it with.",
+        "{}: {}; there is nothing to compare it with.",
+        base.subject,
         figures.join(", ")
     )
 }
@@ -187,7 +192,7 @@ fn alone(base: &Cell) -> String {
 fn candidates<'a>(result: &ResultSet, ok: &[&'a Cell]) -> Vec<Candidate<'a>> {
     let ratio = |cell: &Cell, name: Option<&str>| cell.metrics.get(name?)?.ratio_to_system;
     ok.iter()
-        .filter(|c| c.subject != BASELINE)
+        .filter(|c| c.subject != result.baseline())
         .map(|cell| Candidate {
             cell,
             ours: result
@@ -207,32 +212,40 @@ fn candidates<'a>(result: &ResultSet, ok: &[&'a Cell]) -> Vec<Candidate<'a>> {
         .collect()
 }
 
-/// `system (the program's own)`.
 /// What is said where nothing can be compared.
-pub(super) fn no_baseline<'a>(subjects: impl Iterator<Item = &'a str>) -> String {
+fn no_baseline<'a>(subjects: impl Iterator<Item = &'a str>, base: &str) -> String {
     let names: Vec<_> = subjects.collect();
     format!(
-        "{} ran without \"{BASELINE}\", against which ratios are taken: -a {BASELINE} adds it.",
+        "{} cannot be compared, as {base}, against which ratios are taken, has no figures here.",
         names.join(", ")
     )
 }
 
-fn baseline(today: &Today) -> String {
+/// What is said where something else than [`BASELINE`] stands at 1.
+pub(super) fn another_baseline(base: &str) -> String {
+    format!(
+        "ratios are taken against {base}, the subject named first, as \"{BASELINE}\" is not among them (-a {BASELINE} adds it)."
+    )
+}
+
+/// `system (the program's own)`.
+fn baseline(base: &str, today: &Today) -> String {
     match today {
-        Today::Default => BASELINE.to_owned(),
-        Today::Baseline => format!("{BASELINE} (the program's own)"),
-        Today::Other(name) => format!("{BASELINE} (the program itself ran on {name})"),
+        Today::Baseline if base == BASELINE => format!("{base} (the program's own)"),
+        Today::Default | Today::Baseline => base.to_owned(),
+        Today::Other(name) => format!("{base} (the program itself ran on {name})"),
     }
 }
 
 fn compare(
     candidates: &[Candidate<'_>],
+    label: &str,
     today: &Today,
     sentences: &mut Vec<String>,
 ) -> Option<String> {
-    let base = baseline(today);
+    let base = baseline(label, today);
     let Some(leader) = candidates.first() else {
-        sentences.push(format!("no pair of blocks with \"{BASELINE}\": no ratios."));
+        sentences.push(format!("no pair of blocks with \"{label}\": no ratios."));
         return None;
     };
     if !candidates.iter().any(Candidate::has_interval) {
@@ -240,18 +253,18 @@ fn compare(
             "no difference is claimed from fewer than 6 blocks (--blocks 8 gives intervals); as measured, against {base}:"
         ));
         for candidate in candidates.iter().take(4) {
-            sentences.push(format!("{}.", against_system(candidate)));
+            sentences.push(format!("{}.", against_baseline(candidate)));
         }
         return None;
     }
     if leader.score() >= 1.0 {
         sentences.push(format!(
             "no subject was shown to be better than {base} in time and peak together; nearest: {}.",
-            against_system(leader)
+            against_baseline(leader)
         ));
-        return Some(BASELINE.to_owned());
+        return Some(label.to_owned());
     }
-    sentences.push(format!("{} against {base}.", against_system(leader)));
+    sentences.push(format!("{} against {base}.", against_baseline(leader)));
     let others = &candidates[1..];
     // Our own first place is never the only thing said.
     let first_of_others = if leader.ours {
@@ -261,8 +274,8 @@ fn compare(
     };
     if let Some(i) = first_of_others {
         sentences.push(format!(
-            "without ours: {} against {BASELINE}.",
-            against_system(&others[i])
+            "without ours: {} against {label}.",
+            against_baseline(&others[i])
         ));
     }
     for other in others.iter().take(4) {
@@ -271,7 +284,7 @@ fn compare(
     Some(leader.cell.subject.clone())
 }
 
-fn against_system(c: &Candidate<'_>) -> String {
+fn against_baseline(c: &Candidate<'_>) -> String {
     let parts: Vec<String> = c.ratios().iter().map(|(word, r)| part(word, r)).collect();
     format!("{}: {}", c.name(), parts.join(", "))
 }

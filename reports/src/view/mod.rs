@@ -30,6 +30,8 @@ pub(crate) struct View {
     pub summary: Option<Summary>,
     /// What more threads bring; absent where nothing ran with several numbers of them.
     pub scaling: Option<Scaling>,
+    /// Label of the subject at 1.
+    pub baseline: String,
     /// Things that a reader must know.
     pub warnings: Vec<String>,
     /// What the allocators count themselves.
@@ -174,7 +176,8 @@ pub(crate) fn keys(result: &ResultSet) -> Vec<WorkloadKey> {
 pub(crate) fn cells<'a>(result: &'a ResultSet, key: &WorkloadKey) -> Vec<&'a Cell> {
     let mut cells: Vec<&Cell> = result.cells.iter().filter(|c| c.key() == *key).collect();
     let place = |c: &Cell| result.subjects.iter().position(|s| s.name == c.subject);
-    cells.sort_by_key(|c| (c.subject != BASELINE, place(c).unwrap_or(usize::MAX)));
+    let base = result.baseline();
+    cells.sort_by_key(|c| (c.subject != base, place(c).unwrap_or(usize::MAX)));
     cells
 }
 
@@ -268,10 +271,12 @@ impl View {
         };
         let names = result.subjects.iter().map(|subject| subject.name.as_str());
         let finished: Vec<_> = names.filter(ran).collect();
-        if summary.is_some() && !finished.is_empty() && !finished.contains(&BASELINE) {
-            answer.push(answer::no_baseline(finished.into_iter()));
-        } else if answer.is_empty() {
+        let base = result.baseline();
+        if answer.is_empty() {
             answer.push("nothing was measured; see the reasons below.".to_owned());
+        }
+        if base != BASELINE && finished.contains(&base) && finished.len() > 1 {
+            answer.push(answer::another_baseline(base));
         }
         let mut warnings: Vec<String> = groups
             .iter()
@@ -286,6 +291,7 @@ impl View {
         warnings.extend(notes::warnings(result));
         Self {
             answer,
+            baseline: base.to_owned(),
             summary,
             scaling: Scaling::new(result),
             warnings,
@@ -358,17 +364,20 @@ fn row(result: &ResultSet, cell: &Cell, columns: &[Column], best: bool, today: &
         version: subject.map(|s| s.version.clone()).unwrap_or_default(),
         id: units::file_stem(&cell.id()),
         ours: subject.is_some_and(Subject::is_ours),
-        baseline: cell.subject == BASELINE,
+        baseline: cell.subject == result.baseline(),
         today: today.is(cell, subject),
         best,
         failed,
-        values: columns.iter().map(|c| value(cell, c)).collect(),
+        values: columns
+            .iter()
+            .map(|c| value(cell, c, result.baseline()))
+            .collect(),
         purge: subject.map(notes::purge).unwrap_or_default(),
         details,
     }
 }
 
-fn value(cell: &Cell, column: &Column) -> Value {
+fn value(cell: &Cell, column: &Column, baseline: &str) -> Value {
     let missing = Value {
         text: "-".to_owned(),
         ..Value::default()
@@ -412,10 +421,11 @@ fn value(cell: &Cell, column: &Column) -> Value {
             let (mark, class) = mark(r, metric);
             value.mark = mark.to_owned();
             value.class = class.to_owned();
-            value
-                .title
-                .push_str(&format!("; against system {}", units::change_with_ends(r)));
-        } else if cell.subject == BASELINE {
+            value.title.push_str(&format!(
+                "; against {baseline} {}",
+                units::change_with_ends(r)
+            ));
+        } else if cell.subject == baseline {
             value.ratio = "1.00".to_owned();
         }
     }

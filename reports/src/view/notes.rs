@@ -131,9 +131,10 @@ pub(super) fn promise(
     cells: &[&Cell],
     best: Option<&str>,
 ) -> Option<String> {
+    let baseline = result.baseline();
     let base = cells
         .iter()
-        .find(|c| c.subject == BASELINE && c.status == Status::Ok)?;
+        .find(|c| c.subject == baseline && c.status == Status::Ok)?;
     let median = |name: &str| base.metrics.get(name).map(|m| m.median);
     let percent = |share: f64| match 100.0 * share {
         p if p < 0.95 => format!("{p:.1} %"),
@@ -141,7 +142,7 @@ pub(super) fn promise(
     };
     if let Some(share) = median("allocator_cpu_share") {
         return Some(format!(
-            "the allocator has {} of the program's CPU time (sampled under {BASELINE}): another can save no more than that in \
+            "the allocator has {} of the program's CPU time (sampled under {baseline}): another can save no more than that in \
              its own code",
             percent(share)
         ));
@@ -159,7 +160,7 @@ pub(super) fn promise(
     // A replay without the program's work between the calls can take longer than they took.
     let share = (replayed / cpu_ns).min(1.0);
     let saved = best
-        .filter(|best| *best != BASELINE)
+        .filter(|best| *best != baseline)
         .and_then(|best| cells.iter().find(|c| c.subject == best))
         .and_then(|c| c.metrics.get(time_metric(c)?)?.ratio_to_system)
         .filter(stats::shown_different)
@@ -235,7 +236,7 @@ fn contradictions(result: &ResultSet) -> Option<String> {
     let mut found = Vec::new();
     for key in keys(result) {
         let cells = cells(result, &key);
-        let base = cells.iter().find(|c| c.subject == BASELINE);
+        let base = cells.iter().find(|c| c.subject == result.baseline());
         for cell in &cells {
             for name in [time_metric(cell), memory_metric(cell)]
                 .into_iter()
@@ -272,8 +273,9 @@ fn contradictions(result: &ResultSet) -> Option<String> {
     let count = found.len();
     let (_, widest) = found.into_iter().max_by(|a, b| a.0.total_cmp(&b.0))?;
     Some(format!(
-        "the ratio to {BASELINE} compares runs of the same block, the figure before it is the median of all blocks: where the \
+        "the ratio to {} compares runs of the same block, the figure before it is the median of all blocks: where the \
          machine's speed changed meanwhile they point in opposite directions, and the ratio counts ({} of the rows, most {widest})",
+        result.baseline(),
         count
     ))
 }

@@ -212,6 +212,7 @@ mod tests {
             notes: Vec::new(),
         });
         ResultSet {
+            baseline: None,
             schema: SCHEMA.into(),
             heaplab: Tool {
                 version: String::new(),

@@ -4,7 +4,6 @@
 //! lowest and highest ratio are named with their workloads.
 
 use super::{cells, group_name, keys, memory_metric, time_metric};
-use crate::builder::BASELINE;
 use crate::schema::{IntervalKind, Ratio, ResultSet, Status, Subject};
 use crate::{stats, units};
 use serde::Serialize;
@@ -13,6 +12,8 @@ use std::collections::BTreeMap;
 /// The table over all workloads.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Summary {
+    /// Label of the subject at 1.
+    pub baseline: String,
     /// Workloads in the set.
     pub workloads: usize,
     pub rows: Vec<SummaryRow>,
@@ -59,6 +60,7 @@ impl Summary {
             .filter_map(|s| row(result, s))
             .collect();
         Some(Self {
+            baseline: result.baseline().to_owned(),
             workloads: keys.len(),
             rows,
         })
@@ -81,7 +83,7 @@ impl Summary {
         for (i, r) in named.iter().enumerate() {
             let Some(ratio) = &r.time else { continue };
             let word = match i {
-                0 if ratio.median > 1.0 => format!("fastest: {BASELINE}; next"),
+                0 if ratio.median > 1.0 => format!("fastest: {}; next", self.baseline),
                 0 => "fastest".to_owned(),
                 _ => "without ours".to_owned(),
             };
@@ -91,13 +93,18 @@ impl Summary {
                 _ => "",
             };
             sentences.push(format!(
-                "{word}: {}, time {}{differs} against {BASELINE}, geometric mean over {} of {} workloads; \
+                "{word}: {}, time {}{differs} against {}, geometric mean over {} of {} workloads; \
                  peak {}.",
                 r.label(),
                 units::change_with_ends(ratio),
+                self.baseline,
                 r.timed,
                 self.workloads,
-                if r.memory_text.is_empty() { "not measured" } else { &r.memory_text },
+                if r.memory_text.is_empty() {
+                    "not measured"
+                } else {
+                    &r.memory_text
+                },
             ));
         }
         if let Some((leader, rest)) = timed.split_first() {
@@ -189,7 +196,7 @@ fn row(result: &ResultSet, subject: &Subject) -> Option<SummaryRow> {
                 .filter_map(|c| peak(c));
             lowest_peak += usize::from(others.fold(f64::INFINITY, f64::min) >= mine);
         }
-        let Some(base) = ok(BASELINE).filter(|b| b.subject != cell.subject) else {
+        let Some(base) = ok(result.baseline()).filter(|b| b.subject != cell.subject) else {
             continue;
         };
         if let Some(r) = memory_metric(cell).and_then(|m| cell.metrics.get(m)?.ratio_to_system) {
@@ -273,7 +280,13 @@ mod tests {
             ..SummaryRow::default()
         };
         let rows = times.iter().map(row).collect();
-        Summary { workloads: 7, rows }.answer().join("\n")
+        Summary {
+            baseline: "system".to_owned(),
+            workloads: 7,
+            rows,
+        }
+        .answer()
+        .join("\n")
     }
 
     #[test]

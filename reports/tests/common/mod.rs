@@ -184,6 +184,7 @@ pub fn empty() -> ResultSet {
         notes: Vec::new(),
     };
     ResultSet {
+        baseline: None,
         schema: SCHEMA.to_owned(),
         heaplab: Tool {
             version: "0.1.0".to_owned(),
