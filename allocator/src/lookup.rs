@@ -45,26 +45,30 @@ impl Lookup {
         }
     }
 
-    /// From now on every address is foreign to fast paths, so that each operation comes to where it is checked. (Seen
-    /// from address 0 the heap is further away than it is long.) The caller is the only thread.
+    /// From now on every address is foreign to fast paths, so that each operation comes to where it is checked: as
+    /// [`Lookup::new`] has it, for good. The caller is the only thread.
     pub(crate) fn hide(&self) {
         self.hidden.store(true, Relaxed);
-        self.base.store(0, Release);
+        self.words.store(0, Release);
+        self.classes
+            .store((&raw const NO_CLASS).cast_mut(), Release);
     }
 }
 
 impl Lookup {
     /// Says where the heap and its class map are, while the heap has no pages.
     pub(crate) fn set_plan(&self, base: usize, classes: *mut AtomicU8) {
-        self.classes.store(classes, Release);
         if !self.hidden.load(Relaxed) {
+            self.classes.store(classes, Release);
             self.base.store(base, Release);
         }
     }
 
     /// Says how long the heap is.
     pub(crate) fn set_words(&self, words: usize) {
-        self.words.store(words, Release);
+        if !self.hidden.load(Relaxed) {
+            self.words.store(words, Release);
+        }
     }
 }
 

@@ -60,7 +60,7 @@ const SETTINGS: [(&str, usize); 9] = [
 #[rustfmt::skip]
 const KINDS: [(&str, [Found; 5]); 21] = [
     //                         checked   hardened  guarded   default      per CPU
-    ("freed",                  [AtCall,  AtCall,   AtCall,   AtCall,      WhenEmptied]),
+    ("freed",                  [AtCall,  AtCall,   AtCall,   WhenEmptied, WhenEmptied]),
     ("freed-long-ago",         [AtCall,  AtCall,   AtCall,   WhenEmptied, WhenEmptied]),
     ("freed-by-another",       [AtCall,  AtCall,   AtCall,   Counted,     WhenEmptied]),
     ("freed-written",          [AtCall,  AtCall,   AtCall,   WhenEmptied, Counted]),

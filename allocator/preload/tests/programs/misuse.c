@@ -201,7 +201,7 @@ static void err(void) {
         Block b = take(0); size_t usable = malloc_usable_size(b.at), size;
         /* Of a larger class, or so small that it would not have stayed in the block. (A large block may be longer by any
            number of pages.) */
-        if (usable > 64 && usable % PAGE && below(w, 2)) size = below(w, usable / 2);
+        if (usable > 64 && usable % PAGE && b.align <= 16 && below(w, 2)) size = below(w, usable / 2);
         else size = usable + usable / 2 + 17 + below(w, 2) * below(w, 3 * usable);
         say("mistake", b.at);
         if (is("wrong-size")) free_sized(b.at, size);
@@ -231,8 +231,8 @@ static void end(int status) {
     for (int i = 0; i < workers; i++) pthread_join(threads[i], 0);
     for (int i = 0; i < world.count; i++) look(&world.live[i]);
     while (world.count) drop(&world, 0);
-    /* Whatever waits in a quarantine leaves it. */
-    for (int i = 0; is("write-freed") && i < 9000; i++) free(malloc(2000));
+    /* Whatever waits in a quarantine leaves it, as these are too large for guarded places. */
+    for (int i = 0; is("write-freed") && i < 2000; i++) free(malloc(9000));
     malloc_trim(0);
     _exit(status);
 }
