@@ -143,8 +143,8 @@ static Block take(size_t least) {
     }
     for (;;) { size_t size = size_of(&world); if (size > least) return make(&world, size); }
 }
-/* One that `guard_rate=1` puts between guard pages. */
-static Block small(World *w) { size_t size = 1 + below(w, PAGE); return got(malloc(size), size, 8); }
+/* A new one of up to so many bytes: up to a page `guard_rate=1` puts it between guard pages, above 256 KiB nothing keeps it. */
+static Block fresh(World *w, size_t most) { size_t size = 1 + below(w, most); return got(malloc(size), size, 8); }
 /* The mistake with an address, by free or by realloc. */
 static void wrong(void *at) {
     say("mistake", at);
@@ -154,7 +154,7 @@ static void wrong(void *at) {
 static void err(void) {
     World *w = &world;
     if (strstr(kind, "freed")) {
-        Block b = guarded ? small(w) : take(0); size_t usable = malloc_usable_size(b.at); pthread_t t;
+        Block b = guarded ? fresh(w, PAGE) : is("write-freed") ? fresh(w, 256 << 10) : take(0); size_t usable = malloc_usable_size(b.at); pthread_t t;
         look(&b);
         victim = (char *)b.at;
         if (is("freed-by-another")) {
@@ -168,8 +168,6 @@ static void err(void) {
         char *at = (char *)b.at;
         if (is("freed-middle")) { if (usable <= 16) give_up(); at += 8 * (1 + below(w, usable / 8 - 1)); }
         if (is("write-freed")) {
-            /* Of large ones nothing is kept. */
-            if (!b.size || usable > 262144) give_up();
             say("mistake", at); at[below(w, b.size)] ^= 1 + below(w, 255); return;
         }
         if (is("read-freed")) { say("mistake", at); sink = at[below(w, b.size)]; return; }
@@ -208,7 +206,7 @@ static void err(void) {
         else if (is("wrong-aligned-size")) free_aligned_sized(b.at, b.align, size);
         else _ZdlPvm(b.at, size);
     } else if (is("overflow") || is("underflow")) {
-        Block b = small(w); unsigned char *at = is("overflow") ? b.at + malloc_usable_size(b.at) : b.at - 1;
+        Block b = fresh(w, PAGE); unsigned char *at = is("overflow") ? b.at + malloc_usable_size(b.at) : b.at - 1;
         if (below(w, 2)) at += is("overflow") ? below(w, 16) : -below(w, 16);
         say("mistake", at); *(volatile unsigned char *)at ^= 0x55;
         w->live[w->count++] = b;
