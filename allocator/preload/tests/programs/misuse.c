@@ -27,6 +27,7 @@ typedef struct { uint64_t random; int scribbles, count, most; Block live[LIVE]; 
 static volatile int stop, pause_now, paused, hand_over;
 /* What was freed and must not come back before it is freed again. */
 static char *_Atomic victim;
+static size_t victim_bytes;
 static volatile int reused;
 
 static uint64_t next(World *w) { w->random ^= w->random << 13; w->random ^= w->random >> 7; w->random ^= w->random << 17; return w->random * 0x2545F4914F6CDD1Du; }
@@ -66,7 +67,7 @@ static Block got(void *at, size_t size, size_t align) {
     if (!at) { say("no memory", 0); _exit(8); }
     WHOLE((uintptr_t)at % align == 0);
     char *v = victim;
-    if (v && (char *)at <= v && v < (char *)at + (size ? size : 1)) reused = 1;
+    if (v && (char *)at < v + victim_bytes && v < (char *)at + (size ? size : 1)) reused = 1;
     fill(&b);
     return b;
 }
@@ -156,7 +157,7 @@ static void err(void) {
     if (strstr(kind, "freed")) {
         Block b = guarded ? fresh(w, PAGE) : is("write-freed") ? fresh(w, 256 << 10) : take(0); size_t usable = malloc_usable_size(b.at); pthread_t t;
         look(&b);
-        victim = (char *)b.at;
+        victim_bytes = usable; victim = (char *)b.at;
         if (is("freed-by-another")) {
             if (below(w, 2)) { pthread_create(&t, 0, frees, b.at); pthread_join(t, 0); }
             else { pthread_create(&t, 0, frees_and_stays, b.at); while (!hand_over) usleep(50); }
