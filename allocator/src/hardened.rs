@@ -94,9 +94,11 @@ pub(crate) unsafe fn free(block: *mut u8) {
     match HEAP.block_of(block) {
         Block::Small(class) => {
             HEAP.central(class).expect_live(&HEAP.pages, class, block);
-            quarantine::expect_absent(block, class);
-            // SAFETY: the block is live and the caller's.
-            unsafe { quarantine::admit(block, class) };
+            // SAFETY: the block is live, for the tiers below at least, and the caller's.
+            unsafe {
+                quarantine::expect_absent(block, class);
+                quarantine::admit(block, class);
+            }
         }
         // SAFETY: the span is the block's.
         Block::Large(span) => unsafe { HEAP.pages.free(span) },
@@ -154,7 +156,8 @@ pub(crate) fn expect_live(block: *mut u8) {
         let _slow_path = SlowPath::enter();
         HEAP.central(class).expect_live(&HEAP.pages, class, block);
         if on() {
-            quarantine::expect_absent(block, class);
+            // SAFETY: the tiers below have it in use.
+            unsafe { quarantine::expect_absent(block, class) };
         }
     }
 }
