@@ -4,7 +4,7 @@ use crate::assemble::{DISTURBANCE_KEY, TOUCHING_KEY};
 use crate::disturbance::Watch;
 use crate::exec::{self, Limits, RunFailure};
 use crate::subject::Subject;
-use heaplab_worker::protocol::{Report, RunSpec, Touch};
+use heaplab_worker::protocol::{Machine, Report, RunSpec, Touch};
 use serde_json::{Value, json};
 
 /// A run of less than this is made so often, and the middle one counts: a moment of somebody else's is a large part of it.
@@ -22,7 +22,7 @@ pub fn baseline_bytes(threads: u32, limits: &Limits) -> Result<u64, RunFailure> 
 /// A speed run with the null allocator, which does next to nothing: what remains is the replay's own cost. `spec` is that of
 /// the speed runs it stands beside. Nothing is touched in it: writing to blocks costs the same under every allocator that
 /// places them alike, is the program's work and not the harness's, and stands in the answer as a figure of its own
-/// (nanoseconds per call with the runs' touch policy, less the cost without).
+/// (nanoseconds per call with the runs' touch policy, less the cost without). Its memory is of no interest, so that no limit is set.
 ///
 /// # Errors
 /// When a run fails.
@@ -30,6 +30,10 @@ pub fn null(null: &Subject, spec: &RunSpec, limits: &Limits) -> Result<Value, Ru
     let bare = RunSpec {
         touch: Touch::None,
         integrity: false,
+        machine: Machine {
+            memory_limit: 0,
+            ..spec.machine
+        },
         ..spec.clone()
     };
     let cost = |report: &Report| report.wall_ns as f64 / report.calls.max(1) as f64;

@@ -7,6 +7,8 @@ mod machine;
 use crate::embed::{self, Embedded};
 use crate::subject::Subject;
 use child::Watched;
+use heaplab_reports::units;
+use heaplab_script::file::Script;
 use heaplab_worker::protocol::{Answer, Report, RunSpec, SubjectProof};
 use machine::Limit;
 use std::path::Path;
@@ -161,10 +163,25 @@ pub fn run_wrapped(
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     environment(&mut command);
-    let mut report = answer(&run_child(command, limits)?)?;
+    let ended = run_child(command, limits)?;
+    let mut report = answer(&ended).map_err(|failure| match limit.has_killed() {
+        true => beyond_limit(spec),
+        false => failure,
+    })?;
     prove(subject.library.as_deref(), &report.subject)?;
     report.memory_limit_by = limit.name().map(str::to_owned);
     Ok(report)
+}
+
+/// The limit was too low, whatever the subject is.
+fn beyond_limit(spec: &RunSpec) -> RunFailure {
+    let limit = units::bytes(spec.machine.memory_limit as f64);
+    let alive =
+        Script::open_windowed(&spec.script).map_or(0, |script| script.info().peak_live_bytes);
+    RunFailure::new(format!(
+        "ended by the kernel at the memory limit of {limit}; the workload has up to {} alive",
+        units::bytes(alive as f64)
+    ))
 }
 
 /// Fills in what follows from the subject.

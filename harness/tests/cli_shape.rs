@@ -59,7 +59,41 @@ fn a_run_beyond_its_memory_limit_is_a_failed_row() {
     assert_eq!(status, 4, "{err}");
     let result: ResultSet = serde_json::from_str(&out).unwrap();
     assert_eq!(result.cells[0].status, Status::Failed);
-    assert!(result.cells[0].reason.is_some());
+    let reason = result.cells[0].reason.as_ref().unwrap();
+    // Where no control group can be made the allocator is refused memory instead.
+    let by_kernel = reason.contains("at the memory limit of 4.00 MiB; the workload has up to 29");
+    assert!(by_kernel || reason.contains("returned null"), "{reason}");
+}
+
+/// The worker's own tables, its code and what it maps of the script have room beside the subject.
+#[test]
+fn a_script_ten_times_as_large_as_the_memory_limit_is_replayed_in_windows() {
+    const LIMIT: u64 = 4 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let words = "run tiny-churn --scale 0.55 --seed 7 --blocks 1 --measure memory,speed,latency -a system,jemalloc,mimalloc,spanalloc";
+    let limited = measured(
+        folder.path(),
+        &format!("{words} --memory-limit {LIMIT} -o r"),
+    );
+    let free = measured(folder.path(), words);
+    let script = std::fs::read_to_string(folder.path().join("r/runs.jsonl")).unwrap();
+    for line in script.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let answer = &line["answer"];
+        assert_eq!(answer["windowed"], true, "{line}");
+        assert!(answer["own_bytes"].as_u64().unwrap() < LIMIT / 4, "{line}");
+        // 16 bytes for each of the script's calls.
+        let measured = answer["memory"]["ops"].as_array();
+        if let Some(calls) = measured.and_then(|ops| ops.last()?.as_u64()) {
+            assert!(calls * 16 > 10 * LIMIT, "{calls} calls");
+        }
+    }
+    let live = |result: &ResultSet| -> Vec<f64> {
+        (result.cells.iter())
+            .map(|cell| cell.metrics["peak_live_bytes"].median)
+            .collect()
+    };
+    assert_eq!(live(&limited), live(&free));
 }
 
 #[test]

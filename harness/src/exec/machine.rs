@@ -28,6 +28,19 @@ impl Limit {
         }
     }
 
+    /// Whether the kernel has ended a process for it.
+    pub(super) fn has_killed(&self) -> bool {
+        let Self::Group(folder) = self else {
+            return false;
+        };
+        // Version 2, version 1: lines of a word and a number.
+        ["memory.events", "memory.oom_control"].iter().any(|file| {
+            let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+            let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+            count.is_some_and(|count| count.trim() != "0")
+        })
+    }
+
     /// What the result says of it.
     pub(super) fn name(&self) -> Option<&'static str> {
         match self {

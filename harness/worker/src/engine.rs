@@ -15,7 +15,7 @@ use crate::touch;
 use crate::world::World;
 use heaplab_script::{Cursor, Op, OpKind, Part};
 use heaplab_worker::protocol::RunSpec;
-use plain::{GROUP, PRIVATE_FREE, PRIVATE_MALLOC, pattern, word};
+use plain::{GROUP, PRIVATE_FREE, PRIVATE_MALLOC, word};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
@@ -26,7 +26,6 @@ const CALLOC: u8 = OpKind::Calloc as u8;
 const ALIGNED: u8 = OpKind::AlignedAlloc as u8;
 const REALLOC: u8 = OpKind::Realloc as u8;
 const FREE: u8 = OpKind::Free as u8;
-const _: () = assert!(AHEAD >= GROUP);
 
 /// One thread's replay.
 pub struct Player<P> {
@@ -170,30 +169,28 @@ impl<P: Probe> Player<P> {
         let Range { start, end } = ops.as_ptr_range();
         let mut at = start;
         while at != end {
+            let mut singly = 1;
             if plain && LOOK && end.addr() - at.addr() >= size_of::<[Op; GROUP]>() {
-                // SAFETY: as many ops lie before the end, and AHEAD more behind it.
-                let (group, ahead) =
-                    unsafe { (&*at.cast::<[Op; GROUP]>(), &*at.add(AHEAD).cast()) };
-                if let Some(pattern) = pattern(group) {
-                    self.group::<TOUCH, SIZED>(start, group, ahead, pattern);
-                    at = at.wrapping_add(GROUP);
-                    continue;
-                }
+                // SAFETY: the caller says that AHEAD ops lie behind the end.
+                at = unsafe { self.groups::<TOUCH, SIZED>(start, at, end) };
+                singly = GROUP.min((end.addr() - at.addr()) / size_of::<Op>());
             }
-            // SAFETY: between the ends of the slice.
-            let op = unsafe { &*at };
-            match word(op) {
-                PRIVATE_MALLOC if plain => self.plain_malloc::<TOUCH>(start, op),
-                PRIVATE_FREE if plain => self.plain_free::<SIZED>(op),
-                _ => {
-                    if LOOK {
-                        // SAFETY: the caller says that there are so many ops more.
-                        self.world.slots.prefetch(unsafe { &*at.add(AHEAD) });
+            for _ in 0..singly {
+                // SAFETY: between the ends of the slice.
+                let op = unsafe { &*at };
+                match word(op) {
+                    PRIVATE_MALLOC if plain => self.plain_malloc::<TOUCH>(start, op),
+                    PRIVATE_FREE if plain => self.plain_free::<SIZED>(op),
+                    _ => {
+                        if LOOK {
+                            // SAFETY: the caller says that there are so many ops more.
+                            self.world.slots.prefetch(unsafe { &*at.add(AHEAD) });
+                        }
+                        self.any::<TOUCH, CHECK, SIZED>(start, op);
                     }
-                    self.any::<TOUCH, CHECK, SIZED>(start, op);
                 }
+                at = at.wrapping_add(1);
             }
-            at = at.wrapping_add(1);
         }
         self.next += ops.len() as u64;
         self.made = self.made.wrapping_add(ops.len() as u64);

@@ -10,8 +10,10 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Blocks a stack holds before half of them go to the shared list.
 const STACK: usize = 4096;
-/// Room behind each stack, so that the tops of all stacks do not fall into the same lines of the CPU's cache.
+/// Room behind each stack, its two ends included, so that the tops of all stacks do not fall into the same lines of the CPU's cache.
 const PAD: usize = 24;
+/// Stands behind the last place of a stack: no block has this address.
+const FULL: *mut c_void = ptr::without_provenance_mut(1);
 /// A class for every size that can be asked for; those from `CLASSES` on are never filled.
 const ALL_CLASSES: usize = 64;
 /// Blocks moved at once.
@@ -59,46 +61,61 @@ fn set_current(cache: *mut Cache) {
     }
 }
 
-/// One thread's free blocks.
+/// One thread's free blocks. Neither call compares a number: a stack ends in a null below, and in [`FULL`] above.
 #[repr(C)]
 pub struct Cache {
-    /// Blocks in each stack; always 0 in a class that is too large.
-    tops: [usize; ALL_CLASSES],
+    /// Where the last block of each stack is, or the null below it; of a class that is too large, always that.
+    tops: [*mut *mut c_void; ALL_CLASSES],
     /// Fresh memory of each class: next block and end.
     fresh: [(usize, usize); CLASSES],
     /// Next cache in the list of caches without a thread.
     next: *mut Cache,
+    /// A null, blocks, [`FULL`], and the padding.
     stacks: [[*mut c_void; STACK + PAD]; CLASSES],
+    /// The stack of all classes that are too large.
+    none: [*mut c_void; 2],
 }
 
 impl Cache {
     /// Takes a free block of `class`.
     #[inline(always)]
     pub fn pop(&mut self, class: usize) -> Option<*mut c_void> {
-        // SAFETY: `class` is that of a size, so below ALL_CLASSES; a stack with a block in it exists, and `top` never
-        // exceeds STACK.
+        // SAFETY: `class` is that of a size, so below ALL_CLASSES; its top points into a stack, and not below the null.
         unsafe {
             let top = *self.tops.get_unchecked(class);
-            if top == 0 {
+            let block = *top;
+            if block.is_null() {
                 return None;
             }
-            *self.tops.get_unchecked_mut(class) = top - 1;
-            Some(*self.stacks.get_unchecked(class).get_unchecked(top - 1))
+            *self.tops.get_unchecked_mut(class) = top.sub(1);
+            Some(block)
         }
     }
 
     /// Keeps a free block; false when the stack is full.
     #[inline(always)]
     pub fn push(&mut self, class: usize, block: *mut c_void) -> bool {
-        // SAFETY: `class` is that of a block given out, so below CLASSES; `top` is compared with STACK.
+        // SAFETY: `class` is that of a block given out, so below CLASSES; what lies above the last place is FULL.
         unsafe {
-            let top = *self.tops.get_unchecked(class);
-            if top == STACK {
+            let place = (*self.tops.get_unchecked(class)).add(1);
+            if *place == FULL {
                 return false;
             }
-            *self.stacks.get_unchecked_mut(class).get_unchecked_mut(top) = block;
-            *self.tops.get_unchecked_mut(class) = top + 1;
+            *place = block;
+            *self.tops.get_unchecked_mut(class) = place;
             true
+        }
+    }
+
+    /// Makes zero bytes an empty cache.
+    fn start(&mut self) {
+        let none = self.none.as_mut_ptr();
+        for (class, top) in self.tops.iter_mut().enumerate() {
+            *top = none;
+            if let Some(stack) = self.stacks.get_mut(class) {
+                stack[STACK + 1] = FULL;
+                *top = stack.as_mut_ptr();
+            }
         }
     }
 
@@ -123,7 +140,8 @@ impl Cache {
         if let Some(block) = cache.pop(class) {
             return block;
         }
-        if SHARED[class].take(&mut cache.stacks[class], &mut cache.tops[class]) {
+        if SHARED[class].take(&mut cache.stacks[class]) {
+            cache.tops[class] = &raw mut cache.stacks[class][BATCH];
             return cache.pop(class).unwrap_or(ptr::null_mut());
         }
         let bytes = region::bytes_of(class);
@@ -154,12 +172,13 @@ impl Cache {
         }
         // SAFETY: this thread's own cache.
         let cache = unsafe { &mut *cache };
-        if cache.tops[class] == STACK {
+        let stack = &mut cache.stacks[class];
+        if cache.tops[class] == &raw mut stack[STACK] {
+            cache.tops[class] = &raw mut stack[STACK - BATCH];
             // A slice of that length.
-            if let Ok(upper) = cache.stacks[class][STACK - BATCH..STACK].try_into() {
+            if let Ok(upper) = stack[STACK - BATCH + 1..=STACK].try_into() {
                 SHARED[class].give(upper);
             }
-            cache.tops[class] = STACK - BATCH;
         }
         cache.push(class, block);
     }
@@ -168,11 +187,12 @@ impl Cache {
     fn adopt() -> *mut Cache {
         let mut cache = ORPHANS.pop();
         if cache.is_null() {
-            // Zero bytes are an empty cache.
             cache = mapped(size_of::<Cache>()).cast();
             if cache.is_null() {
                 return ptr::null_mut();
             }
+            // SAFETY: fresh memory of that size, which nobody else knows; zero bytes are a valid cache.
+            unsafe { (*cache).start() };
         }
         set_current(cache);
         ORPHANS.watch(cache);
@@ -254,14 +274,13 @@ impl Batches {
     }
 
     /// Moves one batch into an empty stack; false when there is none.
-    fn take(&self, stack: &mut [*mut c_void; STACK + PAD], top: &mut usize) -> bool {
+    fn take(&self, stack: &mut [*mut c_void; STACK + PAD]) -> bool {
         let batch = self.pop();
         if batch.is_null() {
             return false;
         }
         // SAFETY: it was full when it was put into the list, and is in none now.
-        stack[..BATCH].copy_from_slice(unsafe { &(*batch).blocks });
-        *top = BATCH;
+        stack[1..=BATCH].copy_from_slice(unsafe { &(*batch).blocks });
         EMPTY.push(batch);
         true
     }

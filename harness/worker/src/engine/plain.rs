@@ -3,7 +3,7 @@
 //! Whether the next op allocates or frees is anybody's guess, and a wrong guess costs the CPU more than a whole call; here it
 //! guesses once for four.
 
-use super::{FREE, MALLOC, Player};
+use super::{AHEAD, FREE, MALLOC, Player};
 use crate::probe::Probe;
 use crate::slots::prefetch;
 use crate::touch::touch;
@@ -12,34 +12,54 @@ use std::ffi::c_void;
 
 /// Ops that are looked at together.
 pub(super) const GROUP: usize = 4;
+/// How many ops ahead the script itself is asked for. The CPU reads ahead by itself, but not beyond a page, and a page has 256.
+const SCRIPT_AHEAD: usize = 64;
 /// The [`word`] of a malloc and of a free of a private slot.
 pub(super) const PRIVATE_MALLOC: u16 = MALLOC as u16;
 pub(super) const PRIVATE_FREE: u16 = FREE as u16;
-const _: () = assert!(MALLOC == 0 && FREE.is_power_of_two());
+const _: () = assert!(
+    MALLOC == 0
+        && FREE.is_power_of_two()
+        && size_of::<Op>() == 16
+        && GROUP == 4
+        && AHEAD >= 2 * GROUP
+);
 
 impl<P: Probe> Player<P> {
-    /// Plays four plain ops, whose kinds `pattern` tells; `ahead` are those whose slots are asked for.
+    /// Plays groups from `at` on while they are plain and lie before `end`; where the first op lies that is not played.
+    ///
+    /// # Safety
+    /// [`super::AHEAD`] ops lie behind `end`.
     #[inline(always)]
-    pub(super) fn group<const TOUCH: u8, const SIZED: bool>(
+    pub(super) unsafe fn groups<const TOUCH: u8, const SIZED: bool>(
         &mut self,
         start: *const Op,
-        group: &[Op; GROUP],
-        ahead: &[Op; GROUP],
-        pattern: u32,
-    ) {
-        for op in ahead {
-            prefetch(self.private.wrapping_add(op.slot as usize));
+        mut at: *const Op,
+        end: *const Op,
+    ) -> *const Op {
+        // SAFETY: two groups lie behind any op up to `end`, and the caller says that they do.
+        let group = |at: *const Op| unsafe { &*at.cast::<[Op; GROUP]>() };
+        // Known a group before it is needed: where the CPU has guessed wrong it learns so the sooner.
+        let mut next = pattern(group(at));
+        while end.addr() - at.addr() >= size_of::<[Op; GROUP]>() {
+            let here = next;
+            next = pattern(group(at.wrapping_add(GROUP)));
+            prefetch(at.wrapping_add(SCRIPT_AHEAD));
+            for op in group(at.wrapping_add(AHEAD)) {
+                prefetch(self.private.wrapping_add(op.slot as usize));
+            }
+            macro_rules! unrolled {
+                ($($number:literal)*) => {
+                    match here {
+                        $($number => self.four::<TOUCH, SIZED, $number>(start, group(at)),)*
+                        _ => break,
+                    }
+                };
+            }
+            unrolled!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+            at = at.wrapping_add(GROUP);
         }
-        macro_rules! unrolled {
-            ($($number:literal)*) => {
-                match pattern {
-                    $($number => self.four::<TOUCH, SIZED, $number>(start, group),)*
-                    // SAFETY: a pattern has four bits.
-                    _ => unsafe { std::hint::unreachable_unchecked() },
-                }
-            };
-        }
-        unrolled!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+        at
     }
 
     #[inline(always)]
@@ -95,15 +115,30 @@ pub(super) fn word(op: &Op) -> u16 {
     u16::from_le_bytes([op.kind, op.flags & !FLAG_INHERITED])
 }
 
-/// A bit for each op of a group, set for a free, if all are mallocs and frees of private slots.
+/// A bit for each op of a group, set for a free; beyond all such patterns where one is not a malloc or free of a private slot.
 #[inline(always)]
-pub(super) fn pattern(group: &[Op; GROUP]) -> Option<u32> {
-    let (mut bits, mut seen) = (0, 0);
-    for (index, op) in group.iter().enumerate() {
-        let what = u32::from(word(op));
-        seen |= what;
-        // A malloc is 0 and a free is 4: one bit tells them apart.
-        bits |= what << index >> FREE.trailing_zeros();
+fn pattern(group: &[Op; GROUP]) -> u32 {
+    use std::arch::x86_64::{
+        __m128i, _mm_andnot_si128, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_loadu_si128,
+        _mm_movemask_ps, _mm_set1_epi32, _mm_setzero_si128, _mm_slli_epi32, _mm_unpacklo_epi32,
+        _mm_unpacklo_epi64,
+    };
+    /// What the first four bytes of such an op may have set: kind, flags and generation lie there.
+    const PLAIN: i32 = FREE as i32 | (FLAG_INHERITED as i32) << 8;
+    let ops = group.as_ptr().cast::<__m128i>();
+    // SAFETY: an op is as large as a vector, and every x86-64 has these instructions.
+    unsafe {
+        let op = |at| _mm_loadu_si128(ops.wrapping_add(at));
+        let halves = (
+            _mm_unpacklo_epi32(op(0), op(1)),
+            _mm_unpacklo_epi32(op(2), op(3)),
+        );
+        let heads = _mm_unpacklo_epi64(halves.0, halves.1);
+        let other = _mm_andnot_si128(_mm_set1_epi32(PLAIN), heads);
+        let plain = _mm_cmpeq_epi32(other, _mm_setzero_si128());
+        // A malloc is 0 and a free is 4: that bit becomes the sign.
+        let frees = _mm_slli_epi32::<{ 31 - FREE.trailing_zeros() as i32 }>(heads);
+        let bits = |mask| _mm_movemask_ps(_mm_castsi128_ps(mask)) as u32;
+        (bits(plain) ^ ((1 << GROUP) - 1)) << GROUP | bits(frees)
     }
-    (seen & !u32::from(FREE) == 0).then_some(bits)
 }
