@@ -5,7 +5,7 @@ mod memory;
 mod support;
 
 use heaplab_script::file::{ScriptInfo, ScriptWriter};
-use heaplab_script::{Op, OpKind};
+use heaplab_script::{FLAG_INHERITED, Op, OpKind};
 use heaplab_worker::protocol::{Answer, Api, Measure, Mode, RunSpec, Touch};
 use std::path::Path;
 use std::process::Command;
@@ -36,6 +36,65 @@ fn every_touch_and_api_makes_all_calls() {
             }
         }
     }
+}
+
+/// Mallocs and frees are played four at a time where nothing else lies between them.
+#[test]
+fn each_call_is_made_with_its_size_on_its_slot() {
+    const SLOTS: usize = 61;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let mut script = ScriptWriter::create(&path, 1).unwrap();
+    let (mut live, mut state, mut allocated, mut freed) = ([0u64; SLOTS], 1u64, 0, 0);
+    for number in 0..4_003u64 {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let slot = (state >> 40) as usize % SLOTS;
+        let (kind, flags, size) = match live[slot] {
+            0 => (OpKind::Malloc, 0, 5000 + number % 2000),
+            size if number % 97 < 3 => (OpKind::Realloc, 0, size),
+            size => (
+                OpKind::Free,
+                if number % 5 == 0 { FLAG_INHERITED } else { 0 },
+                size,
+            ),
+        };
+        match kind {
+            OpKind::Malloc => (live[slot], allocated) = (size, allocated + size),
+            OpKind::Free => (live[slot], freed) = (0, freed + size),
+            _ => {}
+        }
+        script
+            .push(0, Op::new(kind, flags, 0, slot as u32, size, 0))
+            .unwrap();
+    }
+    script.order(0, 4_003).unwrap();
+    script
+        .finish(ScriptInfo {
+            private_slots: SLOTS as u32,
+            ..ScriptInfo::default()
+        })
+        .unwrap();
+    // Each block tells its size, which nothing overwrites without a touch.
+    let library = bad_library(
+        folder.path(),
+        "#include <stdio.h>\nstatic unsigned long in, out;\n\
+         static size_t mine(size_t s) { return s >= 5000 && s < 7000 ? s : 0; }\n\
+         static void *come(size_t s) { size_t *p = __libc_malloc(s + 8); in += mine(s); *p = s; return p; }\n\
+         static void go(size_t *p) { if (p) out += mine(*p); __libc_free(p); }\n\
+         #define MALLOC(s) come(s)\n#define FREE(p) go(p)\n\
+         size_t heaplab_subject_describe(char *t, size_t n) { return snprintf(t, n, \"in=%lu\\nout=%lu\\n\", in, out); }",
+    );
+    let spec = RunSpec {
+        touch: Touch::None,
+        ..spec(&path, Measure::Speed, Mode::Fast)
+    };
+    let Answer::Ok(report) = run(&spec, Some(&library)) else {
+        panic!("failed")
+    };
+    let told = ["in", "out"].map(|name| report.subject.settings[name].parse::<u64>().unwrap());
+    assert_eq!(told, [allocated, freed]);
 }
 
 #[test]
