@@ -3,8 +3,8 @@
 //! For each built-in model: calls per second of wall clock, and per second of CPU time (what one core does), drawing
 //! alone and drawing with the script on disk, and the peak of resident memory. Arguments choose models; `--ops N` asks for
 //! so many calls of each (default 10 million); `--times N` plays each so often and shows the fastest (default 3: the first time
-//! pays for memory that the machine has to get); `--draw` writes no script: a thousand million ops are 16 GB, and as much
-//! again in the scratch file.
+//! pays for memory that the machine has to get), `--times 0` once and reads no clock, for tools that count instructions;
+//! `--draw` writes no script: a thousand million ops are 16 GB, and as much again in the scratch file.
 
 use heaplab_workloads::{Model, ModelParams};
 use rustix::time::{ClockId, clock_gettime};
@@ -98,7 +98,11 @@ fn timed<E: std::fmt::Display>(
         time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
     };
     let (mut result, mut fewest) = (0, (f64::INFINITY, f64::INFINITY));
-    for _ in 0..times.max(1) {
+    if times == 0 {
+        before();
+        result = work().unwrap_or_else(|error| panic!("{error}"));
+    }
+    for _ in 0..times {
         before();
         let (start, used) = (Instant::now(), cpu());
         result = work().unwrap_or_else(|error| panic!("{error}"));

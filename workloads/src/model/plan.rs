@@ -48,6 +48,8 @@ pub struct RolePlan {
     pub recall: Option<Recall>,
     /// Received blocks that a thread keeps before it frees the oldest.
     pub hold: usize,
+    /// Other threads may touch blocks of its groups.
+    pub crosses: bool,
 }
 
 /// A group with its tables.
@@ -78,6 +80,9 @@ pub struct GroupPlan {
     pub hand: Hand,
     /// All its blocks may go to other threads.
     pub ring: bool,
+    /// A call for it does nothing but allocate or free one block, and leaves nothing for its thread to do before the next one:
+    /// nothing can come between such calls.
+    pub straight: bool,
 }
 
 /// What a lifetime means for the next step, to be told apart at a glance.
@@ -222,6 +227,12 @@ impl Plan {
             }
         }
         let phases = phases(definition, &mut roles);
+        for (index, role) in roles.iter_mut().enumerate() {
+            for group in &mut role.groups {
+                group.straight = group.is_straight(index);
+                role.crosses |= group.ring || !matches!(group.hand, Hand::Keep);
+            }
+        }
         // Alone, threads share the calls evenly: not so where one rests.
         let rests = (phases.iter()).any(|phase| phase.pick.iter().any(Option::is_none));
         // Nor where the roles' shares change over time.
@@ -292,6 +303,7 @@ fn role_plan(definition: &Definition, role: &Role, scale: f64, tables: &mut usiz
         phrases: (role.phrases.iter()).map(phrase_plan).collect(),
         recall: role.recall,
         hold: 0,
+        crosses: false,
     }
 }
 
@@ -379,6 +391,21 @@ fn group_plan(
             }
         },
         ring,
+        straight: false,
+    }
+}
+
+impl GroupPlan {
+    /// See [`GroupPlan::straight`], for a group of the role with this index, when all sizes are known.
+    fn is_straight(&self, own: usize) -> bool {
+        let to_own = match self.hand {
+            Hand::Queue { role, .. } => role == own,
+            Hand::Random { role, .. } => role == Some(own),
+            Hand::Exchange { .. } | Hand::Keep => false,
+        };
+        let whole = self.written == threshold(1.0);
+        let steady = self.grow.is_none() && self.resize == 0;
+        steady && whole && !to_own && !self.in_bytes && !self.sizes.is_empty()
     }
 }
 

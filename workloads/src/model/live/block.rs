@@ -83,7 +83,7 @@ impl Block {
     /// See [`Parts::align_log2`].
     #[inline(always)]
     pub fn align_log2(&self) -> u8 {
-        (self.kind >> 48) as u8
+        (self.kind >> 48) as u8 & 63
     }
 
     /// See [`Parts::shared`].

@@ -1,12 +1,14 @@
 //! One thread of a model: its random numbers, its blocks, its ops.
 
 use super::commons::Commons;
+use super::desk::{Desk, free_op, recycle};
 use super::recall::Memory;
+use super::run::Run;
 use super::tally::Tally;
 use crate::model::alias::Alias;
 use crate::model::definition::{Call, Deed};
 use crate::model::live::{Block, LiveSet};
-use crate::model::plan::{GroupPlan, PhasePlan, Plan, RolePlan, Rule};
+use crate::model::plan::{GroupPlan, PhasePlan, Plan, RolePlan};
 use crate::model::sampler::{below, threshold};
 use heaplab_script::{FLAG_INHERITED, FLAG_SHARED, Op, OpKind};
 use rand_pcg::Pcg64;
@@ -35,8 +37,8 @@ pub struct Actor<'p> {
     pub(super) dying: VecDeque<Block>,
     pub(super) private: PrivateSlots,
     /// Group that it is busy with, and for how many calls yet.
-    current: usize,
-    run_left: u32,
+    pub(super) current: usize,
+    pub(super) run_left: u32,
     /// Phrase that it is in, and its next call.
     phrase: (usize, usize),
     /// What it said before.
@@ -46,6 +48,8 @@ pub struct Actor<'p> {
     tending: bool,
     /// Groups that have a call each to make at once.
     owed: Vec<usize>,
+    /// Live factors of this phase move.
+    ramps: bool,
     /// Calls since the last hand-over and the last pause.
     pub since_hand_over: u64,
     since_pause: u64,
@@ -89,6 +93,11 @@ impl PrivateSlots {
             self.used += 1;
             self.used - 1
         })
+    }
+
+    #[inline(always)]
+    pub fn give_back(&mut self, slot: u32) {
+        self.free.push(slot);
     }
 }
 
@@ -140,6 +149,7 @@ impl<'p> Actor<'p> {
             tended: 0,
             tending: false,
             owed: Vec::new(),
+            ramps: false,
             since_hand_over: 0,
             since_pause: 0,
             retiring: false,
@@ -191,6 +201,7 @@ impl<'p> Actor<'p> {
                 self.dying.extend(gone);
             }
         }
+        self.ramps = (self.groups.iter()).any(|state| state.factors.0 != state.factors.1);
         self.run_left = 0;
     }
 
@@ -225,11 +236,13 @@ impl<'p> Actor<'p> {
         limit: u64,
         mut commons: Option<&mut Commons>,
     ) -> Turn {
-        for (state, plan) in self.groups.iter_mut().zip(&self.plan.groups) {
+        let ramps = if self.ramps {
+            &mut self.groups[..]
+        } else {
+            &mut []
+        };
+        for (state, plan) in ramps.iter_mut().zip(&self.plan.groups) {
             let (from, to) = state.factors;
-            if from == to {
-                continue;
-            }
             let progress = behind.0 as f64 / behind.1 as f64;
             let factor = from + (to - from) * progress;
             state.target = (plan.live as f64 * factor + plan.rounding) as u64;
@@ -265,8 +278,12 @@ impl<'p> Actor<'p> {
             pick: phase.pick[self.role].as_ref(),
             phrases: phase.phrase[self.role].as_ref(),
         };
-        while calls < length && self.step(here, commons.as_deref_mut()) {
-            calls += 1;
+        while calls < length {
+            let run = self.step(here, length - calls, commons.as_deref_mut());
+            calls += run.made;
+            if run.idle {
+                break;
+            }
         }
         self.since_hand_over += calls;
         self.since_pause += calls;
@@ -302,49 +319,26 @@ impl<'p> Actor<'p> {
         block.is_some()
     }
 
-    /// One call; false when there is nothing to do now.
+    /// Up to `most` calls (at least 1), until there may be something else to do first.
     #[inline(always)]
-    fn step(&mut self, here: Here<'_>, mut commons: Option<&mut Commons>) -> bool {
+    fn step(&mut self, here: Here<'_>, mut most: u64, mut commons: Option<&mut Commons>) -> Run {
         if let Some(block) = self.dying.pop_front() {
             self.free(block, commons);
-            return true;
+            return Run::of(true);
         }
         if self.receive(&mut commons) {
-            return true;
+            return Run::of(true);
         }
-        if self.retiring {
-            return false;
-        }
-        let Some(pick) = here.pick else {
-            return false;
+        let Some(pick) = here.pick.filter(|_| !self.retiring) else {
+            return Run::of(false);
         };
-        if let Some(phrases) = here.phrases
-            && self.speak(phrases, &mut commons)
-        {
-            return true;
+        if let Some(phrases) = here.phrases {
+            if self.speak(phrases, &mut commons) {
+                return Run::of(true);
+            }
+            most = 1;
         }
-        if self.groups.len() == 1 {
-            return self.step_group(0, commons);
-        }
-        let state = &self.groups[self.current];
-        let batch = self.plan.groups[self.current].rule == Rule::Batch;
-        if batch && state.draining && state.set.len() > 0 {
-            return self.step_group(self.current, commons);
-        }
-        if self.run_left == 0 {
-            self.current = pick.draw(self.random.next_u64());
-            self.run_left = self.plan.groups[self.current].run;
-        }
-        self.run_left -= 1;
-        if self.step_group(self.current, commons.as_deref_mut()) {
-            return true;
-        }
-        // This one has nothing to do: any other that has.
-        self.run_left = 0;
-        (1..self.groups.len()).any(|step| {
-            let other = (self.current + step) % self.groups.len();
-            self.step_group(other, commons.as_deref_mut())
-        })
+        self.run(pick, most, commons)
     }
 
     /// The next call of a phrase that a group has room for; false when there was none in many.
@@ -420,25 +414,27 @@ impl<'p> Actor<'p> {
         self.tending = true;
     }
 
+    /// The groups and the desk for their calls; what the desk has [`Desk::left`] is to be put back.
+    #[inline(always)]
+    pub(super) fn desk(&mut self) -> (&mut [State], Desk<'_>) {
+        let desk = Desk {
+            random: self.random.clone(),
+            tally: self.tally,
+            ops: &mut self.ops,
+            private: &mut self.private,
+            number: self.number,
+            index: self.index,
+            role: self.role,
+        };
+        (&mut self.groups, desk)
+    }
+
     /// Frees a block in this thread.
     #[inline(always)]
     pub(super) fn free(&mut self, block: Block, commons: Option<&mut Commons>) {
-        let op = Op::new(
-            OpKind::Free,
-            flags(&block, self.number),
-            block.generation(),
-            block.slot(),
-            u64::from(block.size()),
-            block.align_log2(),
-        );
-        match commons {
-            Some(commons) if block.shared() => {
-                let next = block.mark().wrapping_add(1);
-                commons.shared.give_back(block.slot(), next);
-            }
-            _ => self.private.free.push(block.slot()),
-        }
-        self.call(op, -i64::from(block.size()), -1);
+        recycle(&block, &mut self.private, commons);
+        self.ops.push(free_op(&block, self.number));
+        self.tally.down(block.size());
     }
 
     /// Makes a call.

@@ -2,19 +2,14 @@
 
 use super::actor::{Actor, State};
 use super::commons::Commons;
+use super::desk::Step;
 use crate::model::definition::{Call, Deed};
-use crate::model::live::{Block, Parts};
+use crate::model::live::Block;
 use crate::model::plan::{GroupPlan, GrowPlan, Hand, Rule};
 use crate::model::sampler::below;
 use heaplab_script::{Op, OpKind};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::Rng;
-
-/// [`GroupPlan::written`] of all bytes.
-const ALL: u64 = 1 << 32;
-
-/// Blocks that wait for a remote free in one thread before others free their own instead.
-const INBOX: usize = 4096;
 
 impl Actor<'_> {
     /// One call for a group; false when there is nothing to do for it now. The one function that is called for each op:
@@ -216,7 +211,6 @@ impl Actor<'_> {
     }
 
     /// Frees a block here, or has another thread of the role do it.
-    #[inline(always)]
     fn free_somewhere(
         &mut self,
         index: usize,
@@ -224,139 +218,25 @@ impl Actor<'_> {
         commons: Option<&mut Commons>,
     ) -> Step {
         let plan = &self.plan.groups[index];
-        match commons {
-            Some(commons)
-                if block.shared()
-                    && let Hand::Random { role, .. } = plan.hand =>
-            {
-                let others = &commons.members[role.unwrap_or(self.role)];
-                let myself = u64::from(role.is_none());
-                let count = others.len() as u64 - myself;
-                let mut place = below(self.random.next_u64(), count) as usize;
-                place += usize::from(role.is_none() && others[place] >= self.index);
-                let inbox = &mut commons.inboxes[others[place]];
-                if inbox.len() < INBOX {
-                    inbox.push_back(block);
-                    // The call is the other thread's; this one goes on.
-                    return Step::HandedOn;
-                }
-                self.free(block, Some(commons));
-            }
-            commons => self.free(block, commons),
-        }
-        Step::Made
+        let (_, mut desk) = self.desk();
+        let step = desk.free_somewhere(plan, block, commons);
+        (self.random, self.tally) = desk.left();
+        step
     }
 
-    /// Allocates a block of so many bytes (0: drawn) and puts it where it belongs; false when a queue has no room.
-    #[inline(always)]
-    fn allocate(&mut self, index: usize, bytes: u32, mut commons: Option<&mut Commons>) -> bool {
+    /// Allocates a block of so many bytes (0: drawn); false when a queue has no room.
+    fn allocate(&mut self, index: usize, bytes: u32, commons: Option<&mut Commons>) -> bool {
         let plan = &self.plan.groups[index];
-        let (state, random) = (&mut self.groups[index], &mut self.random);
-        let mut crosses = plan.ring;
-        if let Some(commons) = &mut commons {
-            match plan.hand {
-                Hand::Queue { share, batch, .. } => {
-                    crosses |= random.next_u64() >> 32 < share;
-                    if crosses && state.outbox.len() >= batch && !send(plan, state, random, commons)
-                    {
-                        return false;
-                    }
-                }
-                Hand::Random { share, role } => {
-                    crosses |= (role.is_some() || commons.members[self.role].len() > 1)
-                        && random.next_u64() >> 32 < share;
-                }
-                Hand::Exchange { share, .. } => crosses |= random.next_u64() >> 32 < share,
-                Hand::Keep => {}
-            }
-        }
-        let drawn = match bytes {
-            0 => plan.sizes[state.sampler].draw(random),
-            bytes => bytes,
-        };
-        let (kind, align_log2) = kind_of(plan, random);
-        let (slot, mark) = match &mut commons {
-            Some(commons) if crosses => commons.shared.take(self.index),
-            _ => (self.private.take(), self.number as u16),
-        };
-        let size = match &plan.grow {
-            Some(grow) => grow.start.min(drawn.max(1)),
-            None => drawn,
-        };
-        let block = Block::new(Parts {
-            slot,
-            size,
-            target: drawn,
-            mark,
-            align_log2,
-            shared: crosses,
-        });
-        match (&plan.hand, commons) {
-            (Hand::Queue { batch, .. }, Some(commons)) if crosses => {
-                state.outbox.push(block);
-                if state.outbox.len() >= *batch {
-                    send(plan, state, random, commons);
-                }
-            }
-            (Hand::Exchange { table, .. }, Some(commons)) if crosses => {
-                let table = &mut commons.tables[*table];
-                let place = below(random.next_u64(), table.len() as u64) as usize;
-                let other = std::mem::replace(&mut table[place], block);
-                if !other.is_none() {
-                    state.set.put(other, random);
-                }
-            }
-            _ => state.set.put(block, random),
-        }
-        let bytes = u64::from(size);
-        if plan.written < ALL {
-            // What it grows to later is written whole.
-            let reach = (bytes * plan.written) >> 32;
-            self.ops.push(Op::new(OpKind::Written, 0, 0, 0, reach, 0));
-        }
-        let flags = u8::from(crosses);
-        let op = Op::new(kind, flags, block.generation(), slot, bytes, align_log2);
-        self.call(op, bytes as i64, 1);
-        true
+        let (groups, mut desk) = self.desk();
+        let made = desk.allocate(plan, &mut groups[index], bytes, commons);
+        (self.random, self.tally) = desk.left();
+        made
     }
-}
-
-/// How a block is allocated, and log2 of its alignment.
-#[inline(always)]
-fn kind_of(plan: &GroupPlan, random: &mut Pcg64) -> (OpKind, u8) {
-    if plan.calloc | plan.aligned == 0 {
-        return (OpKind::Malloc, 0);
-    }
-    let word = random.next_u64();
-    let choice = word >> 32;
-    if choice < plan.calloc {
-        (OpKind::Calloc, 0)
-    } else if choice - plan.calloc < plan.aligned {
-        let choice = ((word & 0xffff_ffff) * plan.align_log2.len() as u64) >> 32;
-        (OpKind::AlignedAlloc, plan.align_log2[choice as usize])
-    } else {
-        (OpKind::Malloc, 0)
-    }
-}
-
-/// Sends the blocks that wait to a thread of the queue's role; false when it has no room.
-fn send(plan: &GroupPlan, state: &mut State, random: &mut Pcg64, commons: &mut Commons) -> bool {
-    let Hand::Queue { role, depth, .. } = plan.hand else {
-        return true;
-    };
-    let members = &commons.members[role];
-    let other = members[below(random.next_u64(), members.len() as u64) as usize];
-    let inbox = &mut commons.inboxes[other];
-    if inbox.len() >= depth {
-        return false;
-    }
-    inbox.extend(state.outbox.drain(..));
-    true
 }
 
 /// Whether the next call is a free, for the lifetimes that know no other answer.
 #[inline(always)]
-fn must_free(
+pub fn must_free(
     plan: &GroupPlan,
     state: &mut State,
     random: &mut Pcg64,
@@ -410,22 +290,6 @@ impl GrowPlan {
     fn next(&self, block: &Block) -> u32 {
         let next = f64::from(block.size()) * self.factor + f64::from(self.step);
         (next as u32).max(block.size() + 1).min(block.target())
-    }
-}
-
-/// What became of a step.
-enum Step {
-    /// A call was made.
-    Made,
-    /// There is nothing to do.
-    Nothing,
-    /// A block was left to another thread to free, without a call of this one.
-    HandedOn,
-}
-
-impl Step {
-    fn of(made: bool) -> Self {
-        if made { Self::Made } else { Self::Nothing }
     }
 }
 

@@ -7,8 +7,10 @@
 
 mod actor;
 mod commons;
+mod desk;
 mod group;
 mod recall;
+mod run;
 mod tally;
 
 use super::definition::Succession;

@@ -10,8 +10,21 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// A block of so many bytes is born.
+    #[inline(always)]
+    pub fn up(&mut self, bytes: u32) {
+        self.add(i64::from(bytes), 1);
+    }
+
+    /// A block of so many bytes dies: no level can be the highest.
+    #[inline(always)]
+    pub fn down(&mut self, bytes: u32) {
+        self.bytes -= i64::from(bytes);
+        self.blocks -= 1;
+    }
+
     /// One op adds bytes and blocks, or takes them away.
-    #[inline]
+    #[inline(always)]
     pub fn add(&mut self, bytes: i64, blocks: i64) {
         self.bytes += bytes;
         self.most_bytes = self.most_bytes.max(self.bytes);
