@@ -61,6 +61,13 @@ impl SegmentHash {
         self.odd.word(odd);
     }
 
+    /// Takes ops as they lie in the file.
+    pub fn ops(&mut self, bytes: &[u8]) {
+        for pair in bytes.chunks_exact(16) {
+            self.pair(read_u64(pair, 0), read_u64(pair, 8));
+        }
+    }
+
     /// The value so far.
     pub fn value(self) -> u64 {
         let mut both = self.even;

@@ -17,6 +17,7 @@ mod newcomer;
 mod op;
 mod pieces;
 mod reader;
+mod settled;
 mod spill;
 mod writer;
 

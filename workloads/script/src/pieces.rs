@@ -46,11 +46,13 @@ pub fn add(spill: &Spill, stream: usize, at: u64, pieces: &mut Vec<Piece>) {
     }
 }
 
-/// Writes all pieces, which lie in the order of the file, and takes them out of `spill`; returns the checksum. `progress` takes
-/// how many pieces are written, and how many there are.
+/// Writes all pieces, which lie in the order of the file, and takes them out of `spill`; returns the checksum. `before` are the
+/// hashes of segments that lie in the file already, before all pieces. `progress` takes how many pieces are written, and how many
+/// there are.
 pub fn write(
     spill: &mut Spill,
     file: &File,
+    before: &[u64],
     pieces: &[Piece],
     bases: impl Fn(usize) -> Bases + Sync,
     progress: &mut dyn FnMut(u64, u64),
@@ -68,6 +70,9 @@ pub fn write(
         progress(written as u64, pieces.len() as u64);
     }
     let mut all = WordHash::new();
+    for hash in before {
+        all.word(*hash);
+    }
     for hash in &hashes {
         all.word(hash.load(Ordering::Relaxed));
     }

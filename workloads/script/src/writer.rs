@@ -6,8 +6,9 @@ use crate::hash::{SegmentHash, WordHash};
 use crate::layout::{self, AT_START, HEADER_BYTES, Header, THREAD_BYTES, ThreadEntry};
 use crate::map;
 use crate::newcomer::Newcomer;
-use crate::op::{Op, OpKind};
+use crate::op::{FLAG_SHARED, Op, OpKind};
 use crate::pieces::{self, Bases, ORDER};
+use crate::settled::Settled;
 use crate::spill::Spill;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -24,6 +25,8 @@ pub struct ScriptWriter {
     scratch_path: PathBuf,
     newcomer: Newcomer,
     spill: Spill,
+    /// Takes the ops of thread 0 instead of `spill`.
+    settled: Option<Settled>,
     threads: usize,
     started_by: Vec<u32>,
     stays: Vec<bool>,
@@ -65,6 +68,7 @@ impl ScriptWriter {
             path: path.to_path_buf(),
             scratch_path,
             newcomer,
+            settled: None,
             threads,
             started_by: vec![AT_START; threads],
             stays: vec![false; threads],
@@ -80,8 +84,17 @@ impl ScriptWriter {
         })
     }
 
+    /// Promises, before the first op, that no thread will be added and no slot shared: the ops of thread 0 then go straight to
+    /// their place in the file. The script is the same.
+    pub fn settle(&mut self) {
+        self.settled = Some(Settled::new(layout::align_up(table_end(self.threads))));
+    }
+
     /// One more thread; returns its number.
     pub fn add_thread(&mut self) -> Result<u32, ScriptError> {
+        if self.settled.is_some() {
+            return Err(ScriptError::Misuse("the threads are settled".into()));
+        }
         if self.threads as u32 == layout::MAX_THREADS {
             return Err(ScriptError::Misuse("too many threads".into()));
         }
@@ -120,7 +133,9 @@ impl ScriptWriter {
         }
         let of = |op: &Op, kind: OpKind| u64::from(op.kind == kind as u8);
         let (mut allocations, mut frees, mut reallocs) = (0, 0, 0);
+        let mut flags = 0;
         for op in ops {
+            flags |= op.flags;
             allocations += u64::from(op.kind <= OpKind::AlignedAlloc as u8);
             reallocs += of(op, OpKind::Realloc);
             frees += of(op, OpKind::Free);
@@ -133,9 +148,15 @@ impl ScriptWriter {
         self.counts.allocations += allocations;
         self.counts.reallocs += reallocs;
         self.counts.frees += frees;
-        self.spill
-            .append(thread as usize + 1, map::bytes_of(ops))
-            .map_err(|error| ScriptError::io("write", &self.path, error))
+        let bytes = map::bytes_of(ops);
+        let kept = match &mut self.settled {
+            Some(_) if flags & FLAG_SHARED != 0 => {
+                return Err(ScriptError::Misuse("no slot was to be shared".into()));
+            }
+            Some(settled) if thread == 0 => settled.append(self.newcomer.file(), bytes),
+            _ => self.spill.append(thread as usize + 1, bytes),
+        };
+        kept.map_err(|error| ScriptError::io("write", &self.path, error))
     }
 
     /// An op that is no call.
@@ -254,6 +275,11 @@ impl ScriptWriter {
         shared_base: u32,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<ScriptInfo, ScriptError> {
+        if self.settled.is_some() && private_base.first() != Some(&0) {
+            return Err(ScriptError::Misuse(
+                "the slots of thread 0 are settled".into(),
+            ));
+        }
         let last = std::mem::take(&mut self.last_run.count);
         if last > 0 {
             self.runs.push(word_of(Run {
@@ -263,7 +289,7 @@ impl ScriptWriter {
         }
         self.flush_runs()?;
         for thread in 0..self.threads {
-            let ops = self.spill.length(thread + 1) / size_of::<Op>() as u64;
+            let ops = self.length(thread) / size_of::<Op>() as u64;
             if self.ordered[thread] != ops {
                 return Err(ScriptError::Misuse(format!(
                     "thread {thread} has {ops} ops but the order counts {}",
@@ -292,6 +318,14 @@ impl ScriptWriter {
         Ok(info)
     }
 
+    /// Bytes of a thread's ops so far.
+    fn length(&self, thread: usize) -> u64 {
+        match &self.settled {
+            Some(settled) if thread == 0 => settled.length(),
+            _ => self.spill.length(thread + 1),
+        }
+    }
+
     fn assemble(
         &mut self,
         mut info: ScriptInfo,
@@ -301,12 +335,12 @@ impl ScriptWriter {
     ) -> io::Result<ScriptInfo> {
         let file = self.newcomer.file();
         let thread_table = HEADER_BYTES as u64;
-        let mut at = thread_table + (THREAD_BYTES * self.threads) as u64;
+        let mut at = table_end(self.threads);
         let mut table = Vec::with_capacity(THREAD_BYTES * self.threads);
         let mut pieces = Vec::new();
         for thread in 0..self.threads {
             at = layout::align_up(at);
-            let length = self.spill.length(thread + 1);
+            let length = self.length(thread);
             let entry = ThreadEntry {
                 ops: at,
                 count: length / size_of::<Op>() as u64,
@@ -351,7 +385,11 @@ impl ScriptWriter {
             private: private_base[stream - 1],
             shared: shared_base,
         };
-        info.checksum = pieces::write(&mut self.spill, file, &pieces, bases, progress)?;
+        let before = match &mut self.settled {
+            Some(settled) => settled.finish(file)?,
+            None => &[],
+        };
+        info.checksum = pieces::write(&mut self.spill, file, before, &pieces, bases, progress)?;
         let header = Header {
             threads: self.threads as u32,
             thread_table,
@@ -367,6 +405,11 @@ impl ScriptWriter {
         file.write_all_at(&header.encode(), 0)?;
         Ok(info)
     }
+}
+
+/// Where the table of so many threads ends in the file.
+fn table_end(threads: usize) -> u64 {
+    (HEADER_BYTES + THREAD_BYTES * threads) as u64
 }
 
 /// A run as it lies in the file.

@@ -39,6 +39,61 @@ fn write_example(path: &Path) -> ScriptInfo {
         .unwrap()
 }
 
+/// Three threads without shared slots: the ops of the first fill two segments of 1 MiB and begin a third, in uneven parts.
+fn write_apart(path: &Path, settle: bool) -> ScriptInfo {
+    let mut writer = ScriptWriter::create(path, 3).unwrap();
+    if settle {
+        writer.settle();
+    }
+    for part in 0..300u32 {
+        for (thread, count) in [(0, 500 + part % 7), (1, 300), (2, 1)] {
+            let ops: Vec<Op> = (0..count)
+                .map(|slot| Op::new(OpKind::Malloc, 0, 0, slot, u64::from(part), 0))
+                .collect();
+            writer.append(thread, &ops).unwrap();
+            writer.order(thread, count).unwrap();
+        }
+    }
+    let info = ScriptInfo {
+        private_slots: 1000,
+        ..ScriptInfo::default()
+    };
+    let bases = [0, 600, 900];
+    writer
+        .finish_relocated(info, &bases, 1000, &mut |_, _| {})
+        .unwrap()
+}
+
+#[test]
+fn a_settled_script_is_the_same_to_the_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name| folder.path().join(name);
+    let staged = write_apart(&path("staged"), false);
+    assert_eq!(write_apart(&path("settled"), true), staged);
+    let read = |name| std::fs::read(path(name)).unwrap();
+    assert!(read("settled") == read("staged"));
+    let script = Script::open(&path("settled")).unwrap();
+    let ops = script.thread(0).len() * size_of::<Op>();
+    assert!(ops > 2 << 20, "{ops} bytes are no three segments");
+}
+
+#[test]
+fn a_promise_that_is_broken_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("script");
+    let writer = || {
+        let mut writer = ScriptWriter::create(&path, 2).unwrap();
+        writer.settle();
+        writer
+    };
+    assert!(writer().add_thread().is_err());
+    let shared = Op::new(OpKind::Malloc, FLAG_SHARED, 0, 0, 8, 0);
+    assert!((0..2).all(|thread| writer().push(thread, shared).is_err()));
+    let bases = [8, 0];
+    let moved = writer().finish_relocated(ScriptInfo::default(), &bases, 0, &mut |_, _| {});
+    assert!(moved.is_err() && !path.exists());
+}
+
 #[test]
 fn what_is_written_is_read() {
     let folder = tempfile::tempdir().unwrap();

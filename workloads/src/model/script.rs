@@ -25,6 +25,9 @@ impl Sink for ScriptWriter {
 /// Plays a plan into a script at `out`, which appears only when it is whole.
 pub fn write(plan: &Plan, out: &Path, progress: Progress<'_>) -> Result<ScriptInfo, WorkloadError> {
     let mut writer = ScriptWriter::create(out, plan.threads.len() as u32)?;
+    if plan.separate {
+        writer.settle();
+    }
     for phase in plan.phases.iter().filter_map(|phase| phase.name.as_deref()) {
         writer.phase(phase);
     }
