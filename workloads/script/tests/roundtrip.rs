@@ -73,7 +73,7 @@ fn a_settled_script_is_the_same_to_the_byte() {
     let read = |name| std::fs::read(path(name)).unwrap();
     assert!(read("settled") == read("staged"));
     let script = Script::open(&path("settled")).unwrap();
-    let ops = script.thread(0).len() * size_of::<Op>();
+    let ops = size_of_val(script.thread(0));
     assert!(ops > 2 << 20, "{ops} bytes are no three segments");
 }
 
