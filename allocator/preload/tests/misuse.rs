@@ -187,7 +187,7 @@ impl Case {
             }
             // A mistake that was not found has the program make others.
             (Some(libc::SIGABRT), _) if one && went_on => Outcome::Later,
-            (Some(libc::SIGSEGV), _) if line.is_empty() => Outcome::Suffered,
+            (Some(libc::SIGSEGV), _) if went_on || line.is_empty() => Outcome::Suffered,
             (_, Some(3)) if went_on => Outcome::Suffered,
             (_, Some(0)) if said.contains("not one") => Outcome::None,
             (_, Some(0)) if went_on && line.is_empty() => Outcome::Unnoticed,
