@@ -16,7 +16,7 @@ use crate::span::{NO_LIST, Span, SpanList, SpanTable, State};
 use crate::sync::Locked;
 use crate::units::page_bytes;
 use core::ptr::with_exposed_provenance_mut;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed};
 
 const LISTS: usize = 4;
 /// One wholly free span of a class is kept if it is at most this part of the class's spans.
@@ -34,6 +34,8 @@ pub struct Central {
     stocked: AtomicBool,
     /// Blocks of larger classes that were handed out for this one ([`crate::lending`]).
     pub(crate) served: AtomicU8,
+    /// What was seen when the class was looked at last ([`crate::holes`]).
+    pub(crate) seen: AtomicU16,
 }
 
 /// What the lock guards.
@@ -91,14 +93,14 @@ impl Central {
             pages: AtomicU32::new(0),
             stocked: AtomicBool::new(false),
             served: AtomicU8::new(0),
+            seen: AtomicU16::new(0),
         }
     }
 
     /// Publishes what is read without the lock.
-    fn publish(&self, inner: &Inner) {
+    pub(crate) fn publish(&self, inner: &Inner) {
         self.pages.store(inner.pages, Relaxed);
-        let stocked = inner.lists.iter().any(|list| list.head != 0);
-        self.stocked.store(stocked, Relaxed);
+        self.stocked.store(inner.is_stocked(), Relaxed);
     }
 
     /// No object is here, as of a moment ago: taking some would need another span.
@@ -119,13 +121,23 @@ impl Central {
         span_pages(class, self.pages.load(Relaxed) as usize)
     }
 
-    /// Fills `objects` with objects of `class`, in address order per span. Returns how many they are: fewer
-    /// when memory is short.
-    pub fn take<O: Os>(&self, heap: &PageHeap<O>, class: usize, objects: &mut [*mut u8]) -> usize {
+    /// Fills `objects` with objects of `class`, in address order per span. Returns how many they are: half at
+    /// least, unless memory is short or more would need pages that are not resident and `fresh` does not allow that.
+    pub fn take<O: Os>(
+        &self,
+        heap: &PageHeap<O>,
+        class: usize,
+        objects: &mut [*mut u8],
+        fresh: bool,
+    ) -> usize {
         let mut got = 0;
         let mut inner = self.inner.lock();
         while got < objects.len() {
-            let span = inner.usable_span(heap, class);
+            // Half of what was asked for is enough if the rest would need another span: its pages may serve others.
+            if 2 * got >= objects.len() && !inner.is_stocked() {
+                break;
+            }
+            let span = inner.usable_span(heap, class, fresh);
             if span.is_null() {
                 break;
             }
@@ -144,7 +156,7 @@ impl Central {
     /// One object and whether it is known to be zero.
     pub fn take_one<O: Os>(&self, heap: &PageHeap<O>, class: usize) -> (*mut u8, bool) {
         let mut inner = self.inner.lock();
-        let span = inner.usable_span(heap, class);
+        let span = inner.usable_span(heap, class, true);
         if span.is_null() {
             return (core::ptr::null_mut(), false);
         }
@@ -209,15 +221,8 @@ impl Central {
     /// Gives the kept free span back to the page heap.
     pub fn trim<O: Os>(&self, heap: &PageHeap<O>) {
         let mut inner = self.inner.lock();
-        if inner.kept != 0 {
-            // SAFETY: the kept span is wholly free and in a list.
-            unsafe {
-                let span = heap.map.table().get(inner.kept);
-                inner.kept = 0;
-                inner.retire(heap, span);
-                self.publish(&inner);
-            }
-        }
+        inner.retire_kept(heap);
+        self.publish(&inner);
     }
 }
 
@@ -228,6 +233,11 @@ impl Default for Central {
 }
 
 impl Inner {
+    /// Some span has a free object.
+    fn is_stocked(&self) -> bool {
+        self.lists.iter().any(|list| list.head != 0)
+    }
+
     /// Bytes of the class's spans in objects that are here, given back or never used, and in the
     /// ends of spans.
     pub(crate) fn free_bytes(&self, class: usize) -> usize {
@@ -249,8 +259,9 @@ impl Inner {
         })
     }
 
-    /// The fullest span that still has an object, a new one if there is none, null if that fails.
-    fn usable_span<O: Os>(&mut self, heap: &PageHeap<O>, class: usize) -> *mut Span {
+    /// The fullest span that still has an object, a new one if there is none, null if that fails. Without `fresh` a new
+    /// one has to be resident.
+    fn usable_span<O: Os>(&mut self, heap: &PageHeap<O>, class: usize, fresh: bool) -> *mut Span {
         let table = heap.map.table();
         for list in &self.lists {
             if list.head != 0 {
@@ -262,7 +273,12 @@ impl Inner {
             }
         }
         let pages = span_pages(class, self.pages as usize);
-        let span = heap.allocate(pages, 1, Use::Small(class as u8));
+        let purpose = Use::Small(class as u8);
+        let span = if fresh {
+            heap.allocate(pages, 1, purpose)
+        } else {
+            heap.allocate_resident(pages, purpose)
+        };
         if span.is_null() {
             return span;
         }
@@ -401,6 +417,15 @@ impl Inner {
                 return;
             }
             self.retire(heap, span);
+        }
+    }
+
+    /// Gives the kept free span back to the page heap, if there is one.
+    pub(crate) fn retire_kept<O: Os>(&mut self, heap: &PageHeap<O>) {
+        let kept = core::mem::take(&mut self.kept);
+        if kept != 0 {
+            // SAFETY: the kept span is wholly free and in a list.
+            unsafe { self.retire(heap, heap.map.table().get(kept)) };
         }
     }
 

@@ -116,7 +116,7 @@ impl<O: Os> Heap<O> {
                         (list, class),
                         "M1"
                     );
-                    purged += u32::from(span.purged);
+                    purged += span.given_back();
                     members += 1;
                     id = span.next;
                 }

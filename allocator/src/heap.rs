@@ -2,11 +2,11 @@
 //! cache refills from and flushes to, and large blocks.
 
 use crate::central::Central;
-use crate::fault::{Fault, die};
+use crate::fault::{Fault, die, reporting};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
 use crate::registry::Epoch;
-use crate::size_class::{MAX_BATCH, MAX_SMALL, NUM_CLASSES, batch_of, size_of_class, span_pages};
+use crate::size_class::{MAX_BATCH, MAX_SMALL, NUM_CLASSES, batch_of, size_of_class};
 use crate::span::{Span, State};
 use crate::sync::Padded;
 use crate::transfer_cache::TransferCache;
@@ -38,6 +38,8 @@ pub struct Heap<O> {
     pub(crate) cached_room: AtomicUsize,
     /// Raised when all thread caches shall be emptied; each does so at its next slow path.
     pub(crate) epoch: Epoch,
+    /// The class that was looked at last ([`crate::holes`]).
+    pub(crate) looked: AtomicUsize,
     middle: [Padded<Middle>; NUM_CLASSES],
 }
 
@@ -78,6 +80,7 @@ impl<O: Os> Heap<O> {
             middle: [const { Padded(Middle::new()) }; NUM_CLASSES],
             cached_room: AtomicUsize::new(0),
             epoch: Epoch::new(),
+            looked: AtomicUsize::new(0),
         }
     }
 
@@ -95,6 +98,7 @@ impl<O: Os> Heap<O> {
             }
             (&raw mut (*place).cached_room).write(AtomicUsize::new(0));
             (&raw mut (*place).epoch).write(Epoch::new());
+            (&raw mut (*place).looked).write(AtomicUsize::new(0));
         }
     }
 
@@ -114,31 +118,50 @@ impl<O: Os> Heap<O> {
     /// central free list. Returns how many they are. 0: no memory.
     #[must_use]
     pub fn refill(&self, class: usize, thread: u32, objects: &mut [*mut u8]) -> usize {
+        self.refill_after(class, thread, objects, || ())
+    }
+
+    /// As [`Heap::refill`]; `spare` is called before pages are put to use that are not resident: it may give back
+    /// objects that nobody wants.
+    #[must_use]
+    pub(crate) fn refill_after(
+        &self,
+        class: usize,
+        thread: u32,
+        objects: &mut [*mut u8],
+        spare: impl FnOnce(),
+    ) -> usize {
         let got = self.transfer(class).fetch(thread, objects);
         if got > 0 {
             return got;
         }
-        if self.central(class).is_dry() {
-            self.recall(span_pages(class, usize::MAX));
-        }
-        self.central(class).take(&self.pages, class, objects)
-    }
-
-    /// An object of `class` would come from a span of pages that are not resident, as of a moment ago.
-    pub(crate) fn would_grow(&self, class: usize) -> bool {
         let central = self.central(class);
-        central.is_dry()
-            && self.transfer(class).held() == 0
-            && !self.pages.has_dirty_run(central.next_span_pages(class))
+        let got = central.take(&self.pages, class, objects, false);
+        if got > 0 {
+            return got;
+        }
+        self.before_fresh(central.next_span_pages(class), spare);
+        central.take(&self.pages, class, objects, true)
     }
 
-    /// Empties the transfer caches of all classes if they hold much and `pages` would have to be made
-    /// resident.
-    fn recall(&self, pages: usize) {
+    /// To be called before `pages` that are not resident are put to use: gives back what is held elsewhere, after what `spare`
+    /// gives.
+    fn before_fresh(&self, pages: usize, spare: impl FnOnce()) {
+        if reporting() {
+            // A handler of the end may stand on a path that holds locks or has left a bin half flushed.
+            return;
+        }
+        spare();
+        self.recall();
+        self.purge_unwanted(pages);
+    }
+
+    /// Empties the transfer caches of all classes if they hold much.
+    fn recall(&self) {
         let held: usize = (1..NUM_CLASSES)
             .map(|class| self.transfer(class).held() * size_of_class(class))
             .sum();
-        if held < RECALL_BYTES || self.pages.has_dirty_run(pages) {
+        if held < RECALL_BYTES {
             return;
         }
         for class in 1..NUM_CLASSES {
@@ -204,7 +227,7 @@ impl<O: Os> Heap<O> {
             return (null_mut(), false);
         }
         let align_pages = (align / PAGE_SIZE).max(1);
-        self.recall(pages_for(size));
+        self.before_large(size);
         self.started(
             self.pages
                 .allocate(pages_for(size).max(1), align_pages, Use::Large),
@@ -217,7 +240,16 @@ impl<O: Os> Heap<O> {
         if size > MAX_REQUEST {
             return (null_mut(), false);
         }
+        self.before_large(size);
         self.started(self.pages.allocate_roomy(pages_for(size).max(1)))
+    }
+
+    /// To be called before a block of `size` bytes is made.
+    fn before_large(&self, size: usize) {
+        let pages = pages_for(size).max(1);
+        if !self.pages.has_dirty_run(pages) {
+            self.before_fresh(pages, || ());
+        }
     }
 
     fn started(&self, span: *mut Span) -> (*mut u8, bool) {

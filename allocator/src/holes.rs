@@ -4,25 +4,97 @@
 //! One long-lived object in a hundred keeps a whole span; without this most of what a program freed
 //! would stay resident. Free objects hold nothing that is needed (the bitmap says which they are),
 //! so giving their pages back needs no record for correctness: an object that is handed out again
-//! is a page fault. Only classes at rest are worth it, so this runs on request and from the helper.
+//! is a page fault. Only classes at rest are worth it, so this runs on request, from the helper, and, for a few classes
+//! that nobody has wanted an object of lately, before pages are put to use that are not resident: a program that goes on with
+//! other sizes than before lives on what it left behind, as far as it left whole pages.
 
 use crate::central::{Central, Inner};
+use crate::heap::Heap;
 use crate::os::Os;
 use crate::page_heap::PageHeap;
-use crate::span::Span;
-use crate::units::{OS_PAGE, round_up};
+use crate::scavenger::DECAY_MS;
+use crate::size_class::{NUM_CLASSES, size_of_class};
+use crate::span::{LOOKED_AT, Span};
+use crate::units::{OS_PAGE, page_bytes, round_up};
+use core::sync::atomic::Ordering::Relaxed;
 
 /// Spans that are purged before the class's lock is given to others for a moment.
 const SPANS_AT_ONCE: usize = 16;
 
+/// Classes that are looked at before fresh pages are put to use ...
+const CLASSES_FOR_FRESH: usize = 8;
+/// ... spans of one of them that give something back then, ...
+const SPANS_FOR_FRESH: usize = 4;
+/// ... out of so many, which are those that changed last, as the others were looked at before, ...
+const LOOKS_FOR_FRESH: usize = 256;
+/// ... until this many times as much as will be put to use has been given back.
+const GIVEN_FOR_FRESH: usize = 2;
+/// A class that had nothing left to give is looked at again when about so many more bytes of it have been freed.
+const FREED_UNIT: usize = 32 << 10;
+/// In [`Central::seen`] the lowest bit. Above it are seven bits of what had been freed, in such units, and eight of how many
+/// objects had been handed out: enough to see a change, and if one is missed a class is purged once that is in use.
+const NOTHING_LEFT: u16 = 1;
+
+impl<O: Os> Heap<O> {
+    /// To be called before `pages` that are not resident are put to use: of the next few classes, those that nobody has
+    /// wanted an object of since they were looked at last give back about as much inside their spans.
+    pub(crate) fn purge_unwanted(&self, pages: usize) {
+        if DECAY_MS.load(Relaxed) < 0 {
+            return;
+        }
+        let enough = GIVEN_FOR_FRESH * page_bytes(pages) / OS_PAGE;
+        let mut given = 0;
+        let mut class = self.looked.load(Relaxed);
+        for _ in 0..CLASSES_FOR_FRESH {
+            class = if class + 1 < NUM_CLASSES {
+                class + 1
+            } else {
+                1
+            };
+            if !self.central(class).is_dry() {
+                given += self.central(class).purge_unwanted(&self.pages, class);
+            }
+            if given >= enough {
+                break;
+            }
+        }
+        self.looked.store(class, Relaxed);
+    }
+}
+
 impl Central {
+    /// Unless objects were handed out since the last look, gives the span that is kept to the page heap and some holes to
+    /// the system. Returns the kernel pages that the holes had.
+    fn purge_unwanted<O: Os>(&self, heap: &PageHeap<O>, class: usize) -> usize {
+        let mut inner = self.inner.lock();
+        let wanted = inner.handed_out as u16 & 0xff;
+        let freed = inner.taken_back as usize * size_of_class(class) / FREED_UNIT;
+        let seen = self.seen.load(Relaxed);
+        let mut now = wanted << 8 | (freed as u16 & 0x7f) << 1;
+        let mut pages = 0;
+        if seen == now | NOTHING_LEFT {
+            return 0;
+        }
+        if seen >> 8 == wanted {
+            inner.retire_kept(heap);
+            self.publish(&inner);
+            let more;
+            (pages, more) = inner.purge_some(heap, SPANS_FOR_FRESH, LOOKS_FOR_FRESH);
+            if !more {
+                now |= NOTHING_LEFT;
+            }
+        }
+        self.seen.store(now, Relaxed);
+        pages
+    }
+
     /// Gives back whole kernel pages of free objects in all partly used spans that have not been
     /// looked at since an object last came or went. Returns the bytes given back.
     pub fn purge_holes<O: Os>(&self, heap: &PageHeap<O>) -> usize {
         let mut bytes = 0;
         loop {
             let mut inner = self.inner.lock();
-            let (pages, more) = inner.purge_some(heap);
+            let (pages, more) = inner.purge_some(heap, SPANS_AT_ONCE, usize::MAX);
             bytes += pages * OS_PAGE;
             if !more {
                 return bytes;
@@ -32,15 +104,24 @@ impl Central {
 }
 
 impl Inner {
-    /// Purges up to [`SPANS_AT_ONCE`] spans; kernel pages given back, and whether there may be more
-    /// to do.
-    fn purge_some<O: Os>(&mut self, heap: &PageHeap<O>) -> (usize, bool) {
+    /// Purges up to `spans`, the emptiest first, among the first `looks`; kernel pages given back, and whether there may be
+    /// more to do.
+    fn purge_some<O: Os>(
+        &mut self,
+        heap: &PageHeap<O>,
+        spans: usize,
+        mut looks: usize,
+    ) -> (usize, bool) {
         let table = heap.map.table();
         let mut pages = 0;
-        let mut looked = 0;
-        for list in self.lists {
+        let mut purged = 0;
+        for list in self.lists.into_iter().rev() {
             let mut id = list.head;
             while id != 0 {
+                if looks == 0 {
+                    return (pages, false);
+                }
+                looks -= 1;
                 // SAFETY: numbers in the lists have records; we hold the class's lock.
                 let span = unsafe { &mut *table.get(id) };
                 id = span.next;
@@ -48,14 +129,14 @@ impl Inner {
                     continue;
                 }
                 let (given, refused) = purge_span(heap, span);
-                span.purged = (given as u16).max(1);
+                span.purged = if given > 0 { given as u16 } else { LOOKED_AT };
                 // The next object that comes is noticed.
                 let available = span.available();
                 span.set_notice(available as u16, available);
-                self.purged_pages += u32::from(span.purged);
+                self.purged_pages += given as u32;
                 pages += given;
-                looked += usize::from(given > 0);
-                if refused || looked == SPANS_AT_ONCE {
+                purged += usize::from(given > 0);
+                if refused || purged == spans {
                     return (pages, !refused);
                 }
             }
@@ -67,7 +148,7 @@ impl Inner {
     #[inline]
     pub(crate) fn disturb(&mut self, span: &mut Span) {
         if span.purged != 0 {
-            self.purged_pages -= u32::from(span.purged);
+            self.purged_pages -= span.given_back();
             span.purged = 0;
         }
     }
@@ -114,4 +195,107 @@ fn purge_span<O: Os>(heap: &PageHeap<O>, span: &Span) -> (usize, bool) {
         }
     }
     (given, false)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::os::fake::FakeOs;
+    use crate::size_class::class_of;
+
+    const SIZE: usize = 2048;
+
+    fn heap() -> (Box<Heap<FakeOs>>, usize) {
+        let heap = Box::new(Heap::new(FakeOs::new(256 << 20)));
+        (heap, class_of(SIZE).expect("small"))
+    }
+
+    /// Takes `count` objects, each filled with its number, and gives all but each 20th back to their spans; those.
+    fn scatter(heap: &Heap<FakeOs>, class: usize, count: usize) -> Vec<*mut u8> {
+        let objects: Vec<*mut u8> = (0..count).map(|_| heap.take_one(class).0).collect();
+        let (mut kept, mut free) = (Vec::new(), Vec::new());
+        for (number, &object) in objects.iter().enumerate() {
+            // SAFETY: the object is ours.
+            unsafe { object.write_bytes(number as u8, SIZE) };
+            if number % 20 == 7 {
+                kept.push(object);
+            } else {
+                free.push(object);
+            }
+        }
+        for batch in free.chunks(16) {
+            // SAFETY: the objects were handed out above, and each is given back once.
+            unsafe { heap.central(class).give(&heap.pages, class, batch) };
+        }
+        kept
+    }
+
+    /// Puts as many fresh pages to use as it takes to look at all classes `times` times; `between` is called beside each.
+    fn grow(heap: &Heap<FakeOs>, times: usize, mut between: impl FnMut()) {
+        for _ in 0..times * NUM_CLASSES.div_ceil(CLASSES_FOR_FRESH) {
+            assert!(!heap.allocate_large(256 << 10, 1).0.is_null());
+            between();
+        }
+    }
+
+    fn purged(heap: &Heap<FakeOs>, class: usize) -> usize {
+        heap.central(class).inner.lock().purged_pages as usize * OS_PAGE
+    }
+
+    #[test]
+    fn a_class_that_nobody_wants_gives_holes_back_before_fresh_pages_are_put_to_use() {
+        let (heap, class) = heap();
+        let kept = scatter(&heap, class, 4_000);
+        let held = heap.central(class).bytes();
+        assert_eq!(purged(&heap, class), 0, "nothing has grown");
+        grow(&heap, 36, || ());
+        let given = purged(&heap, class);
+        assert!(given > held / 2, "{given} of {held} bytes given back");
+        for (index, &object) in kept.iter().enumerate() {
+            // SAFETY: the survivor is live.
+            let bytes = unsafe { core::slice::from_raw_parts(object, SIZE) };
+            assert!(bytes.iter().all(|&byte| byte == (index * 20 + 7) as u8));
+        }
+        // Nothing has changed, so there is nothing to look for.
+        let purges = heap.pages.os.purges.load(Relaxed);
+        grow(&heap, 4, || ());
+        assert_eq!(heap.pages.os.purges.load(Relaxed), purges);
+        heap.check_invariants();
+    }
+
+    #[test]
+    fn a_class_in_use_keeps_its_pages() {
+        let (heap, class) = heap();
+        let kept = scatter(&heap, class, 4_000);
+        grow(&heap, 6, || {
+            assert!(!heap.take_one(class).0.is_null());
+        });
+        assert_eq!(purged(&heap, class), 0);
+        assert!(!kept.is_empty());
+        heap.check_invariants();
+    }
+
+    #[test]
+    fn a_refused_purge_changes_nothing() {
+        let (heap, class) = heap();
+        scatter(&heap, class, 4_000);
+        heap.pages.os.purges_allowed.store(0, Relaxed);
+        grow(&heap, 6, || ());
+        assert_eq!(purged(&heap, class), 0, "the system refused all");
+        heap.check_invariants();
+    }
+
+    #[test]
+    fn the_free_span_that_is_kept_goes_when_nobody_wants_the_class() {
+        let (heap, class) = heap();
+        let objects: Vec<*mut u8> = (0..64).map(|_| heap.take_one(class).0).collect();
+        for batch in objects.chunks(16) {
+            // SAFETY: as in `scatter`.
+            unsafe { heap.central(class).give(&heap.pages, class, batch) };
+        }
+        assert!(heap.central(class).bytes() > 0, "one is kept");
+        grow(&heap, 3, || ());
+        assert_eq!(heap.central(class).bytes(), 0);
+        heap.check_invariants();
+    }
 }

@@ -195,9 +195,11 @@ fn stored_batches_are_sorted_before_the_heap_takes_fresh_pages() {
     let class = class_of(1024).expect("small");
     let mut objects = [core::ptr::null_mut(); 32];
     let mut batches = Vec::new();
-    for _ in 0..8 {
-        assert_eq!(heap.refill(class, 1, &mut objects), 32);
-        batches.push(objects);
+    for _ in 0..16 {
+        // The first spans are short, and half of what was asked for is enough.
+        let got = heap.refill(class, 1, &mut objects);
+        assert!(got >= 16);
+        batches.push(objects[..got].to_vec());
     }
     for batch in &batches {
         // SAFETY: the objects were handed out above and are nobody's.
@@ -236,4 +238,35 @@ fn batches_of_few_objects_are_stored_up_to_a_share_or_sixteen_kib_unless_each_is
         assert!(heap.transfer(class).held() * size >= stored / 2);
         heap.check_invariants();
     }
+}
+
+#[test]
+fn a_refill_is_content_with_half_rather_than_take_another_span() {
+    let heap = heap(64 << 20);
+    let class = class_of(1024).expect("small");
+    let mut objects = [core::ptr::null_mut(); 32];
+    // The first spans have a page, 8 objects.
+    assert_eq!(heap.refill(class, 1, &mut objects), 16);
+    assert_eq!(heap.refill(class, 1, &mut objects[..8]), 8);
+    let (block, _) = heap.take_one(class);
+    // Seven are left: less than half, so what they lack comes from pages that are resident ...
+    let (large, _) = heap.allocate_large(1 << 20, 1);
+    let crate::heap::Block::Large(span) = heap.block_of(large) else {
+        panic!("1 MiB is no object of a class");
+    };
+    // SAFETY: the block is ours and not used any more.
+    unsafe { heap.pages.free(span) };
+    assert!(heap.refill(class, 1, &mut objects) >= 16);
+    while !heap.central(class).is_dry() {
+        assert!(!heap.take_one(class).0.is_null());
+    }
+    // ... and with a single one left and none such, that one is all.
+    while heap.pages.has_dirty_run(1) {
+        assert!(!heap.allocate_large(8 << 10, 1).0.is_null());
+    }
+    // SAFETY: the block was handed out above.
+    unsafe { heap.central(class).give(&heap.pages, class, &[block]) };
+    assert_eq!(heap.refill(class, 1, &mut objects), 1);
+    assert_eq!(objects[0], block);
+    heap.check_invariants();
 }

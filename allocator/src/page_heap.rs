@@ -200,6 +200,18 @@ impl<O: Os> PageHeap<O> {
         span
     }
 
+    /// As [`PageHeap::allocate`], of pages that are resident. Null: there are not so many in one run, or a limit is near.
+    pub fn allocate_resident(&self, pages: usize, purpose: Use) -> *mut Span {
+        let mut inner = self.inner.lock();
+        let span = inner.allocate_resident(self, pages);
+        if !span.is_null() {
+            // SAFETY: the run was taken out of the free lists; it is ours.
+            unsafe { inner.put_to_use(self, span, purpose) };
+            self.in_use.store(inner.in_use, Relaxed);
+        }
+        span
+    }
+
     /// A span for one large block that is expected to grow: at the start of the longest free run,
     /// so that the pages behind it are free; one that is resident if it is long enough. Null: no memory.
     pub fn allocate_roomy(&self, pages: usize) -> *mut Span {

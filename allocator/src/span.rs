@@ -49,8 +49,8 @@ pub struct Span {
     pub objects: u16,
     /// Objects from this number on were never handed out (Go's freeindex, as a watermark).
     pub fresh: u16,
-    /// Kernel pages inside the span that were given back since an object last came or went; every
-    /// span that has been looked at counts one at least.
+    /// Kernel pages inside the span that were given back since an object last came or went, [`LOOKED_AT`]: it was looked
+    /// at and had none.
     pub purged: u16,
     /// With more objects available than this the span belongs into another list, or all are back, or it was purged.
     pub notice: u16,
@@ -70,7 +70,21 @@ pub struct Span {
 
 const _: () = assert!(size_of::<Span>() == 64);
 
+/// [`Span::purged`] of a span without a kernel page to give back.
+pub const LOOKED_AT: u16 = u16::MAX;
+
 impl Span {
+    /// Kernel pages inside the span that have been given back.
+    #[inline]
+    #[must_use]
+    pub fn given_back(&self) -> u32 {
+        if self.purged == LOOKED_AT {
+            0
+        } else {
+            self.purged.into()
+        }
+    }
+
     /// First page behind the run.
     #[inline]
     #[must_use]

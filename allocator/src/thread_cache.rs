@@ -298,7 +298,6 @@ impl ThreadCache {
     pub fn refill<O: Os>(&self, heap: &Heap<O>, class: usize) -> *mut u8 {
         self.follow_epoch(heap);
         self.refills.store(self.refills.load(Relaxed) + 1, Relaxed);
-        self.before_growth(heap, class);
         // A miss says that the bin is too small for what the program does.
         self.grow(heap, class);
         let cap = self.capacity(class);
@@ -306,17 +305,17 @@ impl ThreadCache {
         let want = cap.div_ceil(2);
         let thread = self.thread();
         let mut single = [null_mut()];
-        if cap == 0 {
-            let _ = heap.refill(class, thread, &mut single);
-            return single[0];
-        }
         // SAFETY: the bin is empty, its last `want` places are there, and nobody else touches them.
         unsafe {
-            let places = self.bins.slots[class].load(Relaxed).add(cap - want);
-            let objects = core::slice::from_raw_parts_mut(places, want);
-            let got = heap.refill(class, thread, objects);
-            if got == 0 {
-                return null_mut();
+            let objects = if cap == 0 {
+                &mut single[..]
+            } else {
+                let places = self.bins.slots[class].load(Relaxed).add(cap - want);
+                core::slice::from_raw_parts_mut(places, want)
+            };
+            let got = heap.refill_after(class, thread, objects, || self.give_idle(heap, class));
+            if got == 0 || cap == 0 {
+                return single[0];
             }
             objects.copy_within(..got, want - got);
             self.set_room(class, cap - got + 1);

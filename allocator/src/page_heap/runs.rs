@@ -108,6 +108,27 @@ impl Inner {
         }
     }
 
+    /// The best fit for `pages` among resident runs, null if there is none.
+    pub(crate) fn allocate_resident<O: Os>(
+        &mut self,
+        heap: &PageHeap<O>,
+        pages: usize,
+    ) -> *mut Span {
+        let table = self.table(heap);
+        let id = self.dirty.best_fit(table, pages);
+        // At a limit the request goes the long way, on which that is told.
+        if id == 0 || !heap.limits.has_room(self.in_use, pages) {
+            return null_mut();
+        }
+        // SAFETY: the number came from the free lists.
+        unsafe {
+            let span = table.get(id);
+            self.unlist(table, span);
+            self.cut(heap, span, pages);
+            span
+        }
+    }
+
     /// Cuts off what lies before the first multiple of `align` pages.
     ///
     /// # Safety

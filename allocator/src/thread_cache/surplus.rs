@@ -12,18 +12,11 @@ use core::sync::atomic::Ordering::Relaxed;
 const STEPS: usize = 8;
 
 impl ThreadCache {
-    /// To be called before a span of `pages` for `class` may be taken that is not resident.
-    pub(super) fn before_growth<O: Os>(&self, heap: &Heap<O>, class: usize) {
-        if heap.would_grow(class) {
-            self.give_idle(heap, class, STEPS);
-        }
-    }
-
-    /// Gives the middle tier what the next `steps` bins but that of `class` hold, where it has not changed since the last
-    /// time.
-    fn give_idle<O: Os>(&self, heap: &Heap<O>, class: usize, steps: usize) {
+    /// To be called before a span for `class` is taken that is not resident: gives the middle tier what the next few bins but
+    /// that of `class` hold, where it has not changed since the last time.
+    pub(super) fn give_idle<O: Os>(&self, heap: &Heap<O>, class: usize) {
         let mut at = self.looked.load(Relaxed) as usize;
-        for _ in 0..steps {
+        for _ in 0..STEPS {
             at = if at + 1 < NUM_CLASSES { at + 1 } else { 1 };
             let len = self.len(at);
             let seen = &self.seen[at];
