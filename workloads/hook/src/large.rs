@@ -5,27 +5,24 @@
 //! its pages occupy memory. So that pages do not count which an earlier block has left resident there, a fresh block's whole
 //! pages are given back first: its contents mean nothing yet, or are zeros.
 //!
-//! Live large blocks stand in a table of buckets by address. A free looks at one counter, which is 0 for most buckets; only
-//! where a large block may be concerned more is done. A bucket that is full forgets blocks: nothing is told of them then, and
-//! a replay writes all of them.
+//! Live large blocks stand in a table ([`table`]); only where it may hold the block more is done at a free.
 //!
 //! A program may allocate and free large blocks all the time. What is done here is timed, and once it has taken more than one
 //! part in [`SHARE`] of the time since the first large block, fresh blocks are let pass unseen until it is less. The many
 //! blocks below [`MANY_BYTES`] have a quarter of that time for themselves and cannot take the others'.
 
-use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use heaplab_ring::{Kind, clock, sys};
 
 use crate::thread;
 
+pub(crate) mod table;
+
 pub use heaplab_ring::LARGE_BYTES;
+pub use table::may_hold;
 
 const PAGE_BYTES: usize = 4096;
-const BUCKETS: usize = 4096;
-const WAYS: usize = 8;
-/// An entry that somebody is filling; no block has this address.
-const TAKEN: usize = 1;
 /// Pages that are asked for at once; on the stack.
 const PAGES_AT_ONCE: usize = 512;
 /// Blocks below are so common that they have a budget of their own.
@@ -42,26 +39,6 @@ const CALL_TICKS: u64 = 60_000;
 const PAGE_TICKS: u64 = 1_500;
 /// Pages that were given back come in again by a fault each, which costs the program about twice what giving them back did.
 const REFAULT: u64 = 2;
-
-/// A block in the table: its owner alone changes the entry, as nobody else may free or resize the block.
-struct Entry {
-    /// 0: empty.
-    address: AtomicUsize,
-    bytes: AtomicUsize,
-    /// Bytes it had when it was last told of; 0: never.
-    told: AtomicUsize,
-}
-
-static COUNTS: [AtomicU8; BUCKETS] = [const { AtomicU8::new(0) }; BUCKETS];
-static TABLE: [[Entry; WAYS]; BUCKETS] = [const {
-    [const {
-        Entry {
-            address: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            told: AtomicUsize::new(0),
-        }
-    }; WAYS]
-}; BUCKETS];
 
 /// When the first large block was seen, in ticks; 0: none yet.
 static BEGAN: AtomicU64 = AtomicU64::new(0);
@@ -100,12 +77,6 @@ fn spend(start: u64, part: usize, bytes: usize, times: u64) {
     spent(bytes).fetch_add(ticks.min(most).saturating_mul(times), Ordering::Relaxed);
 }
 
-#[inline(always)]
-fn bucket(address: usize) -> usize {
-    // Fibonacci hashing: large blocks differ in the bits above the page.
-    (address >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (usize::BITS - BUCKETS.trailing_zeros())
-}
-
 /// After a block of at least [`LARGE_BYTES`] came from the allocator. Of its contents the first `kept` bytes are the
 /// program's; `None`: not known how many.
 ///
@@ -131,13 +102,7 @@ pub unsafe fn appeared(address: usize, bytes: usize, kept: Option<usize>) {
         }
         spend(now, end - first, bytes, 1 + REFAULT);
     }
-    insert(address, bytes, 0);
-}
-
-/// Whether a block may be in the table, so that [`leaves`] has something to do.
-#[inline(always)]
-pub fn may_hold(address: usize) -> bool {
-    COUNTS[bucket(address)].load(Ordering::Relaxed) != 0
+    table::insert(address, bytes, 0);
 }
 
 /// Before a block is freed.
@@ -151,7 +116,7 @@ pub fn leaves(address: usize) {
 #[cold]
 #[inline(never)]
 fn leaves_slowly(address: usize) {
-    if let Some((bytes, _)) = remove(address) {
+    if let Some((bytes, _)) = table::remove(address) {
         tell(address, bytes);
     }
 }
@@ -168,7 +133,7 @@ pub struct Before {
 /// look at every step would take time that grows with the square of its size.
 #[inline(always)]
 pub fn resizes(address: usize, size: usize) -> Before {
-    if COUNTS[bucket(address)].load(Ordering::Relaxed) == 0 {
+    if !may_hold(address) {
         return Before::default();
     }
     resizes_slowly(address, size)
@@ -177,7 +142,7 @@ pub fn resizes(address: usize, size: usize) -> Before {
 #[cold]
 #[inline(never)]
 fn resizes_slowly(address: usize, size: usize) -> Before {
-    let Some((bytes, told)) = remove(address) else {
+    let Some((bytes, told)) = table::remove(address) else {
         return Before::default();
     };
     let step = told / 8;
@@ -192,7 +157,7 @@ impl Before {
     /// The resize failed.
     pub fn stays(self, address: usize) {
         if self.bytes != 0 {
-            insert(address, self.bytes, self.told);
+            table::insert(address, self.bytes, self.told);
         }
     }
 
@@ -203,10 +168,8 @@ impl Before {
     pub unsafe fn becomes(self, address: usize, bytes: usize, kept: Option<usize>) {
         // SAFETY: the caller's promise is passed on.
         unsafe { appeared(address, bytes, kept) };
-        if self.told != 0
-            && let Some(entry) = find(address)
-        {
-            entry.told.store(self.told, Ordering::Relaxed);
+        if self.told != 0 {
+            table::set_told(address, self.told);
         }
     }
 }
@@ -214,74 +177,8 @@ impl Before {
 /// Tells of all large blocks that are alive: the process ends.
 #[cold]
 pub fn tell_all() {
-    for (count, entries) in COUNTS.iter().zip(&TABLE) {
-        if count.load(Ordering::Relaxed) == 0 {
-            continue;
-        }
-        for entry in entries {
-            let address = entry.address.load(Ordering::Acquire);
-            if address > TAKEN {
-                // Another thread may free it meanwhile: what is not mapped any more is not told of.
-                tell(address, entry.bytes.load(Ordering::Relaxed));
-            }
-        }
-    }
-}
-
-/// The calling process is a fork: the blocks are its parent's.
-#[cold]
-pub fn forget() {
-    for (count, entries) in COUNTS.iter().zip(&TABLE) {
-        if count.load(Ordering::Relaxed) != 0 {
-            for entry in entries {
-                entry.address.store(0, Ordering::Relaxed);
-            }
-            count.store(0, Ordering::Relaxed);
-        }
-    }
-}
-
-fn insert(address: usize, bytes: usize, told: usize) {
-    let index = bucket(address);
-    for entry in &TABLE[index] {
-        let free = entry.address.load(Ordering::Relaxed) == 0
-            && entry
-                .address
-                .compare_exchange(0, TAKEN, Ordering::Acquire, Ordering::Relaxed)
-                .is_ok();
-        if free {
-            entry.bytes.store(bytes, Ordering::Relaxed);
-            entry.told.store(told, Ordering::Relaxed);
-            COUNTS[index].fetch_add(1, Ordering::Relaxed);
-            // Release: whoever sees the address sees the size. The block's later owner sees both, because it got the
-            // block from this thread.
-            entry.address.store(address, Ordering::Release);
-            return;
-        }
-    }
-}
-
-fn find(address: usize) -> Option<&'static Entry> {
-    let entries = &TABLE[bucket(address)];
-    entries
-        .iter()
-        .find(|entry| entry.address.load(Ordering::Acquire) == address)
-}
-
-/// Takes a block out of the table: its bytes, and those when it was last told of.
-fn remove(address: usize) -> Option<(usize, usize)> {
-    let entry = find(address)?;
-    let found = (
-        entry.bytes.load(Ordering::Relaxed),
-        entry.told.load(Ordering::Relaxed),
-    );
-    // A program that frees a block twice at once must not make us count down twice.
-    entry
-        .address
-        .compare_exchange(address, 0, Ordering::Release, Ordering::Relaxed)
-        .ok()?;
-    COUNTS[bucket(address)].fetch_sub(1, Ordering::Relaxed);
-    Some(found)
+    // Another thread may free a block meanwhile: what is not mapped any more is not told of.
+    table::each(tell);
 }
 
 fn tell(address: usize, bytes: usize) {

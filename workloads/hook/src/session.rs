@@ -1,18 +1,13 @@
-//! Finding the session, deciding whether this process records, and following forks.
-//!
-//! Attaching happens at the first event, which may come from the dynamic loader before libc has
-//! set up its environment: so the session's name is read from /proc/self/environ with plain
-//! system calls, and nothing here needs libc to be initialised.
+//! The session as this process sees it: whether it records, as whom, and where the pool of chunks is.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
-use heaplab_ring::record::CLONED;
-use heaplab_ring::{Kind, Mapping, Pool, SESSION_VARIABLE, sys};
+use heaplab_ring::{Mapping, Pool, sys};
 
-use crate::{large, thread, tls};
+use crate::environment;
 
 /// Nothing decided yet.
 pub const UNKNOWN: u32 = 0;
@@ -95,17 +90,20 @@ pub fn stop() {
     }
 }
 
-/// Decides once whether this process records, and maps the session if so.
-pub fn attach() {
+/// What libc calls at the end of a thread that asked for it ([`arm_thread_end`]).
+pub type ThreadEnd = extern "C" fn(*mut c_void);
+
+/// Decides once whether this process records, and maps the session if so. `true`: it has joined by this call.
+pub fn attach(end: ThreadEnd) -> bool {
     if mode() != UNKNOWN {
-        return;
+        return false;
     }
     // A handler that allocates must not find its own thread attaching.
     let mask = sys::block_signals();
     let mut joined = false;
     match MODE.compare_exchange(UNKNOWN, ATTACHING, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {
-            joined = try_attach();
+            joined = try_attach(end);
             MODE.store(if joined { RECORDING } else { OFF }, Ordering::Release);
         }
         Err(_) => {
@@ -115,36 +113,11 @@ pub fn attach() {
         }
     }
     sys::restore_signals(mask);
-    if joined {
-        announce();
-    }
+    joined
 }
 
-/// Writes who this process is: file and arguments.
-fn announce() {
-    let mut text = [0u8; ABOUT_BYTES];
-    let mut used = sys::readlink(b"/proc/self/exe\0", &mut text[..PROGRAM_BYTES]).unwrap_or(0);
-    used += 1;
-    if let Ok(fd) = sys::open(b"/proc/self/cmdline\0", false) {
-        while let Ok(bytes @ 1..) = sys::read(fd, &mut text[used..]) {
-            used += bytes;
-        }
-        sys::close(fd);
-    }
-    thread::record_with_text(
-        &text[..used],
-        Kind::ProcessStart,
-        0,
-        sys::getppid() as usize,
-    );
-}
-
-fn try_attach() -> bool {
-    let mut buffer = [0u8; NAME_BYTES];
-    let Some(name) = session_name(&mut buffer) else {
-        return false;
-    };
-    let Some(mapping) = open(name) else {
+fn try_attach(end: ThreadEnd) -> bool {
+    let Some(mapping) = environment::session() else {
         return false;
     };
     let pid = sys::getpid();
@@ -160,7 +133,7 @@ fn try_attach() -> bool {
     };
     let mut key = 0;
     // SAFETY: writes the key; the destructor is a C function that accepts any value.
-    if unsafe { libc::pthread_key_create(&mut key, Some(thread::end_from_key)) } == 0 {
+    if unsafe { libc::pthread_key_create(&mut key, Some(end)) } == 0 {
         KEY.store(key, Ordering::Relaxed);
     }
     PROCESS.store(number, Ordering::Relaxed);
@@ -184,7 +157,7 @@ fn open_door() {
     }
 }
 
-/// Asks for [`thread::end_from_key`] at the end of the calling thread.
+/// Asks for the function that [`attach`] was given at the end of the calling thread.
 pub fn arm_thread_end() {
     let key = KEY.load(Ordering::Relaxed);
     if key != u32::MAX {
@@ -193,141 +166,17 @@ pub fn arm_thread_end() {
     }
 }
 
-/// Whether the calling process is a fork of the one that joined; if so it has joined itself from now on, unless only the
-/// first process records.
-pub fn left_by_fork() -> bool {
-    let pid = sys::getpid();
-    let Some(pool) = pool() else { return false };
-    if pid == self::pid() {
-        return false;
-    }
-    // A handler that allocates must find all of it done.
-    let mask = sys::block_signals();
-    let state = tls::state();
-    let (parent, parent_pid) = (process(), self::pid());
-    let (number, cloned) = match state.child.load(Ordering::Relaxed) {
-        // A bare clone: nobody took a number for it.
-        0 => (pool.next_process(), CLONED),
-        number => (number, 0),
-    };
-    state.forget();
-    PID.store(pid, Ordering::Relaxed);
-    if pool.is_first_only() {
-        pool.count_refused();
-        MODE.store(OFF, Ordering::Release);
-        sys::restore_signals(mask);
-        return true;
-    }
+/// The calling process is a fork of the one that joined, and goes on as the session's process `number`.
+pub fn continue_as(number: u32, pid: u32) {
     PROCESS.store(number, Ordering::Relaxed);
-    large::forget();
+    PID.store(pid, Ordering::Relaxed);
     if mode() == RECORDING {
         open_door();
     }
-    sys::restore_signals(mask);
-    let parent_pid = parent_pid as usize | cloned;
-    thread::record_always(Kind::ProcessStart, parent as usize, parent_pid);
-    true
 }
 
-extern "C" fn before_fork() {
-    if mode() == RECORDING
-        && let Some(pool) = pool()
-        && !pool.is_first_only()
-    {
-        let number = pool.next_process();
-        tls::state().child.store(number, Ordering::Relaxed);
-        thread::record_always(Kind::Fork, number as usize, 0);
-    }
-}
-
-extern "C" fn after_fork_in_parent() {
-    tls::state().child.store(0, Ordering::Relaxed);
-}
-
-extern "C" fn after_fork_in_child() {
-    if mode() == RECORDING || mode() == STOPPED {
-        left_by_fork();
-    }
-}
-
-/// What is to be called before a fork, after it in the parent, and after it in the child, which then joins at once rather
-/// than at its first event.
-pub const FORK_HANDLERS: [extern "C" fn(); 3] =
-    [before_fork, after_fork_in_parent, after_fork_in_child];
-
-/// Follows forks. For programs that this is linked into: glibc has `pthread_atfork` in no shared library.
-pub fn register_fork_handler() {
-    let [before, in_parent, in_child] = FORK_HANDLERS;
-    // SAFETY: the handlers are C functions that only use system calls and atomics.
-    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
-}
-
-/// Bytes of text in which a process says who it is, and what of them its file may take.
-const ABOUT_BYTES: usize = 1024;
-const PROGRAM_BYTES: usize = 220;
-/// Longest session name: descriptor, nonce and path.
-const NAME_BYTES: usize = 600;
-
-/// The value of the session variable in this process's initial environment.
-fn session_name(buffer: &mut [u8; NAME_BYTES]) -> Option<&[u8]> {
-    let wanted = SESSION_VARIABLE.as_bytes();
-    let fd = sys::open(b"/proc/self/environ\0", false).ok()?;
-    let mut block = [0u8; 4096];
-    let mut filled = 0;
-    let mut found = false;
-    'read: while let Ok(bytes @ 1..) = sys::read(fd, &mut block) {
-        for &byte in block.get(..bytes).unwrap_or(&[]) {
-            if byte == 0 {
-                let entry = &buffer[..filled.min(NAME_BYTES)];
-                if entry.starts_with(wanted) && entry.get(wanted.len()) == Some(&b'=') {
-                    found = filled <= NAME_BYTES;
-                    break 'read;
-                }
-                filled = 0;
-            } else {
-                if let Some(place) = buffer.get_mut(filled) {
-                    *place = byte;
-                }
-                filled += 1;
-            }
-        }
-    }
-    sys::close(fd);
-    if found {
-        buffer.get(wanted.len() + 1..filled)
-    } else {
-        None
-    }
-}
-
-/// Maps the session named `<fd>:<nonce in hex>:<path>`.
-fn open(name: &[u8]) -> Option<Mapping> {
-    let mut parts = name.splitn(3, |&byte| byte == b':');
-    let fd = number(parts.next()?, 10)?;
-    let nonce = number(parts.next()?, 16)?;
-    let path = parts.next().unwrap_or(&[]);
-    let map = |fd| {
-        Mapping::open(fd, nonce)
-            .inspect_err(|&errno| Mapping::report_failure(fd, nonce, errno))
-            .ok()
-    };
-    if let Ok(fd) = i32::try_from(fd)
-        && let Some(mapping) = map(fd)
-    {
-        return Some(mapping);
-    }
-    // The descriptor was closed on the way: the drainer's own, or the file, is the second door.
-    let mut zero_terminated = [0u8; NAME_BYTES + 1];
-    if path.is_empty() {
-        return None;
-    }
-    zero_terminated.get_mut(..path.len())?.copy_from_slice(path);
-    let fd = sys::open(zero_terminated.get(..path.len() + 1)?, true).ok()?;
-    let mapping = map(fd);
-    sys::close(fd);
-    mapping
-}
-
-fn number(digits: &[u8], base: u32) -> Option<u64> {
-    u64::from_str_radix(core::str::from_utf8(digits).ok()?, base).ok()
+/// The calling process is a fork of the one that joined, and does not record.
+pub fn leave(pid: u32) {
+    PID.store(pid, Ordering::Relaxed);
+    MODE.store(OFF, Ordering::Release);
 }

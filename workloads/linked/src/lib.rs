@@ -12,7 +12,7 @@ compile_error!("heaplab records on Linux on x86-64 only");
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 
-use heaplab_hook::{large, session, thread};
+use heaplab_hook::{chunks, large, member, session, thread};
 use heaplab_ring::Kind;
 
 /// Nothing here panics on purpose; a defect must not unwind into the recorded program.
@@ -194,21 +194,21 @@ pub unsafe extern "C" fn heaplab_mark(name: *const c_char) {
     }
     // SAFETY: zero-terminated, as the caller promises.
     let name = unsafe { core::ffi::CStr::from_ptr(name) }.to_bytes();
-    thread::record_with_text(name.get(..MOST).unwrap_or(name), Kind::Mark, 0, 0);
+    member::record_with_text(name.get(..MOST).unwrap_or(name), Kind::Mark, 0, 0);
 }
 
 extern "C" fn start() {
-    session::attach();
+    member::attach();
     if session::mode() == session::RECORDING {
-        session::register_fork_handler();
+        member::register_fork_handler();
     }
 }
 
 extern "C" fn end() {
     if session::mode() == session::RECORDING {
         large::tell_all();
-        thread::record_always(Kind::Exit, 0, 0);
-        thread::hand_over();
+        member::record_always(Kind::Exit, 0, 0);
+        chunks::hand_over();
     }
 }
 

@@ -17,7 +17,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::{CStr, c_char, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use heaplab_hook::{session, thread};
+use heaplab_hook::{member, session, thread};
 use heaplab_ring::Kind;
 
 /// Blocks of the malloc family have this alignment without being asked.
@@ -107,7 +107,7 @@ pub fn mark(name: &str) {
                 mark(text.as_ptr().cast());
             }
         }
-        None => thread::record_with_text(name, Kind::Mark, 0, 0),
+        None => member::record_with_text(name, Kind::Mark, 0, 0),
     }
 }
 
@@ -144,9 +144,9 @@ fn pass(door: usize, kind: Kind, block: *mut u8, size: usize, align_log2: u32) {
 #[cold]
 fn find() -> usize {
     let door = symbol(c"heaplab_record_v1").unwrap_or_else(|| {
-        session::attach();
+        member::attach();
         if session::mode() == session::RECORDING {
-            session::register_fork_handler();
+            member::register_fork_handler();
             directly as *const () as usize
         } else {
             NONE

@@ -17,7 +17,7 @@ compile_error!(
     "the recorder supports Linux on x86-64 as a library for glibc, which musl loads as well"
 );
 
-use heaplab_hook::session;
+use heaplab_hook::member;
 
 mod hooks;
 mod mappings;
@@ -43,7 +43,7 @@ extern "C" fn constructor() {
     process::resolve();
     #[cfg(feature = "stacks")]
     stacks::resolve();
-    session::attach();
+    member::attach();
     process::follow_forks();
 }
 

@@ -9,7 +9,7 @@ use core::arch::naked_asm;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use heaplab_hook::{large, session, thread};
+use heaplab_hook::{chunks, large, member, session};
 use heaplab_ring::{Kind, Pool, sys};
 
 /// Longest name of a file or a mark that is kept.
@@ -91,7 +91,7 @@ unsafe extern "C" fn note(first: usize, second: usize, index: usize) -> usize {
             _ => text_at(first),
         };
         // In the child of a vfork this is the child's id, though all memory is the parent's.
-        thread::record_with_text(file, Kind::Exec, sys::getpid() as usize, 0);
+        member::record_with_text(file, Kind::Exec, sys::getpid() as usize, 0);
     }
     let Some((target, name)) = TARGETS.get(index).zip(NAMES.get(index)) else {
         return unknown as *const () as usize;
@@ -126,7 +126,7 @@ pub fn resolve() {
 
 /// Has forks followed. By name, as either C library has one of the two, and neither's may be missing where it loads us.
 pub fn follow_forks() {
-    let [before, in_parent, in_child] = session::FORK_HANDLERS;
+    let [before, in_parent, in_child] = member::FORK_HANDLERS;
     let find = |name: &CStr| {
         // SAFETY: the name is zero-terminated.
         unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
@@ -212,7 +212,7 @@ macro_rules! spawn {
                 let status = next(pid, file, actions, attributes, arguments, environment);
                 if status == 0 && session::mode() == session::RECORDING {
                     let child = *pid as usize;
-                    thread::record_with_text(text_at(file as usize), Kind::Exec, child, 1);
+                    member::record_with_text(text_at(file as usize), Kind::Exec, child, 1);
                 }
                 status
             }
@@ -229,7 +229,7 @@ spawn!(posix_spawnp, c"posix_spawnp");
 /// `name` must be null or a zero-terminated string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heaplab_mark(name: *const c_char) {
-    thread::record_with_text(text_at(name as usize), Kind::Mark, 0, 0);
+    member::record_with_text(text_at(name as usize), Kind::Mark, 0, 0);
 }
 
 /// Leaves events out from now on, in all processes of the recording.
@@ -239,7 +239,7 @@ pub extern "C" fn heaplab_pause() {
         && !pool.is_paused()
     {
         // Before the door closes: a mark is an event.
-        thread::record_with_text(b"recording paused", Kind::Mark, 0, 0);
+        member::record_with_text(b"recording paused", Kind::Mark, 0, 0);
         pool.set_paused(true);
     }
 }
@@ -250,7 +250,7 @@ pub extern "C" fn heaplab_resume() {
     if let Some(pool) = recording()
         && pool.set_paused(false)
     {
-        thread::record_with_text(b"recording resumed", Kind::Mark, 0, 0);
+        member::record_with_text(b"recording resumed", Kind::Mark, 0, 0);
     }
 }
 
@@ -262,7 +262,7 @@ pub extern "C" fn heaplab_is_recording() -> c_int {
 
 /// The session that this process records into.
 fn recording() -> Option<Pool<'static>> {
-    session::attach();
+    member::attach();
     match session::mode() {
         session::RECORDING => session::pool(),
         _ => None,
@@ -273,7 +273,7 @@ fn recording() -> Option<Pool<'static>> {
 pub extern "C" fn at_exit() {
     if session::mode() == session::RECORDING {
         large::tell_all();
-        thread::record_always(Kind::Exit, 0, 0);
-        thread::hand_over();
+        member::record_always(Kind::Exit, 0, 0);
+        chunks::hand_over();
     }
 }

@@ -15,7 +15,7 @@ mod state;
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use heaplab_hook::{session, thread};
+use heaplab_hook::{member, session, thread};
 use heaplab_ring::clock;
 use heaplab_ring::sampler::Sampler;
 use heaplab_ring::stack::StackMode;
@@ -90,7 +90,7 @@ fn due(state: &'static StackState, block: usize, size: usize) {
 #[cold]
 fn ask() {
     if session::mode() == session::UNKNOWN {
-        session::attach();
+        member::attach();
     }
     let (mode, period) = match session::pool().map(|pool| pool.stacks()) {
         Some(StackMode::Full) => (FULL, 0),
