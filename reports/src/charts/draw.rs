@@ -1,8 +1,9 @@
 //! Drawing: titles, legends, axes, lines, points. The same code for every backend.
 
+use super::chart::{Axis, Chart, Dots, Hover, Lines, Scatter, ScatterPoint, Spec};
 use super::pieces::{below, dashes};
 use super::theme::{Look, Marker};
-use super::{Axis, Chart, Dots, Hover, Lines, Scatter, Spec};
+
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
@@ -522,7 +523,7 @@ fn name_points<DB: DrawingBackend>(
     scatter: &Scatter,
     f: Frame,
     (left, right): (i32, i32),
-    place: impl Fn(&super::ScatterPoint) -> (i32, i32),
+    place: impl Fn(&ScatterPoint) -> (i32, i32),
 ) -> Outcome<(), DB> {
     let mut boxes: Vec<(i32, i32, i32, i32)> = Vec::new();
     let style = f.text(12.0).pos(Pos::new(HPos::Left, VPos::Center));

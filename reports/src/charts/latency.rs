@@ -1,6 +1,7 @@
 //! Latency percentile curves, one chart an op kind.
 
-use super::{Axis, Chart, Lines, Series, Spec, legend_name, look, ok_cells, stem};
+use super::chart::{Axis, Chart, Lines, Series, Spec};
+use super::subjects::{legend_name, look, ok_cells, stem};
 use crate::schema::{Latency, ResultSet};
 use crate::units;
 use crate::view::Group;

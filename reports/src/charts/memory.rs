@@ -1,7 +1,8 @@
 //! Memory over progress: resident and live bytes, and their quotient.
 
+use super::chart::{Axis, Chart, Lines, Series, Spec};
+use super::subjects::{legend_name, look, ok_cells, stem};
 use super::theme::Look;
-use super::{Axis, Chart, Lines, Series, Spec, legend_name, look, ok_cells, stem};
 use crate::schema::{ResultSet, Timeline};
 use crate::units;
 use crate::view::Group;

@@ -1,6 +1,7 @@
 //! Comparisons with the baseline: ratios with intervals, and time against memory.
 
-use super::{Chart, DotRow, Dots, Scatter, ScatterPoint, Spec, legend_name, look, ok_cells};
+use super::chart::{Chart, DotRow, Dots, Scatter, ScatterPoint, Spec};
+use super::subjects::{legend_name, look, ok_cells};
 use crate::builder::BASELINE;
 use crate::schema::{Cell, IntervalKind, Ratio, ResultSet};
 use crate::stats;

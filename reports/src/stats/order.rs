@@ -1,8 +1,10 @@
 //! Median and its exact order-statistic interval.
 
-use super::MIN_BLOCKS;
 use super::binomial::half_cdf;
 use crate::schema::{IntervalKind, Sample};
+
+/// Fewest values for which an exact two-sided 95 % interval of a median exists (2 · 2⁻⁶ ≤ 0.05).
+pub const MIN_BLOCKS: usize = 6;
 
 /// A median with its ends.
 #[derive(Clone, Copy, Debug, PartialEq)]

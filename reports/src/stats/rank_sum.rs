@@ -1,8 +1,8 @@
 //! Ratio of two unpaired series with the exact rank-sum (Mann–Whitney) interval: for result sets of two
 //! sessions, where block n of one has nothing to do with block n of the other.
 
-use super::order::{middle, sorted_finite};
-use super::{EXACT_LIMIT, MIN_BLOCKS, normal_tail};
+use super::normal::{EXACT_LIMIT, normal_tail};
+use super::order::{MIN_BLOCKS, middle, sorted_finite};
 use crate::schema::{Ratio, Sample};
 
 /// `new / old` of two independent series, in the logarithm: median of all cross differences and the exact

@@ -1,8 +1,7 @@
 //! Ratios of two subjects, paired by block, in the logarithm.
 
-use super::order::median;
-use super::signed_rank::hodges_lehmann;
-use super::{MIN_BLOCKS, signed_rank::HodgesLehmann};
+use super::order::{MIN_BLOCKS, median};
+use super::signed_rank::{HodgesLehmann, hodges_lehmann};
 use crate::schema::{IntervalKind, Ratio, Sample};
 use std::collections::BTreeMap;
 

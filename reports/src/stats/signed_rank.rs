@@ -4,8 +4,8 @@
 //! It assumes that the differences scatter symmetrically around their median, which pairs in random order
 //! give under no change.
 
+use super::normal::{EXACT_LIMIT, normal_tail};
 use super::order::{middle, sorted_finite};
-use super::{EXACT_LIMIT, normal_tail};
 
 /// Result of a signed-rank test against zero.
 #[derive(Clone, Copy, Debug, PartialEq)]

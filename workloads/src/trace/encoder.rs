@@ -1,6 +1,6 @@
 //! A chunk's bytes: header, checksum, compression.
 
-use super::container::{CHUNK_HEADER, CHUNK_MAGIC, ChunkKind, HASHED, MAX_PART, ZSTD, chunk_hash};
+use super::chunk::{CHUNK_HEADER, CHUNK_MAGIC, ChunkKind, HASHED, MAX_PART, ZSTD, chunk_hash};
 use std::io;
 
 /// Makes chunks, with the memory of one compressor.
