@@ -174,7 +174,10 @@ impl Case {
             .lines()
             .find_map(|line| line.strip_prefix("mistake "))
             .unwrap_or("none");
+        let made = said.contains("mistake ");
         let went_on = said.contains("went on");
+        // While one thread tells of the damage another one may follow the link that was written over.
+        let beside_others = self.workers > 0 && self.place != "child";
         let one = line.lines().count() == 1 && line.starts_with("spanalloc: ");
         let at_the_place = line
             .split(|c: char| !c.is_ascii_alphanumeric())
@@ -187,7 +190,8 @@ impl Case {
             }
             // A mistake that was not found has the program make others.
             (Some(libc::SIGABRT), _) if one && went_on => Outcome::Later,
-            (Some(libc::SIGSEGV), _) if went_on || line.is_empty() => Outcome::Suffered,
+            (Some(libc::SIGSEGV), _) if made && line.is_empty() => Outcome::Suffered,
+            (Some(libc::SIGSEGV), _) if went_on && beside_others => Outcome::Suffered,
             (_, Some(3)) if went_on => Outcome::Suffered,
             (_, Some(0)) if said.contains("not one") => Outcome::None,
             (_, Some(0)) if went_on && line.is_empty() => Outcome::Unnoticed,
