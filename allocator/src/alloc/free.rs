@@ -80,7 +80,7 @@ unsafe extern "C" fn free_slow(block: *mut u8) {
     }
     match HEAP.block_of(block) {
         // SAFETY: the caller's duty.
-        Block::Small(class) => unsafe { free_class_slow(block, class) },
+        Block::Small(class) => unsafe { free_object(block, class) },
         // SAFETY: the span is the block's.
         Block::Large(span) => unsafe {
             let _slow_path = SlowPath::enter();
@@ -100,13 +100,25 @@ unsafe extern "C" fn free_class_slow(block: *mut u8, class: usize) {
             // SAFETY: the caller's duty.
             return unsafe { hardened::free_class(block, class) };
         }
-        // SAFETY: the caller's duty.
-        if unsafe { profile::free_class(block, class) } {
-            return;
-        }
+        profile::freed(block);
     }
     // SAFETY: the caller's duty.
-    front_end::current(|front| unsafe { front.free(class, block) });
+    unsafe { free_object(block, class) }
+}
+
+/// [`free_class_slow`] of a block that is not hardened, and that the profile knows to be free.
+///
+/// # Safety
+/// As [`free_class_slow`].
+#[inline]
+unsafe fn free_object(block: *mut u8, class: usize) {
+    // SAFETY: the caller's duty.
+    unsafe {
+        if detour() && profile::keep(block, class) {
+            return;
+        }
+        front_end::current(|front| front.free(class, block));
+    }
 }
 
 /// Frees a block whose size and alignment at allocation are known: no page map is read.

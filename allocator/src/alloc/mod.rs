@@ -138,9 +138,11 @@ pub fn allocate_loosely(size: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 pub extern "C" fn allocate_loosely_slow(size: usize) -> *mut u8 {
+    if detour() {
+        return allocate_detour(size, 1);
+    }
     if let Some(class) = fine_class_of(size)
         && HEAP.may_lend(class)
-        && !detour()
     {
         let block = front_end::current(|front| front.lend(class));
         if !block.is_null() {
@@ -206,11 +208,16 @@ fn allocate_detour(size: usize, align: usize) -> *mut u8 {
     }
     let class = aligned_class(size, align);
     // A profile needs caches of threads, so most blocks are here.
-    let cached = class
-        .zip(attach())
-        .map_or(null_mut(), |(class, own)| own.pop(class));
+    if let Some(class) = class
+        && let Some(own) = attach()
+    {
+        let block = own.pop(class);
+        if !block.is_null() {
+            profile::allocated_by(own, block, size);
+            return block;
+        }
+    }
     let block = match class {
-        _ if !cached.is_null() => cached,
         Some(class) => allocate_class_slow(class),
         None => answer(allocate_large(size, align)),
     };

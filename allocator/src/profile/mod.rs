@@ -20,6 +20,7 @@ use crate::os;
 use crate::slow_path::SlowPath;
 use crate::sync::{Locked, RawLock};
 use crate::thread::{attach, call_each};
+use crate::thread_cache::{Sampling, ThreadCache};
 use crate::{cpu_cache, hardened};
 use core::ffi::CStr;
 use core::fmt::Write;
@@ -154,15 +155,36 @@ pub fn profile_stats() -> ProfileStats {
 }
 
 /// Counts an allocation; samples it when its turn has come. To be called with no lock held.
+pub(crate) fn allocated(block: *mut u8, size: usize) {
+    if !block.is_null()
+        && let Some(own) = attach()
+    {
+        allocated_by(own, block, size);
+    }
+}
+
+/// [`allocated`] by the thread whose cache that is; the block is one. Mostly it only counts.
+#[inline]
+pub(crate) fn allocated_by(own: &ThreadCache, block: *mut u8, size: usize) {
+    let turn = &own.sampling;
+    let left = turn
+        .left
+        .load(Relaxed)
+        .saturating_sub_unsigned(size.max(1) as u64);
+    let drawn = turn.mean.load(Relaxed) == MEAN.load(Relaxed);
+    if left > 0 && drawn && turn.busy.load(Relaxed) == 0 {
+        turn.left.store(left, Relaxed);
+    } else {
+        turn_or_sample(turn, block, size);
+    }
+}
+
+/// [`allocated_by`] when the sample's turn has come, or when it has to be drawn first.
 #[cold]
 #[inline(never)]
-pub(crate) fn allocated(block: *mut u8, size: usize) {
+fn turn_or_sample(turn: &Sampling, block: *mut u8, size: usize) {
     let mean = MEAN.load(Relaxed);
-    let Some(own) = attach() else {
-        return;
-    };
-    let turn = &own.sampling;
-    if block.is_null() || mean == 0 || turn.busy.load(Relaxed) != 0 {
+    if mean == 0 || turn.busy.load(Relaxed) != 0 {
         return;
     }
     if turn.mean.load(Relaxed) != mean {
@@ -204,12 +226,13 @@ pub(crate) fn freed(block: *mut u8) {
     }
 }
 
-/// [`freed`], and keeps an object in the thread's cache if it has room; false: it is still to be freed.
+/// Keeps an object in the thread's cache if it has room; false: it is still to be freed. (The slot names another cache, so that
+/// fast paths did not look into it.)
 ///
 /// # Safety
 /// It is an object of `class` that nobody uses.
-pub(crate) unsafe fn free_class(object: *mut u8, class: usize) -> bool {
-    freed(object);
+#[inline]
+pub(crate) unsafe fn keep(object: *mut u8, class: usize) -> bool {
     // SAFETY: the caller's duty.
     attach().is_some_and(|own| unsafe { own.push(class, object) })
 }
