@@ -107,11 +107,12 @@ pub struct Scale {
 impl Scale {
     /// Compares the counter with the kernel's raw clock for 20 ms and times empty pairs.
     pub fn measure() -> Self {
-        let (ns0, ticks0) = (read(libc::CLOCK_MONOTONIC_RAW), ticks());
-        while read(libc::CLOCK_MONOTONIC_RAW) - ns0 < 20_000_000 {
+        let raw = || read(libc::CLOCK_MONOTONIC_RAW);
+        let (ns0, ticks0) = both(raw, ticks);
+        while raw() - ns0 < 20_000_000 {
             spin_loop();
         }
-        let (ns1, ticks1) = (read(libc::CLOCK_MONOTONIC_RAW), ticks());
+        let (ns1, ticks1) = both(raw, ticks);
         let per_4g = ((u128::from(ns1 - ns0) << 32) / u128::from((ticks1 - ticks0).max(1))) as u64;
         let mut pairs: Vec<u64> = (0..4096)
             .map(|_| {
@@ -133,5 +134,47 @@ impl Scale {
     /// Ticks of `ns` nanoseconds.
     pub fn ticks(self, ns: u64) -> u64 {
         ((u128::from(ns) << 32) / u128::from(self.per_4g.max(1))) as u64
+    }
+}
+
+/// The two clocks at one instant: of a few readings the one during which the fewest ticks passed. A thread that loses its
+/// CPU between the two for some of the 20 ms that are compared would take every call for several times as long.
+fn both(mut ns: impl FnMut() -> u64, mut ticks: impl FnMut() -> u64) -> (u64, u64) {
+    let readings = (0..16).map(|_| {
+        let before = ticks();
+        let ns = ns();
+        let took = ticks().saturating_sub(before);
+        (took, ns, before + took / 2)
+    });
+    let (_, ns, ticks) = readings.min().unwrap_or_default();
+    (ns, ticks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_thread_that_loses_its_cpu_between_two_clocks_still_compares_one_instant() {
+        // Two ticks a nanosecond; each look takes 10 ns, and one of them 15 ms.
+        for held_up in 0..48 {
+            let (time, looks) = (Cell::new(1_000), Cell::new(0));
+            let look = || {
+                let took = if looks.get() == held_up {
+                    15_000_000
+                } else {
+                    10
+                };
+                looks.set(looks.get() + 1);
+                time.set(time.get() + took);
+                time.get()
+            };
+            let (ns, ticks) = both(look, || 2 * look());
+            assert!(
+                ticks.abs_diff(2 * ns) <= 40,
+                "{held_up}: {ns} ns, {ticks} ticks"
+            );
+        }
     }
 }
