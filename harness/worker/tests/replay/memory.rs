@@ -8,6 +8,7 @@ use heaplab_script::file::{ScriptInfo, ScriptWriter};
 use heaplab_script::{Op, OpKind};
 use heaplab_worker::protocol::{Answer, Measure, Mode, RecordedClock, RunSpec, Touch};
 use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn the_memory_curve_is_exact_and_the_same_in_every_run() {
@@ -74,6 +75,43 @@ fn only_what_the_recording_saw_written_is_written() {
             "{touch:?}: {resident} for {mib} MiB"
         );
     }
+}
+
+/// The stack that a replay reaches, and the bare worker did not, stood in every figure.
+#[test]
+fn beside_the_heap_a_replay_has_no_more_than_the_bare_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    let mut writer = ScriptWriter::create(&script, 1).unwrap();
+    writer
+        .push(0, Op::new(OpKind::Malloc, 0, 0, 0, 100, 0))
+        .unwrap();
+    writer
+        .push(0, Op::new(OpKind::Free, 0, 0, 0, 100, 0))
+        .unwrap();
+    writer.order(0, 2).unwrap();
+    let info = ScriptInfo {
+        private_slots: 1,
+        ..ScriptInfo::default()
+    };
+    writer.finish(info).unwrap();
+    let spec = spec(&script, Measure::Memory, Mode::Lockstep);
+    // Addresses are random: where the stack begins within a page is worth a page.
+    let least = |bytes: &dyn Fn() -> u64| (0..8).map(|_| bytes()).min().unwrap();
+    let replay = least(&|| report(&spec).memory.unwrap().peak_resident_bytes);
+    let bare = least(&|| {
+        let out = Command::new(env!("CARGO_BIN_EXE_heaplab-worker"))
+            .args(["--baseline", "1"])
+            .output()
+            .unwrap();
+        String::from_utf8(out.stdout)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
+    });
+    // The heap is a page.
+    assert!(replay <= bare + 8192, "{replay} and {bare} bytes");
 }
 
 #[test]
