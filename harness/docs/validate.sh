@@ -1,53 +1,64 @@
 #!/usr/bin/env bash
-# Makes VALIDATION.md again: predicted against actual peak memory and time in allocation of real programs.
+# Measures the rows of VALIDATION.md: predicted against actual peak memory and time in allocation of real programs.
 #
 #   cargo build --release && harness/docs/validate.sh target/release/heaplab [PROGRAM…]
 #
-# With names of programs only those are run and printed. KEEP=FOLDER keeps each program's figures there and takes those that
-# are there already instead of measuring again; the table says on how many stretches it was measured. Needs the programs (Debian:
-# apt-get install python3 sqlite3 g++ redis-server redis-tools perl jq xz-utils git libxml2-utils ripgrep lua5.4 gawk graphviz zstd
-# ruby imagemagick bc).
+# With names of programs only those are measured. A program's figures go to validation/NAME.json as soon as they are there, and
+# VALIDATION.md is assembled from all that lie there (validation.py), whenever they were measured: a row names its commit. RUNS (4)
+# and MOST (16) are the runs under each subject at first and at most; LIMIT, seconds, asks for further runs only where there is
+# time for them. Needs the programs (Debian: apt-get install python3 sqlite3 g++ redis-server redis-tools perl jq xz-utils git
+# libxml2-utils ripgrep lua5.4 gawk graphviz zstd ruby imagemagick bc).
 set -euo pipefail
 heaplab=$(realpath "${1:?usage: validate.sh PATH-OF-HEAPLAB [PROGRAM…]}")
 shift
 only=" $* "
 here=$(cd "$(dirname "$0")" && pwd)
+for name in $only; do
+    grep -Eq "^([A-Z_]+=[^ ]+ )*validate $name " "$0" || { echo "validate.sh: no program is called '$name'" >&2; exit 2; }
+done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$here/../../workloads/traces/inputs.sh" "$work"
 "$here/validate-inputs.sh" "$work"
 commit=$(git -C "$here" rev-parse --short HEAD 2>/dev/null || echo unknown)
-# Runs under each subject at first, and at most where those do not suffice for a verdict.
-runs=${RUNS:-4} most=${MOST:-16}
+runs=${RUNS:-4} most=${MOST:-16} failed=0
 
-# validate NAME KIND DESCRIPTION OPTION… -- CMD…: one program's figures; KIND is "open" or "set aside".
+# about OPTION… -- CMD…: seconds that the first round of runs takes. The program alone, once; with each of four subjects it is
+# run twice a round, recorded once for all of them and replayed, which takes about three times as long as it. A server is given a minute.
+about() {
+    if [[ " $* " == *" --until-ready "* ]]; then
+        echo 60
+        return
+    fi
+    while [ "$1" != -- ]; do shift; done
+    shift
+    local begin=$EPOCHREALTIME
+    (cd "$work" && "$@") >"$work/alone.out" 2>&1 </dev/null || true
+    awk -v begin="$begin" -v end="$EPOCHREALTIME" -v runs="$runs" 'BEGIN { printf "%d", 10 + (end - begin) * runs * 4 * 5.25 }'
+}
+
+# validate NAME KIND DESCRIPTION OPTION… -- CMD…: one program's figures; KIND is "open" or "set aside". validation.py reads the names here.
 validate() {
     local name=$1 kind=$2 description=$3
     shift 3
     if [ -n "${only// /}" ] && [[ "$only" != *" $name "* ]]; then return; fi
-    if [ -s "${KEEP:-}/$name.json" ]; then
-        cp "$KEEP/$name.json" "$KEEP/$name.made" "$work/"
+    local seconds most_here=$most
+    seconds=$(about "$@")
+    # Each doubling takes as long as all before it.
+    while [ -n "${LIMIT:-}" ] && [ "$most_here" -gt "$runs" ] && [ $((seconds * most_here / runs)) -gt "$LIMIT" ]; do
+        most_here=$((most_here / 2))
+    done
+    echo "$(date +%T) $name: about $seconds s, up to $((seconds * most_here / runs)) s where $most_here runs are wanted" >&2
+    # A row that failed is shown as such; without any figures those that are there stay.
+    (cd "$work" && "$heaplab" --quiet validate --runs "$runs" --most-runs "$most_here" --format json "$@") >"$work/$name.json" || true
+    if [ -s "$work/$name.json" ]; then
+        python3 "$here/validation.py" --store "$name" "$kind" "$description" "$commit" "$(date -u '+%Y-%m-%d %H:%M') UTC" <"$work/$name.json"
+        python3 "$here/validation.py"
+        echo "$(date +%T) $name: done" >&2
     else
-        echo "commit $commit, $(date -u '+%Y-%m-%d %H:%M') UTC" >"$work/$name.made"
-        (cd "$work" && "$heaplab" --quiet validate --runs "$runs" --most-runs "$most" --format json "$@") >"$work/$name.json" || true
-        if [ -n "${KEEP:-}" ]; then cp "$work/$name.json" "$work/$name.made" "$KEEP/"; fi
+        echo "$(date +%T) $name: FAILED, its figures stay as they were" >&2
+        failed=1
     fi
-    jq -r --arg name "$name" --arg kind "$kind" --arg what "$description" --arg made "$(cat "$work/$name.made")" '
-        def mib: if . == null then "-" else (. / 1048576 * 100 | round / 100 | tostring) + " MiB" end;
-        def ends: if . == null or (.[2] - .[0]) < 0.001 * .[1] then "" else "\(.[0] / 1048576 * 10 | round / 10) to \(.[2] / 1048576 * 10 | round / 10)" end;
-        def pct: if . == null then "-" else (. * 1000 | round / 10 | tostring) + " %" end;
-        def signed: if . == null then "-" else (if . >= 0 then "+" else "" end) + pct end;
-        def ms: if . == null then "-" else (. * 1000 | round | tostring) + " ms" end;
-        "\n## \($name)\(if $kind == "open" then "" else " (\($kind))" end)\n\n\($what). `\(.command | join(" "))`: \(.trace.events) calls, \(.trace.threads) thread\(if .trace.threads == 1 then "" else "s" end), peak live \(.trace.peak_live_bytes | mib); \(.recordings) recordings. Measured at \($made); other programs took \(.beside.others | pct) of a CPU meanwhile, and \([.subjects[].actual_disturbed] | add) of \([.subjects[].actual_samples | length] | add) runs and \(.disturbed_recordings) recordings were disturbed.\n",
-        "| subject | runs | predicted peak | quartiles | spread | actual peak | quartiles | own spread | error | 95 % interval | predicted time | actual time | own spread |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-        (.subjects[] | "| \(.subject) | \(.actual_samples | length) | \(.predicted_peak_bytes | mib) | \(.predicted_quartiles | ends) | \(.predicted_spread | pct) | \(.actual_peak_bytes | mib) | \(.actual_quartiles | ends) | \(.actual_spread | pct) | \(.error | signed)\(if .within_goal == false then " **miss**" else "" end)\(if .decided == false then " ?" else "" end)\(if .reason then " FAILED \(.reason)" else "" end) | \(if .error_interval then "\(.error_interval[0] | signed) to \(.error_interval[1] | signed)" else "-" end) | \(.predicted_allocation_s | ms) | \(.actual_allocation_s | ms) | \(.actual_allocation_spread | pct) |"),
-        "\nOrder by peak: \(.ranking.agree) of \(.ranking.agree + .ranking.disagree) pairs right, \(.ranking.undecided) not separated. By time: \(.time_ranking.agree) of \(.time_ranking.agree + .time_ranking.disagree) right, \(.time_ranking.undecided) not separated.",
-        (.remarks[]? | "\n\(.)."), (if .own_mappings_bytes >= 1048576 then "\n\(.own_mappings_bytes | mib) that do not come from malloc are left out of the actual peaks." else empty end)
-    ' "$work/$name.json" >"$work/$name.md"
-    echo "$name" >>"$work/order"
-    echo "$kind" >"$work/$name.kind"
-    if [ -t 2 ]; then echo "$name: done" >&2; fi
 }
 
 # Chosen before the method was fixed and looked at on the way.
@@ -74,48 +85,4 @@ validate imagemagick "set aside" "A picture drawn, blurred, turned and scaled" -
     -blur 0x3 -rotate 12 -resize 140% -colors 64 picture.png
 validate bc "set aside" "Roots and factorials with 500 digits" -- bc -lq digits.bc
 
-{
-    cat "$here/validation-head.md"
-    python3 - "$work" <<'PY'
-import json, sys
-work = sys.argv[1]
-names = open(work + "/order").read().split()
-rows_all, rows_met, rows_open = 0, 0, 0
-right, all_pairs = {"ranking": 0, "time_ranking": 0}, {"ranking": 0, "time_ranking": 0}
-print("| program | threads | others | system | jemalloc | mimalloc | spanalloc | order by peak | order by time |")
-print("|---|---:|---:|---:|---:|---:|---:|---|---|")
-for name in names:
-    text = open(f"{work}/{name}.json").read()
-    if not text.strip():
-        print(f"| {name} | failed ||||||||")
-        continue
-    kind = open(f"{work}/{name}.kind").read().strip()
-    found = json.loads(text)
-    cells = []
-    for row in found["subjects"]:
-        error = row["error"]
-        rows_all += 1
-        rows_met += bool(row["within_goal"])
-        decided = row.get("decided") is not False
-        rows_open += not decided
-        cells.append("-" if error is None else f"{100 * error:+.1f} %" + ("" if row["within_goal"] else " **miss**") + ("" if decided else " ?"))
-    for which in right:
-        right[which] += found[which]["agree"]
-        all_pairs[which] += found[which]["agree"] + found[which]["disagree"]
-    def order(pairs):
-        decided = pairs["agree"] + pairs["disagree"]
-        return f"{pairs['agree']} of {decided}" if decided else "not separated"
-    shown = name if kind == "open" else f"{name} ({kind})"
-    others = (found["beside"] or {}).get("others")
-    beside = "-" if others is None else f"{100 * others:.0f} %"
-    print(f"| {shown} | {found['trace']['threads']} | {beside} | " + " | ".join(cells) + f" | {order(found['ranking'])} | {order(found['time_ranking'])} |")
-print(f"\n{rows_met} of {rows_all} rows are within the goal, {rows_open} without a verdict (?). Over all programs {right['ranking']} of {all_pairs['ranking']} pairs are ordered by peak as the program orders them, "
-      f"and {right['time_ranking']} of {all_pairs['time_ranking']} by time.")
-PY
-    while read -r name; do cat "$work/$name.md"; done <"$work/order"
-} >"$work/VALIDATION.md"
-if [ -n "${only// /}" ]; then
-    cat "$work/VALIDATION.md"
-else
-    mv "$work/VALIDATION.md" "$here/VALIDATION.md"
-fi
+exit $failed

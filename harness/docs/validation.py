@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Assembles VALIDATION.md from validation-head.md and the figures in validation/.
+
+validation.py                           writes VALIDATION.md anew, programs in the order of validate.sh
+validation.py --store NAME KIND WHAT COMMIT TIME <JSON
+                                        keeps what `heaplab validate --format json` printed as validation/NAME.json
+
+validation/earlier.md has rows that were measured with an earlier method; they are shown as long as their program has no figures."""
+
+import json
+import os
+import re
+import shlex
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+STORE = os.path.join(HERE, "validation")
+
+
+def store(name, kind, what, commit, time):
+    found = json.load(sys.stdin)
+    found["measured"] = {"kind": kind, "what": what, "commit": commit, "time": time}
+    with open(os.path.join(STORE, name + ".json"), "w") as file:
+        # One line a subject: what changes is seen, and the file stays short.
+        rows = ",\n".join(json.dumps(row, sort_keys=True) for row in found.pop("subjects"))
+        file.write(json.dumps(found, sort_keys=True)[:-1] + ', "subjects": [\n' + rows + "\n]}\n")
+
+
+def order():
+    """Names of the programs as validate.sh has them."""
+    with open(os.path.join(HERE, "validate.sh")) as file:
+        return re.findall(r'^(?:[A-Z_]+=\S+ )*validate (\S+) (?:open|"set aside") ', file.read(), re.M)
+
+
+def read(name):
+    path = os.path.join(STORE, name + ".json")
+    if not os.path.exists(path):
+        return None
+    with open(path) as file:
+        return json.load(file)
+
+
+def number(value, digits):
+    """Rounded, without zeroes at its end."""
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
+
+
+def mib(value):
+    return "-" if value is None else number(value / 1048576, 2) + " MiB"
+
+
+def percent(value, signed=False):
+    if value is None:
+        return "-"
+    text = number(100 * value, 1)
+    return ("+" if signed and not text.startswith("-") else "") + text + " %"
+
+
+def ms(value):
+    return "-" if value is None else f"{1000 * value:.0f} ms"
+
+
+def quartiles(three):
+    if three is None or three[2] - three[0] < 0.001 * three[1]:
+        return ""
+    return f"{number(three[0] / 1048576, 1)} to {number(three[2] / 1048576, 1)}"
+
+
+def marks(row):
+    missed = "" if row["within_goal"] is not False else " **miss**"
+    return missed + (" ?" if row.get("decided") is False else "")
+
+
+def pairs(ranking):
+    return ranking["agree"], ranking["agree"] + ranking["disagree"]
+
+
+def title(name, found):
+    kind = found["measured"]["kind"]
+    return name if kind == "open" else f"{name} ({kind})"
+
+
+def section(name, found):
+    measured, trace, subjects = found["measured"], found["trace"], found["subjects"]
+    runs, disturbed = sum(len(row["actual_samples"]) for row in subjects), sum(row["actual_disturbed"] for row in subjects)
+    others = percent((found["beside"] or {}).get("others"))
+    out = [f"## {title(name, found)}", "",
+           f"{measured['what']}. `{shlex.join(found['command'])}`: {trace['events']} calls, {trace['threads']} thread"
+           f"{'' if trace['threads'] == 1 else 's'}, peak live {mib(trace['peak_live_bytes'])}; {found['recordings']} recordings. Measured at "
+           f"commit {measured['commit']}, {measured['time']}; other programs took {others} of a CPU meanwhile, and {disturbed} of {runs} "
+           f"runs and {found['disturbed_recordings']} recordings were disturbed.", "",
+           "| subject | runs | predicted peak | quartiles | spread | actual peak | quartiles | own spread | error | 95 % interval | "
+           "predicted time | actual time | own spread |", "|---|" + "---:|" * 12]
+    for row in subjects:
+        interval = row.get("error_interval")
+        between = f"{percent(interval[0], True)} to {percent(interval[1], True)}" if interval else "-"
+        failed = f" FAILED {row['reason']}" if row.get("reason") else ""
+        out.append("| " + " | ".join([
+            row["subject"], str(len(row["actual_samples"])), mib(row["predicted_peak_bytes"]), quartiles(row["predicted_quartiles"]),
+            percent(row["predicted_spread"]), mib(row["actual_peak_bytes"]), quartiles(row["actual_quartiles"]),
+            percent(row["actual_spread"]), percent(row["error"], True) + marks(row) + failed, between, ms(row["predicted_allocation_s"]),
+            ms(row["actual_allocation_s"]), percent(row["actual_allocation_spread"])]) + " |")
+    (agree, decided), (faster, timed) = pairs(found["ranking"]), pairs(found["time_ranking"])
+    out += ["", f"Order by peak: {agree} of {decided} pairs right, {found['ranking']['undecided']} not separated. By time: {faster} of "
+            f"{timed} right, {found['time_ranking']['undecided']} not separated."]
+    for remark in found.get("remarks") or []:
+        out += ["", f"{remark}."]
+    if found["own_mappings_bytes"] >= 1048576:
+        out += ["", f"{mib(found['own_mappings_bytes'])} that do not come from malloc are left out of the actual peaks."]
+    return "\n".join(out)
+
+
+def table(programs):
+    out = ["| program | commit | threads | others | system | jemalloc | mimalloc | spanalloc | order by peak | order by time |",
+           "|---|---|---:|---:|---:|---:|---:|---:|---|---|"]
+    rows = [row for _, found in programs for row in found["subjects"]]
+    for name, found in programs:
+        cells = {row["subject"]: "-" if row["error"] is None else f"{100 * row['error']:+.1f} %{marks(row)}" for row in found["subjects"]}
+        agreed = [f"{agree} of {decided}" if decided else "not separated"
+                  for agree, decided in (pairs(found["ranking"]), pairs(found["time_ranking"]))]
+        others = (found["beside"] or {}).get("others")
+        out.append("| " + " | ".join([
+            title(name, found), found["measured"]["commit"], str(found["trace"]["threads"]),
+            "-" if others is None else f"{100 * others:.0f} %",
+            *(cells.get(subject, "-") for subject in ("system", "jemalloc", "mimalloc", "spanalloc")), *agreed]) + " |")
+    right = {which: [sum(n) for n in zip(*(pairs(found[which]) for _, found in programs))] for which in ("ranking", "time_ranking")}
+    out += ["", f"{sum(bool(row['within_goal']) for row in rows)} of {len(rows)} rows are within the goal, "
+            f"{sum(row.get('decided') is False for row in rows)} without a verdict (?). Over all programs {right['ranking'][0]} of "
+            f"{right['ranking'][1]} pairs are ordered by peak as the program orders them, and {right['time_ranking'][0]} of "
+            f"{right['time_ranking'][1]} by time."]
+    return "\n".join(out)
+
+
+def earlier(names):
+    """What earlier.md says, without rows of programs that have figures; nothing where no row is left."""
+    path = os.path.join(STORE, "earlier.md")
+    if not os.path.exists(path):
+        return ""
+    with open(path) as file:
+        lines = file.read().rstrip().splitlines()
+    has_figures = re.compile(r"\| (" + "|".join(map(re.escape, names)) + r")( \(| \|)")
+    kept = [line for line in lines if not has_figures.match(line)]
+    left = [line for line in kept if line.startswith("| ") and not line.startswith("| program ")]
+    return "\n".join(kept) if left else ""
+
+
+def assemble():
+    programs = [(name, found) for name in order() if (found := read(name))]
+    with open(os.path.join(HERE, "validation-head.md")) as file:
+        parts = [file.read().rstrip()]
+    if programs:
+        parts.append(table(programs))
+    parts.append(earlier([name for name, _ in programs]))
+    parts += [section(name, found) for name, found in programs]
+    with open(os.path.join(HERE, "VALIDATION.md"), "w") as file:
+        file.write("\n\n".join(part for part in parts if part) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--store"]:
+        store(*sys.argv[2:])
+    else:
+        assemble()
