@@ -7,6 +7,7 @@ use crate::report::GateReport;
 use crate::rules::{self, Judged, Plan, Setting};
 use crate::verdict::{Evidence, Mode, Row, Rule, Verdict};
 use heaplab_reports::schema::{Better, Cell, Machine, Metric, ResultSet, Status};
+use heaplab_reports::shell;
 use std::collections::BTreeSet;
 
 /// Name of the entry in `machine.details` that identifies the CI job in which a result set was
@@ -115,30 +116,15 @@ pub fn judge_pair(
 
 /// The command that made `result`, with its seed: failing rows add `--only CELL` to it.
 fn reproduce(result: &ResultSet) -> String {
-    let mut words: Vec<String> = result.command.iter().map(|w| quoted(w)).collect();
+    let line = shell::command(&result.command);
     let seeded = result
         .command
         .iter()
         .any(|w| w == "--seed" || w.starts_with("--seed="));
-    if !seeded && !words.is_empty() {
-        // Options belong before `--`, after which everything is the measured program's.
-        let at = result
-            .command
-            .iter()
-            .position(|w| w == "--")
-            .unwrap_or(words.len());
-        words.insert(at, format!("--seed {}", result.seed));
-    }
-    words.join(" ")
-}
-
-/// A word as a shell takes it.
-pub(crate) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%#~".contains(c);
-    if !word.is_empty() && word.chars().all(plain) && !word.starts_with(['~', '#']) {
-        word.to_string()
+    if seeded || line.is_empty() {
+        line
     } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
+        shell::with_option(&line, &format!("--seed {}", result.seed))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::subject::Subject;
 use crate::{fingerprint, interrupt, render};
 use heaplab_reports::BASELINE;
 use heaplab_reports::schema::{ResultSet, RunLine, Status};
+use heaplab_reports::shell;
 use heaplab_worker::protocol::{Mode, Touch};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -131,7 +132,7 @@ impl Campaign<'_> {
             complete: driven.complete,
         });
         let kept = |error: Error| {
-            let folder = folder.display();
+            let folder = shell::path(&folder);
             let more =
                 format!("; finished runs are kept, continue with `heaplab run --resume {folder}`");
             match error {

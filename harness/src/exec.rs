@@ -7,7 +7,7 @@ mod machine;
 use crate::embed::{self, Embedded};
 use crate::subject::Subject;
 use child::Watched;
-use heaplab_reports::units;
+use heaplab_reports::{shell, units};
 use heaplab_script::file::Script;
 use heaplab_worker::protocol::{Answer, Report, RunSpec, SubjectProof};
 use machine::Limit;
@@ -119,8 +119,7 @@ pub fn worker_command(subject: &Subject, spec: &RunSpec) -> Result<String, RunFa
         bytes => Limit::Data(bytes),
     };
     words.extend(worker_words(subject, spec, &limit, &[])?);
-    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    Ok(words.join(" "))
+    Ok(shell::command(&words))
 }
 
 /// The words that start a worker: variables, a change of the machine, a tool around it, the worker and its task.
@@ -302,24 +301,9 @@ fn last_line(text: &str) -> &str {
     text.trim_end().rsplit('\n').next().unwrap_or_default()
 }
 
-/// A word for a POSIX shell.
-pub(crate) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_quoted_for_the_shell() {
-        assert_eq!(quoted("a/b.so"), "a/b.so");
-        assert_eq!(quoted("it's {}"), r"'it'\''s {}'");
-    }
 
     #[test]
     fn a_bare_worker_is_small() {

@@ -33,7 +33,7 @@ const fn lower(
 }
 
 /// Every metric, in the order of the documentation.
-pub const ALL: [Described; 39] = [
+pub const ALL: [Described; 37] = [
     lower(
         "ns_per_op",
         "ns",
@@ -135,25 +135,13 @@ pub const ALL: [Described; 39] = [
         "resident_after_idle_10s_bytes",
         "bytes",
         "memory",
-        "resident bytes after ten seconds of idle",
-    ),
-    lower(
-        "resident_after_idle_bytes",
-        "bytes",
-        "memory",
-        "the same after an idle tail of another length",
+        "resident bytes after ten seconds of idle; the name says how long the tail was (`_500ms_`)",
     ),
     lower(
         "resident_after_trickle_10s_bytes",
         "bytes",
         "memory",
         "resident bytes after ten more seconds in which every thread makes a few calls a millisecond",
-    ),
-    lower(
-        "resident_after_trickle_bytes",
-        "bytes",
-        "memory",
-        "the same after a trickle of another length",
     ),
     lower(
         "lazyfree_peak_bytes",

@@ -18,6 +18,7 @@ use crate::embed::{self, Embedded};
 use crate::exec::{Limits, RunFailure, run_child, signal_name, tail};
 use crate::service::{OwnMetric, Served, Server, Service};
 use crate::subject::Subject;
+use heaplab_reports::shell;
 use heaplab_worker::protocol::{Launched, Sampled};
 use statistics::Asked;
 use std::collections::BTreeMap;
@@ -388,13 +389,10 @@ pub fn program_command(subject: &Subject, argv: &[OsString]) -> String {
     let environment = environment(subject, chained().as_deref());
     if !environment.is_empty() {
         words.push("env".to_owned());
-        words.extend(environment.iter().map(|pair| crate::exec::quoted(pair)));
+        words.extend(environment);
     }
-    words.extend(
-        argv.iter()
-            .map(|word| crate::exec::quoted(&word.to_string_lossy())),
-    );
-    words.join(" ")
+    words.extend(argv.iter().map(|word| word.to_string_lossy().into_owned()));
+    shell::command(&words)
 }
 
 /// `NAME=VALUE` words that put the subject into force, a user's own preloaded libraries behind it.

@@ -4,7 +4,7 @@ use crate::cli::options::Format;
 use crate::error::Error;
 use crate::out::{self, Terminal};
 use heaplab_reports::schema::{Cell, ResultSet};
-use heaplab_reports::{ReportError, ReportOptions, Style, export, table};
+use heaplab_reports::{ReportError, ReportOptions, Style, export, shell, table};
 use heaplab_workloads::{Model, Workload};
 use std::path::{Path, PathBuf};
 
@@ -88,7 +88,7 @@ fn recorded(result: &ResultSet, cell: &Cell) -> Option<String> {
     let facts = (result.workloads.iter()).find(|facts| facts.workload_hash == cell.workload_hash);
     let command = facts
         .and_then(|facts| facts.recorded.as_ref())
-        .map(|recorded| recorded.command.join(" "))
+        .map(|recorded| shell::command(&recorded.command))
         .filter(|command| !command.is_empty());
     Some(match command {
         Some(command) => format!("{purpose}.\n\nRecorded from: {command}"),

@@ -73,3 +73,15 @@ fn a_missing_cell_is_never_a_pass() {
     let (status, out, _) = compare("old", "old");
     assert_eq!(status, 0, "{out}");
 }
+
+#[test]
+fn what_a_gate_does_not_judge_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, _, err) = run(heaplab(folder.path())
+        .args([
+            "gate", "run", "--base", "system", "--head", "system", "--idle", "10s",
+        ])
+        .args(SMALL));
+    assert_eq!(status, 2, "{err}");
+    assert!(err.contains("--idle"), "{err}");
+}

@@ -27,8 +27,8 @@ fn the_machine_is_part_of_the_cell_and_subjects_are_told() {
         assert_eq!((cell.cpus, cell.thp.as_str()), (64, "never"));
         assert_eq!(cell.memory_limit, Some(512 << 20));
         for metric in [
-            "resident_after_idle_bytes",
-            "resident_after_trickle_bytes",
+            "resident_after_idle_40ms_bytes",
+            "resident_after_trickle_40ms_bytes",
             "lazyfree_after_idle_bytes",
             "sampling_error_bytes",
         ] {

@@ -1,6 +1,7 @@
 //! What can go wrong with result sets and reports. Every message is one lower-case sentence that names the
 //! offending thing and the next step.
 
+use crate::shell;
 use std::path::{Path, PathBuf};
 
 /// An error of this package.
@@ -32,7 +33,7 @@ pub enum ReportError {
     #[error(
         "{} is unfinished (it has runs.jsonl but no result.json); finish it with `heaplab run --resume {}`",
         path.display(),
-        path.display()
+        shell::path(path)
     )]
     Unfinished {
         /// The folder.

@@ -15,6 +15,7 @@ mod latency;
 pub mod profile;
 mod report;
 pub mod schema;
+pub mod shell;
 pub mod stats;
 mod store;
 pub mod table;

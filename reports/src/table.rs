@@ -3,7 +3,7 @@
 use crate::schema::ResultSet;
 use crate::text::wrapped;
 use crate::units;
-use crate::view::{Group, Row, Scaling, Summary, View};
+use crate::view::{Group, Row, Scaling, Summary, View, is_idle};
 
 /// Colour or none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -201,12 +201,15 @@ fn push_answer(out: &mut Vec<String>, answer: &[String], style: Style, width: us
     }
 }
 
+/// Stands for the columns after idle tails, whatever their length.
+const IDLE: &str = "idle";
+
 /// Heads of columns that a narrow terminal can do without, the first to go first.
 const DISPENSABLE: [&str; 7] = [
     "purge",
     "kernel",
     "user",
-    "after 10 s idle",
+    IDLE,
     "/live",
     "p99.9/call",
     "in malloc",
@@ -237,7 +240,12 @@ fn push_group(
         column || (head == "purge" && group.rows.iter().any(|r| !r.purge.is_empty()))
     };
     let mut lines = rows_of(group, &without, style);
-    for head in DISPENSABLE.into_iter().filter(|head| there(head)) {
+    let idle = || (group.columns.iter().map(|c| c.head.as_str())).filter(|head| is_idle(head));
+    let dispensable = DISPENSABLE.into_iter().flat_map(|head| match head {
+        IDLE => idle().collect(),
+        head => vec![head],
+    });
+    for head in dispensable.filter(|head| there(head)) {
         // Colour takes no room: the plain table is what is measured.
         let plain = rows_of(group, &without, Style::Plain);
         let failed = |line: &&String| line.contains("FAILED") || line.contains("not run");

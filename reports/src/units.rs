@@ -20,6 +20,7 @@ pub fn value(unit: &str, v: f64) -> String {
         ),
         "share" => percent_of(v),
         "1/s" => format!("{}/s", count(v)),
+        "1" => significant(v),
         other => format!("{} {other}", significant(v)),
     }
 }
@@ -197,19 +198,6 @@ pub fn percent(fraction: f64) -> String {
     }
 }
 
-/// A command line that a shell reads back unchanged.
-pub fn shell_command(words: &[String]) -> String {
-    let safe = |c: char| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c);
-    let quote = |w: &String| {
-        if !w.is_empty() && w.chars().all(safe) {
-            w.clone()
-        } else {
-            format!("'{}'", w.replace('\'', "'\\''"))
-        }
-    };
-    words.iter().map(quote).collect::<Vec<_>>().join(" ")
-}
-
 /// Text that is safe as one part of a file name.
 pub fn file_stem(text: &str) -> String {
     let mut stem: String = text
@@ -280,9 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_and_names_are_safe() {
-        let words = ["heaplab", "run", "it's", ""].map(str::to_owned);
-        assert_eq!(shell_command(&words), r"heaplab run 'it'\''s' ''");
+    fn names_of_files_are_safe() {
         assert_eq!(file_stem("../a b/c"), "-a-b-c");
         assert_eq!(file_stem(""), "unnamed");
     }

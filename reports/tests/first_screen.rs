@@ -297,3 +297,67 @@ fn counted_instructions_are_not_called_time() {
     assert!(answer.contains("instructions "), "{shown}");
     assert!(!answer.contains("time "), "{shown}");
 }
+
+#[test]
+fn the_clocks_floor_is_that_of_the_rows_that_it_bounds() {
+    let mut result = single();
+    assert!(
+        screen(&result)
+            .contains("an empty pair takes 20.0 ns, and no percentile below that is shown"),
+        "{}",
+        screen(&result)
+    );
+    // One row's runs had a slower clock: that says nothing of the other rows' percentiles.
+    for latency in result.cells[0].latency.values_mut() {
+        latency.floor_ns = 228.0;
+    }
+    let shown = screen(&result).replace("\n    ", " ");
+    assert!(
+        shown.contains("an empty pair takes 20.0 ns to 228 ns, and no percentile below that of its own row's runs is shown"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn idle_tails_of_every_length_have_a_column_that_says_it() {
+    let mut result = single();
+    for cell in &mut result.cells {
+        let Some(tail) = cell.metrics.remove("resident_after_idle_10s_bytes") else {
+            continue;
+        };
+        let mut other = tail.clone();
+        other.median = 123.0 * 1_048_576.0;
+        cell.metrics
+            .insert("resident_after_idle_3s_bytes".into(), other);
+        cell.metrics
+            .insert("resident_after_idle_500ms_bytes".into(), tail);
+    }
+    let markdown = export::markdown(&result);
+    let head = markdown.lines().find(|l| l.contains("idle")).unwrap();
+    let (short, long) = (head.find("after 500 ms idle"), head.find("after 3 s idle"));
+    assert!(short.is_some() && short < long, "{head}");
+    assert!(markdown.contains("123 MiB"), "{markdown}");
+    // A narrow terminal does without both.
+    let narrow = table::render_within(&result, Style::Plain, None, 90);
+    let left_out = "after 500 ms idle, after 3 s idle";
+    assert!(narrow.replace("\n    ", " ").contains(left_out), "{narrow}");
+}
+
+#[test]
+fn a_programs_own_allocator_in_the_row_system_does_not_trim() {
+    let mut result = single();
+    assert!(screen(&result).contains("trim"), "{}", screen(&result));
+    let system = result
+        .subjects
+        .iter_mut()
+        .find(|s| s.name == "system")
+        .unwrap();
+    system
+        .settings
+        .insert("dirty_decay_ms".into(), "30000".into());
+    let shown = screen(&result);
+    assert!(
+        shown.contains("decay 30 s") && !shown.contains("trim"),
+        "{shown}"
+    );
+}

@@ -3,6 +3,7 @@
 use crate::policy::Percent;
 use crate::report::GateReport;
 use crate::verdict::{Mode, Row, Rule, Verdict};
+use heaplab_reports::shell;
 
 /// `12,004`: thousands separated; fractions only below a thousand.
 pub(super) fn number(value: f64) -> String {
@@ -181,11 +182,7 @@ pub(super) fn reproduce(report: &GateReport, row: &Row) -> String {
     if command.is_empty() || command.contains(" --only") {
         return command.clone();
     }
-    let only = format!("--only {}", crate::judge::quoted(&row.cell));
-    match command.find(" -- ") {
-        Some(at) => format!("{} {only}{}", &command[..at], &command[at..]),
-        None => format!("{command} {only}"),
-    }
+    shell::with_option(command, &format!("--only {}", shell::word(&row.cell)))
 }
 
 /// The policy entry that accepts a regression, as TOML lines.

@@ -3,6 +3,7 @@
 use super::{IDLE_KEY, RATIO_FLOOR_BYTES};
 use heaplab_reports::schema::{Better, Metric, RunLine, Sample, Timeline};
 use heaplab_worker::protocol::{MemoryCurve, Report};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 pub(super) struct Table {
@@ -11,7 +12,7 @@ pub(super) struct Table {
         reason = "one local table, named by its fields below"
     )]
     pub(super) metrics: BTreeMap<
-        &'static str,
+        Cow<'static, str>,
         (
             &'static str,
             Better,
@@ -24,7 +25,7 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn add(
         &mut self,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         unit: &'static str,
         better: Better,
         shape: (&'static str, &'static str),
@@ -37,7 +38,7 @@ impl Table {
             value,
         };
         self.metrics
-            .entry(name)
+            .entry(name.into())
             .or_insert_with(|| (unit, better, shape, Vec::new()))
             .3
             .push(sample);
@@ -165,7 +166,7 @@ pub(super) fn memory(
     );
 }
 
-/// What an idle tail adds; the names say ten seconds only where it was ten.
+/// What an idle tail adds; its length is part of the names.
 pub(super) fn idle(
     table: &mut Table,
     line: &RunLine,
@@ -174,28 +175,23 @@ pub(super) fn idle(
     baseline: u64,
 ) {
     let own = |bytes: u64| bytes.saturating_sub(baseline) as f64;
-    let ten = line.answer[IDLE_KEY].as_u64() == Some(10_000);
-    let mut add = |name, value: f64| table.add(name, "bytes", Better::Lower, shape, line, value);
+    let length = match line.answer[IDLE_KEY].as_u64().unwrap_or_default() {
+        ms if ms.is_multiple_of(1000) => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    };
+    let mut add = |name: String, value: f64| {
+        table.add(name, "bytes", Better::Lower, shape, line, value);
+    };
     if let Some(bytes) = curve.after_idle_bytes {
-        let name = if ten {
-            "resident_after_idle_10s_bytes"
-        } else {
-            "resident_after_idle_bytes"
-        };
-        add(name, own(bytes));
+        add(format!("resident_after_idle_{length}_bytes"), own(bytes));
         // Resident still, and free for the taking.
         add(
-            "lazyfree_after_idle_bytes",
+            "lazyfree_after_idle_bytes".to_owned(),
             curve.lazyfree_after_idle_bytes as f64,
         );
     }
     if let Some(bytes) = curve.after_trickle_bytes {
-        let name = if ten {
-            "resident_after_trickle_10s_bytes"
-        } else {
-            "resident_after_trickle_bytes"
-        };
-        add(name, own(bytes));
+        add(format!("resident_after_trickle_{length}_bytes"), own(bytes));
     }
 }
 

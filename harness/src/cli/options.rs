@@ -99,7 +99,7 @@ pub enum ThpArg {
 /// How workloads are made and replayed.
 #[derive(Args, Clone, Debug, Default)]
 pub struct WorkloadArgs {
-    /// What to measure [default: speed,latency,memory]
+    /// What to measure [default: speed,latency,memory; of a gate speed,memory,counts]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     pub measure: Vec<MeasureArg>,
     /// Entry points to call; may be a list [default: malloc]
@@ -108,7 +108,7 @@ pub struct WorkloadArgs {
     /// How threads advance [default: fast for speed and latency, lockstep for memory and counts]
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
-    /// Bytes that the replay writes to a fresh block [default: first, for memory page]
+    /// Bytes that the replay writes to a fresh block [default: first, for memory recorded]
     #[arg(long, value_enum)]
     pub touch: Option<TouchArg>,
     /// Threads of models, a list makes one row each [default: the model's own]
@@ -181,7 +181,7 @@ pub struct RepeatArgs {
     /// Exactly N blocks (a block is one run of every subject); below 6 a range is shown instead of an interval
     #[arg(long, alias = "runs", value_name = "N", value_parser = value::positive)]
     pub blocks: Option<u32>,
-    /// Add blocks until the intervals are narrow or the time is used up (90s, 10m) [default: 90s]
+    /// Add blocks until the intervals are narrow or the time is used up (90s, 10m) [default: 90s; of a gate 5m]
     #[arg(long, value_name = "DURATION", value_parser = value::duration, conflicts_with = "blocks")]
     pub budget: Option<Duration>,
 }

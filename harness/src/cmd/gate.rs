@@ -21,6 +21,7 @@ use crate::{interrupt, render, workload};
 use heaplab_ci::{
     GateReport, Mode as GateMode, Policy, control_label, judge, judge_pair, render as faces,
 };
+use heaplab_reports::shell;
 use heaplab_reports::write_atomic;
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -58,7 +59,7 @@ fn compare(args: &GateCompareArgs, terminal: &Terminal) -> Result<Outcome, Error
             return Err(Error::environment(format!(
                 "there is no result at '{}'; `heaplab run --suite gate --measure memory,counts -o {}` makes one",
                 path.display(),
-                path.display()
+                shell::path(path)
             )));
         }
         heaplab_reports::load(path).map_err(render::error)
@@ -71,6 +72,11 @@ fn compare(args: &GateCompareArgs, terminal: &Terminal) -> Result<Outcome, Error
 
 fn measure(args: &GateRunArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     interrupt::install();
+    if args.workload.idle.is_some() {
+        return Err(Error::usage(
+            "--idle: a gate judges no idle tails; `heaplab run --idle` shows them",
+        ));
+    }
     let policy = policy(args.policy.as_deref())?;
     let seed = args.workload.seed.unwrap_or_else(plan::draw_seed);
     let start = Start::now(seed);

@@ -9,6 +9,7 @@ use crate::watch::Watch;
 use crate::workload::trace_error;
 use crate::{naming, profiling, render, tools};
 use heaplab_reports::profile::{self, Profile};
+use heaplab_reports::shell;
 use heaplab_workloads::profile::ProfileOptions;
 use heaplab_workloads::trace::{StackMode, Trace};
 use std::ffi::OsStr;
@@ -113,7 +114,8 @@ fn report(
         && process >= trace.summary().processes.max(1)
     {
         return Err(Error::usage(format!(
-            "'{shown}' has no process {process}; `heaplab trace info {shown}` lists them"
+            "'{shown}' has no process {process}; `heaplab trace info {}` lists them",
+            shell::path(path)
         )));
     }
     let options = ProfileOptions {
@@ -123,7 +125,8 @@ fn report(
     let mut watch = Watch::new(terminal, "reading");
     if beside {
         watch = watch.keeping(format!(
-            "the recording is kept: `heaplab profile {shown}` makes its profile"
+            "the recording is kept: `heaplab profile {}` makes its profile",
+            shell::path(path)
         ));
     }
     let made = profiling::make(&trace, &options, &mut watch.events());

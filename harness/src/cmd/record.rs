@@ -5,6 +5,7 @@ use crate::error::{Error, Outcome};
 use crate::naming;
 use crate::out::{self, Terminal};
 use crate::recording::{self, Recorded, Recording};
+use heaplab_reports::shell;
 use heaplab_workloads::trace::TraceSummary;
 use std::path::Path;
 
@@ -87,8 +88,8 @@ fn summary(recorded: &Recorded, trace: &TraceSummary, out: &Path) -> Vec<String>
     if let Some(ns) = cost {
         parts.push(format!("the recorder added about {ns:.0} ns per event"));
     }
-    let shown = out.display();
-    let mut lines = vec![format!("recorded {}: {}", shown, parts.join(", "))];
+    let mut lines = vec![format!("recorded {}: {}", out.display(), parts.join(", "))];
+    let shown = shell::path(out);
     if trace.events == 0 {
         lines.push("! the program never called the allocator".into());
     }

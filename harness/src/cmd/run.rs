@@ -17,6 +17,7 @@ use crate::tails::Tails;
 use crate::{assemble, interrupt, readback, render, tools, workload};
 use clap::Parser;
 use heaplab_reports::schema::RunLine;
+use heaplab_reports::shell;
 use heaplab_worker::protocol::{Api, Machine};
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -51,7 +52,7 @@ pub fn run(args: &RunArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         return Err(Error::usage(format!(
             "'{}' is complete; `heaplab report {}` shows it again",
             folder.display(),
-            folder.display()
+            shell::path(&folder)
         )));
     }
     drop(session);
@@ -267,7 +268,7 @@ pub fn program_comparison(command: &[OsString]) -> Comparison {
         .and_then(|path| std::fs::read(path).ok())
         .unwrap_or_default();
     Comparison {
-        workload: words.join(" "),
+        workload: shell::command(&words),
         hash: hex(format!("{}\0{}", hex(&file), words.join("\0")).as_bytes())[..16].to_string(),
         api: Api::Malloc,
         program: true,
@@ -416,7 +417,7 @@ fn show(args: &RunArgs, terminal: &Terminal, finished: Finished) -> Result<Outco
         finished.report.as_deref(),
     )?;
     if finished.outcome == Outcome::Interrupted {
-        let folder = finished.folder.display();
+        let folder = shell::path(&finished.folder);
         terminal.say(&format!(
             "interrupted; continue with `heaplab run --resume {folder}`"
         ));

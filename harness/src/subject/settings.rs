@@ -66,10 +66,14 @@ pub(super) fn environment(
             for (key, value) in settings {
                 let short = key.strip_prefix("glibc.malloc.").unwrap_or(key);
                 if !GLIBC.contains(&short) {
-                    return Err(Error::usage(format!(
-                        "system has no setting '{key}'; it has {}",
-                        GLIBC.join(", ")
-                    )));
+                    return Err(Error::usage(match key.split_once(':') {
+                        Some((name, _)) => format!(
+                            "system has no setting '{key}'; another subject with settings has an -a of its own: -a {name}:…"
+                        ),
+                        None => {
+                            format!("system has no setting '{key}'; it has {}", GLIBC.join(", "))
+                        }
+                    }));
                 }
                 // glibc reads all of them as numbers, and what is none as nothing.
                 let number = match value.strip_prefix("0x") {

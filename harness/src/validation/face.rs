@@ -5,6 +5,7 @@ use crate::cli::options::Format;
 use crate::disturbance::Disturbance;
 use crate::error::Error;
 use crate::out::{self, human_bytes};
+use heaplab_reports::shell;
 use serde_json::json;
 
 /// Own mappings above this are worth a line; below it is the loader's and a few stacks'.
@@ -79,7 +80,7 @@ pub fn print(rows: &[Row], facts: &Facts, format: Format) -> Result<(), Error> {
         Format::Table => {
             let mut text = format!(
                 "{}   {} events, {} thread{}, peak live {}, {} recording{}\n\n",
-                facts.command.join(" "),
+                shell::command(&facts.command),
                 out::human_count(facts.events),
                 facts.threads,
                 if facts.threads == 1 { "" } else { "s" },

@@ -4,8 +4,8 @@ use crate::charts::{Chart, FONT};
 use crate::error::ReportError;
 use crate::latency::CAUSES;
 use crate::schema::ResultSet;
-use crate::units;
 use crate::view::View;
+use crate::{shell, units};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
@@ -117,7 +117,7 @@ pub(crate) fn render(
                 .flat_map(|text| text.split("\n\n"))
                 .map(|part| part.trim().to_owned())
                 .collect(),
-            only: units::shell_command(&["--only".to_owned(), g.key.workload.clone()]),
+            only: shell::command(&["--only", &g.key.workload]),
             group: g.clone(),
         })
         .collect();

@@ -1,6 +1,7 @@
 //! Flame graphs as SVG, by the crate `inferno`.
 
 use super::schema::{Metric, Profile};
+use crate::shell;
 use inferno::flamegraph::color::{BasicPalette, Palette};
 use inferno::flamegraph::{Direction, Options, from_lines};
 
@@ -14,7 +15,7 @@ pub fn svg(profile: &Profile, metric: Metric, lines: &[String]) -> std::io::Resu
         Metric::Leaked => "never freed",
     }
     .into();
-    options.subtitle = match profile.program.join(" ") {
+    options.subtitle = match shell::command(&profile.program) {
         program if program.is_empty() => None,
         program => Some(program.chars().take(120).collect()),
     };

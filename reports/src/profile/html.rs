@@ -4,7 +4,7 @@ use super::callers::callers;
 use super::schema::{Metric, Profile};
 use super::table::{amounts, error, notes, ranked, remainder, share, title, unranked};
 use crate::error::ReportError;
-use crate::units;
+use crate::{shell, units};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -85,7 +85,7 @@ pub fn render(profile: &Profile) -> Result<String, ReportError> {
     env.add_template("profile", include_str!("profile.html"))
         .map_err(fail)?;
     let totals = &profile.totals;
-    let program = units::shell_command(&profile.program);
+    let program = shell::command(&profile.program);
     let page = Page {
         title: format!(
             "heap profile: {}",

@@ -4,7 +4,7 @@ use super::callers::{Chain, callers};
 use super::schema::{Metric, Profile, Site};
 use crate::table::{Field, Style, align};
 use crate::text::wrapped;
-use crate::units;
+use crate::{shell, units};
 use std::collections::BTreeMap;
 
 /// Columns of a function's name, and of a place.
@@ -46,7 +46,7 @@ fn head(profile: &Profile, style: Style) -> Vec<String> {
     let totals = &profile.totals;
     let program = match profile.program.is_empty() {
         true => "a program".to_owned(),
-        false => shorten(&units::shell_command(&profile.program), 70, true),
+        false => shorten(&shell::command(&profile.program), 70, true),
     };
     let seconds = |ns: u64| units::seconds(ns as f64 / 1e9);
     vec![

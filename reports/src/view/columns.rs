@@ -23,6 +23,25 @@ pub(crate) struct Column {
     pub ratio: bool,
 }
 
+/// Stands for every `resident_after_idle_10s_bytes`, whatever the length of the tail.
+const IDLE: &str = "resident_after_idle_";
+
+/// Head of the column for a metric of [`IDLE`]'s kind.
+fn idle_head(name: &str) -> Option<String> {
+    let length = name.strip_prefix(IDLE)?.strip_suffix("_bytes")?;
+    let unit = length.find(|c: char| !c.is_ascii_digit())?;
+    Some(format!(
+        "after {} {} idle",
+        &length[..unit],
+        &length[unit..]
+    ))
+}
+
+/// Whether a column's head is that of resident bytes after an idle tail.
+pub(crate) fn is_idle(head: &str) -> bool {
+    head.starts_with("after ") && head.ends_with(" idle")
+}
+
 /// Metrics with a column of their own: name, head, explanation, ratio shown.
 const SHOWN: [(&str, &str, &str, bool); 15] = [
     (
@@ -72,9 +91,9 @@ const SHOWN: [(&str, &str, &str, bool); 15] = [
         false,
     ),
     (
-        "resident_after_idle_10s_bytes",
-        "after 10 s idle",
-        "resident bytes after ten seconds of idleness",
+        IDLE,
+        "after",
+        "resident bytes after a time of idleness",
         false,
     ),
     (
@@ -131,6 +150,23 @@ pub(crate) fn own_metrics(cell: &Cell) -> impl Iterator<Item = &String> {
     })
 }
 
+/// A column for each length of an idle tail, the shortest first.
+fn idle_columns(cells: &[&Cell], title: &str) -> Vec<Column> {
+    let mut names: Vec<&String> = cells.iter().flat_map(|c| c.metrics.keys()).collect();
+    names.sort_by_key(|name| (!name.ends_with("ms_bytes"), name.len(), *name));
+    names.dedup();
+    (names.into_iter())
+        .filter_map(|name| {
+            Some(Column {
+                head: idle_head(name)?,
+                title: title.to_owned(),
+                source: Source::Metric(name.clone()),
+                ratio: false,
+            })
+        })
+        .collect()
+}
+
 /// Columns that at least one of `cells` can fill; metrics that the user defined come last.
 pub(crate) fn of(cells: &[&Cell]) -> Vec<Column> {
     let has = |name: &str| {
@@ -149,6 +185,9 @@ pub(crate) fn of(cells: &[&Cell]) -> Vec<Column> {
             Source::Metric(name) => has(name),
             Source::P999 => cells.iter().any(|c| !c.latency.is_empty()),
         };
+        if name == IDLE {
+            columns.extend(idle_columns(cells, title));
+        }
         if there {
             let of_a_recording =
                 |c: &&Cell| name == "ns_per_op" && c.metrics.get(name).is_some_and(super::paced);

@@ -12,7 +12,8 @@ mod summary;
 use crate::builder::{BASELINE, WorkloadKey};
 use crate::latency;
 use crate::schema::{Cell, Metric, Ratio, Recorded, ResultSet, Status, Subject, WorkloadFacts};
-use crate::{stats, units};
+use crate::{shell, stats, units};
+pub(crate) use columns::is_idle;
 use columns::{Column, Source};
 pub(crate) use counted::Counted;
 pub(crate) use scaling::Scaling;
@@ -296,7 +297,7 @@ impl View {
             scaling: Scaling::new(result),
             warnings,
             counted: counted::counted(result),
-            again: units::shell_command(&result.command),
+            again: shell::command(&result.command),
             groups,
         }
     }

@@ -3,7 +3,7 @@
 use super::{cells, facts_of, group_name, keys, memory_metric, recorded, time_metric};
 use crate::builder::{BASELINE, WorkloadKey};
 use crate::schema::{Cell, HARNESS_SHARE, ResultSet, Status, Subject};
-use crate::{stats, units};
+use crate::{shell, stats, units};
 use std::collections::BTreeSet;
 
 /// Shape, blocks and modes of a group.
@@ -174,7 +174,7 @@ pub(super) fn promise(
         true => String::new(),
         false => format!(
             "   Confirm: heaplab validate -- {}",
-            units::shell_command(&recorded.command)
+            shell::command(&recorded.command)
         ),
     };
     Some(format!(
@@ -205,9 +205,6 @@ pub(super) fn could_have_been_shown(cells: &[&Cell]) -> Option<String> {
 /// How a subject gives memory back, in the words of its own settings.
 pub(super) fn purge(subject: &Subject) -> String {
     let get = |key: &str| subject.settings.get(key);
-    if subject.name == BASELINE && subject.path.is_empty() {
-        return "trim".to_owned();
-    }
     let known = [
         ("purge", ""),
         ("opt.dirty_decay_ms", "decay"),
@@ -227,7 +224,12 @@ pub(super) fn purge(subject: &Subject) -> String {
             };
         }
     }
-    String::new()
+    // The C library's has no such setting. A program's own allocator, which stands in the same row, is asked for its settings.
+    let is_system = subject.name.split(':').next() == Some(BASELINE);
+    match is_system && subject.path.is_empty() {
+        true => "trim".to_owned(),
+        false => String::new(),
+    }
 }
 
 /// Said where a ratio and the two medians beside it point in opposite directions, about the widest of them: a ratio compares runs
@@ -289,13 +291,7 @@ pub(super) fn warnings(result: &ResultSet) -> Vec<String> {
         );
     }
     warnings.extend(contradictions(result));
-    let floors = (result.cells.iter()).flat_map(|c| c.latency.values().map(|l| l.floor_ns));
-    if let Some(floor) = floors.max_by(f64::total_cmp) {
-        warnings.push(format!(
-            "latency: the clock's two reads are in every call's time; an empty pair takes {}, and no percentile below that is shown",
-            units::nanoseconds(floor)
-        ));
-    }
+    warnings.extend(floors(result));
     for subject in &result.subjects {
         warnings.extend(
             subject
@@ -306,4 +302,25 @@ pub(super) fn warnings(result: &ResultSet) -> Vec<String> {
     }
     warnings.extend(result.notes.iter().cloned());
     warnings
+}
+
+/// What an empty pair of clock reads took, in each row's own runs: it bounds that row's percentiles and no other's.
+fn floors(result: &ResultSet) -> Option<String> {
+    let floors = (result.cells.iter()).flat_map(|c| c.latency.values().map(|l| l.floor_ns));
+    let (least, most) = floors.fold((f64::INFINITY, 0.0), |(least, most): (f64, f64), floor| {
+        (least.min(floor), most.max(floor))
+    });
+    if least > most {
+        return None;
+    }
+    let (least, most) = (units::nanoseconds(least), units::nanoseconds(most));
+    let takes = match least == most {
+        true => format!("takes {least}, and no percentile below that is shown"),
+        false => format!(
+            "takes {least} to {most}, and no percentile below that of its own row's runs is shown"
+        ),
+    };
+    Some(format!(
+        "latency: the clock's two reads are in every call's time; an empty pair {takes}"
+    ))
 }

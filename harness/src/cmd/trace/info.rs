@@ -7,7 +7,7 @@ use crate::cli::ListFormat;
 use crate::cli::trace::TraceFile;
 use crate::error::{Error, Outcome};
 use crate::out::{self, human_bytes, human_count};
-use heaplab_reports::units;
+use heaplab_reports::shell;
 use heaplab_workloads::trace::{self, Trace, TraceSummary};
 use serde_json::json;
 
@@ -43,7 +43,7 @@ pub fn run(args: &TraceFile) -> Result<Outcome, Error> {
     let machine = &header.machine;
     let mut rows = Rows::default();
     rows.add("file", args.file.display().to_string());
-    rows.add("command", units::shell_command(&header.argv));
+    rows.add("command", shell::command(&header.argv));
     let by = match header.tool.as_str() {
         "" => String::new(),
         tool => format!("by {tool}"),

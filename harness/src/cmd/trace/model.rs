@@ -7,6 +7,7 @@ use crate::out::{self, Terminal, human_bytes};
 use crate::watch::Watch;
 use crate::workload;
 use heaplab_reports::schema::ResultSet;
+use heaplab_reports::shell;
 use heaplab_workloads::{Workload, fit};
 use serde_json::json;
 use std::path::Path;
@@ -135,8 +136,8 @@ fn replay(args: &TraceModel, twin: &Path, measure: &[&str]) -> Result<ResultSet,
     heaplab_reports::load(&results).map_err(|error| {
         Error::environment(format!(
             "the replays left no result ({status}): {error}; try 'heaplab run {} {}'",
-            args.file,
-            args.out.display()
+            shell::word(&args.file),
+            shell::path(&args.out)
         ))
     })
 }

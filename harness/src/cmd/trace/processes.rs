@@ -2,6 +2,7 @@
 
 use super::rows::duration;
 use crate::out::{self, human_bytes, human_count};
+use heaplab_reports::shell;
 use heaplab_workloads::trace::{Start, Trace};
 use std::collections::BTreeMap;
 
@@ -77,7 +78,7 @@ pub fn table(trace: &Trace) -> String {
 fn shortened(argv: &[String], program: &str) -> String {
     let mut text = match argv {
         [] => program.to_string(),
-        [_, rest @ ..] => [&[program.to_string()], rest].concat().join(" "),
+        [_, rest @ ..] => shell::command(&[&[program.to_string()], rest].concat()),
     };
     if let Some((at, _)) = text.char_indices().nth(60) {
         text.truncate(at);
