@@ -17,6 +17,19 @@ fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
+/// What a chunk with this sequence number says of the thread that takes it.
+fn owner(thread: u32, sequence: u32) -> Owner {
+    Owner {
+        thread,
+        os_tid: thread + 1000,
+        sequence,
+        process: 1,
+        pid: 1,
+        base: 0,
+        name: [0; 16],
+    }
+}
+
 /// A thread of the program: the steps of the recorder's hook and refill, without its cursor.
 struct Producer {
     thread: u32,
@@ -44,7 +57,7 @@ impl Producer {
     fn hand_on(&mut self, pool: Pool<'_>, index: u32) -> bool {
         let copy = self
             .copies
-            .then(|| pool.take_for_copy(&self.owner(self.sequence - 1)));
+            .then(|| pool.take_for_copy(&owner(self.thread, self.sequence - 1)));
         let Some(Some(copy)) = copy else { return false };
         assert!(pool.copy(index, copy));
         pool.close(copy, RECORDS_PER_CHUNK, false, [0; 16]);
@@ -52,18 +65,6 @@ impl Producer {
         self.sequence += 1;
         self.chunk = Some((index, 0));
         true
-    }
-
-    fn owner(&self, sequence: u32) -> Owner {
-        Owner {
-            thread: self.thread,
-            os_tid: self.thread + 1000,
-            sequence,
-            process: 1,
-            pid: 1,
-            base: 0,
-            name: [0; 16],
-        }
     }
 
     /// Records one event; `false` when no chunk was free (the event is then not made).
@@ -77,7 +78,7 @@ impl Producer {
                     pool.close(index, RECORDS_PER_CHUNK, false, [0; 16]);
                     self.chunk = None;
                 }
-                let Some(index) = pool.take(&self.owner(self.sequence)) else {
+                let Some(index) = pool.take(&owner(self.thread, self.sequence)) else {
                     return false;
                 };
                 self.sequence += 1;
@@ -236,15 +237,7 @@ fn a_chunk_that_is_copied_is_read_once() {
 #[test]
 fn no_chunk_is_held_twice_when_the_first_comes_back() {
     fn take(pool: Pool<'_>, thread: u32) -> Option<u32> {
-        pool.take(&Owner {
-            thread,
-            os_tid: thread + 1000,
-            sequence: 0,
-            process: 1,
-            pid: 1,
-            base: 0,
-            name: [0; 16],
-        })
+        pool.take(&owner(thread, 0))
     }
     check(3, || {
         let session = Arc::new(Session::new(3));
@@ -274,18 +267,9 @@ fn no_chunk_is_held_twice_when_the_first_comes_back() {
 /// after the closing, and then it is so: the chunk it closed was not there to be given back.
 #[test]
 fn a_chunk_closed_before_waiting_is_not_taken_for_held() {
-    let owner = |thread| Owner {
-        thread,
-        os_tid: thread + 1000,
-        sequence: 0,
-        process: 1,
-        pid: 1,
-        base: 0,
-        name: [0; 16],
-    };
-    check(3, move || {
+    check(3, || {
         let session = Arc::new(Session::new(1));
-        let chunk = session.pool().take(&owner(0)).expect("the chunk");
+        let chunk = session.pool().take(&owner(0, 0)).expect("the chunk");
         let shared = Arc::clone(&session);
         let program = thread::spawn(move || {
             let pool = shared.pool();
