@@ -3,12 +3,17 @@
 #
 #   cargo build --release && workloads/traces/record.sh target/release/heaplab [NAME…]
 #
-# Needs the Debian packages named below. Inputs come from inputs.sh and inputs.py with fixed seeds, so a trace differs from the
+# Needs the Debian packages named below, those of the traces that are wanted. Inputs come from inputs.sh and inputs.py with fixed seeds, so a trace differs from the
 # committed one only where the program's version does, and where threads meet by chance. PROVENANCE.md is written anew for
 # each trace that was recorded. Each file is packed as small as it gets; all together must stay below 20 MB.
 set -euo pipefail
 
-packages=(python3 sqlite3 g++ git redis-server redis-tools nginx-light curl ripgrep fd-find imagemagick z3 libxml2-utils jq make gcc)
+# Debian packages that each trace needs; python3, g++ and git make the inputs of all.
+declare -A needs=(
+    [python-json]=python3 [sqlite-insert]=sqlite3 [cc1plus-map]=g++ [git-log]=git [redis-mixed]="redis-server redis-tools"
+    [nginx-pages]="nginx-light curl" [ripgrep-json]=ripgrep [fd-tree]=fd-find [imagemagick-stack]=imagemagick [z3-factors]=z3
+    [xmllint-format]=libxml2-utils [jq-records]=jq [make-project]="make gcc"
+)
 heaplab=$(realpath "${1:?usage: record.sh PATH-OF-HEAPLAB [NAME…]}")
 shift
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,6 +22,15 @@ trap 'rm -rf "$work"' EXIT
 all=(python-json sqlite-insert cc1plus-map git-log redis-mixed nginx-pages ripgrep-json fd-tree imagemagick-stack z3-factors xmllint-format jq-records make-project)
 wanted=("$@")
 [ ${#wanted[@]} -gt 0 ] || wanted=("${all[@]}")
+packages=(python3 g++ git)
+for name in "${wanted[@]}"; do
+    [ -n "${needs[$name]:-}" ] || {
+        echo "record.sh: no trace is called '$name'; there are ${all[*]}" >&2
+        exit 2
+    }
+    read -ra more <<<"${needs[$name]}"
+    packages+=("${more[@]}")
+done
 for package in "${packages[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || {
         echo "record.sh: the package '$package' is missing; apt-get install ${packages[*]}" >&2
@@ -135,10 +149,6 @@ for name in "${wanted[@]}"; do
         ;;
     make-project)
         record $name make "build of a C project: make, gcc, cc1, as, ld; every process" -- make -C project -B
-        ;;
-    *)
-        echo "record.sh: no trace is called '$name'; there are ${all[*]}" >&2
-        exit 2
         ;;
     esac
 done
