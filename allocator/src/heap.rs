@@ -23,9 +23,13 @@ const TRANSFER_SHARE: usize = 8;
 const FEW: usize = 4;
 /// ... so of a class that comes in such the transfer cache may hold no more than the share above, or this many bytes.
 const FEW_BYTES: usize = 16 << 10;
-/// From so many bytes in transfer caches on they are emptied before the heap takes pages that are not
-/// resident: sorting them into their spans costs less than the faults.
+/// From this part of what is in use in transfer caches on they are emptied before the heap takes pages that are not
+/// resident: sorting them into their spans costs less than the faults ...
+const RECALL_SHARE: usize = 32;
+/// ... from so many bytes on in any case, ...
 const RECALL_BYTES: usize = 64 << 10;
+/// ... and never with less.
+const RECALL_LEAST: usize = 8 << 10;
 
 /// Middle tier and back end. A small program touches the back end and the first classes: they lie together, and begin in the
 /// page of the library's own data.
@@ -161,7 +165,8 @@ impl<O: Os> Heap<O> {
         let held: usize = (1..NUM_CLASSES)
             .map(|class| self.transfer(class).held() * size_of_class(class))
             .sum();
-        if held < RECALL_BYTES {
+        let much = (self.pages.in_use_bytes() / RECALL_SHARE).clamp(RECALL_LEAST, RECALL_BYTES);
+        if held < much {
             return;
         }
         for class in 1..NUM_CLASSES {

@@ -35,7 +35,11 @@ const fn keep_pages(in_use: usize) -> usize {
         share
     }
 }
-/// Free memory beside which fresh pages are put to use ...
+/// Free memory beside which fresh pages are put to use: this part of the peak, ...
+const BESIDE_SHARE: usize = 16;
+/// ... so much at least ...
+const BESIDE_LEAST: usize = pages_for(16 << 10);
+/// ... and at most ...
 const BESIDE_GROWTH: usize = pages_for(64 << 10);
 /// ... and, as a program that takes fresh pages while free ones do not fit, again and again, faults in what was given back,
 /// this part of all that has been released so ...
@@ -119,7 +123,7 @@ impl Inner {
         self.dirty.pages.saturating_sub(keep)
     }
 
-    /// Called before `pages` that are not resident are put to use: what is resident stays within 64 KiB above the window's
+    /// Called before `pages` that are not resident are put to use: what is resident stays within a 16th, 16 to 64 KiB, above the window's
     /// peak demand. Without this, free runs that never fit again (vectors that double, shifting sizes) would pile up until the
     /// window ends. Where it is wrong, and what was released is wanted again, it grows milder with each release.
     pub(crate) fn bound_resident<O: Os>(&mut self, heap: &PageHeap<O>, pages: usize) {
@@ -129,7 +133,8 @@ impl Inner {
         let demand = self.in_use + pages;
         let peak = self.peak_in_use.max(demand);
         let learnt = (self.decay.beside_growth / LEARN_SHARE).min(peak / LEARN_MOST);
-        let limit = peak + learnt + BESIDE_GROWTH;
+        let beside = (peak / BESIDE_SHARE).clamp(BESIDE_LEAST, BESIDE_GROWTH);
+        let limit = peak + learnt + beside;
         let excess = (demand + self.dirty.pages).saturating_sub(limit);
         if excess > 0 {
             self.decay.beside_growth += self.release(heap, excess);
