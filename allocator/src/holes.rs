@@ -13,7 +13,7 @@ use crate::heap::Heap;
 use crate::os::Os;
 use crate::page_heap::PageHeap;
 use crate::scavenger::DECAY_MS;
-use crate::size_class::{NUM_CLASSES, size_of_class};
+use crate::size_class::NUM_CLASSES;
 use crate::span::{LOOKED_AT, Span};
 use crate::units::{OS_PAGE, page_bytes, round_up};
 use core::sync::atomic::Ordering::Relaxed;
@@ -24,14 +24,15 @@ const SPANS_AT_ONCE: usize = 16;
 /// Classes that are looked at before fresh pages are put to use ...
 const CLASSES_FOR_FRESH: usize = 8;
 /// ... spans of one of them that give something back then, ...
-const SPANS_FOR_FRESH: usize = 4;
+const SPANS_FOR_FRESH: usize = 64;
 /// ... out of so many, which are those that changed last, as the others were looked at before, ...
 const LOOKS_FOR_FRESH: usize = 256;
 /// ... until this many times as much as will be put to use has been given back.
-const GIVEN_FOR_FRESH: usize = 2;
-/// A class that had nothing left to give is looked at again when about so many more bytes of it have been freed.
-const FREED_UNIT: usize = 32 << 10;
-/// In [`Central::seen`] the lowest bit. Above it are seven bits of what had been freed, in such units, and eight of how many
+const GIVEN_FOR_FRESH: usize = 4;
+/// A class that had nothing left to give is looked at again when about so many more of its objects have been freed: where one
+/// in a kernel page is left, each is a page.
+const FREED_UNIT: usize = 16;
+/// In [`Central::seen`] the lowest bit. Above it are seven bits of how many objects had been taken back, in such units, and eight of how many
 /// objects had been handed out: enough to see a change, and if one is missed a class is purged once that is in use.
 const NOTHING_LEFT: u16 = 1;
 
@@ -52,7 +53,7 @@ impl<O: Os> Heap<O> {
                 1
             };
             if !self.central(class).is_dry() {
-                given += self.central(class).purge_unwanted(&self.pages, class);
+                given += self.central(class).purge_unwanted(&self.pages);
             }
             if given >= enough {
                 break;
@@ -65,10 +66,10 @@ impl<O: Os> Heap<O> {
 impl Central {
     /// Unless objects were handed out since the last look, gives the span that is kept to the page heap and some holes to
     /// the system. Returns the kernel pages that the holes had.
-    fn purge_unwanted<O: Os>(&self, heap: &PageHeap<O>, class: usize) -> usize {
+    fn purge_unwanted<O: Os>(&self, heap: &PageHeap<O>) -> usize {
         let mut inner = self.inner.lock();
         let wanted = inner.handed_out as u16 & 0xff;
-        let freed = inner.taken_back as usize * size_of_class(class) / FREED_UNIT;
+        let freed = inner.taken_back as usize / FREED_UNIT;
         let seen = self.seen.load(Relaxed);
         let mut now = wanted << 8 | (freed as u16 & 0x7f) << 1;
         let mut pages = 0;
@@ -165,21 +166,10 @@ fn purge_span<O: Os>(heap: &PageHeap<O>, span: &Span) -> (usize, bool) {
     } else {
         span.fresh
     } as usize;
-    let is_free = |object: usize| {
-        // SAFETY: the bitmap has a bit for every object of the span.
-        unsafe { *span.bits.add(object / 64) >> (object % 64) & 1 != 0 }
-    };
     let mut given = 0;
     let mut object = 0;
-    while object < touched {
-        if !is_free(object) {
-            object += 1;
-            continue;
-        }
-        let first = object;
-        while object < touched && is_free(object) {
-            object += 1;
-        }
+    while let Some(first) = next_object::<true>(span, object, touched) {
+        object = next_object::<false>(span, first, touched).unwrap_or(touched);
         let from = round_up(first * size, OS_PAGE);
         // Behind the last object there is nothing.
         let to = if object == span.objects as usize {
@@ -197,11 +187,30 @@ fn purge_span<O: Os>(heap: &PageHeap<O>, span: &Span) -> (usize, bool) {
     (given, false)
 }
 
+/// The first object from `from` on, and below `end`, that is here (`FREE`) or is not.
+fn next_object<const FREE: bool>(span: &Span, from: usize, end: usize) -> Option<usize> {
+    let mut index = from / 64;
+    // Objects below `from` are none that is looked for.
+    let mut passed = !(u64::MAX << (from % 64));
+    while index * 64 < end {
+        // SAFETY: the bitmap has a word for every 64 objects of the span, of which `end` are no more.
+        let word = unsafe { *span.bits.add(index) };
+        let found = if FREE { word } else { !word } & !passed;
+        if found != 0 {
+            let object = index * 64 + found.trailing_zeros() as usize;
+            return (object < end).then_some(object);
+        }
+        passed = 0;
+        index += 1;
+    }
+    None
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::os::fake::FakeOs;
-    use crate::size_class::class_of;
+    use crate::size_class::{class_of, size_of_class};
 
     const SIZE: usize = 2048;
 
@@ -216,7 +225,7 @@ mod tests {
         let (mut kept, mut free) = (Vec::new(), Vec::new());
         for (number, &object) in objects.iter().enumerate() {
             // SAFETY: the object is ours.
-            unsafe { object.write_bytes(number as u8, SIZE) };
+            unsafe { object.write_bytes(number as u8, size_of_class(class)) };
             if number % 20 == 7 {
                 kept.push(object);
             } else {
@@ -260,6 +269,25 @@ mod tests {
         let purges = heap.pages.os.purges.load(Relaxed);
         grow(&heap, 4, || ());
         assert_eq!(heap.pages.os.purges.load(Relaxed), purges);
+        heap.check_invariants();
+    }
+
+    #[test]
+    fn where_few_objects_are_left_each_that_goes_is_noticed() {
+        let (heap, _) = heap();
+        let class = class_of(256).expect("small");
+        let kept = scatter(&heap, class, 8_000);
+        grow(&heap, 36, || ());
+        let given = purged(&heap, class);
+        // Two kernel pages in all, but nearly each was the last one on its page.
+        let gone: Vec<*mut u8> = kept.iter().copied().step_by(12).collect();
+        for batch in gone[..32].chunks(16) {
+            // SAFETY: as in `scatter`.
+            unsafe { heap.central(class).give(&heap.pages, class, batch) };
+        }
+        grow(&heap, 3, || ());
+        let now = purged(&heap, class);
+        assert!(now > given + 16 * OS_PAGE, "{given}, then {now} bytes");
         heap.check_invariants();
     }
 
