@@ -122,6 +122,8 @@ fn load() {
             entry = entry.add(1);
         }
     }
+    // Whatever `check` says, before or after it.
+    hardened::CHECKED.fetch_or(u32::from(hardened::on()), Relaxed);
     if hardened::checked() {
         LOOKUP.hide();
     }
@@ -182,9 +184,7 @@ fn apply_one(setting: &[u8]) -> Result<(), Problem> {
         b"huge_pages" => huge::ENABLED.store(switch(number()?)?, Relaxed),
         b"check" => hardened::CHECKED.store(switch(number()?)?, Relaxed),
         b"hardened" => {
-            let on = switch(number()?)?;
-            hardened::HARDENED.store(on, Relaxed);
-            hardened::CHECKED.fetch_or(on, Relaxed);
+            hardened::HARDENED.store(switch(number()?)?, Relaxed);
         }
         b"quarantine_bytes" => {
             let bytes = usize::try_from(number()?).map_err(|_| Problem::BadValue)?;

@@ -63,7 +63,7 @@ pub(crate) fn checked() -> bool {
     CHECKED.load(Relaxed) != 0
 }
 
-/// Blocks pass through here.
+/// Blocks are filled, wait and are guarded.
 #[inline]
 pub(crate) fn on() -> bool {
     HARDENED.load(Relaxed) != 0
@@ -72,11 +72,13 @@ pub(crate) fn on() -> bool {
 /// A block as [`crate::alloc::allocate_aligned`] gives it; null: no memory.
 pub(crate) fn allocate(size: usize, align: usize) -> *mut u8 {
     let _slow_path = SlowPath::enter();
-    let guarded = guard::allocate(size, align);
-    if !guarded.is_null() {
-        return guarded;
+    if on() {
+        let guarded = guard::allocate(size, align);
+        if !guarded.is_null() {
+            return guarded;
+        }
     }
-    match class_of_aligned(size, align) {
+    match aligned_class(size, align) {
         Some(class) => HEAP.take_one(class).0,
         None => HEAP.allocate_large(size, align).0,
     }
@@ -88,10 +90,12 @@ pub(crate) fn allocate(size: usize, align: usize) -> *mut u8 {
 /// Nobody uses the block any more, or it is none.
 pub(crate) unsafe fn free(block: *mut u8) {
     let _slow_path = SlowPath::enter();
-    if guard::free(block) {
+    if on() && guard::free(block) {
         return;
     }
     match HEAP.block_of(block) {
+        // SAFETY: the caller's duty.
+        Block::Small(class) if !on() => unsafe { give(block, class) },
         Block::Small(class) => {
             HEAP.central(class).expect_live(&HEAP.pages, class, block);
             // SAFETY: the block is live, for the tiers below at least, and the caller's.
@@ -110,6 +114,11 @@ pub(crate) unsafe fn free(block: *mut u8) {
 /// # Safety
 /// As [`free`].
 pub(crate) unsafe fn free_class(block: *mut u8, class: usize) {
+    if !on() {
+        let _slow_path = SlowPath::enter();
+        // SAFETY: the caller's duty.
+        return unsafe { give(block, class) };
+    }
     let real = match guard::size_of(block) {
         Some(size) => class_of_aligned(size, 1),
         None => match HEAP.block_of(block) {
@@ -122,6 +131,16 @@ pub(crate) unsafe fn free_class(block: *mut u8, class: usize) {
     }
     // SAFETY: the caller's duty.
     unsafe { free(block) }
+}
+
+/// Gives a block to the middle tier, which ends the process unless it is a live one of `class`.
+///
+/// # Safety
+/// As [`free`].
+#[inline]
+unsafe fn give(block: *mut u8, class: usize) {
+    // SAFETY: the caller's duty.
+    unsafe { HEAP.central(class).give(&HEAP.pages, class, &[block]) }
 }
 
 /// Bytes of the block that the program may use.

@@ -166,7 +166,12 @@ fn by_default_every_mistake_is_reported_at_the_latest_when_the_cache_is_emptied(
 #[test]
 fn checked_and_hardened_report_every_mistake_at_the_call() {
     for mistake in MISTAKES {
-        for settings in ["check=1", "hardened=1", "hardened=1,guard_rate=1"] {
+        for settings in [
+            "check=1",
+            "hardened=1",
+            "hardened=1,check=0",
+            "hardened=1,guard_rate=1",
+        ] {
             // The pages of guarded blocks can tell less: what lies beside a block is nobody's.
             let mut expected = mistake.message;
             if settings.ends_with("guard_rate=1") && mistake.name.starts_with("misaligned") {

@@ -62,10 +62,8 @@ static void same(void) {
 
 #[test]
 fn an_idle_program_gives_memory_back_and_its_helper_ends() {
-    program(
-        "idle.c",
-        &(IDLE.to_owned()
-            + r#"
+    let text = IDLE.to_owned()
+        + r#"
 int main(void) {
     CHECK(tasks() == 1);
     long before = resident();
@@ -74,7 +72,8 @@ int main(void) {
     CHECK(field("helper_starts") >= 1);
     pid_t child = fork();
     if (!child) {
-        CHECK(tasks() == 1 && field("helper_running") == 0);
+        /* The question comes first: without a cache what closedir frees may be what starts another one. */
+        CHECK(field("helper_running") == 0 && tasks() == 1);
         same();
         for (int i = 0; i < N; i += 20) free(blocks[i]);
         scatter();
@@ -91,9 +90,15 @@ int main(void) {
     for (int i = 0; i < N; i += 20) free(blocks[i]);
     return 0;
 }
-"#),
-        "decay_ms=100",
-    );
+"#;
+    for others in [
+        "",
+        ",front_end=cpu",
+        ",check=1",
+        ",hardened=1,quarantine_bytes=64k",
+    ] {
+        program("idle.c", &text, &format!("decay_ms=100{others}"));
+    }
 }
 
 /// What a child of `vfork` frees is the parent's memory; a helper that it started would end with the child.

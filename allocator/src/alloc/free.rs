@@ -68,9 +68,10 @@ unsafe extern "C" fn free_slow(block: *mut u8) {
         return;
     }
     if detour() {
-        if hardened::on() {
+        if hardened::on() || (hardened::checked() && partition::owner(block).is_none()) {
             // SAFETY: the caller's duty.
-            return unsafe { hardened::free(block) };
+            unsafe { hardened::free(block) };
+            return crate::helper::start_if_wanted();
         }
         profile::freed(block);
     }
@@ -96,9 +97,10 @@ unsafe extern "C" fn free_slow(block: *mut u8) {
 #[inline(never)]
 unsafe extern "C" fn free_class_slow(block: *mut u8, class: usize) {
     if detour() {
-        if hardened::on() {
+        if hardened::checked() {
             // SAFETY: the caller's duty.
-            return unsafe { hardened::free_class(block, class) };
+            unsafe { hardened::free_class(block, class) };
+            return crate::helper::start_if_wanted();
         }
         profile::freed(block);
     }
@@ -106,7 +108,7 @@ unsafe extern "C" fn free_class_slow(block: *mut u8, class: usize) {
     unsafe { free_object(block, class) }
 }
 
-/// [`free_class_slow`] of a block that is not hardened, and that the profile knows to be free.
+/// [`free_class_slow`] of a block that is not checked here, and that the profile knows to be free.
 ///
 /// # Safety
 /// As [`free_class_slow`].

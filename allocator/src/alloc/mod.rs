@@ -186,7 +186,7 @@ pub extern "C" fn allocate_slow(size: usize) -> *mut u8 {
     }
 }
 
-/// Slow paths have to look whether blocks are hardened or counted for a profile. One test for both.
+/// Slow paths have to look whether blocks are checked or counted for a profile. One test for both.
 #[inline]
 fn detour() -> bool {
     DETOUR.load(Relaxed) != 0
@@ -194,16 +194,16 @@ fn detour() -> bool {
 
 static DETOUR: AtomicU32 = AtomicU32::new(0);
 
-/// To be called whenever [`hardened::on`] or [`profile::on`] changes.
+/// To be called whenever [`hardened::checked`] or [`profile::on`] changes.
 pub(crate) fn set_detour() {
-    DETOUR.store(u32::from(hardened::on() || profile::on()), Relaxed);
+    DETOUR.store(u32::from(hardened::checked() || profile::on()), Relaxed);
 }
 
 /// [`allocate_slow`] and [`allocate_aligned_slow`] with everything special.
 #[cold]
 #[inline(never)]
 fn allocate_detour(size: usize, align: usize) -> *mut u8 {
-    if hardened::on() {
+    if hardened::checked() {
         return answer(hardened::allocate(size, align));
     }
     let class = aligned_class(size, align);
