@@ -211,10 +211,12 @@ fn bytes(value: i64) -> Result<usize, Problem> {
     usize::try_from(value).map_err(|_| Problem::BadValue)
 }
 
-/// A signal's number, or 0.
+/// The number of a signal that can have a handler, or 0.
 fn signal(value: i64) -> Result<u32, Problem> {
+    // The system's two, and two that the C library keeps to itself.
+    const NOBODYS: [u32; 4] = [libc::SIGKILL as u32, libc::SIGSTOP as u32, 32, 33];
     match u32::try_from(value) {
-        Ok(signal @ 0..=64) => Ok(signal),
+        Ok(signal @ 0..=64) if !NOBODYS.contains(&signal) => Ok(signal),
         _ => Err(Problem::BadValue),
     }
 }
@@ -306,5 +308,13 @@ mod tests {
         assert_eq!(apply_one(b"decay_ms=soon"), Err(Problem::BadValue));
         assert_eq!(apply_one(b"thread_cache_bytes=-1"), Err(Problem::BadValue));
         assert_eq!(apply_one(b"helper=2"), Err(Problem::BadValue));
+        for deaf in [
+            &b"dump_signal=9"[..],
+            b"profile_signal=19",
+            b"dump_signal=33",
+            b"dump_signal=65",
+        ] {
+            assert_eq!(apply_one(deaf), Err(Problem::BadValue));
+        }
     }
 }
