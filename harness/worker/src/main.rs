@@ -56,7 +56,7 @@ static ARENA: arena::Arena = arena::Arena::new();
 pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     settle_stack();
     let start_anon_bytes = statm::anonymous_bytes();
-    steady::find_libc_clock();
+    clock::find_libc_clock();
     let arguments: Vec<OsString> = (1..count as usize)
         .map(|index| {
             // SAFETY: the C runtime gives `count` valid C strings.

@@ -4,9 +4,9 @@
 use crate::clock;
 use crate::own_time::OwnTime;
 use crate::probe::Probe;
-use crate::sleepers::{Roll, STEP_NS, Sleepers};
+use crate::sleepers::{Roll, Sleepers};
 use crate::statm;
-use crate::steady;
+use crate::steady::{self, STEP_NS};
 use crate::world::World;
 use heaplab_worker::fill::{Fill, Fills};
 use heaplab_worker::peak::{Instant, Peak};

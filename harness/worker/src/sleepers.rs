@@ -2,7 +2,7 @@
 //!
 //! In lockstep the time that a subject reads goes on with the ops, and what it gives back on its threads' calls is the same in every
 //! run. A thread of its own that sleeps for a second (spanalloc's helper, jemalloc's background threads) wakes at another op in
-//! each. So the clock that such threads look at goes on in steps ([`STEP_NS`]), and between two of them no op is made until
+//! each. So the clock that such threads look at goes on in steps ([`crate::steady::STEP_NS`]), and between two of them no op is made until
 //! each of these threads has had its look: who waits for a time is woken, sees whether it has come, does its work or sleeps on. That
 //! asks of a thread what a futex asks of everybody: to look at what it has waited for when it wakes.
 //!
@@ -17,8 +17,6 @@ use std::fs;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The step of the clock that they look at: the coarse clock's of a kernel with 250 ticks a second.
-pub const STEP_NS: u64 = 4_000_000;
 /// A thread that has not come to rest after so long is not waited for any more.
 const PATIENCE_NS: u64 = 2_000_000_000;
 /// Looks at a thread before the CPU is given up for longer than the scheduler likes.

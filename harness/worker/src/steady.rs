@@ -4,16 +4,15 @@
 //! nothing unless the harness wants it (`HEAPLAB_CLOCK=still`, `HEAPLAB_RANDOM=fixed`: memory in lockstep) or the run has set the
 //! clock. Not reached: a library that makes the system calls itself, /dev/urandom, and `AT_RANDOM`.
 
-use crate::clock::thread_cpu_ns;
+use crate::clock::{real_clock, thread_cpu_ns};
 use crate::shape::Wish;
-use crate::sleepers::STEP_NS;
-use std::ffi::{CStr, c_int, c_long, c_uint, c_void};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::ffi::{c_int, c_long, c_uint, c_void};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The time that subjects are told, monotonic nanoseconds; 0 = the real one.
 static SUBJECT_CLOCK: AtomicU64 = AtomicU64::new(0);
-/// libc's own `clock_gettime`, once looked up.
-static LIBC_CLOCK: AtomicUsize = AtomicUsize::new(0);
+/// The step of the clock that a subject's own threads look at ([`crate::sleepers`]): the coarse clock's of a kernel with 250 ticks a second.
+pub const STEP_NS: u64 = 4_000_000;
 /// The subject's clock stands still until the first op. What passes between a subject's constructors and the first op would
 /// else be another time in every run, and with it when the subject gives memory back.
 static STILL: Wish = Wish::new(c"HEAPLAB_CLOCK");
@@ -26,7 +25,6 @@ static FIXED: Wish = Wish::new(c"HEAPLAB_RANDOM");
 /// The thread's CPU time when the call began that is being made, nanoseconds, where its time runs on the subject's clock; 0: it
 /// stands still in calls. Not the counter: what other programs take meanwhile would be on the clock, and off it again at the next op.
 static CALL_BEGAN: AtomicU64 = AtomicU64::new(0);
-type ClockGettime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> c_int;
 
 /// Sets the time that subjects are told from now on.
 #[inline(always)]
@@ -68,26 +66,6 @@ pub fn subject_clock(now_ns: u64) -> u64 {
     match SUBJECT_CLOCK.compare_exchange(0, still, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => still,
         Err(shown) => shown,
-    }
-}
-
-/// Looks up libc's clock, so that the worker's own stamps need no system call.
-pub fn find_libc_clock() {
-    let name: &CStr = c"clock_gettime";
-    // SAFETY: a valid C string; a lookup changes nothing.
-    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
-    LIBC_CLOCK.store(found as usize, Ordering::Release);
-}
-
-/// The system's clock, whatever subjects are told.
-pub fn real_clock(clock: libc::clockid_t, time: &mut libc::timespec) -> c_int {
-    match LIBC_CLOCK.load(Ordering::Acquire) {
-        // SAFETY: `time` is a place for the result.
-        0 => unsafe { libc::syscall(libc::SYS_clock_gettime, clock, &raw mut *time) as c_int },
-        // SAFETY: libc's function of this name, which has this signature; `time` is a place for the result.
-        found => unsafe {
-            std::mem::transmute::<usize, ClockGettime>(found)(clock, &raw mut *time)
-        },
     }
 }
 
