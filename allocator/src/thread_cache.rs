@@ -15,7 +15,6 @@
 //! smallest capacities excepted.
 
 mod capacity;
-mod one_way;
 mod surplus;
 
 use crate::cutting::Cutting;
@@ -27,13 +26,13 @@ use crate::size_class::{NUM_CLASSES, batch_of, size_of_class};
 use crate::transfer_cache::Places;
 use core::ptr::null_mut;
 use core::sync::atomic::{
-    AtomicI64, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+    AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
 };
 
 /// Default of the setting `thread_cache_bytes`.
 pub const DEFAULT_BYTES: usize = 1 << 20;
 /// `thread_cache_bytes`: what the capacities of one thread's bins may add up to. In a small heap
-/// it is less: a quarter of what is in use, at least 64 KiB, and of several threads a part that depends on their number.
+/// it is less: a quarter of what is in use, at least 64 KiB.
 pub static LIMIT_BYTES: AtomicUsize = AtomicUsize::new(DEFAULT_BYTES);
 /// Caches of living threads.
 pub(crate) static CACHES: AtomicUsize = AtomicUsize::new(0);
@@ -80,8 +79,6 @@ pub struct ThreadCache {
     /// Objects in each bin when it was looked at last ([`surplus`]), and the bin that was looked at last.
     seen: [AtomicU8; NUM_CLASSES],
     looked: AtomicU32,
-    /// What is to overflow from each bin without a miss until its objects go one way ([`one_way`]).
-    until_one_way: [AtomicU16; NUM_CLASSES],
     thread: AtomicU32,
     budget: AtomicUsize,
     cursor: AtomicU32,
@@ -123,7 +120,6 @@ impl ThreadCache {
             widths: [const { AtomicU8::new(0) }; NUM_CLASSES],
             seen: [const { AtomicU8::new(0) }; NUM_CLASSES],
             looked: AtomicU32::new(0),
-            until_one_way: [const { AtomicU16::new(0) }; NUM_CLASSES],
             thread: AtomicU32::new(0),
             budget: AtomicUsize::new(0),
             cursor: AtomicU32::new(0),
@@ -302,7 +298,6 @@ impl ThreadCache {
     pub fn refill<O: Os>(&self, heap: &Heap<O>, class: usize) -> *mut u8 {
         self.follow_epoch(heap);
         self.refills.store(self.refills.load(Relaxed) + 1, Relaxed);
-        self.until_one_way[class].store(one_way::MISSED, Relaxed);
         // A miss says that the bin is too small for what the program does.
         self.grow(heap, class);
         let cap = self.capacity(class);
@@ -334,7 +329,7 @@ impl ThreadCache {
     /// As [`ThreadCache::push`].
     pub unsafe fn overflow<O: Os>(&self, heap: &Heap<O>, class: usize, object: *mut u8) {
         self.follow_epoch(heap);
-        if self.room(class) == 0 && !self.drain(heap, class) && !self.grow(heap, class) {
+        if self.room(class) == 0 && !self.grow(heap, class) {
             let cap = self.capacity(class);
             if cap == 0 {
                 // SAFETY: the caller's duty.
@@ -343,9 +338,8 @@ impl ThreadCache {
             }
             let count = cap.div_ceil(2);
             self.flush(heap, class, count);
-            let one_way = self.overflowed(heap, class, count);
             let shrunk = (cap - count / 2).max(Self::first_capacity(class));
-            if !one_way && shrunk < cap && self.budget.load(Relaxed) > Self::limit(heap) {
+            if shrunk < cap && self.budget.load(Relaxed) > Self::limit(heap) {
                 // There are more threads now than when this one grew.
                 let done = self.set_capacity(heap, class, shrunk);
                 debug_assert!(done, "fewer places need no memory");

@@ -13,13 +13,8 @@ use core::sync::atomic::Ordering::Relaxed;
 const FIRST_BYTES: usize = 1 << 10;
 /// What the caches of all threads may add up to, beside the least for each.
 const TOTAL_BYTES: usize = 32 << 20;
-/// See [`LIMIT_BYTES`]; ...
+/// See [`LIMIT_BYTES`].
 const LEAST_BYTES: usize = 64 << 10;
-/// ... for each of several threads.
-const LEAST_OF_SEVERAL: usize = 32 << 10;
-/// The caches of several threads are most of what a small heap has beside live blocks: for them so many of the bytes in use
-/// count half.
-const COUNT_HALF: usize = 1 << 20;
 /// A bin may hold this part of its class's spans once past its first capacity ...
 const CLASS_SHARE: usize = 2;
 /// ... and this part when its objects are larger than what a bin starts with room for.
@@ -84,15 +79,9 @@ impl ThreadCache {
     /// What the thread's bins may add up to.
     pub(super) fn limit<O: Os>(heap: &Heap<O>) -> usize {
         let threads = CACHES.load(Relaxed).max(1);
-        let in_use = heap.pages.in_use_bytes();
-        let (counted, least) = if threads == 1 {
-            (in_use, LEAST_BYTES)
-        } else {
-            (in_use - in_use.min(COUNT_HALF) / 2, LEAST_OF_SEVERAL)
-        };
-        (counted / (3 + threads))
+        (heap.pages.in_use_bytes() / (3 + threads))
             .min(TOTAL_BYTES / threads)
-            .max(least)
+            .max(LEAST_BYTES)
             .min(LIMIT_BYTES.load(Relaxed))
     }
 
