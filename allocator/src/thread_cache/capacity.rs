@@ -124,34 +124,107 @@ impl ThreadCache {
             // A busy thread misses often for want of room; looking for some each time costs it more than
             // the misses do.
             let misses = self.refills.load(Relaxed) + self.flushes.load(Relaxed);
-            if !misses.is_multiple_of(STEAL_EVERY) || !self.steal(heap, need, limit) {
+            if !misses.is_multiple_of(STEAL_EVERY) || !self.steal(heap, class, need, limit) {
                 return false;
             }
         }
         self.set_capacity(heap, class, target)
     }
 
-    /// Takes unused room from a few other bins; true: `need` bytes fit into the budget now.
-    fn steal<O: Os>(&self, heap: &Heap<O>, need: usize, limit: usize) -> bool {
-        let mut class = self.cursor.load(Relaxed) as usize;
+    /// Takes room from a few other bins: half of what is unused where that is much, and what bins at rest have, whose objects
+    /// go to the middle tier. True: `need` bytes more for `class` fit into the budget now.
+    fn steal<O: Os>(&self, heap: &Heap<O>, class: usize, need: usize, limit: usize) -> bool {
+        let mut at = self.cursor.load(Relaxed) as usize;
         for _ in 0..STEAL_STEPS {
             if self.budget.load(Relaxed) + need <= limit {
                 break;
             }
-            class = if class + 1 < NUM_CLASSES {
-                class + 1
-            } else {
-                1
-            };
-            let cap = self.capacity(class);
-            let room = cap - self.len(class);
-            if cap > Self::first_capacity(class) && room * 2 >= cap {
-                let shrunk = (cap - room / 2).max(Self::first_capacity(class));
-                let done = self.set_capacity(heap, class, shrunk);
-                debug_assert!(done, "fewer places need no memory");
+            at = if at + 1 < NUM_CLASSES { at + 1 } else { 1 };
+            if at != class {
+                self.lose_room(heap, at);
             }
         }
-        self.cursor.store(class as u32, Relaxed);
+        self.cursor.store(at as u32, Relaxed);
         self.budget.load(Relaxed) + need <= limit
+    }
+
+    /// A bin's part in [`ThreadCache::steal`].
+    fn lose_room<O: Os>(&self, heap: &Heap<O>, class: usize) {
+        let cap = self.capacity(class);
+        let least = Self::first_capacity(class);
+        if cap <= least {
+            return;
+        }
+        let len = self.len(class);
+        let seen = usize::from(self.seen[class].swap(len as u8, Relaxed));
+        // A full bin that nobody uses any more would else keep its room for good: only growth of the heap empties it.
+        if seen == len && len > cap / 2 {
+            self.flush(heap, class, (len / 2).min(batch_of(class)));
+            self.seen[class].store(self.len(class) as u8, Relaxed);
+        }
+        let room = self.room(class);
+        if room * 2 >= cap {
+            let done = self.set_capacity(heap, class, (cap - room / 2).max(least));
+            debug_assert!(done, "fewer places need no memory");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::fake::FakeOs;
+    use crate::size_class::class_of;
+
+    /// Takes so many blocks of a class as a front end does, and frees them.
+    fn round(cache: &ThreadCache, heap: &Heap<FakeOs>, class: usize, count: usize) {
+        let blocks: Vec<*mut u8> = (0..count)
+            .map(|_| match cache.pop(class) {
+                block if block.is_null() => cache.refill(heap, class),
+                block => block,
+            })
+            .collect();
+        for block in blocks {
+            assert!(!block.is_null());
+            // SAFETY: the block is of the class, and nobody uses it any more.
+            unsafe {
+                if !cache.push(class, block) {
+                    cache.overflow(heap, class, block);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_bin_at_rest_loses_its_room_to_one_in_use() {
+        let heap = Box::new(Heap::new(FakeOs::new(64 << 20)));
+        let cache = ThreadCache::new();
+        cache.start(1, heap.epoch());
+        let [idle, busy] = [512, 64].map(|size| class_of(size).expect("small"));
+        for _ in 0..10 {
+            round(&cache, &heap, idle, 250);
+        }
+        let (full, limit) = (cache.len(idle), ThreadCache::limit(&heap));
+        assert_eq!(limit, LEAST_BYTES);
+        assert!(
+            cache.budget.load(Relaxed) > limit * 3 / 4,
+            "the bin has most of the room"
+        );
+        for _ in 0..200 {
+            round(&cache, &heap, busy, 1_000);
+        }
+        let first = ThreadCache::first_capacity(busy);
+        assert!(
+            cache.capacity(busy) > 4 * first,
+            "{} places, {first} at first",
+            cache.capacity(busy)
+        );
+        assert!(
+            cache.len(idle) <= full / 2,
+            "{full}, then {}",
+            cache.len(idle)
+        );
+        cache.check_invariants();
+        heap.check_invariants();
     }
 }
