@@ -181,10 +181,9 @@ impl Recorder {
         };
         self.apart(|recorder| {
             // Who has begun to work, or has just been started, sees the time at which that was.
-            let mut all = sleepers.settle();
+            let mut all = sleepers.settle(&[]);
             steady::set_subject_clock(ns);
-            sleepers.wake();
-            all &= sleepers.settle();
+            all &= sleepers.settle(&sleepers.wake());
             recorder.sleepers = all.then_some(sleepers);
         });
     }

@@ -75,6 +75,13 @@ impl Roll {
     }
 }
 
+/// A thread that was woken.
+pub struct Woken {
+    number: u32,
+    /// How often it had waited by then.
+    waits: u64,
+}
+
 /// The others.
 pub struct Sleepers {
     own: Roll,
@@ -91,12 +98,15 @@ impl Sleepers {
         (folder >= 0).then_some(Self { own, folder })
     }
 
-    /// Waits until all of them are at rest; false: one does not come to rest.
-    pub fn settle(&self) -> bool {
+    /// Waits until all of them are at rest, those of `woken` after they have run; false: one does not come to rest.
+    pub fn settle(&self, woken: &[Woken]) -> bool {
         let mut since = 0;
         for round in 0u32.. {
             let mut busy = false;
-            self.each(|doing| busy |= doing == Doing::Work);
+            self.each(|number, doing| {
+                let waits = |woken: &Woken| woken.number == number && waits(number) == woken.waits;
+                busy |= doing == Doing::Work || woken.iter().any(waits);
+            });
             if !busy {
                 return true;
             }
@@ -116,15 +126,24 @@ impl Sleepers {
         true
     }
 
-    /// Lets each that waits for a time look at the clock.
-    pub fn wake(&self) {
-        self.each(|doing| {
+    /// Lets each that waits for a time look at the clock. A thread that is woken on another CPU is still said to wait until that
+    /// CPU has been told: whoever wants to know that it has looked must see that it has waited once more ([`Sleepers::settle`]).
+    pub fn wake(&self) -> Vec<Woken> {
+        let mut woken = Vec::new();
+        let mut words = Vec::new();
+        self.each(|number, doing| {
             if let Doing::Sleep { word, private } = doing {
-                let operation = libc::FUTEX_WAKE | private;
-                // SAFETY: a wake reads nothing; who waits on the word is made to look, which futexes permit at any time.
-                unsafe { libc::syscall(libc::SYS_futex, word, operation, i32::MAX) };
+                let waits = waits(number);
+                woken.push(Woken { number, waits });
+                words.push((word, private));
             }
         });
+        for (word, private) in words {
+            let operation = libc::FUTEX_WAKE | private;
+            // SAFETY: a wake reads nothing; who waits on the word is made to look, which futexes permit at any time.
+            unsafe { libc::syscall(libc::SYS_futex, word, operation, i32::MAX) };
+        }
+        woken
     }
 
     /// Whether the process has no more threads than the replay: a single question, as it is asked at every step.
@@ -138,7 +157,7 @@ impl Sleepers {
         known && found.st_nlink <= own
     }
 
-    fn each(&self, mut see: impl FnMut(Doing)) {
+    fn each(&self, mut see: impl FnMut(u32, Doing)) {
         if self.nobody() {
             return;
         }
@@ -161,7 +180,7 @@ impl Sleepers {
             }
             names(&buffer[..got as usize], |number| {
                 if !self.own.has(number) {
-                    see(doing(number));
+                    see(number, doing(number));
                 }
             });
         }
@@ -193,4 +212,17 @@ fn names(mut entries: &[u8], mut see: impl FnMut(u32)) {
 fn doing(number: u32) -> Doing {
     fs::read_to_string(format!("/proc/self/task/{number}/syscall"))
         .map_or(Doing::Gone, |line| Doing::parse(&line))
+}
+
+/// How often a thread has gone to wait since it began; 0: it is gone.
+fn waits(number: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/self/task/{number}/status"));
+    let status = status.unwrap_or_default();
+    let count = |line: &str| {
+        line.strip_prefix("voluntary_ctxt_switches:")?
+            .trim()
+            .parse()
+            .ok()
+    };
+    status.lines().find_map(count).unwrap_or(0)
 }
