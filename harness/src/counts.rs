@@ -27,6 +27,8 @@ pub fn run(subject: &Subject, spec: &RunSpec, limits: &Limits) -> Result<Value, 
         valgrind.display().to_string(),
         "--tool=callgrind".into(),
         "--quiet".into(),
+        // The worker says from where to where.
+        "--instr-atstart=no".into(),
         format!("--callgrind-out-file={}", file.display()),
     ];
     let report =

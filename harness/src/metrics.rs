@@ -165,7 +165,7 @@ pub const ALL: [Described; 37] = [
         "instructions",
         "count",
         "counts",
-        "instructions of the whole worker, counted by callgrind",
+        "instructions from the first op to the end of the last thread, the replay's own among them, counted by callgrind",
     ),
     lower(
         "instructions_in_subject",

@@ -134,6 +134,26 @@ fn paced_traces_keep_their_time_and_models_have_none() {
     assert!(err.contains("no recorded times"), "{err}");
 }
 
+/// Needs the packages valgrind and strace.
+#[test]
+fn instructions_are_those_of_the_ops_and_repeat() {
+    let folder = tempfile::tempdir().unwrap();
+    let result = measured(
+        folder.path(),
+        "run json-dom --scale 0.02 --seed 7 --blocks 2 --measure counts -a system,spanalloc",
+    );
+    assert_eq!(result.cells.len(), 2);
+    for cell in &result.cells {
+        let metric = |name: &str| &cell.metrics[name];
+        let (all, inside) = (metric("instructions"), metric("instructions_in_subject"));
+        assert_eq!((all.low, inside.low), (all.high, inside.high), "{cell:?}");
+        assert!(inside.median > 0.0 && metric("syscalls").median > 0.0);
+        // The replay itself takes 20 an op; opening and checking the script would add 29.
+        let own = (all.median - inside.median) / result.workloads[0].ops as f64;
+        assert!((10.0..40.0).contains(&own), "{own} instructions an op");
+    }
+}
+
 #[test]
 fn an_aa_pair_is_noise_beside_the_rows_not_a_row() {
     let folder = tempfile::tempdir().unwrap();

@@ -12,6 +12,7 @@
 #![no_main]
 
 mod arena;
+mod callgrind;
 mod calls;
 mod check;
 mod clock;

@@ -1,5 +1,6 @@
 //! One run: everything prepared outside the timed part, the threads let go together, the answer put together.
 
+use crate::callgrind;
 use crate::calls::Calls;
 use crate::check::Checker;
 use crate::clock::{self, Scale};
@@ -231,6 +232,7 @@ fn repetition_of<P: Probe>(world: &'static World, report: &mut Report) {
         .clock_base
         .store(steady::shown().max(clock::now_ns()), Ordering::Release);
     ready(world, &mut player);
+    callgrind::start();
     world.crew.open();
     match &world.baton {
         Some(baton) => {
@@ -244,6 +246,7 @@ fn repetition_of<P: Probe>(world: &'static World, report: &mut Report) {
     }
     leave(world, player);
     world.crew.join_all();
+    callgrind::stop();
     report.wall_ns += clock::now_ns() - wall;
     report.cpu_ns += clock::process_cpu_ns() - cpu;
     let after = clock::usage(false);
