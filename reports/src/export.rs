@@ -114,8 +114,9 @@ pub(crate) fn explained(result: &ResultSet, analysis: &BTreeMap<String, String>)
     }
     if let Some(summary) = &view.summary {
         out.push_str(&format!(
-            "\n| all workloads | time, geometric mean | interval | lowest peak in | peak / {}'s |\n\
+            "\n| all workloads | {}, geometric mean | interval | lowest peak in | peak / {}'s |\n\
              |---|---:|---|---:|---|\n",
+            summary.measure,
             escape(&summary.baseline)
         ));
         for r in &summary.rows {
@@ -134,11 +135,13 @@ pub(crate) fn explained(result: &ResultSet, analysis: &BTreeMap<String, String>)
             } else {
                 String::new()
             };
+            let lowest = match r.weighed {
+                0 => "-".to_owned(),
+                weighed => format!("{} of {weighed}", r.lowest_peak),
+            };
             out.push_str(&format!(
-                "| {}{failed} | {time} | {interval} | {} of {} | {} |\n",
+                "| {}{failed} | {time} | {interval} | {lowest} | {} |\n",
                 label(&r.subject, &r.version, r.ours),
-                r.lowest_peak,
-                r.weighed,
                 escape(&r.memory_text)
             ));
         }

@@ -357,16 +357,20 @@ fn rows_of(group: &Group, without: &[&str], style: Style) -> Vec<String> {
 }
 
 fn push_summary(out: &mut Vec<String>, summary: &Summary, style: Style) {
-    let mut rows = vec![vec![
+    let weighed = summary.rows.iter().any(|r| r.weighed > 0);
+    let mut head = vec![
         Field::left("  all workloads"),
-        Field::right("time"),
+        Field::right(summary.measure),
         Field::left("geometric mean"),
-        Field::right("lowest peak in"),
-        Field::left(format!(
+    ];
+    if weighed {
+        head.push(Field::right("lowest peak in"));
+        head.push(Field::left(format!(
             "peak resident / {}'s, lowest to highest",
             summary.baseline
-        )),
-    ]];
+        )));
+    }
+    let mut rows = vec![head];
     for r in &summary.rows {
         let ours = if r.ours { " (ours)" } else { "" };
         let code = match r.class.as_str() {
@@ -389,7 +393,7 @@ fn push_summary(out: &mut Vec<String>, summary: &Summary, style: Style) {
         } else {
             format!("{} {:1}", r.time_text, r.mark)
         };
-        rows.push(vec![
+        let mut fields = vec![
             Field::left(format!(
                 "  {} {}{ours}{}",
                 r.subject,
@@ -397,16 +401,24 @@ fn push_summary(out: &mut Vec<String>, summary: &Summary, style: Style) {
                 if baseline { " (today)" } else { "" }
             )),
             Field::right(time).coloured(code),
-            Field::left(interval),
-            Field::right(if r.weighed > 0 {
-                format!("{} of {}", r.lowest_peak, r.weighed)
-            } else {
-                "-".into()
-            }),
-            Field::left(format!("{}{failed}", r.memory_text)),
-        ]);
+        ];
+        if weighed {
+            fields.extend([
+                Field::left(interval),
+                Field::right(if r.weighed > 0 {
+                    format!("{} of {}", r.lowest_peak, r.weighed)
+                } else {
+                    "-".into()
+                }),
+                Field::left(format!("{}{failed}", r.memory_text)),
+            ]);
+        } else {
+            fields.push(Field::left(format!("{interval}{failed}")));
+        }
+        rows.push(fields);
     }
-    out.extend(align(&rows, &[0, 3, 2, 3, 3], style));
+    let gaps = [0, 3, 2, 3, 3];
+    out.extend(align(&rows, &gaps[..rows[0].len()], style));
 }
 
 fn push_scaling(out: &mut Vec<String>, scaling: &Scaling, style: Style, width: usize) {

@@ -296,6 +296,23 @@ fn counted_instructions_are_not_called_time() {
     let answer = shown.lines().find(|l| l.contains("ANSWER")).unwrap();
     assert!(answer.contains("instructions "), "{shown}");
     assert!(!answer.contains("time "), "{shown}");
+    // Several workloads, and nothing else was measured.
+    let mut result = result_set();
+    for cell in &mut result.cells {
+        let metric = cell.metrics.remove("ns_per_op");
+        cell.metrics.clear();
+        (cell.metrics).extend(metric.map(|metric| ("instructions".to_owned(), metric)));
+    }
+    let shown = screen(&result);
+    assert!(shown.contains("fewest instructions: "), "{shown}");
+    let head = shown.lines().find(|l| l.contains("all workloads")).unwrap();
+    assert!(
+        head.contains("instructions") && !head.contains("peak"),
+        "{head}"
+    );
+    let page = export::markdown(&result);
+    assert!(page.contains("| instructions, geometric mean |"), "{page}");
+    assert!(!page.contains("0 of 0"), "{page}");
 }
 
 #[test]

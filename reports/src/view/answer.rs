@@ -5,7 +5,7 @@
 //! own, their geometric mean stands for the time. If the first is our own allocator, the best of the others is named too,
 //! so that the ranking can be read without it.
 
-use super::{Today, columns, memory_metric, time_metric};
+use super::{Today, columns, memory_metric, time_metric, time_word};
 use crate::builder::BASELINE;
 use crate::schema::{Better, Cell, IntervalKind, Ratio, ResultSet, Status, Subject};
 use crate::{latency, stats, units};
@@ -65,14 +65,6 @@ impl Candidate<'_> {
         self.ratios()
             .iter()
             .any(|(_, r)| stats::ratio_kind(r) == IntervalKind::Ci95)
-    }
-}
-
-/// What the judged time is called: where it was counted, instructions are no time.
-fn time_word(cell: &Cell) -> &'static str {
-    match time_metric(cell) {
-        Some("instructions") => "instructions",
-        _ => "time",
     }
 }
 

@@ -138,6 +138,14 @@ pub(crate) fn time_metric(cell: &Cell) -> Option<&'static str> {
         .find(|m| cell.metrics.get(*m).is_some_and(|m| !paced(m)))
 }
 
+/// What the judged time is called: where it was counted, instructions are no time.
+pub(crate) fn time_word(cell: &Cell) -> &'static str {
+    match time_metric(cell) {
+        Some("instructions") => "instructions",
+        _ => "time",
+    }
+}
+
 /// Whether its time is given by a recording.
 pub(crate) fn paced(metric: &Metric) -> bool {
     metric.mode == "paced"

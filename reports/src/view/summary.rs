@@ -3,7 +3,7 @@
 //! There is no mean of memory over workloads: models and traces differ too much in what a byte means, so the
 //! lowest and highest ratio are named with their workloads.
 
-use super::{cells, group_name, keys, memory_metric, time_metric};
+use super::{cells, group_name, keys, memory_metric, time_metric, time_word};
 use crate::schema::{IntervalKind, Ratio, ResultSet, Status, Subject};
 use crate::{stats, units};
 use serde::Serialize;
@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Summary {
     /// Label of the subject at 1.
     pub baseline: String,
+    /// What is compared beside memory: `time`, or `instructions` where nothing was timed.
+    pub measure: &'static str,
     /// Workloads in the set.
     pub workloads: usize,
     pub rows: Vec<SummaryRow>,
@@ -59,8 +61,14 @@ impl Summary {
             .iter()
             .filter_map(|s| row(result, s))
             .collect();
+        let mut words = (result.cells.iter())
+            .filter(|cell| time_metric(cell).is_some())
+            .map(time_word);
+        let counted = words.next().is_some_and(|word| word == "instructions")
+            && words.all(|word| word == "instructions");
         Some(Self {
             baseline: result.baseline().to_owned(),
+            measure: if counted { "instructions" } else { "time" },
             workloads: keys.len(),
             rows,
         })
@@ -82,9 +90,13 @@ impl Summary {
         }
         for (i, r) in named.iter().enumerate() {
             let Some(ratio) = &r.time else { continue };
+            let first = match self.measure {
+                "instructions" => "fewest instructions",
+                _ => "fastest",
+            };
             let word = match i {
-                0 if ratio.median > 1.0 => format!("fastest: {}; next", self.baseline),
-                0 => "fastest".to_owned(),
+                0 if ratio.median > 1.0 => format!("{first}: {}; next", self.baseline),
+                0 => first.to_owned(),
                 _ => "without ours".to_owned(),
             };
             let differs = match r.mark.as_str() {
@@ -93,9 +105,10 @@ impl Summary {
                 _ => "",
             };
             sentences.push(format!(
-                "{word}: {}, time {}{differs} against {}, geometric mean over {} of {} workloads; \
+                "{word}: {}, {} {}{differs} against {}, geometric mean over {} of {} workloads; \
                  peak {}.",
                 r.label(),
+                self.measure,
                 units::change_with_ends(ratio),
                 self.baseline,
                 r.timed,
@@ -115,8 +128,9 @@ impl Summary {
                 .collect();
             if !level.is_empty() {
                 sentences.push(format!(
-                    "not told apart from {} by time, as the intervals overlap: {}.",
+                    "not told apart from {} by {}, as the intervals overlap: {}.",
                     leader.label(),
+                    self.measure,
                     level.join(" and ")
                 ));
             }
@@ -282,6 +296,7 @@ mod tests {
         let rows = times.iter().map(row).collect();
         Summary {
             baseline: "system".to_owned(),
+            measure: "time",
             workloads: 7,
             rows,
         }
