@@ -68,6 +68,9 @@ def quartiles(three):
 
 def marks(row):
     missed = "" if row["within_goal"] is not False else " **miss**"
+    # Under this allocator the program does not ask for what was recorded.
+    if (row.get("asked") or {}).get("otherwise"):
+        missed += f" (asks {percent(row['asked']['differs'], True)})"
     return missed + (" ?" if row.get("decided") is False else "")
 
 
@@ -103,6 +106,12 @@ def section(name, found):
     (agree, decided), (faster, timed) = pairs(found["ranking"]), pairs(found["time_ranking"])
     out += ["", f"Order by peak: {agree} of {decided} pairs right, {found['ranking']['undecided']} not separated. By time: {faster} of "
             f"{timed} right, {found['time_ranking']['undecided']} not separated."]
+    for row in subjects:
+        if asked := row.get("asked"):
+            allocations, _, live = asked["replayed"]
+            out += ["", f"Under {row['subject']} the program asks {'otherwise' if asked['otherwise'] else 'for the same'}: at most "
+                    f"{mib(asked['peak_live_bytes'])} alive and {asked['allocations']:.0f} allocations in {asked['recordings']} recordings with "
+                    f"it underneath, {mib(live)} and {allocations:.0f} in those replayed ({percent(asked['differs'], True)} alive)."]
     for remark in found.get("remarks") or []:
         out += ["", f"{remark}."]
     if found["own_mappings_bytes"] >= 1048576:

@@ -34,6 +34,10 @@ pub const IN_SUBJECT_KEY: &str = "instructions_in_subject";
 pub const SYSCALLS_KEY: &str = "syscalls";
 /// Key in a timed run's answer: what else went on ([`crate::disturbance::Disturbance`]).
 pub const DISTURBANCE_KEY: &str = "disturbance";
+/// Key in a program's counts run: why its calls were not counted.
+pub const NOT_COUNTED_KEY: &str = "not_counted";
+/// Key in a memory run's answer: huge pages that the kernel did not have when they were due ([`crate::huge_pages`]).
+pub const HUGE_REFUSED_KEY: &str = "huge_pages_refused";
 /// Key in an idle run's answer: length of the tail, milliseconds.
 pub const IDLE_KEY: &str = "idle_tail_ms";
 /// Key in a calibration run's answer: nanoseconds per call that touching blocks costs.
@@ -157,7 +161,10 @@ fn facts(comparisons: &[Comparison]) -> Vec<WorkloadFacts> {
 pub fn figure(kind: Kind, calls: u64, answer: &Value) -> Option<f64> {
     match kind {
         Kind::Program => answer.get("wall_s").and_then(Value::as_f64),
-        Kind::Counts => answer.get(INSTRUCTIONS_KEY).and_then(Value::as_f64),
+        // Of a program its allocations.
+        Kind::Counts => {
+            (answer.get(INSTRUCTIONS_KEY).or(answer.get("allocations"))).and_then(Value::as_f64)
+        }
         Kind::Memory | Kind::Idle => {
             let baseline = answer
                 .get(BASELINE_KEY)

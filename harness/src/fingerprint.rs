@@ -7,13 +7,19 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 
+/// Memory that programs can have without any being taken from others, 0 where that cannot be read.
+pub fn available_bytes() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    memory_line(&meminfo, "MemAvailable:").unwrap_or(0)
+}
+
 /// Reads the fingerprint of this machine.
 pub fn read() -> Machine {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu = cpu_model(&cpuinfo).unwrap_or("unknown").to_string();
     let kernel = word("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let memory_bytes =
-        memory_total(&fs::read_to_string("/proc/meminfo").unwrap_or_default()).unwrap_or(0);
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory_bytes = memory_line(&meminfo, "MemTotal:").unwrap_or(0);
     Machine {
         host_id: host_id(&cpu, &kernel, memory_bytes),
         cpus: online_cpus(),
@@ -197,8 +203,9 @@ fn cpu_model(cpuinfo: &str) -> Option<&str> {
         .map(|(_, v)| v.trim())
 }
 
-fn memory_total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find(|l| l.starts_with("MemTotal:"))?;
+/// A line of /proc/meminfo, bytes.
+fn memory_line(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find(|l| l.starts_with(name))?;
     line.split_whitespace()
         .nth(1)?
         .parse::<u64>()
@@ -242,7 +249,7 @@ mod tests {
         assert_eq!(cpu_list("3-1"), None);
         assert_eq!(bracketed("always [madvise] never"), Some("madvise"));
         assert_eq!(
-            memory_total("MemTotal:       4096 kB\nMemFree: 1 kB\n"),
+            memory_line("MemTotal:       4096 kB\nMemFree: 1 kB\n", "MemTotal:"),
             Some(4_194_304)
         );
         assert_eq!(

@@ -20,6 +20,7 @@ pub mod engine;
 pub mod error;
 pub mod exec;
 pub mod fingerprint;
+pub mod huge_pages;
 pub mod interrupt;
 pub mod metrics;
 pub mod naming;

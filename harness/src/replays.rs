@@ -1,6 +1,6 @@
 //! Runs of the plan as replays in worker processes: what a run's specification is, and what is put into its answer.
 
-use crate::assemble::{self, BASELINE_KEY, DISTURBANCE_KEY, IDLE_KEY};
+use crate::assemble::{self, BASELINE_KEY, DISTURBANCE_KEY, HUGE_REFUSED_KEY, IDLE_KEY};
 use crate::counts;
 use crate::disturbance::Watch;
 use crate::engine::Executor;
@@ -8,8 +8,9 @@ use crate::exec::{self, Limits};
 use crate::plan::{Comparison, Item, Kind};
 use crate::subject::Subject;
 use crate::tails::Tails;
-use crate::{calibrate, tails};
-use heaplab_worker::protocol::{Machine, Measure, Mode, RecordedClock, RunSpec, Touch};
+use crate::{calibrate, huge_pages, tails};
+use heaplab_script::file::Script;
+use heaplab_worker::protocol::{Machine, Measure, Mode, RecordedClock, RunSpec, Thp, Touch};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
@@ -103,6 +104,11 @@ pub fn spec(
     }
 }
 
+/// Most bytes of blocks that live at a time in a script; 0 where it cannot be read, as the run itself then says.
+fn peak_live(script: &Path) -> u64 {
+    Script::open_windowed(script).map_or(0, |script| script.info().peak_live_bytes)
+}
+
 impl Replays<'_> {
     fn baseline(&mut self, threads: u32) -> Result<u64, String> {
         if let Some(bytes) = self.baselines.get(&threads) {
@@ -159,9 +165,15 @@ impl Executor for Replays<'_> {
             return counts::run(subject, &spec, &self.limits);
         }
         let run = || exec::run_worker(subject, &spec, &self.limits).map_err(|f| f.reason);
+        let mut refused = None;
         let (report, disturbance) = match self.tails.take(item) {
             Some(result) => (result?, None),
             None if matches!(item.kind, Kind::Speed | Kind::Latency) => Watch::over(run)?,
+            None if item.kind == Kind::Memory && spec.machine.thp != Thp::Never => {
+                let (report, huge_pages) = huge_pages::over(peak_live(&spec.script), run)?;
+                refused = Some(huge_pages);
+                (report, None)
+            }
             None => (run()?, None),
         };
         let mut answer =
@@ -171,6 +183,9 @@ impl Executor for Replays<'_> {
         }
         if let Some(disturbance) = disturbance {
             answer[DISTURBANCE_KEY] = json!(disturbance);
+        }
+        if let Some(refused) = refused {
+            answer[HUGE_REFUSED_KEY] = json!(refused);
         }
         if item.kind == Kind::Idle {
             answer[IDLE_KEY] = json!(spec.idle_tail_ms);

@@ -1,6 +1,6 @@
 //! Remarks on rows whose time is not mainly the allocator's: one sentence a cause, naming the worst cell.
 
-use super::DISTURBANCE_KEY;
+use super::{DISTURBANCE_KEY, HUGE_REFUSED_KEY, NOT_COUNTED_KEY};
 use crate::disturbance::Disturbance;
 use crate::plan::Comparison;
 use crate::tools::STRACE;
@@ -129,6 +129,20 @@ pub(super) fn counts(cells: &[Cell]) -> Vec<String> {
             )
         })
     };
+    let of_programs = ["allocations", "bytes_allocated", "peak_live_bytes"];
+    if cells
+        .iter()
+        .any(|cell| cell.metrics.contains_key("allocations"))
+    {
+        let spreads: Vec<String> = of_programs.into_iter().filter_map(spread).collect();
+        let repeated = match spreads.is_empty() {
+            true => String::new(),
+            false => format!("; {}", spreads.join("; ")),
+        };
+        notes.push(format!(
+            "allocations and bytes are those of runs that were recorded, each with its subject underneath{repeated}"
+        ));
+    }
     if cells
         .iter()
         .any(|cell| cell.metrics.contains_key("instructions"))
@@ -206,6 +220,14 @@ pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
             }
         ));
     }
+    notes.extend(without_huge_pages(lines));
+    let not_counted = (lines.iter())
+        .find_map(|line| Some((line.answer[NOT_COUNTED_KEY].as_str()?, &line.subject)));
+    if let Some((why, subject)) = not_counted {
+        notes.push(format!(
+            "the allocations of {subject} were not counted: {why}"
+        ));
+    }
     let limited = (lines.iter()).find_map(|line| line.answer["memory_limit_by"].as_str());
     if let Some(by) = limited {
         notes.push(match by {
@@ -246,6 +268,24 @@ pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
         notes.push("scripts were larger than a quarter of the memory and were read in windows of at most 4 MiB".to_owned());
     }
     notes
+}
+
+/// A remark on memory runs for which the kernel had too few huge pages.
+fn without_huge_pages(lines: &[RunLine]) -> Option<String> {
+    let watched: Vec<(u64, &RunLine)> = (lines.iter())
+        .filter_map(|line| Some((line.answer[HUGE_REFUSED_KEY].as_u64()?, line)))
+        .collect();
+    let refused = watched.iter().filter(|(refused, _)| *refused > 0);
+    let (most, line) = refused.clone().max_by_key(|(refused, _)| *refused)?;
+    Some(format!(
+        "the kernel had no huge page when one was due in {} of {} memory runs although they were made twice, most {}/{} block {}: {most} times, \
+         other programs' included; resident bytes may be lower by up to 2 MiB for each (--thp never measures without them)",
+        refused.count(),
+        watched.len(),
+        short(&line.workload),
+        line.subject,
+        line.block + 1,
+    ))
 }
 
 /// What a note calls a workload; of a program's command line the beginning, the whole stands at the head of its table.

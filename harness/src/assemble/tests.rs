@@ -126,6 +126,29 @@ fn times_ratios_versions_and_marks() {
 }
 
 #[test]
+fn memory_runs_for_which_the_kernel_had_no_huge_pages_are_named() {
+    let answer = |refused: u64| {
+        let mut answer = memory_answer(1 << 20);
+        answer[HUGE_REFUSED_KEY] = json!(refused);
+        answer
+    };
+    let said = |refused: [u64; 2]| {
+        let lines = [
+            line("system", "memory", 0, answer(refused[0])),
+            line("x", "memory", 0, answer(refused[1])),
+        ];
+        let notes = set(&lines).notes;
+        notes.into_iter().find(|note| note.contains("huge page"))
+    };
+    assert_eq!(said([0, 0]), None);
+    let said = said([0, 3]).unwrap();
+    assert!(
+        said.contains("in 1 of 2 memory runs") && said.contains("churn/x block 1: 3 times"),
+        "{said}"
+    );
+}
+
+#[test]
 fn resident_figures_leave_the_worker_out_and_tiny_ratios_are_absent() {
     let r = set(&[
         line("system", "memory", 0, memory_answer(100_000)),

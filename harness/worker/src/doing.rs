@@ -31,6 +31,8 @@ impl Doing {
                 .unwrap_or(0)
         };
         match call {
+            // Held up outside of any call: by a page that it touches.
+            -1 => Self::Work,
             libc::SYS_futex => {
                 let [word, operation, _, time] = [(); 4].map(|()| argument());
                 let operation = operation as i32 & !libc::FUTEX_CLOCK_REALTIME;
@@ -78,7 +80,7 @@ mod tests {
             ("202 0x10 0x81 0x1 0x20 0x0 0x0 0x7 0x7\n", Doing::Wait),
             ("28 0x10 0x80 0x0 0x0 0x0 0x0 0x7 0x7\n", Doing::Work),
             ("0 0x10 0x80 0x0 0x0 0x0 0x0 0x7 0x7\n", Doing::Wait),
-            ("-1 0x7 0x7\n", Doing::Wait),
+            ("-1 0x7 0x7\n", Doing::Work),
             ("running\n", Doing::Work),
             ("", Doing::Work),
         ] {

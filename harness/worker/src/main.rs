@@ -19,6 +19,7 @@ mod clock;
 mod engine;
 mod enter;
 mod fail;
+mod huge_pages;
 mod latency;
 mod launch;
 mod lockstep;
@@ -77,6 +78,13 @@ pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> 
                 .and_then(|text| text.to_str()?.parse().ok())
                 .unwrap_or(1);
             fail::print(&format!("{}\n", threads::baseline(threads)));
+            0
+        }
+        Some("--huge-pages") => {
+            let bytes = arguments
+                .get(1)
+                .and_then(|text| text.to_str()?.parse().ok());
+            huge_pages::make_ready(bytes.unwrap_or(0));
             0
         }
         Some("--describe") => run::describe(),

@@ -5,6 +5,7 @@ use super::{Brought, Trial};
 use crate::cli::ValidateArgs;
 use crate::disturbance::Watch;
 use crate::exec::Limits;
+use crate::huge_pages;
 use crate::program::{self, HeapLook, ProgramOptions};
 use crate::subject::Subject;
 use crate::validation::Run;
@@ -94,11 +95,12 @@ pub fn own_mappings(trial: &Trial<'_>) -> u64 {
 }
 
 /// Runs until each subject has as many as `wanted` says. The first `trial.args.first_runs()` of a subject are followed by one
-/// that is sampled and walked; what of the peak is no heap in further ones is what it was in those.
+/// that is sampled and walked; what of the peak is no heap in further ones is what it was in those. `own` is what the program maps by
+/// itself, `live` what its blocks have at most, bytes.
 pub fn runs(
     found: &mut Rounds<Run>,
     subjects: &[Subject],
-    own: u64,
+    (own, live): (u64, u64),
     wanted: &[u32],
     trial: &Trial<'_>,
     remarks: &mut Vec<String>,
@@ -132,7 +134,8 @@ pub fn runs(
         };
         let too_short =
             || "it ended before its heap could be looked at; give it more to do".to_string();
-        let (report, disturbed) = run(&looked_at)?;
+        // As the replays have them: with another number of huge pages another amount is resident.
+        let ((report, disturbed), _) = huge_pages::over(live, || run(&looked_at))?;
         let peak = report.anonymous_peak_bytes.ok_or_else(too_short)?;
         let heap = |beside: u64| peak.saturating_sub(beside + own) as f64;
         if let (true, Some(beside)) = (block >= first, beside[at]) {

@@ -51,7 +51,15 @@ impl Sides<'_> {
             let (recordings, subjects) = (&self.recordings, self.subjects);
             replayed::peaks(&mut self.peaks, recordings, subjects, &so_far, trial);
             let runs = &mut self.runs;
-            programs::runs(runs, self.in_place, self.own, &so_far, trial, remarks);
+            let live = (self.recordings).middle(|trace| trace.peak_live_bytes);
+            programs::runs(
+                runs,
+                self.in_place,
+                (self.own, live),
+                &so_far,
+                trial,
+                remarks,
+            );
         }
         Ok(())
     }
