@@ -235,7 +235,7 @@ pub fn run_program(
     let launched: Launched = std::fs::read(&report)
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok())
-        .ok_or_else(|| crate::exec::failure_of(&ended))?;
+        .ok_or_else(|| unfinished(&ended, options))?;
     let served = judge_end(argv, options, &launched, &ended, served)?;
     if !subject.is_variant()
         && let Some(why) = seen
@@ -278,6 +278,21 @@ pub fn run_program(
         malloc_object,
         chained,
     })
+}
+
+/// Why a program left no report; of a server whose load never ended that is said.
+fn unfinished(ended: &crate::exec::Ended, options: &ProgramOptions) -> RunFailure {
+    let mut failure = crate::exec::failure_of(ended);
+    let service = options.service.as_ref();
+    if !failure.cancelled && service.is_some_and(|service| service.load.is_some()) {
+        failure.reason.push_str("; the load had not ended");
+        if service.is_some_and(|service| service.ready.is_none()) {
+            failure.reason.push_str(
+                ", which was started at once: --until-ready waits until the program answers",
+            );
+        }
+    }
+    failure
 }
 
 /// Goes with the server from its start to its end.

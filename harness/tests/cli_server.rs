@@ -195,6 +195,22 @@ fn servers_that_misbehave_are_rows_with_their_reason() {
             &["--load", "echo 1", "--metric", "x=1/s:higher:rate ([0-9]+)"],
             "metric 'x' does not match",
         ),
+        (
+            "",
+            // A progress that is written over itself, as redis-benchmark's.
+            &[
+                "--load",
+                "printf '10 %%\\r90 %%\\rdone'",
+                "--metric",
+                "x=1/s:higher:rate ([0-9]+)",
+            ],
+            "the last line is: done",
+        ),
+        (
+            "",
+            &["--load", "sleep 60", "--timeout", "1s"],
+            "hung: killed after 1 s; the load had not ended",
+        ),
     ] {
         let reason = reason(mode, options);
         assert!(reason.contains(wanted), "{mode}: {reason}");

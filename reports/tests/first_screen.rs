@@ -284,6 +284,36 @@ fn at_the_recorded_pace_time_is_not_compared_and_latency_answers() {
     }
 }
 
+/// With nothing but latency there is no table over all workloads, and each answers for itself.
+#[test]
+fn latencies_of_several_workloads_are_answered_one_by_one() {
+    let mut result = result_set();
+    for cell in &mut result.cells {
+        cell.metrics.clear();
+        cell.timeline = None;
+    }
+    result
+        .cells
+        .retain(|cell| cell.status == Status::Ok && !cell.latency.is_empty());
+    let said = screen(&result);
+    assert!(
+        !said.contains("nothing was measured") && !said.contains("all workloads"),
+        "{said}"
+    );
+    let names: std::collections::BTreeSet<&str> = result
+        .cells
+        .iter()
+        .map(|cell| cell.workload.as_str())
+        .collect();
+    assert!(names.len() > 1, "the set has several: {names:?}");
+    for name in names {
+        assert!(
+            said.contains(&format!("{name}: 999 of 1,000 calls took at most")),
+            "{said}"
+        );
+    }
+}
+
 #[test]
 fn counted_instructions_are_not_called_time() {
     let mut result = single();

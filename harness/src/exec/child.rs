@@ -169,8 +169,9 @@ pub(crate) fn kill_group(child: &Child) {
 
 /// The last line that says something, cut to a length that fits a row.
 pub(crate) fn tail(text: &str) -> String {
+    // A progress that is written over itself stands in one line.
     let line = text
-        .lines()
+        .split(['\n', '\r'])
         .rev()
         .map(str::trim)
         .find(|line| !line.is_empty())

@@ -272,7 +272,7 @@ impl View {
         let summary = Summary::new(result);
         let mut answer = match &summary {
             Some(s) => s.answer(),
-            None => groups.first().map(|g| g.answer.clone()).unwrap_or_default(),
+            None => each_answer(&groups),
         };
         let ran = |subject: &&str| {
             let mut cells = result.cells.iter();
@@ -309,6 +309,26 @@ impl View {
             groups,
         }
     }
+}
+
+/// Answers of workloads that one table cannot sum up; of many the first ones.
+fn each_answer(groups: &[Group]) -> Vec<String> {
+    const MOST: usize = 4;
+    if let [only] = groups {
+        return only.answer.clone();
+    }
+    let named = |group: &Group| {
+        let name = group.workload.clone();
+        let sentences = group.answer.clone();
+        sentences
+            .into_iter()
+            .map(move |said| format!("{name}: {said}"))
+    };
+    let mut said: Vec<String> = groups.iter().take(MOST).flat_map(named).collect();
+    if groups.len() > MOST {
+        said.push(format!("{} more workloads: below.", groups.len() - MOST));
+    }
+    said
 }
 
 fn group(result: &ResultSet, key: &WorkloadKey) -> Group {

@@ -73,8 +73,15 @@ pub(super) fn facts(result: &ResultSet, key: &WorkloadKey, cells: &[&Cell]) -> V
         ("speed", time_metric as fn(&Cell) -> Option<&'static str>),
         ("memory", memory_metric),
     ] {
-        let how = cells.iter().find_map(|c| c.metrics.get(metric(c)?));
-        if let Some(m) = how.filter(|m| m.mode != "program") {
+        let how = (cells.iter())
+            .find_map(|c| metric(c).and_then(|name| Some((name, c.metrics.get(name)?))));
+        if let Some((name, m)) = how.filter(|(_, m)| m.mode != "program") {
+            // Where nothing was timed, what was counted stands for time.
+            let word = if name == "instructions" {
+                "counts"
+            } else {
+                word
+            };
             facts.push(format!("{word}: {}, touch {}", m.mode, m.touch));
         }
     }

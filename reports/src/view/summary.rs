@@ -50,17 +50,21 @@ pub(crate) struct SummaryRow {
 }
 
 impl Summary {
-    /// `None` with fewer than two workloads.
+    /// `None` with fewer than two workloads, and where neither times nor peaks were measured.
     pub fn new(result: &ResultSet) -> Option<Self> {
         let keys = keys(result);
         if keys.len() < 2 {
             return None;
         }
-        let rows = result
+        let rows: Vec<SummaryRow> = result
             .subjects
             .iter()
             .filter_map(|s| row(result, s))
             .collect();
+        let says = |row: &SummaryRow| row.time.is_some() || row.weighed > 0 || row.failed > 0;
+        if !rows.iter().any(says) {
+            return None;
+        }
         let mut words = (result.cells.iter())
             .filter(|cell| time_metric(cell).is_some())
             .map(time_word);
