@@ -33,7 +33,7 @@ const fn lower(
 }
 
 /// Every metric, in the order of the documentation.
-pub const ALL: [Described; 37] = [
+pub const ALL: [Described; 39] = [
     lower(
         "ns_per_op",
         "ns",
@@ -92,7 +92,7 @@ pub const ALL: [Described; 37] = [
     lower(
         "peak_live_bytes",
         "bytes",
-        "memory",
+        "memory, counts of a program",
         "highest requested bytes alive: the workload's own",
     ),
     lower(
@@ -178,6 +178,18 @@ pub const ALL: [Described; 37] = [
         "count",
         "counts",
         "system calls for memory of the whole worker: mmap, munmap, mremap, madvise, mprotect, brk",
+    ),
+    lower(
+        "allocations",
+        "count",
+        "counts of a program",
+        "allocating calls of the program, recorded with the subject underneath",
+    ),
+    lower(
+        "bytes_allocated",
+        "bytes",
+        "counts of a program",
+        "bytes that they request, reallocs with their whole new size",
     ),
     lower(
         "latency",

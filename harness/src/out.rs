@@ -56,6 +56,16 @@ impl Terminal {
         }
     }
 
+    /// One that says nothing: where a step of something larger must not speak for itself.
+    pub fn silent() -> Self {
+        Self {
+            quiet: true,
+            verbose: false,
+            color: false,
+            progress: false,
+        }
+    }
+
     /// A remark for the person at the terminal; silent with `--quiet`.
     pub fn say(&self, line: &str) {
         if !self.quiet {

@@ -4,6 +4,7 @@
 //! The program is run as it is: its own standard channels, its own process group, so that Ctrl-C reaches it as it always
 //! does. This process only survives the signal, moves the records and finishes the file.
 
+mod asked;
 mod attendant;
 pub mod cause;
 mod cost;
@@ -14,6 +15,7 @@ mod place;
 mod recorded;
 mod signals;
 
+pub use asked::asked;
 pub use cost::calibration;
 pub use place::{default_out, part_of};
 pub use recorded::Recorded;
@@ -53,6 +55,8 @@ pub struct Recording<'a> {
     pub service: Option<Service>,
     /// A library to put in place of the program's allocator while it is recorded; `None`: as it is.
     pub allocator: Option<PathBuf>,
+    /// Variables of the program's environment that this allocator is set by.
+    pub settings: Vec<(String, String)>,
 }
 
 impl Recording<'_> {
@@ -185,6 +189,7 @@ impl Recording<'_> {
         command
             .arg0(&self.command[0])
             .args(&self.command[1..])
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .envs(environment);
         if self.silent {
             command

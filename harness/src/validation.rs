@@ -1,11 +1,13 @@
 //! Does a replay predict? Predicted and actual peak heap of a program and its time in allocation under each subject, and
 //! whether they order the subjects alike. Pure: figures in, judgement out.
 
+mod asked;
 mod face;
 
 use heaplab_reports::stats;
 use serde::Serialize;
 
+pub use asked::Asked;
 pub use face::{Facts, print};
 
 /// Medians that differ by no more are not ordered, whatever the runs say.
@@ -132,6 +134,9 @@ pub struct Row {
     pub actual_allocation_samples: Vec<f64>,
     /// Median CPU time of the program, seconds.
     pub actual_cpu_s: Option<f64>,
+    /// What the program asks for under the subject; looked at where the prediction is off or has no verdict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
     /// Why figures are absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -164,11 +169,19 @@ impl Run {
     }
 }
 
+/// The share that a prediction may err by, whatever the program's own spread is.
+pub fn least_goal(threads: u64) -> f64 {
+    match threads {
+        0 | 1 => GOAL_ONE,
+        _ => GOAL_MORE,
+    }
+}
+
 /// What is aimed at: the larger of a share and, with threads, the program's own spread.
 fn goal(threads: u64, actual: &Side) -> f64 {
     match threads {
-        0 | 1 => GOAL_ONE,
-        _ => GOAL_MORE.max(actual.spread.unwrap_or(0.0)),
+        0 | 1 => least_goal(threads),
+        _ => least_goal(threads).max(actual.spread.unwrap_or(0.0)),
     }
 }
 
@@ -263,6 +276,7 @@ impl Row {
             predicted_allocation_samples,
             actual_allocation_samples,
             actual_cpu_s: stats::median(&of(|run| run.cpu_s)),
+            asked: None,
             reason,
         }
     }

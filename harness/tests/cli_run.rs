@@ -304,6 +304,64 @@ fn a_program_is_compared_and_one_that_fails_is_a_row() {
     );
 }
 
+/// With `--measure counts` a program is recorded with each subject underneath: what it asks for is known to the call, and the same in
+/// every run of a program that does not care where its blocks lie.
+#[test]
+fn what_a_program_asks_for_is_counted_under_each_subject() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, program) = (folder.path().join("asks.c"), folder.path().join("asks"));
+    // A program whose calls depend on the allocator: it takes what a block really has.
+    std::fs::write(
+        &source,
+        "#include <malloc.h>\n#include <stdlib.h>\nint main(void) {\n  for (int i = 0; i < 1000; i++) free(malloc(100));\n  \
+         size_t has = malloc_usable_size(malloc(1 << 20));\n  void *volatile more = malloc(has);\n  return more == 0;\n}\n",
+    )
+    .unwrap();
+    let mut cc = std::process::Command::new("cc");
+    assert!(
+        cc.args(["-O0", "-o"])
+            .args([&program, &source])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let (status, out, err) = run(heaplab(folder.path())
+        .args([
+            "run",
+            "-a",
+            "system,jemalloc",
+            "--measure",
+            "counts",
+            "--blocks",
+            "2",
+        ])
+        .args(["--no-report", "--format", "json", "--"])
+        .arg(&program));
+    assert_eq!(status, 0, "{err}");
+    let result: heaplab_reports::schema::ResultSet = serde_json::from_str(&out).unwrap();
+    let figure = |cell: usize, name: &str| {
+        let metric = &result.cells[cell].metrics[name];
+        assert_eq!(
+            (metric.samples.len(), metric.low),
+            (2, metric.high),
+            "{name}"
+        );
+        metric.median
+    };
+    for cell in 0..2 {
+        assert!(figure(cell, "allocations") >= 1002.0);
+        assert!(result.cells[cell].metrics.contains_key("wall_s"));
+    }
+    // glibc maps it and gives the rest of its last page, jemalloc has a class of that size.
+    assert!(figure(0, "peak_live_bytes") > figure(1, "peak_live_bytes"));
+    assert!(
+        result.notes.iter().any(|note| note
+            .contains("with its subject underneath; allocations repeated exactly in 2 of 2 cells")),
+        "{:?}",
+        result.notes
+    );
+}
+
 #[test]
 fn lists_have_the_fields_of_the_contract() {
     let folder = tempfile::tempdir().unwrap();

@@ -77,7 +77,7 @@ pub(super) fn cell(
         else {
             continue;
         };
-        if kind == Kind::Program {
+        if comparison.program {
             program(&mut table, line);
             continue;
         }

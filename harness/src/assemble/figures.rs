@@ -212,8 +212,15 @@ const PROGRAM_METRICS: [(&str, &str); 13] = [
     ("context_switches", "count"),
 ];
 
+/// What a program asked for, where it was recorded.
+const CALL_METRICS: [(&str, &str); 3] = [
+    ("allocations", "count"),
+    ("bytes_allocated", "bytes"),
+    ("peak_live_bytes", "bytes"),
+];
+
 pub(super) fn program(table: &mut Table, line: &RunLine) {
-    for (name, unit) in PROGRAM_METRICS {
+    for (name, unit) in PROGRAM_METRICS.into_iter().chain(CALL_METRICS) {
         if let Some(value) = line.answer[name].as_f64() {
             table.add(
                 name,

@@ -66,6 +66,7 @@ fn record(args: &ProfileArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         silent: false,
         service,
         allocator: None,
+        settings: Vec::new(),
     }
     .run(terminal);
     let recorded = match recorded {

@@ -26,6 +26,7 @@ pub fn run(args: &RecordArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         silent: false,
         service: args.service.service(&args.command)?,
         allocator: None,
+        settings: Vec::new(),
     }
     .run(terminal)?;
     let code = recorded.code();

@@ -203,11 +203,12 @@ fn program(
         subjects.push(Subject::variant(&variant.name));
         commands.push(variant.command.clone());
     }
-    let (comparisons, kept) = only(
-        vec![program_comparison(&args.command)],
-        subjects.clone(),
-        args.only.as_deref(),
-    )?;
+    let mut comparison = program_comparison(&args.command);
+    if workload::kinds(&args.workload, &[]).contains(&Kind::Counts) {
+        // After the program has run: what it does when it is not recorded is known then.
+        comparison.kinds.push(Kind::Counts);
+    }
+    let (comparisons, kept) = only(vec![comparison], subjects.clone(), args.only.as_deref())?;
     commands = (subjects.iter().zip(commands))
         .filter(|(subject, _)| kept.contains(subject))
         .map(|(_, command)| command)

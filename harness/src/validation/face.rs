@@ -347,6 +347,10 @@ fn verdict(rows: &[Row], facts: &Facts) -> String {
             .into(),
     );
     lines.extend(rows.iter().filter_map(|row| further(row, facts)));
+    lines.extend(
+        rows.iter()
+            .filter_map(|row| Some(row.asked.as_ref()?.told(&row.subject))),
+    );
     if rows.iter().all(|row| row.error_interval.is_none()) {
         lines.push("An interval of the error takes four runs: --runs 4.".into());
     }

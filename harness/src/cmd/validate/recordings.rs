@@ -139,6 +139,7 @@ fn record_once(trial: &Trial<'_>, out: &Path, with_remarks: bool) -> Result<Once
             .brought
             .as_ref()
             .map(|Brought { libc, .. }| libc.clone()),
+        settings: Vec::new(),
     }
     .run(terminal)
     // 125 to 127 are for commands that pass a program's status through.
