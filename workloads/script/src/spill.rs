@@ -4,7 +4,7 @@
 //! streams together exceed the budget, so a script of any size costs the budget plus 40 bytes for each piece
 //! written. Small scripts never touch the file.
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Slab};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -73,6 +73,8 @@ pub struct Spill {
     file: Option<File>,
     end: u64,
     streams: Vec<Stream>,
+    /// First chunks of streams.
+    firsts: Slab,
     /// Bytes in memory.
     held: usize,
     budget: usize,
@@ -86,6 +88,7 @@ impl Spill {
             file: None,
             end: 0,
             streams: (0..streams).map(|_| Stream::default()).collect(),
+            firsts: Slab::default(),
             held: 0,
             budget: BUDGET,
         }
@@ -140,8 +143,13 @@ impl Spill {
                     self.flush()?;
                 }
                 let this = &mut self.streams[stream];
-                let wanted = (this.length as usize).clamp(LEAST_CHUNK, MOST_CHUNK);
-                this.open = Buffer::with_capacity(wanted.next_power_of_two());
+                this.open = match this.length {
+                    0 => self.firsts.cut(LEAST_CHUNK),
+                    length => {
+                        let wanted = (length as usize).clamp(LEAST_CHUNK, MOST_CHUNK);
+                        Buffer::with_capacity(wanted.next_power_of_two())
+                    }
+                };
             }
             let this = &mut self.streams[stream];
             let room = this.open.room();

@@ -50,6 +50,8 @@ pub struct RolePlan {
     pub hold: usize,
     /// Other threads may touch blocks of its groups.
     pub crosses: bool,
+    /// It has one group, which is [`GroupPlan::straight`].
+    pub lone: bool,
 }
 
 /// A group with its tables.
@@ -232,6 +234,7 @@ impl Plan {
                 group.straight = group.is_straight(index);
                 role.crosses |= group.ring || !matches!(group.hand, Hand::Keep);
             }
+            role.lone = matches!(&role.groups[..], [group] if group.straight);
         }
         // Alone, threads share the calls evenly: not so where one rests.
         let rests = (phases.iter()).any(|phase| phase.pick.iter().any(Option::is_none));
@@ -304,6 +307,7 @@ fn role_plan(definition: &Definition, role: &Role, scale: f64, tables: &mut usiz
         recall: role.recall,
         hold: 0,
         crosses: false,
+        lone: false,
     }
 }
 

@@ -2,15 +2,11 @@
 
 /// A live block. Everything that its ops will need travels with it, so that a free looks nothing up.
 ///
-/// Two words, which compilers keep in registers: taken apart into fields, a block is written in pieces and read back whole a few
-/// instructions later, which no processor can forward without waiting.
+/// One number of two words, which compilers keep in two registers: taken apart into fields, a block is written in pieces and read back
+/// whole a few instructions later, which no processor can forward without waiting. From the lowest bit on: slot (32 bits), bytes now
+/// (32), bytes that it grows to (32), mark (16), log2 of the alignment (8), whether it is shared (8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Block {
-    /// Slot (low half) and bytes now.
-    place: u64,
-    /// Bytes that it grows to (32 bits), mark (16), log2 of the alignment (8), whether it is shared (8).
-    kind: u64,
-}
+pub struct Block(u128);
 
 /// The parts of a block.
 #[derive(Clone, Copy, Debug)]
@@ -30,66 +26,65 @@ pub struct Parts {
     pub shared: bool,
 }
 
-const MARK: u64 = 0xffff << 32;
+/// Where parts that change begin.
+const SIZE: u32 = 32;
+const TARGET: u32 = 64;
+const MARK: u32 = 96;
 
 impl Block {
     /// Stands where there is no block.
-    pub const NONE: Self = Self {
-        place: u64::MAX,
-        kind: u64::MAX,
-    };
+    pub const NONE: Self = Self(u128::MAX);
 
     #[inline(always)]
     pub fn new(parts: Parts) -> Self {
-        Self {
-            place: u64::from(parts.slot) | u64::from(parts.size) << 32,
-            kind: u64::from(parts.target)
-                | u64::from(parts.mark) << 32
-                | u64::from(parts.align_log2) << 48
-                | u64::from(parts.shared) << 56,
-        }
+        let place = u64::from(parts.slot) | u64::from(parts.size) << 32;
+        let kind = u64::from(parts.target)
+            | u64::from(parts.mark) << 32
+            | u64::from(parts.align_log2) << 48
+            | u64::from(parts.shared) << 56;
+        Self(u128::from(place) | u128::from(kind) << 64)
     }
 
     /// Whether this is [`Block::NONE`].
     #[inline(always)]
     pub fn is_none(&self) -> bool {
-        self.kind == u64::MAX
+        (self.0 >> 64) as u64 == u64::MAX
     }
 
     /// See [`Parts::slot`].
     #[inline(always)]
     pub fn slot(&self) -> u32 {
-        self.place as u32
+        self.0 as u32
     }
 
     /// See [`Parts::size`].
     #[inline(always)]
     pub fn size(&self) -> u32 {
-        (self.place >> 32) as u32
+        (self.0 >> SIZE) as u32
     }
 
     /// See [`Parts::target`].
     #[inline(always)]
     pub fn target(&self) -> u32 {
-        self.kind as u32
+        (self.0 >> TARGET) as u32
     }
 
     /// See [`Parts::mark`].
     #[inline(always)]
     pub fn mark(&self) -> u16 {
-        (self.kind >> 32) as u16
+        (self.0 >> MARK) as u16
     }
 
     /// See [`Parts::align_log2`].
     #[inline(always)]
     pub fn align_log2(&self) -> u8 {
-        (self.kind >> 48) as u8 & 63
+        (self.0 >> 112) as u8 & 63
     }
 
     /// See [`Parts::shared`].
     #[inline(always)]
     pub fn shared(&self) -> bool {
-        self.kind >> 56 != 0
+        self.0 >> 120 != 0
     }
 
     /// Generation for an op on it: 0 for private slots.
@@ -101,25 +96,31 @@ impl Block {
     /// It has another size now.
     #[inline(always)]
     pub fn set_size(&mut self, size: u32) {
-        self.place = self.place & 0xffff_ffff | u64::from(size) << 32;
+        self.set(SIZE, u32::MAX, size);
     }
 
     /// It grows to another size.
     #[inline(always)]
     pub fn set_target(&mut self, target: u32) {
-        self.kind = self.kind & !0xffff_ffff | u64::from(target);
+        self.set(TARGET, u32::MAX, target);
     }
 
     /// Its mark is another one.
     #[inline(always)]
     pub fn set_mark(&mut self, mark: u16) {
-        self.kind = self.kind & !MARK | u64::from(mark) << 32;
+        self.set(MARK, u32::from(u16::MAX), u32::from(mark));
     }
 
     /// It lies in another slot.
     #[inline(always)]
     pub fn set_slot(&mut self, slot: u32) {
-        self.place = self.place & !0xffff_ffff | u64::from(slot);
+        self.set(0, u32::MAX, slot);
+    }
+
+    /// Puts another value where the bits of `mask` lie from bit `from` on.
+    #[inline(always)]
+    fn set(&mut self, from: u32, mask: u32, value: u32) {
+        self.0 = self.0 & !(u128::from(mask) << from) | u128::from(value) << from;
     }
 }
 

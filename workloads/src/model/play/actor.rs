@@ -1,9 +1,9 @@
 //! One thread of a model: its random numbers, its blocks, its ops.
 
 use super::commons::Commons;
-use super::desk::{Desk, free_op, recycle};
+use super::desk::{Desk, Step, free_op, recycle};
 use super::recall::Memory;
-use super::run::Run;
+use super::run::{Run, call};
 use super::tally::Tally;
 use crate::model::alias::Alias;
 use crate::model::definition::{Call, Deed};
@@ -50,6 +50,10 @@ pub struct Actor<'p> {
     owed: Vec<usize>,
     /// Live factors of this phase move.
     ramps: bool,
+    /// What the phase means for the role.
+    here: Here<'p>,
+    /// In this phase its turns are calls of one group and nothing else.
+    brief: bool,
     /// Calls since the last hand-over and the last pause.
     pub since_hand_over: u64,
     since_pause: u64,
@@ -57,9 +61,8 @@ pub struct Actor<'p> {
     retiring: bool,
     /// Ops that nobody has taken yet.
     pub ops: Vec<Op>,
-    /// What the last turn did to what is alive. Read where it lies: a copy of four words that were just written one by one would
-    /// have to wait for them.
-    pub tally: Tally,
+    /// What this turn has done to what is alive.
+    tally: Tally,
 }
 
 /// A group of a thread.
@@ -102,11 +105,13 @@ impl PrivateSlots {
 }
 
 /// What a phase means for the role of a thread.
-#[derive(Clone, Copy)]
-struct Here<'h> {
+#[derive(Clone, Copy, Debug, Default)]
+struct Here<'p> {
     /// Which group comes next; `None`: the role rests.
-    pick: Option<&'h Alias>,
-    phrases: Option<&'h (Alias, Vec<bool>)>,
+    pick: Option<&'p Alias>,
+    phrases: Option<&'p (Alias, Vec<bool>)>,
+    /// See [`PhasePlan::turn`].
+    turn: Option<f64>,
 }
 
 /// One turn of a thread: its share of the global order.
@@ -150,6 +155,8 @@ impl<'p> Actor<'p> {
             tending: false,
             owed: Vec::new(),
             ramps: false,
+            here: Here::default(),
+            brief: false,
             since_hand_over: 0,
             since_pause: 0,
             retiring: false,
@@ -164,7 +171,12 @@ impl<'p> Actor<'p> {
     }
 
     /// A phase begins: sizes and factors change, and some blocks are to be freed first.
-    pub fn begin_phase(&mut self, phase: &PhasePlan) {
+    pub fn begin_phase(&mut self, phase: &'p PhasePlan) {
+        self.here = Here {
+            pick: phase.pick[self.role].as_ref(),
+            phrases: phase.phrase[self.role].as_ref(),
+            turn: phase.turn[self.role],
+        };
         self.owed.clear();
         if let Some(memory) = &mut self.memory {
             memory.clear();
@@ -202,6 +214,11 @@ impl<'p> Actor<'p> {
             }
         }
         self.ramps = (self.groups.iter()).any(|state| state.factors.0 != state.factors.1);
+        let plain = self.here.pick.is_some()
+            && self.here.phrases.is_none()
+            && self.here.turn.is_none()
+            && self.plan.pause.is_none();
+        self.brief = plain && self.plan.lone && !self.ramps;
         self.run_left = 0;
     }
 
@@ -228,55 +245,98 @@ impl<'p> Actor<'p> {
         std::mem::swap(&mut self.groups, &mut other.groups);
     }
 
-    /// Makes up to `limit` calls in a row; of the phase `behind.0` of `behind.1` calls lie behind.
+    /// Makes up to `limit` calls in a row; of the phase `behind.0` of `behind.1` calls lie behind. `level` follows what they do to
+    /// what is alive.
+    #[inline]
     pub fn turn(
         &mut self,
-        phase: &PhasePlan,
+        behind: (u64, u64),
+        limit: u64,
+        commons: Option<&mut Commons>,
+        level: &mut Tally,
+    ) -> Turn {
+        if self.brief && self.dying.is_empty() && !self.retiring {
+            match commons {
+                None => return self.turn_apart(limit, level),
+                Some(commons) if commons.inboxes[self.index].len() <= self.plan.hold => {
+                    return match self.plan.crosses {
+                        true => self.turn_crossing(limit, commons, level),
+                        false => self.turn_apart(limit, level),
+                    };
+                }
+                commons => return self.turn_any(behind, limit, commons, level),
+            }
+        }
+        self.turn_any(behind, limit, commons, level)
+    }
+
+    #[inline(never)]
+    fn turn_apart(&mut self, limit: u64, level: &mut Tally) -> Turn {
+        self.turn_brief(limit, None, level)
+    }
+
+    #[inline(never)]
+    fn turn_crossing(&mut self, limit: u64, commons: &mut Commons, level: &mut Tally) -> Turn {
+        self.turn_brief(limit, Some(commons), level)
+    }
+
+    /// As [`Actor::turn_any`], but with nothing to do than the calls of one group: threads that take turns after two of them would
+    /// spend as much on all questions before and after as on the calls.
+    #[inline(always)]
+    fn turn_brief(
+        &mut self,
+        limit: u64,
+        mut commons: Option<&mut Commons>,
+        level: &mut Tally,
+    ) -> Turn {
+        let before = self.ops.len();
+        let burst = self.plan.burst;
+        let plan = &self.plan.groups[0];
+        let state = &mut self.groups[0];
+        let mut desk = Desk {
+            random: self.random.clone(),
+            tally: level,
+            ops: &mut self.ops,
+            private: &mut self.private,
+            number: self.number,
+            index: self.index,
+            role: self.role,
+        };
+        let length = length(burst, limit, &mut desk.random);
+        let mut calls = 0;
+        while calls < length {
+            match call(plan, state, &mut desk, commons.as_deref_mut()) {
+                Step::Made => calls += 1,
+                Step::HandedOn => {}
+                Step::Nothing => break,
+            }
+        }
+        self.random = desk.left();
+        self.since_hand_over += calls;
+        Turn {
+            ops: (self.ops.len() - before) as u32,
+            calls,
+        }
+    }
+
+    /// A turn that may be anything.
+    #[inline(never)]
+    fn turn_any(
+        &mut self,
         behind: (u64, u64),
         limit: u64,
         mut commons: Option<&mut Commons>,
+        level: &mut Tally,
     ) -> Turn {
-        let ramps = if self.ramps {
-            &mut self.groups[..]
-        } else {
-            &mut []
-        };
-        for (state, plan) in ramps.iter_mut().zip(&self.plan.groups) {
-            let (from, to) = state.factors;
-            let progress = behind.0 as f64 / behind.1 as f64;
-            let factor = from + (to - from) * progress;
-            state.target = (plan.live as f64 * factor + plan.rounding) as u64;
+        if self.ramps {
+            self.follow_ramps(behind);
         }
         let before = self.ops.len();
         self.tally = Tally::default();
-        let mut calls = 0;
-        let length = match phase.turn[self.role] {
-            None => {
-                let burst = self.plan.burst;
-                burst / 2 + below(self.random.next_u64(), burst + 1)
-            }
-            Some(mean) => {
-                // What others left to this thread comes on top of its own calls.
-                while calls < limit && self.receive(&mut commons) {
-                    calls += 1;
-                }
-                while calls < limit
-                    && let Some(index) = self.owed.pop()
-                {
-                    calls += u64::from(self.settle(index, commons.as_deref_mut()));
-                }
-                let word = self.random.next_u64();
-                let length = mean * (0.5 + (word >> 32) as f64 / (1u64 << 32) as f64);
-                let more = (word & 0xffff_ffff) < threshold(length.fract());
-                calls + length as u64 + u64::from(more)
-            }
-        };
-        // Together, a role with few calls passes some of its turns.
-        let least = u64::from(commons.is_none() || phase.turn[self.role].is_none());
-        let length = length.clamp(least, limit.max(1));
-        let here = Here {
-            pick: phase.pick[self.role].as_ref(),
-            phrases: phase.phrase[self.role].as_ref(),
+        let here = self.here;
+        let (mut calls, length) = match here.turn {
+            None => (0, length(self.plan.burst, limit, &mut self.random)),
+            Some(mean) => self.begin_turn(mean, limit, &mut commons),
         };
         while calls < length {
             let run = self.step(here, length - calls, commons.as_deref_mut());
@@ -286,17 +346,56 @@ impl<'p> Actor<'p> {
             }
         }
         self.since_hand_over += calls;
-        self.since_pause += calls;
-        if let Some((every, ns)) = self.plan.pause
-            && self.since_pause >= every
-        {
-            self.since_pause = 0;
-            self.ops.push(Op::new(OpKind::Idle, 0, 0, 0, ns, 0));
+        if let Some((every, ns)) = self.plan.pause {
+            self.since_pause += calls;
+            if self.since_pause >= every {
+                self.since_pause = 0;
+                self.ops.push(Op::new(OpKind::Idle, 0, 0, 0, ns, 0));
+            }
         }
+        level.follow(&self.tally);
         Turn {
             ops: (self.ops.len() - before) as u32,
             calls,
         }
+    }
+
+    /// Targets of groups whose live factors move.
+    #[inline(never)]
+    fn follow_ramps(&mut self, behind: (u64, u64)) {
+        for (state, plan) in self.groups.iter_mut().zip(&self.plan.groups) {
+            let (from, to) = state.factors;
+            let progress = behind.0 as f64 / behind.1 as f64;
+            let factor = from + (to - from) * progress;
+            state.target = (plan.live as f64 * factor + plan.rounding) as u64;
+        }
+    }
+
+    /// The calls that come first in a turn of `mean` own calls, and how long the turn is with them.
+    #[inline(never)]
+    fn begin_turn(
+        &mut self,
+        mean: f64,
+        limit: u64,
+        commons: &mut Option<&mut Commons>,
+    ) -> (u64, u64) {
+        let mut calls = 0;
+        // What others left to this thread comes on top of its own calls.
+        while calls < limit && self.receive(commons) {
+            calls += 1;
+        }
+        while calls < limit
+            && let Some(index) = self.owed.pop()
+        {
+            calls += u64::from(self.settle(index, commons.as_deref_mut()));
+        }
+        let word = self.random.next_u64();
+        let length = mean * (0.5 + (word >> 32) as f64 / (1u64 << 32) as f64);
+        let more = (word & 0xffff_ffff) < threshold(length.fract());
+        let length = calls + length as u64 + u64::from(more);
+        // Together, a role with few calls passes some of its turns.
+        let least = u64::from(commons.is_none());
+        (calls, length.clamp(least, limit.max(1)))
     }
 
     /// Frees a block that another thread left to this one, if there is any.
@@ -419,7 +518,7 @@ impl<'p> Actor<'p> {
     pub(super) fn desk(&mut self) -> (&mut [State], Desk<'_>) {
         let desk = Desk {
             random: self.random.clone(),
-            tally: self.tally,
+            tally: &mut self.tally,
             ops: &mut self.ops,
             private: &mut self.private,
             number: self.number,
@@ -443,6 +542,13 @@ impl<'p> Actor<'p> {
         self.ops.push(op);
         self.tally.add(bytes, blocks);
     }
+}
+
+/// Calls of a turn, as many as a burst has on average, at least 1 and at most `limit`.
+#[inline(always)]
+fn length(burst: u64, limit: u64, random: &mut Pcg64) -> u64 {
+    let length = burst / 2 + below(random.next_u64(), burst + 1);
+    length.clamp(1, limit.max(1))
 }
 
 /// A call of a phrase with the size that was drawn for it.

@@ -16,11 +16,13 @@ const ALL: u64 = 1 << 32;
 /// Blocks that wait for a remote free in one thread before others free their own instead.
 const INBOX: usize = 4096;
 
-/// What a thread needs for its calls. Random numbers and the tally lie here by value: as long as no pointer to the desk is
-/// given away, which functions that are inlined do not, they stay in registers over a run of calls.
+/// What a thread needs for its calls. Random numbers lie here by value: as long as no pointer to the desk is given away, which
+/// functions that are inlined do not, they stay in registers over a run of calls.
 pub struct Desk<'a> {
     pub random: Pcg64,
-    pub tally: Tally,
+    /// Where it lies: four words that were just written one by one would be copied two by two, for which a processor waits until
+    /// all stores before are done.
+    pub tally: &'a mut Tally,
     pub ops: &'a mut Vec<Op>,
     pub private: &'a mut PrivateSlots,
     /// The thread's number in the script, its place among those from the beginning, and its role.
@@ -48,8 +50,8 @@ impl Step {
 impl Desk<'_> {
     /// What has to be put back when the thread leaves the desk.
     #[inline(always)]
-    pub fn left(self) -> (Pcg64, Tally) {
-        (self.random, self.tally)
+    pub fn left(self) -> Pcg64 {
+        self.random
     }
 
     /// Frees a block in this thread.

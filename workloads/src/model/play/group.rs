@@ -220,7 +220,7 @@ impl Actor<'_> {
         let plan = &self.plan.groups[index];
         let (_, mut desk) = self.desk();
         let step = desk.free_somewhere(plan, block, commons);
-        (self.random, self.tally) = desk.left();
+        self.random = desk.left();
         step
     }
 
@@ -229,7 +229,7 @@ impl Actor<'_> {
         let plan = &self.plan.groups[index];
         let (groups, mut desk) = self.desk();
         let made = desk.allocate(plan, &mut groups[index], bytes, commons);
-        (self.random, self.tally) = desk.left();
+        self.random = desk.left();
         made
     }
 }

@@ -14,7 +14,7 @@ mod run;
 mod tally;
 
 use super::definition::Succession;
-use super::plan::{PhasePlan, Plan};
+use super::plan::Plan;
 use super::sampler::below;
 use crate::compile::Progress;
 use crate::error::WorkloadError;
@@ -24,7 +24,7 @@ use heaplab_script::{Op, OpKind};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::Rng;
 use rayon::prelude::*;
-use tally::{Level, Tally};
+use tally::Tally;
 
 /// Changes when the same definition and seed would give other ops; part of every hash.
 pub const VERSION: u32 = 4;
@@ -83,7 +83,7 @@ pub fn play(
             .map(|index| Actor::new(plan, index))
             .collect(),
         order: actor::stream(plan.seed, 0),
-        level: Level::default(),
+        level: Tally::default(),
         calls: 0,
         sink,
         progress,
@@ -95,13 +95,14 @@ pub fn play(
     } else {
         play.together()?
     };
+    let (peak_bytes, peak_blocks) = play.level.peaks();
     Ok(Played {
         calls: play.calls,
         private_slots: play.actors.iter().map(Actor::private_slots).collect(),
         pools: play.pools,
         shared_slots,
-        peak_bytes: play.level.peak_bytes,
-        peak_blocks: play.level.peak_blocks,
+        peak_bytes,
+        peak_blocks,
     })
 }
 
@@ -110,7 +111,8 @@ struct Play<'p, 's, S> {
     actors: Vec<Actor<'p>>,
     /// Random numbers of the global order.
     order: Pcg64,
-    level: Level,
+    /// What is alive along the whole order.
+    level: Tally,
     calls: u64,
     sink: &'s mut S,
     progress: Progress<'s>,
@@ -141,13 +143,12 @@ impl<S: Sink> Play<'_, '_, S> {
         for round in 0..self.plan.rounds {
             for phase in 0..self.plan.phases.len() {
                 self.begin_phase(phase)?;
-                let about = &self.plan.phases[phase];
                 let all = self.plan.end_of(round, phase) - self.calls;
                 let mut parts: Vec<Part> = (0..count)
                     .map(|index| Part::new(all / count + u64::from(index < all % count)))
                     .collect();
                 while parts.iter().any(|part| part.left > 0) {
-                    self.play_window(&mut parts, about, turns)?;
+                    self.play_window(&mut parts, turns)?;
                     self.tell_order(&parts, turns)?;
                     (self.progress)(self.calls, self.plan.calls);
                 }
@@ -157,23 +158,18 @@ impl<S: Sink> Play<'_, '_, S> {
     }
 
     /// Plays a window and tells the ops of each thread, stretch by stretch.
-    fn play_window(
-        &mut self,
-        parts: &mut [Part],
-        phase: &PhasePlan,
-        turns: usize,
-    ) -> Result<(), WorkloadError> {
+    fn play_window(&mut self, parts: &mut [Part], turns: usize) -> Result<(), WorkloadError> {
         for part in &mut *parts {
             part.turns.clear();
         }
         while parts.iter().any(|part| part.plays_on(turns)) {
             if let ([actor], [part]) = (&mut self.actors[..], &mut *parts) {
-                part.play(actor, phase, turns, STRETCH_ALONE);
+                part.play(actor, turns, STRETCH_ALONE);
             } else {
                 self.actors
                     .par_iter_mut()
                     .zip(&mut *parts)
-                    .for_each(|(actor, part)| part.play(actor, phase, turns, STRETCH));
+                    .for_each(|(actor, part)| part.play(actor, turns, STRETCH));
             }
             for actor in &mut self.actors {
                 self.sink.ops(actor.number, &actor.ops)?;
@@ -238,10 +234,10 @@ impl<S: Sink> Play<'_, '_, S> {
                             continue;
                         }
                         let behind = (self.calls - begin, end - begin);
-                        let about = &self.plan.phases[phase];
                         let limit = end - self.calls;
+                        let level = &mut self.level;
                         let made =
-                            self.actors[index].turn(about, behind, limit, Some(&mut commons));
+                            self.actors[index].turn(behind, limit, Some(&mut commons), level);
                         self.take(index, &made)?;
                     }
                     let succeeded = self.succeed()?;
@@ -273,7 +269,6 @@ impl<S: Sink> Play<'_, '_, S> {
     fn take(&mut self, index: usize, made: &Turn) -> Result<(), WorkloadError> {
         let actor = &mut self.actors[index];
         self.calls += made.calls;
-        self.level.follow(&actor.tally);
         if made.ops > 0 {
             self.sink.order(actor.number, made.ops)?;
         }
@@ -406,11 +401,15 @@ impl Part {
     }
 
     /// Goes on with a window until about `stretch` ops are to be told.
-    fn play(&mut self, actor: &mut Actor<'_>, phase: &PhasePlan, turns: usize, stretch: usize) {
+    fn play(&mut self, actor: &mut Actor<'_>, turns: usize, stretch: usize) {
         while self.plays_on(turns) && actor.ops.len() < stretch {
             let behind = (self.all - self.left, self.all);
-            let made = actor.turn(phase, behind, self.left, None);
-            self.turns.push((made, actor.tally));
+            self.turns.push((Turn::default(), Tally::default()));
+            let Some((turn, tally)) = self.turns.last_mut() else {
+                return;
+            };
+            *turn = actor.turn(behind, self.left, None, tally);
+            let made = *turn;
             if made.calls == 0 {
                 // Nothing to do (a live factor of 0): the phase is over early.
                 self.left = 0;

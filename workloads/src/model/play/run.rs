@@ -92,7 +92,7 @@ impl Actor<'_> {
                 }
             }
         };
-        (self.random, self.tally) = desk.left();
+        self.random = desk.left();
         (self.current, self.run_left) = (current, run_left);
         let more = match end {
             End::Whole => return Run { made, idle: false },
@@ -131,7 +131,7 @@ enum End {
 
 /// One step of a group that is [`GroupPlan::straight`].
 #[inline(always)]
-fn call(
+pub(super) fn call(
     plan: &GroupPlan,
     state: &mut State,
     desk: &mut Desk<'_>,

@@ -1,6 +1,6 @@
 //! Live bytes and blocks along a run of ops, and along the whole order.
 
-/// How a run of ops changes what is alive, and how far up it went.
+/// How ops change what is alive, and how far up it went.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     bytes: i64,
@@ -31,23 +31,18 @@ impl Tally {
         self.blocks += blocks;
         self.most_blocks = self.most_blocks.max(self.blocks);
     }
-}
 
-/// What is alive now, and the peaks so far.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Level {
-    bytes: i64,
-    blocks: i64,
-    pub peak_bytes: u64,
-    pub peak_blocks: u64,
-}
-
-impl Level {
-    /// Follows a run.
-    pub fn follow(&mut self, run: &Tally) {
-        self.peak_bytes = self.peak_bytes.max((self.bytes + run.most_bytes) as u64);
-        self.peak_blocks = self.peak_blocks.max((self.blocks + run.most_blocks) as u64);
+    /// The ops of another tally come next.
+    #[inline]
+    pub fn follow(&mut self, run: &Self) {
+        self.most_bytes = self.most_bytes.max(self.bytes + run.most_bytes);
+        self.most_blocks = self.most_blocks.max(self.blocks + run.most_blocks);
         self.bytes += run.bytes;
         self.blocks += run.blocks;
+    }
+
+    /// The largest sum of bytes and the largest number of blocks that were alive, if none was before.
+    pub fn peaks(&self) -> (u64, u64) {
+        (self.most_bytes as u64, self.most_blocks as u64)
     }
 }
