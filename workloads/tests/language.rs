@@ -288,7 +288,12 @@ fn faults_of_groups_and_phases_name_their_line() {
         (
             "ops = 1\n[[role]]\nname = \"a\"\nlive = 1\nsize = { kind = \"fixed\", bytes = 1 }\n\
              hand-over = { kind = \"queue\", to = \"b\", depth = 5 }",
-            "`to` names the role 'b', expected one of a",
+            "test.toml:11: model 'test': role 'a': `to` names the role 'b', expected one of a",
+        ),
+        ("ops = \n", "test.toml:6: a value is missing after `=`"),
+        (
+            "ops = 1\nops = 2\n",
+            "test.toml:7: duplicate key, found `ops`",
         ),
     ] {
         let error = Model::parse(&format!("{HEAD}{text}"), "test.toml")

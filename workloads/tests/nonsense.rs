@@ -407,15 +407,10 @@ fn faults(keys: &[Key], text: &dyn Fn(&[String]) -> String) -> usize {
         let mark = format!("{begin}{wrong}");
         let expected = format!("`{name}` is {wrong}, expected ");
         count += usize::from(said(&text(&with(wrong)), Some(&mark), &expected));
-        // What names a role or a group that is not there is found later: the line is that of the role or phase.
         let mark = format!("{begin}{bad}");
-        let mark = (!["names the", "must name"]
-            .iter()
-            .any(|words| key.3.contains(words)))
-        .then_some(mark.as_str());
-        count += usize::from(said(&text(&with(bad)), mark, key.3));
+        count += usize::from(said(&text(&with(bad)), Some(&mark), key.3));
         if needed {
-            let expected = format!("`{name}` is missing");
+            let expected = format!("`{name}` is missing, expected ");
             count += usize::from(said(&text(&others), None, &expected));
         }
     }

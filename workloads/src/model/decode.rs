@@ -64,27 +64,35 @@ impl<'d> Table<'d> {
         self.known.push(key);
         let value = self.entries.get(key)?;
         Some(Value {
-            value: value.get_ref(),
+            value: Some(value.get_ref()),
             at: value.span().start,
             key,
             what: self.what.clone(),
         })
     }
 
-    /// The value of a key that must be there.
+    /// The value of a key that must be there: where it is not, the fault is that of whoever reads the value, who knows what is expected.
+    ///
+    /// # Errors
+    /// It is misspelled: a key stands there that is one letter off.
     pub fn need(&mut self, key: &'static str) -> Read<Value<'d>> {
-        self.get(key).ok_or_else(|| self.missing(key))
-    }
-
-    /// The fault of a key that is not there: that it is misspelled, where a key stands that is one letter off.
-    fn missing(&self, key: &str) -> Fault {
+        if let Some(value) = self.get(key) {
+            return Ok(value);
+        }
         let misspelled = self.entries.iter().find(|(name, _)| {
             let name = name.get_ref().as_ref();
             !self.known.contains(&name) && strsim::osa_distance(name, key) == 1
         });
         match misspelled {
-            Some((name, value)) => self.unknown(name, value, &format!("did you mean `{key}`?")),
-            None => self.fault(format_args!("`{key}` is missing")),
+            Some((name, value)) => {
+                Err(self.unknown(name, value, &format!("did you mean `{key}`?")))
+            }
+            None => Ok(Value {
+                value: None,
+                at: self.at,
+                key,
+                what: self.what.clone(),
+            }),
         }
     }
 
@@ -169,7 +177,9 @@ impl<'d> Table<'d> {
 
 /// A value being read.
 pub struct Value<'d> {
-    value: &'d DeValue<'d>,
+    /// `None`: it is missing.
+    value: Option<&'d DeValue<'d>>,
+    /// Where it begins; that of its table where it is missing.
     at: usize,
     key: &'static str,
     what: String,
@@ -178,14 +188,23 @@ pub struct Value<'d> {
 impl<'d> Value<'d> {
     /// A fault of this value: "role 'a': `live` is 0, expected …".
     pub fn expected(&self, expected: impl Display) -> Fault {
+        let (what, key, shown) = (&self.what, self.key, self.shown());
+        self.elsewhere(format!("{what}: `{key}` is {shown}, expected {expected}"))
+    }
+
+    /// This value, which must be there.
+    pub fn present(self, expected: impl Display) -> Read<Self> {
+        match self.value {
+            Some(_) => Ok(self),
+            None => Err(self.expected(expected)),
+        }
+    }
+
+    /// A fault of something else that becomes visible here.
+    pub fn elsewhere(&self, reason: String) -> Fault {
         Fault {
             at: self.at,
-            reason: format!(
-                "{}: `{}` is {}, expected {expected}",
-                self.what,
-                self.key,
-                self.shown()
-            ),
+            reason,
         }
     }
 
@@ -198,7 +217,10 @@ impl<'d> Value<'d> {
     }
 
     fn shown(&self) -> String {
-        match self.value {
+        let Some(value) = self.value else {
+            return "missing".to_owned();
+        };
+        match value {
             DeValue::String(text) if text.len() <= 60 => format!("\"{}\"", text.escape_debug()),
             DeValue::Integer(number) => number.as_str().to_owned(),
             DeValue::Float(number) => number.as_str().to_owned(),
@@ -212,7 +234,7 @@ impl<'d> Value<'d> {
     /// A whole number within a range.
     pub fn whole(&self, range: RangeInclusive<u64>) -> Read<u64> {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
-        let DeValue::Integer(number) = self.value else {
+        let Some(DeValue::Integer(number)) = self.value else {
             return Err(self.expected(expected));
         };
         // The parser has taken out the underscores.
@@ -225,8 +247,8 @@ impl<'d> Value<'d> {
     /// A number within a range.
     pub fn number(&self, range: RangeInclusive<f64>) -> Read<f64> {
         let text = match self.value {
-            DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
-            DeValue::Float(number) => number.as_str(),
+            Some(DeValue::Integer(number)) if number.radix() == 10 => number.as_str(),
+            Some(DeValue::Float(number)) => number.as_str(),
             _ => "",
         };
         text.parse()
@@ -244,20 +266,20 @@ impl<'d> Value<'d> {
     /// True or false.
     pub fn flag(&self) -> Read<bool> {
         self.value
-            .as_bool()
+            .and_then(DeValue::as_bool)
             .ok_or_else(|| self.expected("true or false"))
     }
 
     /// Text.
     pub fn text(&self) -> Read<&'d str> {
         self.value
-            .as_str()
+            .and_then(DeValue::as_str)
             .ok_or_else(|| self.expected("a text in quotes"))
     }
 
     /// One of some words.
     pub fn word<T: Copy>(&self, words: &[(&'static str, T)]) -> Read<T> {
-        let typed = self.value.as_str().unwrap_or_default();
+        let typed = self.value.and_then(DeValue::as_str).unwrap_or_default();
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == typed) {
             return Ok(*value);
         }
@@ -270,7 +292,7 @@ impl<'d> Value<'d> {
 
     /// A table; `what` describes it in messages.
     pub fn table(&self, what: impl Into<String>) -> Read<Table<'d>> {
-        match self.value.as_table() {
+        match self.value.and_then(DeValue::as_table) {
             Some(entries) => Ok(Table::new(entries, self.at, what)),
             None => Err(self.expected("a table")),
         }
@@ -278,13 +300,13 @@ impl<'d> Value<'d> {
 
     /// The elements of an array.
     pub fn list(&self) -> Read<Vec<Value<'d>>> {
-        let Some(array) = self.value.as_array() else {
+        let Some(array) = self.value.and_then(DeValue::as_array) else {
             return Err(self.expected("a list in square brackets"));
         };
         Ok(array
             .iter()
             .map(|element: &Spanned<DeValue<'d>>| Value {
-                value: element.get_ref(),
+                value: Some(element.get_ref()),
                 at: element.span().start,
                 key: self.key,
                 what: self.what.clone(),

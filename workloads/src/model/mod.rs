@@ -88,12 +88,23 @@ impl Model {
 
     /// Reads a model from a file.
     pub fn load(path: &Path) -> Result<Self, WorkloadError> {
-        let text = std::fs::read_to_string(path).map_err(|source| WorkloadError::Io {
+        let bytes = std::fs::read(path).map_err(|source| WorkloadError::Io {
             action: "read",
             path: path.to_path_buf(),
             source,
         })?;
-        Self::parse(&text, &path.display().to_string())
+        let file = path.display().to_string();
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(text, &file),
+            Err(error) => {
+                let before = bytes.iter().take(error.valid_up_to());
+                Err(WorkloadError::Model {
+                    file,
+                    line: 1 + before.filter(|byte| **byte == b'\n').count(),
+                    reason: "a byte that is no UTF-8, expected text in TOML".into(),
+                })
+            }
+        }
     }
 
     /// Reads a model from text; `file` is named in errors.

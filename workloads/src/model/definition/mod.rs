@@ -102,8 +102,22 @@ pub fn parse(text: &str, file: &str) -> Result<Definition, WorkloadError> {
         reason,
     };
     let table = DeTable::parse(text).map_err(|error| {
-        let offset = error.span().map_or(0, |span| span.start);
-        at(offset, error.message().replace('\n', " "))
+        let span = error.span().unwrap_or(0..0);
+        let found = text.get(span.clone()).unwrap_or_default().trim();
+        let message = error.message().replace('\n', " ");
+        let found = match found.lines().next() {
+            Some(found) if found.len() <= 60 => format!("{message}, found `{found}`"),
+            Some(_) => message,
+            // What the parser would have liked there is one of many.
+            None if text
+                .get(..span.start)
+                .is_some_and(|before| before.trim_end().ends_with('=')) =>
+            {
+                "a value is missing after `=`".to_owned()
+            }
+            None => message,
+        };
+        at(span.start, found)
     })?;
     read(Table::new(table.get_ref(), 0, "model")).map_err(|fault| at(fault.at, fault.reason))
 }
@@ -140,7 +154,8 @@ fn read(mut table: Table<'_>) -> Read<Definition> {
         .get("expect")
         .map(|value| Expect::read(&value))
         .transpose()?;
-    let roles = roles(&table.need("role")?)?;
+    let kinds = table.need("role")?;
+    let roles = roles(&kinds.present("[[role]], a table for each kind of thread")?)?;
     let phases = match table.get("phase") {
         Some(list) => phases(&list, &roles)?,
         None => Vec::new(),
@@ -181,14 +196,35 @@ fn roles(list: &Value<'_>) -> Read<Vec<Role>> {
         roles.push(role);
     }
     for (value, role) in tables.iter().zip(&roles) {
-        check_role(role, &roles)
-            .map_err(|reason| value.fault(format_args!("role '{}': {reason}", role.name)))?;
+        check_role(role, &roles).map_err(|(group, reason)| {
+            let fault = value.fault(format_args!("role '{}': {reason}", role.name));
+            match group.and_then(|group| receiver(value, group)) {
+                Some(to) => to.elsewhere(fault.reason),
+                None => fault,
+            }
+        })?;
     }
     Ok(roles)
 }
 
-/// What one role asks of the others.
-fn check_role(role: &Role, roles: &[Role]) -> Result<(), String> {
+/// Where a role says to whom a group of its hands blocks.
+fn receiver<'d>(role: &Value<'d>, group: usize) -> Option<Value<'d>> {
+    let mut role = role.table("").ok()?;
+    let mut group = match role.get("group") {
+        Some(groups) => groups.list().ok()?.get(group)?.table("").ok()?,
+        None => role,
+    };
+    group.get("hand-over")?.table("").ok()?.get("to")
+}
+
+/// Where a phase names the group that it changes.
+fn changed<'d>(phase: &Value<'d>, change: usize) -> Option<Value<'d>> {
+    let changes = phase.table("").ok()?.get("change")?.list().ok()?;
+    changes.get(change)?.table("").ok()?.get("group")
+}
+
+/// What one role asks of the others. A fault may be that of a group's hand-over.
+fn check_role(role: &Role, roles: &[Role]) -> Result<(), (Option<usize>, String)> {
     let leads = |group: &Group| {
         group
             .hand_over
@@ -196,17 +232,16 @@ fn check_role(role: &Role, roles: &[Role]) -> Result<(), String> {
             .and_then(HandOver::to)
             .map(str::to_owned)
     };
-    for group in &role.groups {
+    for (index, group) in role.groups.iter().enumerate() {
         if let Some(to) = leads(group) {
             if to == role.name {
-                return Err("`to` must name another role".into());
+                return Err((Some(index), "`to` must name another role".into()));
             }
             if !roles.iter().any(|other| other.name == to) {
                 let known: Vec<_> = roles.iter().map(|other| other.name.as_str()).collect();
-                return Err(format!(
-                    "`to` names the role '{to}', expected one of {}",
-                    known.join(", ")
-                ));
+                let known = known.join(", ");
+                let reason = format!("`to` names the role '{to}', expected one of {known}");
+                return Err((Some(index), reason));
             }
         }
     }
@@ -215,10 +250,12 @@ fn check_role(role: &Role, roles: &[Role]) -> Result<(), String> {
         .flat_map(|other| &other.groups)
         .any(|group| leads(group).as_ref() == Some(&role.name));
     if !role.allocates() && !fed {
-        return Err("`size` is missing (only a role that others hand blocks to needs none)".into());
+        let reason = "`size` is missing, expected a distribution of sizes (only a role that others hand blocks to needs none)";
+        return Err((None, reason.into()));
     }
     if role.ramp > 0.0 && role.succession.is_some() {
-        return Err("`ramp` and the hand-over of whole live sets exclude each other".into());
+        let reason = "`ramp` and the hand-over of whole live sets exclude each other";
+        return Err((None, reason.into()));
     }
     Ok(())
 }
@@ -260,17 +297,21 @@ fn phases(list: &Value<'_>, roles: &[Role]) -> Read<Vec<Phase>> {
     let mut phases = Vec::new();
     for value in &tables {
         let phase = Phase::read(value)?;
-        for change in &phase.changes {
+        for (index, change) in phase.changes.iter().enumerate() {
             let found = roles
                 .iter()
                 .filter(|role| change.role.as_ref().is_none_or(|name| *name == role.name))
                 .flat_map(|role| &role.groups)
                 .any(|group| group.name == change.group);
             if !found {
-                return Err(value.fault(format_args!(
+                let fault = value.fault(format_args!(
                     "phase '{}': a change names the group '{}', which no role has",
                     phase.name, change.group
-                )));
+                ));
+                return Err(match changed(value, index) {
+                    Some(group) => group.elsewhere(fault.reason),
+                    None => fault,
+                });
             }
         }
         phases.push(phase);

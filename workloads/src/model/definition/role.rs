@@ -158,7 +158,7 @@ fn read_groups(list: &Value<'_>, role: &str) -> Read<Vec<Group>> {
         if groups.iter().any(|group| group.name == word) {
             return Err(name.fault(format_args!("another group is called '{word}'")));
         }
-        table.need("size")?;
+        table.need("size")?.present("a distribution of sizes")?;
         let hand_over = table.get("hand-over");
         groups.push(Group::read(&mut table, word, hand_over)?);
         table.finish()?;
