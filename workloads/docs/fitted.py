@@ -2,10 +2,13 @@
 """Fits a model to each recorded trace, replays both, and writes FITTED.md.
 
     workloads/docs/fitted.py target/release/heaplab BLOCKS [--peaks] [TRACE… | --text]
+    workloads/docs/fitted.py --results RESULT/result.json...
 
 Measures the traces named (all without a name) and replaces their rows; the other rows stay, so that a machine need not be quiet for
 long: one trace takes 20 to 60 seconds. `--peaks` replaces what does not depend on time only (peaks, what is unforeseen), which may be measured
-beside other programs; `--text` writes the text of the rows that are there. Standard library only.
+beside other programs; `--text` writes the text of the rows that are there. `--results` takes times and peaks from results of runs of
+traces, models and twins (`times.sh`), and leaves all else.
+Standard library only.
 """
 
 import json
@@ -95,6 +98,37 @@ def peaks_of(new, old):
     return merged
 
 
+def figures_of(paths):
+    """Medians in results, by workload, allocator and metric."""
+    figures = {}
+    for path in paths:
+        with open(path) as file:
+            for cell in json.load(file)["cells"]:
+                for metric in ("ns_per_op", "minor_faults", "peak_resident_bytes"):
+                    if metric in cell["metrics"]:
+                        figures[cell["workload"], cell["subject"], metric] = cell["metrics"][metric]["median"]
+    return figures
+
+
+def renewed(row, figures):
+    """A row with what results say of its trace and allocator."""
+    cells = [cell.strip() for cell in row.strip().strip("|").split("|")]
+    trace, subject = cells[:2]
+    near = {goal: goal in cells[11] for goal in ("time", "peak")}
+    names = (trace, f"{trace}-fitted", f"{trace}-fitted-twin")
+    for goal, metric, limit, first, shown in (("time", "ns_per_op", TIME, 3, "{:.1f}".format), ("peak", "peak_resident_bytes", PEAK, 7, human)):
+        if any((name, subject, metric) not in figures for name in names):
+            continue
+        real, model, twin = (figures[name, subject, metric] for name in names)
+        far = model / real - 1
+        cells[first : first + 4] = [shown(real), shown(model), f"{100 * far:+.0f} %", f"{100 * abs(twin / model - 1):.0f} %"]
+        near[goal] = abs(far) <= limit
+        if goal == "time":
+            cells[14] = " / ".join(f"{figures[name, subject, 'minor_faults']:.0f}" for name in names[:2])
+    cells[11] = " and ".join(goal for goal in near if near[goal])
+    return "| " + " | ".join(cells) + " |\n"
+
+
 def summary(rows):
     """How many rows reach the goals, and the reasons of those that do not."""
     cells = [[cell.strip() for cell in row.strip().strip("|").split("|")] for row in rows]
@@ -123,10 +157,12 @@ def summary(rows):
 
 def main():
     if len(sys.argv) < 3:
-        sys.exit("usage: fitted.py PATH-OF-HEAPLAB BLOCKS [--peaks] [TRACE… | --text]")
-    heaplab, blocks = os.path.abspath(sys.argv[1]), int(sys.argv[2])
+        sys.exit("usage: fitted.py PATH-OF-HEAPLAB BLOCKS [--peaks] [TRACE… | --text], or fitted.py --results RESULT/result.json...")
+    given = sys.argv[1] == "--results"
+    figures = figures_of(sys.argv[2:]) if given else {}
+    heaplab, blocks = (None, 0) if given else (os.path.abspath(sys.argv[1]), int(sys.argv[2]))
     peaks_only = "--peaks" in sys.argv
-    names = [name for name in sys.argv[3:] if name != "--peaks"]
+    names = ["--text"] if given else [name for name in sys.argv[3:] if name != "--peaks"]
     known = sorted(name[:-8] for name in os.listdir(TRACES) if name.endswith(".hltrace"))
     wanted = [] if names == ["--text"] else names or known
     for name in wanted:
@@ -149,7 +185,7 @@ def main():
             new = measure(heaplab, blocks, trace, folder)
             rows[trace] = peaks_of(new, rows[trace]) if peaks_only else new
     flat = [row for trace in known for row in rows.get(trace, [])]
-    flat = [row for row in flat if row.count("|") == len(HEAD) + 1]
+    flat = [renewed(row, figures) for row in flat if row.count("|") == len(HEAD) + 1]
     with open(TABLE, "w") as file:
         file.write(
             f"""# Models fitted to the recorded traces

@@ -4,7 +4,8 @@
     workloads/docs/ranking.py target/release/heaplab [BLOCKS [SCALE]]     # runs everything
     workloads/docs/ranking.py RESULT/result.json...                       # or takes results of the commands it prints
 
-Results may be of some classics, or of one measure: rows that they say nothing of stay as they are, so that a machine need not be quiet for long.
+Results may be of some classics, of some allocators beside the system's, or of one measure: rows and ratios that they say nothing of stay
+as they are, so that a machine need not be quiet for long.
 
 Times are relative to the system's, each the least of its blocks: what other programs on the machine take only adds. The
 classics whose originals write blocks of several pages are replayed with `--touch page`. Peaks are of lockstep replays.
@@ -80,9 +81,14 @@ def beside(ratio, original):
     return f"{ratio:.2f}" + (f" ({original:.2f})" if original is not None else "")
 
 
-def row(name, base, values, originals, order):
-    """One line: the system's figure, ratios to it, the original's in parentheses, and where they stand on another side."""
-    ratio = {subject: value / values["system"] for subject, value in values.items()}
+def row(name, base, values, originals, order, before=""):
+    """One line: the system's figure, ratios to it, the original's in parentheses, and where they stand on another side. Ratios of
+    subjects without a value are those of the line before."""
+    ratio = {}
+    for subject, cell in zip(SUBJECTS[1:], [cell.strip() for cell in before.split("|")][3:]):
+        if cell:
+            ratio[subject] = float(cell.split()[0])
+    ratio |= {subject: value / values["system"] for subject, value in values.items()}
     said = dict(zip(PEERS, originals)) if originals else {}
     cells = [beside(ratio[s], said.get(s)) if s in ratio else "" for s in SUBJECTS[1:]]
     wrong = [s for s in said if s in ratio and not agrees(ratio[s], said[s])]
@@ -128,7 +134,7 @@ def main():
     for name in CLASSICS:
         values = of(times, name)
         if "system" in values:
-            lines.append(row(name, f"{values['system']:.1f} ns", values, ORIGINAL.get(name, (None,))[0], True))
+            lines.append(row(name, f"{values['system']:.1f} ns", values, ORIGINAL.get(name, (None,))[0], True, kept[0].get(name, "")))
         elif name in kept[0]:
             lines.append(kept[0][name])
     lines += ["", "Peak resident memory, relative to the system's; in parentheses that of the original program:", ""]
@@ -136,7 +142,7 @@ def main():
     for name in CLASSICS:
         values, said = of(peaks, name), ORIGINAL.get(name, (None, None))[1]
         if said and "system" in values:
-            lines.append(row(name, f"{values['system'] / 2**20:.1f} MiB", values, said, False))
+            lines.append(row(name, f"{values['system'] / 2**20:.1f} MiB", values, said, False, kept[1].get(name, "")))
         elif name in kept[1]:
             lines.append(kept[1][name])
     lines += ["", "Peak resident memory over peak live bytes, of the patterns that decide fragmentation:", ""]
