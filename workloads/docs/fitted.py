@@ -197,7 +197,7 @@ workloads/docs/fitted.py target/release/heaplab {blocks_of_times}            # w
 `heaplab trace model` fits which sequences of calls are repeated, in how long stretches they are said again, which of the living blocks dies next,
 how many are alive and how many calls are made in each part of the trace, by class of sizes and role of threads (`src/fit`). The table says how near
 the model comes when both are replayed, medians of {blocks_of_times} blocks, at 843c2c0 on a virtual machine of 16 processors (Intel Xeon of 2023, glibc 2.39)
-with nothing else on it. The goals are 10 % in time and 15 % in
+with nothing else on it; spanalloc's peaks of 428a77e (one block). Peaks of mimalloc need a quiet machine as times do: it gives memory back by the clock. The goals are 10 % in time and 15 % in
 peak resident memory. *Noise* is how far the same model under another name is from it in the same run. *Unforeseen* are calls that a predictor of
 branches would not expect after the 1 to 32 calls before (`src/fit/surprise.rs`), of the trace / of the model: what decides most about time.
 *Faults*: page faults of a timed replay, trace / model.

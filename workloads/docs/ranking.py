@@ -81,14 +81,16 @@ def beside(ratio, original):
     return f"{ratio:.2f}" + (f" ({original:.2f})" if original is not None else "")
 
 
+def ratios_of(line, subjects):
+    """The ratios in a line of a table, by subject."""
+    cells = [cell.strip() for cell in line.split("|")][3:]
+    return {subject: float(cell.split()[0]) for subject, cell in zip(subjects, cells) if cell}
+
+
 def row(name, base, values, originals, order, before=""):
     """One line: the system's figure, ratios to it, the original's in parentheses, and where they stand on another side. Ratios of
     subjects without a value are those of the line before."""
-    ratio = {}
-    for subject, cell in zip(SUBJECTS[1:], [cell.strip() for cell in before.split("|")][3:]):
-        if cell:
-            ratio[subject] = float(cell.split()[0])
-    ratio |= {subject: value / values["system"] for subject, value in values.items()}
+    ratio = ratios_of(before, SUBJECTS[1:]) | {subject: value / values["system"] for subject, value in values.items()}
     said = dict(zip(PEERS, originals)) if originals else {}
     cells = [beside(ratio[s], said.get(s)) if s in ratio else "" for s in SUBJECTS[1:]]
     wrong = [s for s in said if s in ratio and not agrees(ratio[s], said[s])]
@@ -150,8 +152,9 @@ def main():
     for name in DECIDERS:
         values = of(peaks, name)
         if values:
-            cells = [f"{values[s] / live[name]:.2f}" if s in values else "" for s in SUBJECTS]
-            order = ", ".join(sorted(values, key=values.get))
+            over = ratios_of(kept[2].get(name, ""), SUBJECTS) | {s: value / live[name] for s, value in values.items()}
+            cells = [f"{over[s]:.2f}" if s in over else "" for s in SUBJECTS]
+            order = ", ".join(sorted(over, key=over.get))
             lines.append("| " + " | ".join([name, f"{live[name] / 2**20:.1f} MiB", *cells, order]) + " |")
         elif name in kept[2]:
             lines.append(kept[2][name])
