@@ -7,11 +7,12 @@
 //! go back to the page heap. Invariants: M1 a span is in list ⌊4·available/(objects+1)⌋ while
 //! anything in it is available, else in none; M2 `spans` counts the class's spans.
 
+use crate::continued::{block_at, serves};
 use crate::fault::{DETECT, Fault, die};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
 use crate::scavenger::HELPER_BYTES;
-use crate::size_class::{object_at, object_index, reciprocal_of, size_of_class, span_pages};
+use crate::size_class::{object_at, reciprocal_of, size_of_class, span_pages};
 use crate::span::{NO_LIST, Span, SpanList, SpanTable, State};
 use crate::sync::Locked;
 use crate::units::page_bytes;
@@ -43,7 +44,7 @@ pub struct Central {
 pub struct Inner {
     pub(crate) lists: [SpanList; LISTS],
     /// The wholly free span that is kept, 0 if none.
-    kept: u32,
+    pub(crate) kept: u32,
     /// Spans of the class.
     pub(crate) spans: u32,
     /// Pages in them.
@@ -173,29 +174,35 @@ impl Central {
         taken
     }
 
-    /// Takes `objects` back. A wrong pointer among them ends the process.
+    /// Takes `objects` back, in order, until one is in no ordinary span of the class; how many they were.
     ///
     /// # Safety
     /// The objects are free and nobody else's.
-    pub unsafe fn give<O: Os>(&self, heap: &PageHeap<O>, class: usize, objects: &[*mut u8]) {
+    pub(crate) unsafe fn give<O: Os>(
+        &self,
+        heap: &PageHeap<O>,
+        class: usize,
+        objects: &[*mut u8],
+    ) -> usize {
         let mut inner = self.inner.lock();
         let apart = match objects {
             [first, .., last] => (*first as usize).abs_diff(*last as usize),
             _ => 0,
         };
         // SAFETY: the caller's duty.
-        unsafe {
+        let taken = unsafe {
             if apart <= 2 * objects.len() * size_of_class(class) {
-                inner.put::<O, true>(heap, class, objects);
+                inner.put::<O, true>(heap, class, objects)
             } else {
-                inner.put::<O, false>(heap, class, objects);
+                inner.put::<O, false>(heap, class, objects)
             }
-        }
-        inner.taken_back += objects.len() as u64;
+        };
+        inner.taken_back += taken as u64;
         self.publish(&inner);
         if inner.free_bytes(class) >= HELPER_BYTES {
             heap.ask_for_helper();
         }
+        taken
     }
 
     /// Ends the process if `object` is not a block that the program holds or caches: its address is
@@ -295,7 +302,7 @@ impl Inner {
     ///
     /// # Safety
     /// The span belongs to this class.
-    unsafe fn relist(&mut self, table: SpanTable, span: *mut Span) {
+    pub(crate) unsafe fn relist(&mut self, table: SpanTable, span: *mut Span) {
         // SAFETY: the caller's duty.
         unsafe {
             let (available, objects) = ((*span).available(), (*span).objects);
@@ -314,8 +321,8 @@ impl Inner {
         }
     }
 
-    /// Marks objects as free in their spans. `NEAR`: many lie beside the one before them; looking for such costs
-    /// others a third more.
+    /// Marks objects as free in their spans, until one is in no ordinary span of the class. Returns how many they were. `NEAR`: many
+    /// lie beside the one before them; looking for such costs others a third more.
     ///
     /// # Safety
     /// As [`Central::give`].
@@ -324,10 +331,10 @@ impl Inner {
         heap: &PageHeap<O>,
         class: usize,
         objects: &[*mut u8],
-    ) {
+    ) -> usize {
         let view = heap.map.view();
         let (size, reciprocal) = (size_of_class(class), reciprocal_of(class));
-        let class_byte = class as u8;
+        let ordinary = class as u16;
         let mut left = objects.iter();
         let mut next = left.next();
         while let Some(&object) = next {
@@ -341,7 +348,10 @@ impl Inner {
                 let offset = (object as usize).wrapping_sub((*span).origin);
                 let all = (*span).objects as usize;
                 let (index, starts) = object_at(reciprocal, offset);
-                if DETECT && ((*span).class != class_byte || !starts || index >= all) {
+                if DETECT && (*span).class_and_joined() != ordinary {
+                    return objects.len() - left.len() - 1;
+                }
+                if DETECT && (!starts || index >= all) {
                     wrong(heap, class, object);
                 }
                 let place = (*span).bits.add(index / 64);
@@ -380,6 +390,7 @@ impl Inner {
                 }
             }
         }
+        objects.len()
     }
 
     /// So many of a span's objects are here that it belongs elsewhere, or was purged.
@@ -388,7 +399,7 @@ impl Inner {
     /// The span belongs to this class.
     #[cold]
     #[inline(never)]
-    unsafe fn noticed<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span) {
+    pub(crate) unsafe fn noticed<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span) {
         // SAFETY: the caller's duty.
         unsafe {
             self.disturb(&mut *span);
@@ -450,15 +461,15 @@ impl Inner {
 /// The caller holds the lock of the class.
 #[cold]
 #[inline(never)]
-fn wrong<O: Os>(heap: &PageHeap<O>, class: usize, object: *mut u8) -> ! {
+pub(crate) fn wrong<O: Os>(heap: &PageHeap<O>, class: usize, object: *mut u8) -> ! {
     // SAFETY: the caller holds the lock of the class.
     unsafe { locate(heap, class, object as usize) };
     // It says what is wrong; if the map has changed in between, the block was freed twice.
     die(Fault::DoubleFree, object as usize)
 }
 
-/// Span and number of the object of `class` that starts at `addr` and has been handed out before.
-/// Any other address ends the process.
+/// Span and number of the object of `class`, or the first one of a block that serves as such, that starts at `addr` and has
+/// been handed out before. Any other address ends the process.
 ///
 /// # Safety
 /// The caller holds the lock of the class, or an object of the span, so that it stays.
@@ -476,13 +487,10 @@ pub(crate) unsafe fn locate<O: Os>(
         if span.is_null() || (*span).state != State::Small {
             die(Fault::DoubleFree, addr);
         }
-        if (*span).class as usize != class {
+        let (index, objects) = block_at(heap.map.table(), &*span, addr);
+        if !serves(&*span, objects, class) {
             die(Fault::WrongSize, addr);
         }
-        let index = object_index(class, addr - (*span).origin);
-        let Some(index) = index.filter(|&index| index < (*span).fresh as usize) else {
-            die(Fault::InteriorPointer, addr)
-        };
         (span, index)
     }
 }
@@ -505,7 +513,7 @@ unsafe fn take_first(span: *mut Span) -> *mut u8 {
             let number = index * 64 + word.trailing_zeros() as usize;
             (*span).fresh = (*span).fresh.max(number as u16 + 1);
             (*span).until_notice += 1;
-            return with_exposed_provenance_mut((*span).origin + number * (*span).size as usize);
+            return with_exposed_provenance_mut((*span).origin + number * (*span).size());
         }
     }
     core::ptr::null_mut()
@@ -522,7 +530,7 @@ unsafe fn take_from(span: *mut Span, objects: &mut [*mut u8]) -> usize {
     let mut got = 0;
     // SAFETY: the caller's duty; set bits stand for objects, so these are in the span.
     unsafe {
-        let size = (*span).size as usize;
+        let size = (*span).size();
         for index in 0..(*span).words() {
             let before = *(*span).bits.add(index);
             if before == 0 {

@@ -3,10 +3,11 @@
 //! For tests and debugging, on a heap that nobody else uses at the moment. Panics with the name
 //! of the invariant that does not hold.
 
+use crate::continued::{Continued, block_at, serves};
 use crate::heap::Heap;
 use crate::os::Os;
-use crate::size_class::{NUM_CLASSES, object_index, objects_in, size_of_class};
-use crate::span::{NO_LIST, Span, State};
+use crate::size_class::{NUM_CLASSES, objects_in};
+use crate::span::{NO_LIST, Span, SpanTable, State};
 
 /// What a walk has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub struct Walk {
 }
 
 impl<O: Os> Heap<O> {
-    /// Walks the whole heap and checks H1, H2, P1, S1, M1, M2, M3, X1 and X2.
+    /// Walks the whole heap and checks H1, H2, P1, S1, M1, M2, M3, J1, J2, X1 and X2.
     pub fn check_invariants(&self) -> Walk {
         let mut walk = Walk::default();
         let mut spans = [0_u32; NUM_CLASSES];
@@ -52,7 +53,8 @@ impl<O: Os> Heap<O> {
                     "P1: last page"
                 );
                 for inside in page..span.end() as usize {
-                    assert_eq!(map.class_of_page(inside), span.class as usize, "P1: class");
+                    let shown = if span.joined { 0 } else { span.class };
+                    assert_eq!(map.class_of_page(inside), shown as usize, "P1, J2: class");
                     assert!(
                         span.state != State::Small || map.number_of_page(inside) == number,
                         "P1: number"
@@ -66,6 +68,7 @@ impl<O: Os> Heap<O> {
                     spans[span.class as usize] += 1;
                     listed[span.class as usize] += u32::from(span.list != NO_LIST);
                     check_small(span);
+                    check_joined(span, map.table());
                 }
                 State::Large => walk.large += pages,
                 State::FreeDirty => walk.dirty += pages,
@@ -149,9 +152,8 @@ impl<O: Os> Heap<O> {
             // SAFETY: the page is in the heap; numbers in the map have records.
             unsafe {
                 let span = &*map.span_of_page(page);
-                assert_eq!(map.class_of_page(page), class, "X2: class");
-                let offset = object as usize - map.address(span.start) as usize;
-                let index = object_index(class, offset).expect("X2: an object's start");
+                let (index, objects) = block_at(map.table(), span, object as usize);
+                assert!(serves(span, objects, class), "X2: class");
                 let bit = *span.bits.add(index / 64) >> (index % 64) & 1;
                 assert_eq!(bit, 0, "X1: an object is in a span and stored");
             }
@@ -166,7 +168,6 @@ impl<O: Os> Heap<O> {
 
 fn check_small(span: &Span) {
     let class = span.class as usize;
-    assert_eq!(span.size as usize, size_of_class(class));
     assert!(span.objects as usize <= objects_in(class, span.pages as usize));
     assert!(span.fresh <= span.objects, "S1: watermark");
     let mut set = 0;
@@ -197,4 +198,25 @@ fn check_small(span: &Span) {
         span.available() == 0,
         "M1: listed while available"
     );
+}
+
+fn check_joined(span: &Span, table: SpanTable) {
+    let Some(continued) = Continued::of(span, table) else {
+        assert!(!span.joined, "J2: joined objects need a bitmap");
+        return;
+    };
+    assert_eq!(span.joined, !continued.is_empty(), "J2: flag");
+    // SAFETY: the bitmap has a word for every 64 objects.
+    let available =
+        |object: usize| unsafe { *span.bits.add(object / 64) >> (object % 64) & 1 != 0 };
+    for object in (0..span.words() * 64).filter(|&object| continued.contains(object)) {
+        assert!(
+            0 < object && object < usize::from(span.objects),
+            "J1: a continued object is one"
+        );
+        assert!(
+            !available(object) && !available(object - 1),
+            "J1: a continued object is handed out, and so is the one before"
+        );
+    }
 }

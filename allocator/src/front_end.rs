@@ -76,7 +76,7 @@ impl FrontEnd for Threads {
             let _slow_path = SlowPath::enter();
             // SAFETY: the caller's duty.
             unsafe {
-                HEAP.central(class).give(&HEAP.pages, class, &[object]);
+                HEAP.give(class, &[object]);
             }
             return;
         };

@@ -140,7 +140,7 @@ pub(crate) unsafe fn free_class(block: *mut u8, class: usize) {
 #[inline]
 unsafe fn give(block: *mut u8, class: usize) {
     // SAFETY: the caller's duty.
-    unsafe { HEAP.central(class).give(&HEAP.pages, class, &[block]) }
+    unsafe { HEAP.give(class, &[block]) }
 }
 
 /// Bytes of the block that the program may use.

@@ -2,7 +2,9 @@
 //! cache refills from and flushes to, and large blocks.
 
 use crate::central::Central;
+use crate::continued::{block_at, class_of_block};
 use crate::fault::{Fault, die, reporting};
+use crate::joining::{Classes, Search};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
 use crate::registry::Epoch;
@@ -44,7 +46,11 @@ pub struct Heap<O> {
     pub(crate) epoch: Epoch,
     /// The class that was looked at last ([`crate::holes`]).
     pub(crate) looked: AtomicUsize,
+    /// Classes with much room between objects that are in use ([`crate::joining`]).
+    pub(crate) sparse: Classes,
     middle: [Padded<Middle>; NUM_CLASSES],
+    /// Only looked at where some class is `sparse`, so not in memory in others.
+    pub(crate) searches: [Search; NUM_CLASSES],
 }
 
 /// The middle tier of one class: a pair of cache lines, so that those of the smallest 32 classes, with which most small
@@ -85,6 +91,8 @@ impl<O: Os> Heap<O> {
             cached_room: AtomicUsize::new(0),
             epoch: Epoch::new(),
             looked: AtomicUsize::new(0),
+            sparse: Classes::new(),
+            searches: [const { Search::new() }; NUM_CLASSES],
         }
     }
 
@@ -103,6 +111,8 @@ impl<O: Os> Heap<O> {
             (&raw mut (*place).cached_room).write(AtomicUsize::new(0));
             (&raw mut (*place).epoch).write(Epoch::new());
             (&raw mut (*place).looked).write(AtomicUsize::new(0));
+            (&raw mut (*place).sparse).write(Classes::new());
+            (&raw mut (*place).searches).write([const { Search::new() }; NUM_CLASSES]);
         }
     }
 
@@ -143,6 +153,12 @@ impl<O: Os> Heap<O> {
         let got = central.take(&self.pages, class, objects, false);
         if got > 0 {
             return got;
+        }
+        if self.sparse.any() {
+            let got = self.join(class, objects);
+            if got > 0 {
+                return got;
+            }
         }
         self.before_fresh(central.next_span_pages(class), spare);
         central.take(&self.pages, class, objects, true)
@@ -185,7 +201,7 @@ impl<O: Os> Heap<O> {
                 return;
             }
             // SAFETY: the objects were the transfer cache's and are ours now.
-            unsafe { self.central(class).give(&self.pages, class, &batch[..got]) };
+            unsafe { self.give(class, &batch[..got]) };
         }
     }
 
@@ -193,6 +209,26 @@ impl<O: Os> Heap<O> {
     #[must_use]
     pub fn take_one(&self, class: usize) -> (*mut u8, bool) {
         self.central(class).take_one(&self.pages, class)
+    }
+
+    /// `object` of a class whose objects are at multiples of `align`, or another one: joined ones may be anywhere.
+    #[inline]
+    pub(crate) fn at_multiple(&self, align: usize, class: usize, object: *mut u8) -> *mut u8 {
+        if (object as usize).is_multiple_of(align) {
+            object
+        } else {
+            self.exchange(class, object)
+        }
+    }
+
+    /// Gives an object back for one that is in a span of its class.
+    #[cold]
+    #[inline(never)]
+    fn exchange(&self, class: usize, object: *mut u8) -> *mut u8 {
+        let (other, _) = self.take_one(class);
+        // SAFETY: the object is the caller's, who has not used it.
+        unsafe { self.give(class, &[object]) };
+        other
     }
 
     /// Takes objects back from a thread cache, at most a batch; `compact`: they lie close together.
@@ -206,7 +242,25 @@ impl<O: Os> Heap<O> {
             .store(thread, objects, compact, limit, &self.pages)
         {
             // SAFETY: the caller's duty.
-            unsafe { self.central(class).give(&self.pages, class, objects) };
+            unsafe { self.give(class, objects) };
+        }
+    }
+
+    /// Sorts objects of a class into their spans. A wrong pointer among them ends the process.
+    ///
+    /// # Safety
+    /// The objects are free and nobody else's.
+    pub unsafe fn give(&self, class: usize, objects: &[*mut u8]) {
+        let mut rest = objects;
+        loop {
+            // SAFETY: the caller's duty.
+            unsafe {
+                rest = &rest[self.central(class).give(&self.pages, class, rest)..];
+                if rest.is_empty() {
+                    return;
+                }
+                rest = &rest[self.give_joined(class, rest)..];
+            }
         }
     }
 
@@ -294,6 +348,11 @@ impl<O: Os> Heap<O> {
                 State::Large if page >= (*span).start as usize && page < (*span).end() as usize => {
                     die(Fault::InteriorPointer, addr)
                 }
+                // Some of the span's objects are joined.
+                State::Small if page >= (*span).start as usize && page < (*span).end() as usize => {
+                    let (_, objects) = block_at(self.pages.map.table(), &*span, addr);
+                    Block::Small(class_of_block(&*span, objects))
+                }
                 // A free run, or an old number within one.
                 _ => die(Fault::DoubleFree, addr),
             }
@@ -330,6 +389,8 @@ impl<O: Os> Heap<O> {
     /// spans included. Returns the bytes
     /// given back to the system.
     pub fn trim(&self, keep_bytes: usize) -> usize {
+        // First, as what a class holds may be of another one's spans ([`crate::joining`]).
+        (1..NUM_CLASSES).for_each(|class| self.empty_transfer(class));
         let holes: usize = (1..NUM_CLASSES).map(|class| self.settle(class)).sum();
         holes + self.pages.release_free(keep_bytes)
     }

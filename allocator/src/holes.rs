@@ -10,12 +10,14 @@
 
 use crate::central::{Central, Inner};
 use crate::heap::Heap;
+use crate::joining::Free;
 use crate::os::Os;
 use crate::page_heap::PageHeap;
 use crate::scavenger::DECAY_MS;
 use crate::size_class::NUM_CLASSES;
 use crate::span::{LOOKED_AT, Span};
 use crate::units::{OS_PAGE, page_bytes, round_up};
+use core::ops::Range;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Spans that are purged before the class's lock is given to others for a moment.
@@ -53,7 +55,11 @@ impl<O: Os> Heap<O> {
                 1
             };
             if !self.central(class).is_dry() {
-                given += self.central(class).purge_unwanted(&self.pages);
+                let (pages, left) = self.central(class).purge_unwanted(&self.pages, class);
+                given += pages;
+                if let Some(free) = left {
+                    self.note_unwanted(class, free);
+                }
             }
             if given >= enough {
                 break;
@@ -65,18 +71,18 @@ impl<O: Os> Heap<O> {
 
 impl Central {
     /// Unless objects were handed out since the last look, gives the span that is kept to the page heap and some holes to
-    /// the system. Returns the kernel pages that the holes had.
-    fn purge_unwanted<O: Os>(&self, heap: &PageHeap<O>) -> usize {
+    /// the system. Returns the kernel pages that the holes had, and what is left in that case.
+    fn purge_unwanted<O: Os>(&self, heap: &PageHeap<O>, class: usize) -> (usize, Option<Free>) {
         let mut inner = self.inner.lock();
-        let wanted = inner.handed_out as u16 & 0xff;
         let freed = inner.taken_back as usize / FREED_UNIT;
         let seen = self.seen.load(Relaxed);
-        let mut now = wanted << 8 | (freed as u16 & 0x7f) << 1;
-        let mut pages = 0;
-        if seen == now | NOTHING_LEFT {
-            return 0;
+        let mut now = inner.wanted() << 8 | (freed as u16 & 0x7f) << 1;
+        if !self.is_unwanted(&inner) {
+            self.seen.store(now, Relaxed);
+            return (0, None);
         }
-        if seen >> 8 == wanted {
+        let mut pages = 0;
+        if seen != now | NOTHING_LEFT {
             inner.retire_kept(heap);
             self.publish(&inner);
             let more;
@@ -84,9 +90,25 @@ impl Central {
             if !more {
                 now |= NOTHING_LEFT;
             }
+            self.seen.store(now, Relaxed);
         }
-        self.seen.store(now, Relaxed);
-        pages
+        let given = inner.purged_pages as usize * OS_PAGE;
+        let free = Free {
+            bytes: inner.free_bytes(class).saturating_sub(given),
+            taken_back: inner.taken_back as u32,
+        };
+        (pages, Some(free))
+    }
+
+    /// No objects were handed out since the class was looked at last, as far as eight bits tell.
+    pub(crate) fn is_unwanted(&self, inner: &Inner) -> bool {
+        self.seen.load(Relaxed) >> 8 == inner.wanted()
+    }
+
+    /// What was handed out until now does not count as wanted.
+    pub(crate) fn see_handed_out(&self, inner: &Inner) {
+        let others = self.seen.load(Relaxed) & 0xff;
+        self.seen.store(inner.wanted() << 8 | others, Relaxed);
     }
 
     /// Gives back whole kernel pages of free objects in all partly used spans that have not been
@@ -130,7 +152,7 @@ impl Inner {
                     continue;
                 }
                 let (given, refused) = purge_span(heap, span);
-                span.purged = if given > 0 { given as u16 } else { LOOKED_AT };
+                span.purged = if given > 0 { given as u8 } else { LOOKED_AT };
                 // The next object that comes is noticed.
                 let available = span.available();
                 span.set_notice(available as u16, available);
@@ -143,6 +165,11 @@ impl Inner {
             }
         }
         (pages, false)
+    }
+
+    /// What the class has handed out in all, as [`Central::seen`] remembers it.
+    fn wanted(&self) -> u16 {
+        self.handed_out as u16 & 0xff
     }
 
     /// An object of the span comes or goes: what was given back is not known any more.
@@ -159,7 +186,6 @@ impl Inner {
 /// whether the system refused one.
 fn purge_span<O: Os>(heap: &PageHeap<O>, span: &Span) -> (usize, bool) {
     let base = heap.map.address(span.start) as usize;
-    let size = span.size as usize;
     // What was never handed out is resident only if the span's pages were used before.
     let touched = if span.needzero {
         span.objects
@@ -168,42 +194,29 @@ fn purge_span<O: Os>(heap: &PageHeap<O>, span: &Span) -> (usize, bool) {
     } as usize;
     let mut given = 0;
     let mut object = 0;
-    while let Some(first) = next_object::<true>(span, object, touched) {
-        object = next_object::<false>(span, first, touched).unwrap_or(touched);
-        let from = round_up(first * size, OS_PAGE);
-        // Behind the last object there is nothing.
-        let to = if object == span.objects as usize {
-            span.bytes()
-        } else {
-            object * size / OS_PAGE * OS_PAGE
-        };
-        if from < to {
-            if !heap.os.purge(base + from, to - from) {
+    while let Some(first) = span.next_object::<true>(object, touched) {
+        object = span.next_object::<false>(first, touched).unwrap_or(touched);
+        let hole = whole_pages(span, first, object);
+        if !hole.is_empty() {
+            if !heap.os.purge(base + hole.start, hole.len()) {
                 return (given, true);
             }
-            given += (to - from) / OS_PAGE;
+            given += hole.len() / OS_PAGE;
         }
     }
     (given, false)
 }
 
-/// The first object from `from` on, and below `end`, that is here (`FREE`) or is not.
-fn next_object<const FREE: bool>(span: &Span, from: usize, end: usize) -> Option<usize> {
-    let mut index = from / 64;
-    // Objects below `from` are none that is looked for.
-    let mut passed = !(u64::MAX << (from % 64));
-    while index * 64 < end {
-        // SAFETY: the bitmap has a word for every 64 objects of the span, of which `end` are no more.
-        let word = unsafe { *span.bits.add(index) };
-        let found = if FREE { word } else { !word } & !passed;
-        if found != 0 {
-            let object = index * 64 + found.trailing_zeros() as usize;
-            return (object < end).then_some(object);
-        }
-        passed = 0;
-        index += 1;
-    }
-    None
+/// The bytes of the span that are whole kernel pages of the objects from `first` to before `end`, which are free.
+fn whole_pages(span: &Span, first: usize, end: usize) -> Range<usize> {
+    let size = span.size();
+    // Behind the last object there is nothing.
+    let to = if end == span.objects as usize {
+        span.bytes()
+    } else {
+        end * size / OS_PAGE * OS_PAGE
+    };
+    round_up(first * size, OS_PAGE)..to
 }
 
 #[cfg(all(test, not(loom)))]
@@ -234,7 +247,7 @@ mod tests {
         }
         for batch in free.chunks(16) {
             // SAFETY: the objects were handed out above, and each is given back once.
-            unsafe { heap.central(class).give(&heap.pages, class, batch) };
+            unsafe { heap.give(class, batch) };
         }
         kept
     }
@@ -283,7 +296,7 @@ mod tests {
         let gone: Vec<*mut u8> = kept.iter().copied().step_by(12).collect();
         for batch in gone[..32].chunks(16) {
             // SAFETY: as in `scatter`.
-            unsafe { heap.central(class).give(&heap.pages, class, batch) };
+            unsafe { heap.give(class, batch) };
         }
         grow(&heap, 3, || ());
         let now = purged(&heap, class);
@@ -319,7 +332,7 @@ mod tests {
         let objects: Vec<*mut u8> = (0..64).map(|_| heap.take_one(class).0).collect();
         for batch in objects.chunks(16) {
             // SAFETY: as in `scatter`.
-            unsafe { heap.central(class).give(&heap.pages, class, batch) };
+            unsafe { heap.give(class, batch) };
         }
         assert!(heap.central(class).bytes() > 0, "one is kept");
         grow(&heap, 3, || ());

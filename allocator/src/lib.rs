@@ -60,10 +60,16 @@ pub mod page_heap;
 pub mod scavenger;
 
 #[cfg(not(loom))]
+mod continued;
+
+#[cfg(not(loom))]
 pub mod central;
 
 #[cfg(not(loom))]
 mod holes;
+
+#[cfg(not(loom))]
+mod joining;
 
 pub mod transfer_cache;
 

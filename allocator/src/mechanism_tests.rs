@@ -265,7 +265,7 @@ fn a_refill_is_content_with_half_rather_than_take_another_span() {
         assert!(!heap.allocate_large(8 << 10, 1).0.is_null());
     }
     // SAFETY: the block was handed out above.
-    unsafe { heap.central(class).give(&heap.pages, class, &[block]) };
+    unsafe { heap.give(class, &[block]) };
     assert_eq!(heap.refill(class, 1, &mut objects), 1);
     assert_eq!(objects[0], block);
     heap.check_invariants();

@@ -336,6 +336,11 @@ impl<O: Os> PageHeap<O> {
         inner.metadata.allocate(&self.os, bytes, 64)
     }
 
+    /// See [`Inner::second_bitmap`].
+    pub(crate) fn take_second_bitmap(&self, span: &Span) -> u32 {
+        self.inner.lock().second_bitmap(self, span)
+    }
+
     /// Zeroed memory for a record that is never given back. Null: no memory.
     pub fn take_record(&self, bytes: usize, align: usize) -> *mut u8 {
         let mut inner = self.inner.lock();

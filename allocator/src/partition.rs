@@ -118,7 +118,7 @@ fn allocate_slow(size: usize, align: usize) -> (*mut u8, bool) {
                     } else {
                         block
                     };
-                    (block, false)
+                    (heap.at_multiple(align, class, block), false)
                 }
                 None => heap.take_one(class),
             }
@@ -166,7 +166,7 @@ unsafe fn free_class(heap: &'static Heap<Linux>, block: *mut u8, class: usize) {
     unsafe {
         let Some(cache) = cache else {
             let _slow_path = SlowPath::enter();
-            return heap.central(class).give(&heap.pages, class, &[block]);
+            return heap.give(class, &[block]);
         };
         if cache.push(class, block) {
             return;

@@ -5,7 +5,10 @@
 //! objects that the middle tier holds, [`Span::available`] is their number and those from `fresh` on are among
 //! them; S2 live + cached + available objects are `objects`.
 
+#[cfg(not(loom))]
+use crate::size_class::size_of_class;
 use crate::units::PAGE_SHIFT;
+use core::sync::atomic::AtomicU32;
 
 /// What a run of pages is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,25 +42,27 @@ pub struct Span {
     pub prev: u32,
     /// What the run is.
     pub state: State,
-    /// Size class of a small span, else 0.
-    pub class: u8,
     /// The pages may hold something other than zeros (Go's needzero).
     pub needzero: bool,
+    /// Size class of a small span, else 0.
+    pub class: u8,
+    /// Some of its objects are joined, so that the page map does not show the class ([`crate::joining`]).
+    pub joined: bool,
     /// List of the central free list that the span is in, or [`NO_LIST`].
     pub list: u8,
+    /// Kernel pages inside the span that were given back since an object last came or went, [`LOOKED_AT`]: it was looked
+    /// at and had none.
+    pub purged: u8,
     /// Objects that fit into the span.
     pub objects: u16,
     /// Objects from this number on were never handed out (Go's freeindex, as a watermark).
     pub fresh: u16,
-    /// Kernel pages inside the span that were given back since an object last came or went, [`LOOKED_AT`]: it was looked
-    /// at and had none.
-    pub purged: u16,
     /// With more objects available than this the span belongs into another list, or all are back, or it was purged.
     pub notice: u16,
     /// `notice` less what is available: one count serves both.
     pub until_notice: i32,
-    /// Bytes of an object.
-    pub size: u32,
+    /// Where the bitmap of joined objects is, 0 if there never were any ([`crate::joining`]).
+    pub continued: AtomicU32,
     /// This record's number.
     pub id: u32,
     /// One bit an object: set while the object is in the middle tier (Go's allocBits,
@@ -71,7 +76,7 @@ pub struct Span {
 const _: () = assert!(size_of::<Span>() == 64);
 
 /// [`Span::purged`] of a span without a kernel page to give back.
-pub const LOOKED_AT: u16 = u16::MAX;
+pub const LOOKED_AT: u8 = u8::MAX;
 
 impl Span {
     /// Kernel pages inside the span that have been given back.
@@ -83,6 +88,27 @@ impl Span {
         } else {
             self.purged.into()
         }
+    }
+
+    /// Bytes of an object of a small span.
+    #[cfg(not(loom))]
+    #[inline]
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size_of_class(self.class.into())
+    }
+
+    /// The class, and in the upper byte whether objects are joined: one comparison tells whether both are as expected.
+    #[inline]
+    #[must_use]
+    pub fn class_and_joined(&self) -> u16 {
+        u16::from_le_bytes([self.class, u8::from(self.joined)])
+    }
+
+    /// It holds objects of this class, of which some are available.
+    #[must_use]
+    pub fn is_in_list_of(&self, class: usize) -> bool {
+        self.state == State::Small && usize::from(self.class) == class && self.list != NO_LIST
     }
 
     /// First page behind the run.
@@ -128,6 +154,26 @@ impl Span {
         self.set_notice(self.objects, self.objects.into());
     }
 
+    /// The first object from `from` on, and below `end`, that is available (`FREE`) or is not.
+    #[must_use]
+    pub fn next_object<const FREE: bool>(&self, from: usize, end: usize) -> Option<usize> {
+        let mut index = from / 64;
+        // Objects below `from` are none that is looked for.
+        let mut passed = !(u64::MAX << (from % 64));
+        while index * 64 < end {
+            // SAFETY: the bitmap has a word for every 64 objects of the span, of which `end` are no more.
+            let word = unsafe { *self.bits.add(index) };
+            let found = if FREE { word } else { !word } & !passed;
+            if found != 0 {
+                let object = index * 64 + found.trailing_zeros() as usize;
+                return (object < end).then_some(object);
+            }
+            passed = 0;
+            index += 1;
+        }
+        None
+    }
+
     /// Words of the bitmap.
     #[inline]
     #[must_use]
@@ -158,6 +204,24 @@ impl SpanTable {
     pub unsafe fn get(self, id: u32) -> *mut Span {
         // SAFETY: the caller's duty; the table is mapped up to the highest number given out.
         unsafe { self.start.sub(id as usize) }
+    }
+
+    /// The word number `at` from record 0 on, behind which the metadata lies.
+    ///
+    /// # Safety
+    /// The metadata reaches that far.
+    #[inline]
+    #[must_use]
+    pub unsafe fn behind(self, at: u32) -> *mut u64 {
+        // SAFETY: the caller's duty.
+        unsafe { self.start.cast::<u64>().add(at as usize) }
+    }
+
+    /// What [`SpanTable::behind`] has to be called with for this word, 0 if it is too far away.
+    #[must_use]
+    pub fn distance(self, word: *const u64) -> u32 {
+        let words = (word as usize).wrapping_sub(self.start as usize) / size_of::<u64>();
+        u32::try_from(words).unwrap_or(0)
     }
 }
 
@@ -225,15 +289,16 @@ mod tests {
             next: 0,
             prev: 0,
             state: State::FreeClean,
-            class: 0,
             needzero: false,
+            class: 0,
+            joined: false,
             list: NO_LIST,
+            purged: 0,
             objects: 0,
             fresh: 0,
-            purged: 0,
             notice: 0,
             until_notice: 0,
-            size: 0,
+            continued: AtomicU32::new(0),
             id,
             bits: core::ptr::null_mut(),
             inline_bits: 0,

@@ -341,7 +341,7 @@ extern "C" fn end_of_thread(record: *mut libc::c_void) {
         && let Some(class) = class_of(cutting::BLOCK)
     {
         // SAFETY: nobody has a piece of the block any more.
-        unsafe { HEAP.central(class).give(&HEAP.pages, class, &[shared]) };
+        unsafe { HEAP.give(class, &[shared]) };
     }
     {
         let mut registry = REGISTRY.lock();

@@ -273,6 +273,16 @@ impl ThreadCache {
         self.capacity(class).saturating_sub(self.room(class))
     }
 
+    /// The objects in a bin. Only for the owner, in tests.
+    #[cfg(test)]
+    pub(crate) fn objects(&self, class: usize) -> Vec<*mut u8> {
+        let cap = self.capacity(class);
+        // SAFETY: the bin has places up to its capacity.
+        (self.room(class)..cap)
+            .map(|at| unsafe { *self.slot(class, at) })
+            .collect()
+    }
+
     /// No bin holds anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -373,7 +383,7 @@ impl ThreadCache {
             if transfer {
                 heap.flush(class, self.thread(), oldest, compact);
             } else {
-                heap.central(class).give(&heap.pages, class, oldest);
+                heap.give(class, oldest);
             }
             core::ptr::copy(slots.add(room), slots.add(room + count), cap - count - room);
         }

@@ -126,7 +126,7 @@ impl<O: Os> Heap<O> {
             block_bytes: size_of_class(class),
             blocks: span.objects as usize,
             used: span.objects as usize - span.available() as usize,
-            purged_bytes: (span.purged as usize).saturating_sub(1) * crate::units::OS_PAGE,
+            purged_bytes: span.given_back() as usize * crate::units::OS_PAGE,
             kind: Kind::Small,
             partition: 0,
         })

@@ -80,8 +80,14 @@ unsafe extern "C" fn free_slow(block: *mut u8) {
         return unsafe { partition::free(heap, block) };
     }
     match HEAP.block_of(block) {
+        // The bin has room if the page map did not show the class.
         // SAFETY: the caller's duty.
-        Block::Small(class) => unsafe { free_object(block, class) },
+        Block::Small(class) => unsafe {
+            if tls::cache().push(class, block) {
+                return;
+            }
+            free_object(block, class);
+        },
         // SAFETY: the span is the block's.
         Block::Large(span) => unsafe {
             let _slow_path = SlowPath::enter();

@@ -213,12 +213,13 @@ fn allocate_detour(size: usize, align: usize) -> *mut u8 {
     {
         let block = own.pop(class);
         if !block.is_null() {
+            let block = at_multiple(align, class, block);
             profile::allocated_by(own, block, size);
             return block;
         }
     }
     let block = match class {
-        Some(class) => allocate_class_slow(class),
+        Some(class) => at_multiple(align, class, allocate_class_slow(class)),
         None => answer(allocate_large(size, align)),
     };
     profile::allocated(block, size);
@@ -235,6 +236,12 @@ fn allocate_large(size: usize, align: usize) -> *mut u8 {
 fn allocate_class_slow(class: usize) -> *mut u8 {
     let block = front_end::current(|front| front.allocate(class));
     answer(block)
+}
+
+/// [`allocate_class_slow`] at a multiple of `align`, which the class has.
+#[inline(never)]
+extern "C" fn allocate_aligned_class_slow(align: usize, class: usize) -> *mut u8 {
+    at_multiple(align, class, allocate_class_slow(class))
 }
 
 /// As [`allocate`], with all `size` bytes zero.
@@ -332,7 +339,8 @@ fn zeroed_pages(size: usize, align: usize) -> *mut u8 {
     }
     let class = aligned_class(size, align);
     let cached = class.map_or(null_mut(), |class| {
-        front_end::current(|front| front.cached(class))
+        let block = front_end::current(|front| front.cached(class));
+        at_multiple(align, class, block)
     });
     let (block, zero) = if cached.is_null() {
         let _slow_path = SlowPath::enter();
@@ -377,10 +385,10 @@ extern "C" fn allocate_aligned_slow(align: usize, size: usize) -> *mut u8 {
     if let Some(class) = aligned_class(size, align) {
         let block = tls::cache().pop(class);
         if !block.is_null() {
-            return block;
+            return at_multiple(align, class, block);
         }
         if !detour() {
-            return allocate_class_slow(class);
+            return allocate_aligned_class_slow(align, class);
         }
     }
     if detour() {
@@ -388,6 +396,25 @@ extern "C" fn allocate_aligned_slow(align: usize, size: usize) -> *mut u8 {
     }
     // A run that could not be cut at the alignment comes back as null.
     answer(allocate_large(size, align))
+}
+
+/// [`crate::heap::Heap::at_multiple`] of the main heap.
+#[inline(always)]
+fn at_multiple(align: usize, class: usize, block: *mut u8) -> *mut u8 {
+    // A power of two.
+    if block as usize & (align - 1) == 0 {
+        return block;
+    }
+    exchange(align, class, block)
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn exchange(align: usize, class: usize, block: *mut u8) -> *mut u8 {
+    let slow_path = SlowPath::enter();
+    let block = HEAP.at_multiple(align, class, block);
+    drop(slow_path);
+    answer(block)
 }
 
 /// The class for `size` bytes at a multiple of `align`, `None`: a span of its own.

@@ -110,6 +110,8 @@ unsafe fn reallocate_unchecked(block: *mut u8, size: usize) -> *mut u8 {
         return unsafe { partition::reallocate(heap, block, size) };
     }
     match HEAP.block_of(block) {
+        // Of joined objects, of which the page map shows no class.
+        Block::Small(class) if size > 0 && stays(size, size_of_class(class)) => block,
         // SAFETY: the caller's duty.
         Block::Small(class) => unsafe { move_to(block, size_of_class(class), size) },
         // SAFETY: the caller's duty.

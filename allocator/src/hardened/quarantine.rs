@@ -125,6 +125,6 @@ unsafe fn release(waiting: Waiting) {
         if !untouched(block, class) {
             die(Fault::WriteAfterFree, block as usize);
         }
-        HEAP.central(class).give(&HEAP.pages, class, &[block]);
+        HEAP.give(class, &[block]);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::walks::draw;
 use super::{Op, World};
+use crate::continued::{Continued, block_at};
 use crate::heap::Block;
 use crate::heap_tests::Random;
 use crate::size_class::{NUM_CLASSES, size_of_class};
@@ -38,10 +39,32 @@ fn some_live(world: &World) -> (*mut crate::span::Span, usize, usize) {
     }
 }
 
+/// Some live block of several objects.
+fn a_joined_one(world: &mut World) -> usize {
+    world.step(Op::Scatter {
+        thread: 0,
+        size: 200,
+        count: 300,
+    });
+    world.step(Op::Rest);
+    for _ in 0..200 {
+        world.step(Op::Allocate {
+            thread: 1,
+            size: 700,
+        });
+        let block = *world.addresses.last().expect("there is memory");
+        if world.objects_of(block).1 > 1 {
+            world.check();
+            return block;
+        }
+    }
+    panic!("none of 200 blocks has several objects");
+}
+
 #[test]
 fn planted_damage_of_each_kind_is_noticed() {
     type Damage = (&'static str, fn(&mut World));
-    let damages: [Damage; 11] = [
+    let damages: [Damage; 13] = [
         ("nothing", |_| {}),
         ("a live object is marked free", |world| {
             let (span, index, _) = some_live(world);
@@ -87,6 +110,34 @@ fn planted_damage_of_each_kind_is_noticed() {
                 .find(|&class| world.caches[0].len(class) > 0)
                 .expect("something is cached");
             let _ = world.caches[0].pop(class);
+        }),
+        (
+            "an object belongs to the one before it for no reason",
+            |world| {
+                let block = a_joined_one(world);
+                let map = &world.heap.pages.map;
+                // SAFETY: the block is live; the bit behind its last object is of another one or of none.
+                unsafe {
+                    let page = map.page_of(block).expect("a block");
+                    let span = &*map.span_of_page(page);
+                    let (first, objects) = block_at(map.table(), span, block);
+                    let continued =
+                        Continued::of(span, map.table()).expect("it has several objects");
+                    continued.join(first + objects - 1, 2);
+                }
+            },
+        ),
+        ("a block of several objects lost its last one", |world| {
+            let block = a_joined_one(world);
+            let map = &world.heap.pages.map;
+            // SAFETY: as above.
+            unsafe {
+                let page = map.page_of(block).expect("a block");
+                let span = &*map.span_of_page(page);
+                let (first, objects) = block_at(map.table(), span, block);
+                let continued = Continued::of(span, map.table()).expect("it has several objects");
+                continued.part(first + objects - 1, 1);
+            }
         }),
         ("a span is missing from its list", |world| {
             for class in 1..NUM_CLASSES {

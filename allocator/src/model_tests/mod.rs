@@ -3,6 +3,7 @@
 //! every class is accounted for. Short runs walk the heap after every step and shrink when they fail;
 //! long ones make millions of steps. Positive controls show that each kind of damage is noticed.
 
+use crate::continued::block_at;
 use crate::heap::{Block, Heap};
 use crate::idle::Idle;
 use crate::os::fake::FakeOs;
@@ -57,6 +58,14 @@ enum Op {
     Orphan {
         thread: usize,
     },
+    /// Most of many blocks of a size die, and nobody wants that size any more.
+    Scatter {
+        thread: usize,
+        size: usize,
+        count: usize,
+    },
+    /// Every class is looked at as before growth, so that those at rest lend their objects to others.
+    Rest,
     /// The system's mood: memory that it still gives, and whether it takes pages back.
     Memory {
         limit: usize,
@@ -81,15 +90,12 @@ struct World {
     idle: Idle,
     live: BTreeMap<usize, Live>,
     addresses: Vec<usize>,
-    /// Objects of each class in caches of threads that are gone.
+    /// Objects of each class's spans in caches of threads that are gone.
     lost: [usize; NUM_CLASSES],
     threads: u32,
     steps: u64,
-}
-
-/// Objects of a class that a cache holds.
-fn held(cache: &ThreadCache, class: usize) -> usize {
-    cache.len(class)
+    /// Blocks of several objects that were handed out.
+    joined: u64,
 }
 
 impl World {
@@ -103,6 +109,7 @@ impl World {
             lost: [0; NUM_CLASSES],
             threads: 2,
             steps: 0,
+            joined: 0,
         };
         world.caches[0].start(1, 0);
         world.caches[1].start(2, 0);
@@ -153,6 +160,9 @@ impl World {
                 *block.add(usable - 1) = stamp;
             }
         }
+        if let Block::Small(_) = self.heap.block_of(block) {
+            self.joined += u64::from(self.objects_of(address).1 > 1);
+        }
         self.live.insert(
             address,
             Live {
@@ -189,6 +199,11 @@ impl World {
         match self.heap.block_of(block) {
             // SAFETY: the block is live and freed once.
             Block::Small(class) => unsafe {
+                let class = if thread == 0 {
+                    class
+                } else {
+                    self.least_class(address)
+                };
                 if !self.caches[thread].push(class, block) {
                     self.caches[thread].overflow(&self.heap, class, block);
                 }
@@ -279,6 +294,7 @@ impl World {
                 match class_of_aligned(size, align) {
                     Some(class) => {
                         let block = self.take(thread % 2, class);
+                        let block = self.heap.at_multiple(align, class, block);
                         self.enter(block, size, align, false);
                     }
                     None => {
@@ -317,12 +333,34 @@ impl World {
             }
             Op::Orphan { thread } => {
                 let cache = &self.caches[thread % 2];
-                for class in 1..NUM_CLASSES {
-                    self.lost[class] += held(cache, class);
+                for block in (1..NUM_CLASSES).flat_map(|class| cache.objects(class)) {
+                    let (class, objects) = self.objects_of(block as usize);
+                    self.lost[class] += objects;
                 }
                 self.threads += 1;
                 self.caches[thread % 2] = ThreadCache::new();
                 self.caches[thread % 2].start(self.threads, self.heap.epoch());
+            }
+            Op::Scatter {
+                thread,
+                size,
+                count,
+            } => {
+                let from = self.addresses.len();
+                (0..count).for_each(|_| self.allocate(thread % 2, size));
+                for at in (from..self.addresses.len()).rev() {
+                    if at % 7 > 0
+                        && let Some((address, _)) = self.leave(at)
+                    {
+                        self.give(thread % 2, address);
+                    }
+                }
+                self.caches[thread % 2].flush_all(&self.heap);
+            }
+            Op::Rest => {
+                (0..2 * NUM_CLASSES).for_each(|_| self.heap.purge_unwanted(1));
+                // Longer blocks shall find no free pages that are resident.
+                self.heap.pages.release_free(0);
             }
             Op::Memory { limit } => self.heap.pages.os.limit.store(limit, Relaxed),
             Op::Crowd { class } => self.heap.transfer(class).spread(&self.heap.pages),
@@ -333,26 +371,58 @@ impl World {
         }
     }
 
+    /// The class of the span that a small block is in, and how many of its objects the block has.
+    fn objects_of(&self, address: usize) -> (usize, usize) {
+        let map = &self.heap.pages.map;
+        let page = map.page_of(address).expect("an address of the heap");
+        // SAFETY: the block keeps its span.
+        unsafe {
+            let span = &*map.span_of_page(page);
+            (span.class.into(), block_at(map.table(), span, address).1)
+        }
+    }
+
+    /// The shortest class that a small block may have been asked for as: what freeing it by its size says.
+    fn least_class(&self, address: usize) -> usize {
+        let (class, objects) = self.objects_of(address);
+        let class = class_of((objects - 1) * size_of_class(class) + 1).max(Some(class));
+        class.expect("small")
+    }
+
     /// Every object that has left the middle tier is live, cached, on its way, or lost.
     fn account(&self) {
-        let mut live = [0; NUM_CLASSES];
+        let mut outside = self.lost;
         let mut large = 0;
+        let mut count = |address| {
+            let (class, objects) = self.objects_of(address);
+            outside[class] += objects;
+        };
         for &address in self.live.keys() {
             match self.heap.block_of(address as *mut u8) {
-                Block::Small(class) => live[class] += 1,
+                Block::Small(_) => count(address),
                 // SAFETY: the span is the live block's.
                 Block::Large(span) => large += unsafe { (*span).pages } as usize,
             }
         }
+        for class in 1..NUM_CLASSES {
+            for block in self.caches.iter().flat_map(|cache| cache.objects(class)) {
+                count(block as usize);
+            }
+            for shard in self.heap.transfer(class).all() {
+                let inner = shard.lock();
+                inner
+                    .stored()
+                    .iter()
+                    .for_each(|&block| count(block as usize));
+            }
+        }
         let mut small = 0;
-        for (class, &live) in live.iter().enumerate().skip(1) {
-            let cached: usize = self.caches.iter().map(|cache| held(cache, class)).sum();
-            let moving = self.heap.transfer(class).totals().objects;
+        for (class, &outside) in outside.iter().enumerate().skip(1) {
             let central = self.heap.central(class).inner.lock();
             small += central.pages as usize;
             assert_eq!(
                 (central.handed_out - central.taken_back) as usize,
-                live + cached + moving + self.lost[class],
+                outside,
                 "objects of class {class}"
             );
         }

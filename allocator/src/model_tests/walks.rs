@@ -33,6 +33,9 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|limit| Op::Memory { limit }),
         1 => any::<bool>().prop_map(|allowed| Op::Purges { allowed }),
         1 => (1..crate::size_class::NUM_CLASSES).prop_map(|class| Op::Crowd { class }),
+        1 => (0..2_usize, 9..600_usize, 20..200_usize)
+            .prop_map(|(thread, size, count)| Op::Scatter { thread, size, count }),
+        2 => Just(Op::Rest),
     ]
 }
 
@@ -95,6 +98,12 @@ pub(super) fn draw(random: &mut Random) -> Op {
             30..33 => Op::Crowd {
                 class: 1 + random.below(40),
             },
+            33..36 => Op::Scatter {
+                thread,
+                size: 9 + random.below(600),
+                count: 200,
+            },
+            36..48 => Op::Rest,
             _ => Op::Clock { ms: 300 },
         },
     }
@@ -120,6 +129,11 @@ fn walk(seed: u64, steps: u32) {
         }
     }
     world.check();
+    assert!(
+        world.joined > 200,
+        "{} blocks of several objects",
+        world.joined
+    );
     world.finish();
 }
 

@@ -218,7 +218,7 @@ impl Inner {
                 return false;
             }
             if span.state == State::Small && !span.needzero {
-                unused += usize::from(span.objects - span.fresh) * span.size as usize;
+                unused += usize::from(span.objects - span.fresh) * span.size();
             }
             page = span.end() as usize;
         }

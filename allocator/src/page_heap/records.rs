@@ -7,9 +7,10 @@ use crate::page_map::{CLASSES_SKIP, Plan, RECORDS_SKIP};
 use crate::span::{NO_LIST, Span, State};
 use crate::units::pages_for;
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Bitmaps come in these sizes (words); spans of up to 64 objects have theirs in the record.
-pub(super) const BITMAP_WORDS: [usize; 4] = [2, 4, 8, 16];
+const BITMAP_WORDS: [usize; 4] = [2, 4, 8, 16];
 
 impl Inner {
     /// Lays out the address space before the first use. False: no memory.
@@ -77,15 +78,16 @@ impl Inner {
                 next: 0,
                 prev: 0,
                 state: State::Unused,
-                class: 0,
                 needzero: false,
+                class: 0,
+                joined: false,
                 list: NO_LIST,
+                purged: 0,
                 objects: 0,
                 fresh: 0,
-                purged: 0,
                 notice: 0,
                 until_notice: 0,
-                size: 0,
+                continued: AtomicU32::new(0),
                 id,
                 bits: null_mut(),
                 inline_bits: 0,
@@ -134,6 +136,54 @@ impl Inner {
             (*span).bits = bits.cast();
             true
         }
+    }
+
+    /// Gives the bitmaps of a span back.
+    ///
+    /// # Safety
+    /// The span is small, the caller's, and nobody looks into them any more.
+    pub(crate) unsafe fn take_bitmaps<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span) {
+        // SAFETY: the caller's duty; both bitmaps came from these lists.
+        unsafe {
+            let words = (*span).words();
+            let kind = BITMAP_WORDS.iter().position(|&size| size >= words);
+            let Some(bitmaps) = kind.map(|kind| &mut self.bitmaps[kind]) else {
+                return;
+            };
+            if words > 1 {
+                bitmaps.give((*span).bits.cast());
+            }
+            let second = (*span).continued.swap(0, Relaxed);
+            if second != 0 {
+                bitmaps.give(heap.map.table().behind(second).cast());
+            }
+        }
+    }
+
+    /// A second bitmap for a small span, all zeros: how far behind the records it lies. 0: no memory.
+    pub(crate) fn second_bitmap<O: Os>(&mut self, heap: &PageHeap<O>, span: &Span) -> u32 {
+        let words = span.words();
+        let Some(kind) = BITMAP_WORDS.iter().position(|&size| size >= words) else {
+            return 0;
+        };
+        let mut bits = self.bitmaps[kind].take();
+        if bits.is_null() {
+            bits = self.metadata.allocate(&heap.os, BITMAP_WORDS[kind] * 8, 16);
+        }
+        if bits.is_null() {
+            return 0;
+        }
+        let bits = bits.cast::<u64>();
+        let place = heap.map.table().distance(bits);
+        // SAFETY: the bitmap is ours and has that many words.
+        unsafe {
+            if place == 0 {
+                self.bitmaps[kind].give(bits.cast());
+            } else {
+                bits.write_bytes(0, words);
+            }
+        }
+        place
     }
 
     /// Bytes of metadata that were handed out or mapped for maps and records.

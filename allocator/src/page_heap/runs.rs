@@ -1,10 +1,9 @@
 //! Runs of pages: best fit, cutting, joining.
 
-use super::records::BITMAP_WORDS;
 use super::{Inner, PageHeap, Use};
 use crate::os::Os;
 use crate::run_lists::RunLists;
-use crate::size_class::{objects_in, size_of_class};
+use crate::size_class::objects_in;
 use crate::span::{NO_LIST, Span, SpanTable, State};
 use crate::units::{pages_for, round_up};
 use core::ptr::null_mut;
@@ -233,7 +232,6 @@ impl Inner {
                 Use::Small(class) => {
                     (*span).state = State::Small;
                     (*span).class = class;
-                    (*span).size = size_of_class(class as usize) as u32;
                     (*span).objects = objects_in(class as usize, (*span).pages as usize) as u16;
                     (*span).purged = 0;
                     (*span).origin = heap.map.address((*span).start) as usize;
@@ -256,12 +254,7 @@ impl Inner {
         unsafe {
             if (*span).state == State::Small {
                 heap.map.clear_small(span);
-                let words = (*span).words();
-                if words > 1
-                    && let Some(kind) = BITMAP_WORDS.iter().position(|&size| size >= words)
-                {
-                    self.bitmaps[kind].give((*span).bits.cast());
-                }
+                self.take_bitmaps(heap, span);
             }
             self.in_use -= (*span).pages as usize;
             self.counters.spans_freed += 1;

@@ -1,0 +1,641 @@
+//! Joined objects: neighbours that are free in a sparse span serve as one object of a longer class.
+//!
+//! What is free between the survivors of a class that nobody asks for any more is lost to all others, as a span has one
+//! class. So before a class takes fresh pages it gets runs of such objects, each as long as one of its own. A run's first object
+//! is marked as handed out, and so are those that follow, which a second bitmap names, too: *continued*. While a
+//! span has runs the page map shows no class for its pages. That sends whatever is freed by its address there to the slow
+//! path, which finds the span, the run's length and with it the longest class that it may stand for; from then on it is an
+//! object of that class and lies in its bins like any other. Freed by its size it goes there at once. Back in the middle tier it fails the
+//! test that all of a batch are in spans of the class, and is taken back here by the class whose objects they are.
+//!
+//! Runs lie at any multiple of 16, so that who wants a larger alignment has to look ([`crate::alloc`]). Invariants: J1
+//! continued objects are not available, follow one that is not, and are none that anybody holds; J2 a span with continued objects
+//! is `joined` and on pages without class, any other one is not. (J3: [`crate::continued`].)
+
+use crate::central::{Central, Inner, wrong};
+use crate::continued::{Continued, block_at, mask_of, serves};
+use crate::fault::{DETECT, Fault, die, reporting};
+use crate::heap::Heap;
+use crate::os::Os;
+use crate::page_heap::PageHeap;
+use crate::scavenger::HELPER_BYTES;
+use crate::size_class::{NUM_CLASSES, size_of_class};
+use crate::span::{Span, State};
+use crate::units::OS_PAGE;
+use core::ptr::with_exposed_provenance_mut;
+use core::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+/// A class lends its objects if so many bytes are free between them ...
+const LEAST_BYTES: usize = if cfg!(test) { 1 << 10 } else { 64 << 10 };
+/// ... and this part of what is in use: less is not worth that they come back more slowly.
+const LEAST_SHARE: usize = if cfg!(test) { 4096 } else { 64 };
+/// Objects of a block at most.
+const MOST_OBJECTS: usize = 16;
+/// Spans that are looked at for one batch.
+const LOOKS: usize = 64;
+/// A class in which some search came to the end is searched again when this part of what is free has been freed since.
+const NEWS_SHARE: usize = 8;
+
+/// How far the search for neighbours in the spans of a class has come.
+#[derive(Debug)]
+pub(crate) struct Search {
+    /// The span to be looked at next, 0: the first one.
+    next: AtomicU32,
+    /// Blocks of so many bytes and more are not looked for.
+    vain: AtomicU32,
+    /// Objects that the class had taken back in all when a search came to its end.
+    ended: AtomicU32,
+}
+
+impl Search {
+    pub(crate) const fn new() -> Self {
+        Self {
+            next: AtomicU32::new(0),
+            vain: AtomicU32::new(0),
+            ended: AtomicU32::new(0),
+        }
+    }
+}
+
+/// What is free in the spans of a class.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Free {
+    /// Bytes that are free and were not given back.
+    pub(crate) bytes: usize,
+    /// Objects that came back in all.
+    pub(crate) taken_back: u32,
+}
+
+/// A set of classes, changed by any thread. It may be behind.
+#[derive(Debug)]
+pub(crate) struct Classes([AtomicU64; NUM_CLASSES.div_ceil(64)]);
+
+impl Classes {
+    pub(crate) const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; NUM_CLASSES.div_ceil(64)])
+    }
+
+    /// It has members.
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        self.0.iter().any(|word| word.load(Relaxed) != 0)
+    }
+
+    fn insert(&self, class: usize) {
+        self.0[class / 64].fetch_or(1 << (class % 64), Relaxed);
+    }
+
+    fn remove(&self, class: usize) {
+        self.0[class / 64].fetch_and(!(1 << (class % 64)), Relaxed);
+    }
+
+    /// The highest class of the set below `class`.
+    fn below(&self, class: usize) -> Option<usize> {
+        (0..=class / 64).rev().find_map(|word| {
+            let mut bits = self.0[word].load(Relaxed);
+            if word == class / 64 {
+                bits &= !(u64::MAX << (class % 64));
+            }
+            (bits != 0).then(|| word * 64 + bits.ilog2() as usize)
+        })
+    }
+}
+
+impl<O: Os> Heap<O> {
+    /// Up to `objects.len()` objects for `class` that are made of shorter ones which nobody wants; how many they are.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn join(&self, class: usize, objects: &mut [*mut u8]) -> usize {
+        // Without detection nothing tells what is given back from objects of the class.
+        if !DETECT || reporting() {
+            return 0;
+        }
+        let size = size_of_class(class);
+        let mut below = class;
+        while let Some(own) = self.sparse.below(below) {
+            if size_of_class(own) * MOST_OBJECTS < size {
+                break;
+            }
+            let search = &self.searches[own];
+            if size < search.vain.load(Relaxed) as usize {
+                let got = self
+                    .central(own)
+                    .join(&self.pages, search, own, size, objects);
+                if got > 0 {
+                    return got;
+                }
+            }
+            if search.vain.load(Relaxed) as usize <= 2 * size_of_class(own) {
+                self.sparse.remove(own);
+            }
+            below = own;
+        }
+        0
+    }
+
+    /// Nobody wants objects of `class`, which was just looked at.
+    #[inline]
+    pub(crate) fn note_unwanted(&self, class: usize, free: Free) {
+        let least = (self.pages.in_use_bytes() / LEAST_SHARE).max(LEAST_BYTES);
+        // Of the smallest class objects are not aligned as longer ones have to be.
+        if free.bytes < least || class == 1 {
+            return;
+        }
+        let search = &self.searches[class];
+        let since = free.taken_back.wrapping_sub(search.ended.load(Relaxed)) as usize;
+        if since * size_of_class(class) * NEWS_SHARE >= free.bytes {
+            search.vain.store(u32::MAX, Relaxed);
+            self.sparse.insert(class);
+        }
+    }
+
+    /// Takes back some of `objects`, of `class`, of which the first lies in no ordinary span of the class. Returns how many; a wrong
+    /// pointer ends the process.
+    ///
+    /// # Safety
+    /// As [`Heap::give`].
+    #[cold]
+    #[inline(never)]
+    pub(crate) unsafe fn give_joined(&self, class: usize, objects: &[*mut u8]) -> usize {
+        let map = &self.pages.map;
+        let first = objects[0];
+        // SAFETY: numbers in the map have records; the caller's duty.
+        unsafe {
+            let own = map.page_of(first as usize).and_then(|page| {
+                let span = map.span_of_page(page).as_ref()?;
+                // The bitmap, not the flag: meanwhile the last run may have gone.
+                (span.state == State::Small && span.continued.load(Acquire) != 0)
+                    .then_some(usize::from(span.class))
+            });
+            if let Some(own) = own {
+                let taken = self
+                    .central(own)
+                    .give_joined(&self.pages, own, class, objects);
+                if taken > 0 {
+                    return taken;
+                }
+            }
+        }
+        let _inner = self.central(class).inner.lock();
+        wrong(&self.pages, class, first)
+    }
+}
+
+impl Central {
+    /// Unless objects of the class, which is `own`, were handed out since the last look: runs of them, of `size` bytes or a little
+    /// more. Some spans are looked at, one after the other, from where the last search ended.
+    fn join<O: Os>(
+        &self,
+        heap: &PageHeap<O>,
+        search: &Search,
+        own: usize,
+        size: usize,
+        objects: &mut [*mut u8],
+    ) -> usize {
+        let mut inner = self.inner.lock();
+        if !self.is_unwanted(&inner) {
+            // Until it is looked at again.
+            search.vain.store(0, Relaxed);
+            return 0;
+        }
+        let table = heap.map.table();
+        let mut id = search.next.load(Relaxed);
+        // SAFETY: what was a number in the lists has a record.
+        let stood = unsafe { &*table.get(id) };
+        let mut list = if id != 0 && stood.is_in_list_of(own) {
+            usize::from(stood.list)
+        } else {
+            id = 0;
+            inner.lists.len()
+        };
+        let mut got = 0;
+        let mut looks = 0;
+        while got < objects.len() && looks < LOOKS {
+            if id == 0 {
+                let Some(below) = list.checked_sub(1) else {
+                    search.ended.store(inner.taken_back as u32, Relaxed);
+                    search.vain.fetch_min(size as u32, Relaxed);
+                    break;
+                };
+                list = below;
+                id = inner.lists[list].head;
+                continue;
+            }
+            looks += 1;
+            // SAFETY: numbers in the lists have records; we hold the class's lock.
+            let span = unsafe { &mut *table.get(id) };
+            let next = span.next;
+            if span.id != inner.kept {
+                got += inner.join_in(heap, span, size, &mut objects[got..]);
+            }
+            // Where the batch was full something may be left.
+            if got < objects.len() || usize::from(span.list) != list {
+                id = next;
+            }
+        }
+        search.next.store(id, Relaxed);
+        // It is no more wanted than before.
+        self.see_handed_out(&inner);
+        self.publish(&inner);
+        got
+    }
+
+    /// Takes back the first of `objects`, of `class`, while they lie in spans of this class, which is `own`, that have joined objects.
+    ///
+    /// # Safety
+    /// As [`Heap::give`].
+    unsafe fn give_joined<O: Os>(
+        &self,
+        heap: &PageHeap<O>,
+        own: usize,
+        class: usize,
+        objects: &[*mut u8],
+    ) -> usize {
+        let view = heap.map.view();
+        let mut inner = self.inner.lock();
+        let mut taken = 0;
+        for &object in objects {
+            let Some(span) = view.span_at(object as usize) else {
+                break;
+            };
+            // SAFETY: numbers in the map have records, also where they are old.
+            let span = unsafe { &mut *span };
+            if span.state != State::Small
+                || usize::from(span.class) != own
+                || span.continued.load(Relaxed) == 0
+            {
+                break;
+            }
+            // SAFETY: the span is of this class, whose lock we hold.
+            unsafe { inner.take_back(heap, span, class, object as usize) };
+            taken += 1;
+        }
+        self.publish(&inner);
+        if inner.free_bytes(own) >= HELPER_BYTES {
+            heap.ask_for_helper();
+        }
+        taken
+    }
+}
+
+impl Inner {
+    /// Joins free objects of the span to blocks of `size` bytes or a little more, none on a kernel page that was given back. Returns how
+    /// many they are.
+    fn join_in<O: Os>(
+        &mut self,
+        heap: &PageHeap<O>,
+        span: &mut Span,
+        size: usize,
+        blocks: &mut [*mut u8],
+    ) -> usize {
+        let own = span.size();
+        let each = size.div_ceil(own);
+        let mut got = 0;
+        for index in 0..usize::from(span.fresh).div_ceil(64) {
+            // SAFETY: the bitmap has a word for every 64 objects.
+            let mut starts = starts_of_runs(unsafe { *span.bits.add(index) }, each);
+            // What was never handed out may not be resident.
+            let used = usize::from(span.fresh) - index * 64;
+            if used < 64 {
+                starts &= !(u64::MAX << (used + 1).saturating_sub(each));
+            }
+            while starts != 0 && got < blocks.len() {
+                let at = starts.trailing_zeros() as usize;
+                let first = index * 64 + at;
+                let next = match behind_given_back(span, first, each) {
+                    Some(behind) => behind - index * 64,
+                    None if self.join_at(heap, span, first, each) => {
+                        blocks[got] = with_exposed_provenance_mut(span.origin + first * own);
+                        got += 1;
+                        at + each
+                    }
+                    None => return got,
+                };
+                starts &= u64::MAX.checked_shl(next as u32).unwrap_or(0);
+            }
+        }
+        if got > 0 {
+            let purged = span.purged;
+            // SAFETY: the span is of this class.
+            unsafe { self.relist(heap.map.table(), span) };
+            if purged != 0 {
+                // What was given back still is; the next object that comes is noticed.
+                let available = span.available();
+                span.set_notice(available as u16, available);
+            }
+        }
+        got
+    }
+
+    /// Makes one block of the free objects from `first` on, all in one word of the bitmap. False: no memory for the second one.
+    fn join_at<O: Os>(
+        &mut self,
+        heap: &PageHeap<O>,
+        span: &mut Span,
+        first: usize,
+        objects: usize,
+    ) -> bool {
+        if span.continued.load(Relaxed) == 0 {
+            let place = heap.take_second_bitmap(span);
+            if place == 0 {
+                return false;
+            }
+            span.continued.store(place, Release);
+        }
+        if !span.joined {
+            span.joined = true;
+            // SAFETY: the span is of a class whose lock is held. Who sees this sees the bitmap.
+            unsafe { heap.map.clear_small(span) };
+        }
+        if let Some(continued) = Continued::of(span, heap.map.table()) {
+            continued.join(first, objects);
+        }
+        // SAFETY: the bitmap has a word for every 64 objects.
+        unsafe { *span.bits.add(first / 64) &= !mask_of(first, objects) };
+        span.until_notice += objects as i32;
+        self.handed_out += objects as u64;
+        true
+    }
+
+    /// Marks the objects of the block at `addr` as free, which came as one of `class`. What is no such block ends the process.
+    ///
+    /// # Safety
+    /// The span is of this class and has a second bitmap; the block is free and nobody else's.
+    unsafe fn take_back<O: Os>(
+        &mut self,
+        heap: &PageHeap<O>,
+        span: &mut Span,
+        class: usize,
+        addr: usize,
+    ) {
+        let table = heap.map.table();
+        let (first, objects) = block_at(table, span, addr);
+        // SAFETY: the bitmap has a word for every 64 objects.
+        let word = unsafe { &mut *span.bits.add(first / 64) };
+        if *word >> (first % 64) & 1 != 0 {
+            die(Fault::DoubleFree, addr);
+        }
+        if !serves(span, objects, class) {
+            die(Fault::WrongSize, addr);
+        }
+        *word |= mask_of(first, objects);
+        if objects > 1
+            && let Some(continued) = Continued::of(span, table)
+        {
+            continued.part(first, objects);
+            if continued.is_empty() {
+                span.joined = false;
+                // SAFETY: the span is of a class whose lock is held.
+                unsafe { heap.map.set_small(span) };
+            }
+        }
+        self.taken_back += objects as u64;
+        span.until_notice -= objects as i32;
+        if span.until_notice < 0 {
+            // SAFETY: the span is of this class.
+            unsafe { self.noticed(heap, span) };
+        }
+    }
+}
+
+/// The bits of `word` that begin `length` set ones.
+fn starts_of_runs(word: u64, length: usize) -> u64 {
+    let mut starts = word;
+    let mut known = 1;
+    while known < length && starts != 0 {
+        let more = known.min(length - known);
+        starts &= starts >> more;
+        known += more;
+    }
+    starts
+}
+
+/// If some kernel page of the objects from `first` on was given back: the first object that begins behind it.
+fn behind_given_back(span: &Span, first: usize, objects: usize) -> Option<usize> {
+    if span.given_back() == 0 {
+        return None;
+    }
+    let size = span.size();
+    let pages = first * size / OS_PAGE..((first + objects) * size).div_ceil(OS_PAGE);
+    pages
+        .rev()
+        .map(|page| (page * OS_PAGE / size, ((page + 1) * OS_PAGE).div_ceil(size)))
+        // As every page was on which all objects are free.
+        .find(|&(from, to)| {
+            let end = to.min(span.objects.into());
+            span.next_object::<false>(from, end).is_none()
+        })
+        .map(|(_, to)| to)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::heap::Block;
+    use crate::os::fake::FakeOs;
+    use crate::size_class::class_of;
+
+    const SHORT: usize = 208;
+    const LONG: usize = 1024;
+    /// Objects of the short class that one of the long class needs.
+    const EACH: usize = 5;
+
+    fn class(size: usize) -> usize {
+        class_of(size).expect("small")
+    }
+
+    /// A heap of objects of `SHORT` bytes of which each 20th is left, which nobody has wanted since; those.
+    fn sparse() -> (Box<Heap<FakeOs>>, Vec<*mut u8>) {
+        let heap = Box::new(Heap::new(FakeOs::new(64 << 20)));
+        let mut kept = Vec::new();
+        let mut free = Vec::new();
+        for number in 0..20_000 {
+            let (object, _) = heap.take_one(class(SHORT));
+            // SAFETY: the object is ours.
+            unsafe { object.write_bytes(number as u8, SHORT) };
+            if number % 20 == 7 {
+                kept.push(object);
+            } else {
+                free.push(object);
+            }
+        }
+        // SAFETY: each was handed out above and is given back once.
+        unsafe { heap.give(class(SHORT), &free) };
+        (0..2 * NUM_CLASSES).for_each(|_| heap.purge_unwanted(1));
+        (heap, kept)
+    }
+
+    fn take(heap: &Heap<FakeOs>, size: usize, count: usize) -> Vec<*mut u8> {
+        let mut objects = vec![core::ptr::null_mut(); count];
+        let mut got = 0;
+        while got < count {
+            let more = heap.refill(class(size), 1, &mut objects[got..]);
+            assert!(more > 0);
+            got += more;
+        }
+        objects
+    }
+
+    fn outside(heap: &Heap<FakeOs>, class: usize) -> usize {
+        let inner = heap.central(class).inner.lock();
+        (inner.handed_out - inner.taken_back) as usize
+    }
+
+    #[test]
+    fn what_is_free_between_survivors_serves_longer_blocks_and_comes_back_by_address_or_by_size() {
+        let (heap, kept) = sparse();
+        let pages = heap.pages.in_use_bytes();
+        let blocks = take(&heap, LONG, 500);
+        assert_eq!(heap.pages.in_use_bytes(), pages, "no span was taken");
+        assert_eq!(outside(&heap, class(SHORT)), kept.len() + EACH * 500);
+        for &block in &blocks {
+            assert!(matches!(heap.block_of(block), Block::Small(found) if found == class(LONG)));
+            assert_eq!(heap.usable_size(block), LONG);
+            // SAFETY: the block is ours.
+            unsafe { block.write_bytes(0xEE, LONG) };
+        }
+        heap.check_invariants();
+        for (index, &object) in kept.iter().enumerate() {
+            assert_eq!(heap.usable_size(object), SHORT);
+            // SAFETY: the survivor is live.
+            let bytes = unsafe { core::slice::from_raw_parts(object, SHORT) };
+            assert!(bytes.iter().all(|&byte| byte == (index * 20 + 7) as u8));
+        }
+        // A size that needs as many objects, and the class that the block is found to be of.
+        assert_eq!(900_usize.div_ceil(SHORT), EACH);
+        let (by_size, by_address) = blocks.split_at(250);
+        // SAFETY: the blocks are ours, each is given back once, the survivors last and between others.
+        unsafe {
+            heap.give(class(1000), by_size);
+            for (&block, &object) in by_address.iter().zip(&kept) {
+                heap.give(class(LONG), &[block]);
+                heap.give(class(SHORT), &[object]);
+            }
+            heap.check_invariants();
+            assert_eq!(outside(&heap, class(SHORT)), kept.len() - 250);
+            heap.give(class(SHORT), &kept[250..]);
+        }
+        assert_eq!(outside(&heap, class(SHORT)), 0);
+        heap.trim(0);
+        assert_eq!(heap.check_invariants().small, 0, "all spans went back");
+    }
+
+    #[test]
+    fn a_class_that_is_wanted_again_lends_nothing() {
+        let (heap, _) = sparse();
+        assert!(!take(&heap, SHORT, 1)[0].is_null());
+        let before = outside(&heap, class(SHORT));
+        take(&heap, LONG, 100);
+        assert_eq!(outside(&heap, class(SHORT)), before);
+        heap.check_invariants();
+    }
+
+    #[test]
+    fn a_class_that_lent_all_it_has_is_not_looked_at_for_each_batch() {
+        let (heap, _) = sparse();
+        let own = class(SHORT);
+        let vain = || heap.searches[own].vain.load(Relaxed) as usize;
+        while vain() > LONG {
+            take(&heap, LONG, 50);
+        }
+        let before = outside(&heap, own);
+        take(&heap, LONG, 50);
+        assert_eq!(outside(&heap, own), before);
+        // Shorter ones are looked for, and when nothing is found for the shortest the class is left alone.
+        while heap.sparse.below(class(LONG)).is_some() {
+            take(&heap, 2 * SHORT, 50);
+        }
+        assert!(outside(&heap, own) > before);
+        heap.check_invariants();
+    }
+
+    #[test]
+    fn pages_that_were_given_back_stay_so() {
+        let (heap, kept) = sparse();
+        let purged = || heap.central(class(SHORT)).inner.lock().purged_pages;
+        // With a survivor in 20 few pages have none.
+        let gone: Vec<*mut u8> = kept.iter().copied().step_by(2).collect();
+        // SAFETY: the survivors are ours.
+        unsafe { heap.give(class(SHORT), &gone) };
+        (0..2 * NUM_CLASSES).for_each(|_| heap.purge_unwanted(1));
+        let before = purged();
+        assert!(before > 200, "{before}");
+        let blocks = take(&heap, LONG, 200);
+        assert_eq!(purged(), before);
+        heap.check_invariants();
+        // What comes back is looked at again.
+        // SAFETY: the blocks are ours.
+        unsafe { heap.give(class(LONG), &blocks) };
+        assert!(purged() < before);
+        heap.check_invariants();
+    }
+
+    #[test]
+    fn spans_are_as_before_when_the_last_block_has_gone() {
+        let (heap, kept) = sparse();
+        let shown = || {
+            let map = &heap.pages.map;
+            kept.iter()
+                .filter(|&&object| {
+                    let page = map.page_of(object as usize).expect("an object");
+                    // SAFETY: the page is in the heap.
+                    unsafe { map.class_of_page(page) == class(SHORT) }
+                })
+                .count()
+        };
+        assert_eq!(shown(), kept.len());
+        let blocks = take(&heap, LONG, 300);
+        assert!(shown() < kept.len());
+        // SAFETY: the blocks are ours.
+        unsafe { heap.give(class(LONG), &blocks) };
+        assert_eq!(shown(), kept.len());
+        heap.check_invariants();
+    }
+
+    #[test]
+    fn aligned_blocks_are_exchanged() {
+        let (heap, _) = sparse();
+        let mut exchanged = 0;
+        for block in take(&heap, LONG, 300) {
+            let aligned = heap.at_multiple(LONG, class(LONG), block);
+            assert!((aligned as usize).is_multiple_of(LONG));
+            exchanged += usize::from(aligned != block);
+        }
+        assert!(exchanged > 200, "{exchanged}");
+        heap.check_invariants();
+    }
+
+    #[test]
+    fn runs_of_bits_are_found() {
+        let word = 0b1111_0111_0110_1001;
+        for length in 1..=64 {
+            let ones = u64::MAX >> (64 - length);
+            for word in [word, word << 48, u64::MAX, u64::MAX << 3, 0] {
+                let expected = (0..=64 - length)
+                    .filter(|&at| word >> at & ones == ones)
+                    .fold(0, |bits, at| bits | 1 << at);
+                assert_eq!(starts_of_runs(word, length), expected, "{word:b}, {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn sets_of_classes_know_their_highest() {
+        let set = Classes::new();
+        for class in [3, 63, 64, 86] {
+            set.insert(class);
+        }
+        let mut found = Vec::new();
+        let mut below = NUM_CLASSES;
+        while let Some(class) = set.below(below) {
+            found.push(class);
+            below = class;
+        }
+        assert_eq!(found, [86, 64, 63, 3]);
+        set.remove(64);
+        assert_eq!(set.below(86), Some(63));
+    }
+}
