@@ -6,8 +6,9 @@
 #     workloads/docs/times.sh measure HEAPLAB OUT [PIECE…]             # idle: ranking, fitted, suites; all of them without a name
 #     workloads/docs/times.sh write OUT                                # in the repository: the tables
 #
-# SUBJECTS are those of ranking and fitted (default: system,spanalloc). Figures of others stay in the tables: a ratio is to the
-# system's time of the same run. suites compares profiles of all its subjects and always takes the four of the table.
+# SUBJECTS are those of ranking and fitted (default: system,spanalloc; for fitted one is enough). Figures of others stay in the tables:
+# a ratio is to the system's time of the same run. suites compares profiles of all its subjects and always takes the four of the table:
+# two minutes. The texts say where and when: they are to be changed by hand.
 set -eu
 what=${1:-}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -61,7 +62,9 @@ measure() {
 }
 
 write() {
-    "$here/ranking.py" "$1"/ranking-?/result.json
+    for result in "$1"/ranking-?/result.json; do
+        [ ! -e "$result" ] || "$here/ranking.py" "$result"
+    done
     [ ! -e "$1/fitted/result.json" ] || "$here/fitted.py" --results "$1/fitted/result.json"
     [ ! -e "$1/suites/result.json" ] || echo "for SUITES.md: cargo run -p heaplab-workloads --example suite_data -- $1/suites/result.json MEMORY/result.json"
 }
@@ -72,7 +75,7 @@ models | measure | write)
     "$what" "$@"
     ;;
 *)
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
