@@ -28,6 +28,19 @@ pub enum Repetition {
     Blocks(u32),
     /// Until intervals are narrow or the time is used up.
     Budget(Duration),
+    /// A budget that nobody asked for: it is exceeded, up to [`Repetition::STRETCH`] times, where it buys too few blocks for an interval,
+    /// as without one no difference is claimed and the whole time was for nothing.
+    Usual(Duration),
+}
+
+impl Repetition {
+    /// See [`Repetition::Usual`].
+    pub const STRETCH: u32 = 2;
+
+    /// A budget that was asked for or not.
+    pub fn within(asked: Option<Duration>, usual: Duration) -> Self {
+        asked.map_or(Self::Usual(usual), Self::Budget)
+    }
 }
 
 /// Makes one run.

@@ -181,7 +181,7 @@ pub struct RepeatArgs {
     /// Exactly N blocks (a block is one run of every subject); below 6 a range is shown instead of an interval
     #[arg(long, alias = "runs", value_name = "N", value_parser = value::positive)]
     pub blocks: Option<u32>,
-    /// Add blocks until the intervals are narrow or the time is used up (90s, 10m) [default: 90s; of a gate 5m]
+    /// Add blocks until the intervals are narrow or the time is used up (90s, 10m) [default: 90s, of a gate 5m; up to twice that where six blocks take longer]
     #[arg(long, value_name = "DURATION", value_parser = value::duration, conflicts_with = "blocks")]
     pub budget: Option<Duration>,
 }

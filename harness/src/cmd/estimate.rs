@@ -4,6 +4,7 @@ use crate::engine::{LEAST_BLOCKS, MOST_BLOCKS, Repetition};
 use crate::out::Terminal;
 use crate::plan::{Comparison, Kind};
 use crate::replays;
+use heaplab_reports::stats;
 use heaplab_worker::protocol::{Mode, Touch};
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub fn say(
             plural(subjects, "allocator"),
             match repetition {
                 Repetition::Blocks(_) => "about",
-                Repetition::Budget(_) => "up to about",
+                Repetition::Budget(_) | Repetition::Usual(_) => "up to about",
             },
             words(whole)
         ));
@@ -91,6 +92,13 @@ fn whole(
         Repetition::Budget(budget) => budget
             .min(block * MOST_BLOCKS + tails)
             .max(block * LEAST_BLOCKS + tails),
+        Repetition::Usual(budget) => {
+            let interval = block * stats::MIN_BLOCKS as u32 + tails;
+            budget
+                .max(interval.min(budget * Repetition::STRETCH))
+                .min(block * MOST_BLOCKS + tails)
+                .max(block * LEAST_BLOCKS + tails)
+        }
     }
 }
 
@@ -148,6 +156,10 @@ mod tests {
         assert_eq!(budget(most.as_secs() - 1).as_secs(), most.as_secs() - 1);
         assert_eq!(budget(3600), most);
         assert_eq!(budget(0), blocks(LEAST_BLOCKS));
+        let usual = |time| whole(&all, 2, &free, Repetition::Usual(time), Duration::ZERO);
+        assert_eq!(usual(blocks(4)), blocks(6), "what an interval needs");
+        assert_eq!(usual(blocks(2)), blocks(4), "twice the time at most");
+        assert_eq!(usual(blocks(7)), blocks(7));
         let idle = [comparison("churn", &[Kind::Idle])];
         let tails = |subjects| {
             let once = Repetition::Blocks(8);

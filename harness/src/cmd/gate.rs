@@ -174,7 +174,7 @@ fn labels(subjects: &[Subject]) -> [String; 2] {
 fn repetition(args: &GateRunArgs) -> Repetition {
     match args.repeat.blocks {
         Some(blocks) => Repetition::Blocks(blocks),
-        None => Repetition::Budget(args.repeat.budget.unwrap_or(DEFAULT_BUDGET)),
+        None => Repetition::within(args.repeat.budget, DEFAULT_BUDGET),
     }
 }
 

@@ -27,7 +27,7 @@ use std::time::Duration;
 /// The idle tail of memory runs where the user did not say, and the suites that have one: it costs half a minute in all.
 const IDLE: Duration = Duration::from_secs(10);
 const IDLE_SUITES: [&str; 3] = ["standard", "full", "fragmentation"];
-/// Time that a run without `--blocks` and `--budget` takes, about.
+/// Time that a run without `--blocks` and `--budget` takes, about, unless six blocks take longer.
 const DEFAULT_BUDGET: Duration = Duration::from_secs(90);
 
 /// Measures, stores, prints.
@@ -406,7 +406,7 @@ fn campaign<'a>(
 fn repetition(args: &RunArgs) -> Repetition {
     match args.repeat.blocks {
         Some(blocks) => Repetition::Blocks(blocks),
-        None => Repetition::Budget(args.repeat.budget.unwrap_or(DEFAULT_BUDGET)),
+        None => Repetition::within(args.repeat.budget, DEFAULT_BUDGET),
     }
 }
 

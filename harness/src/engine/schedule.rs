@@ -29,26 +29,37 @@ impl Drive<'_> {
             Repetition::Blocks(n) => (0..streams.len())
                 .filter(|i| streams[*i].blocks < self.blocks_of(&streams[*i], n))
                 .collect(),
-            Repetition::Budget(limit) => {
-                let mut wanting: Vec<usize> = (0..streams.len())
-                    .filter(|i| self.wants(&streams[*i]))
-                    .collect();
-                // Those with the fewest blocks first; of equals, speed first: it needs the most blocks.
-                wanting.sort_by_key(|i| (streams[*i].blocks, streams[*i].kind, *i));
-                let mut time = (self.clock)();
-                wanting.retain(|i| {
-                    let least = self.blocks_of(&streams[*i], self.least_blocks);
-                    let fits = streams[*i].blocks < least || time + streams[*i].cost <= limit;
-                    if fits {
-                        time += streams[*i].cost;
-                    }
-                    fits
-                });
-                wanting
+            Repetition::Budget(limit) => self.affordable(streams, limit, limit),
+            Repetition::Usual(limit) => {
+                self.affordable(streams, limit, limit * Repetition::STRETCH)
             }
         };
         plan::shuffle_round(self.seed, round, &mut due);
         due
+    }
+
+    /// The streams that want another block and get it before `limit`, or before `stretched` while they have too few for an interval.
+    fn affordable(&self, streams: &[Stream], limit: Duration, stretched: Duration) -> Vec<usize> {
+        let mut wanting: Vec<usize> = (0..streams.len())
+            .filter(|i| self.wants(&streams[*i]))
+            .collect();
+        // Those with the fewest blocks first; of equals, speed first: it needs the most blocks.
+        wanting.sort_by_key(|i| (streams[*i].blocks, streams[*i].kind, *i));
+        let mut time = (self.clock)();
+        wanting.retain(|i| {
+            let stream = &streams[*i];
+            let least = self.blocks_of(stream, self.least_blocks);
+            let end = match (stream.blocks as usize) < stats::MIN_BLOCKS {
+                true => stretched,
+                false => limit,
+            };
+            let fits = stream.blocks < least || time + stream.cost <= end;
+            if fits {
+                time += stream.cost;
+            }
+            fits
+        });
+        wanting
     }
 
     /// How many blocks of a stream `wanted` are: a tail is looked at once.
@@ -104,7 +115,7 @@ impl Drive<'_> {
                 .iter()
                 .map(|s| u64::from(self.blocks_of(s, n).saturating_sub(s.blocks)))
                 .sum(),
-            Repetition::Budget(_) => {
+            Repetition::Budget(_) | Repetition::Usual(_) => {
                 let least: u64 = streams
                     .iter()
                     .map(|s| {

@@ -156,6 +156,28 @@ fn a_budget_stops_when_narrow_and_never_before_the_least() {
 }
 
 #[test]
+fn a_budget_that_nobody_asked_for_is_exceeded_for_an_interval() {
+    let blocks = |repetition| {
+        let now = Cell::new(0);
+        let mut m = Mock {
+            noisy: true,
+            ..mock(&now)
+        };
+        drive(&mut m, repetition, Vec::new(), &|| false);
+        (m.runs.len(), now.get())
+    };
+    let (all, taken) = blocks(Repetition::Blocks(stats::MIN_BLOCKS as u32));
+    let time = |share: f64| Duration::from_millis(taken as u64).mul_f64(share);
+    assert!(blocks(Repetition::Budget(time(0.8))).0 < all);
+    assert_eq!(blocks(Repetition::Usual(time(0.8))).0, all);
+    let (few, taken_then) = blocks(Repetition::Usual(time(0.4)));
+    assert!(
+        few < all && u128::from(taken_then as u64) <= time(0.8).as_millis(),
+        "{few} runs in {taken_then} ms"
+    );
+}
+
+#[test]
 fn a_resumed_session_makes_only_the_missing_runs() {
     let now = Cell::new(0);
     let mut first = mock(&now);
