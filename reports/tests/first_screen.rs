@@ -50,6 +50,24 @@ fn few_blocks_name_no_winner() {
     assert!(!few.contains("Could have been shown"), "{few}");
 }
 
+#[test]
+fn subjects_beyond_the_answer_are_counted_in_it() {
+    let mut result = single();
+    for name in ["rpmalloc", "snmalloc", "tcmalloc"] {
+        let of = |label: &str| label == "jemalloc";
+        let mut subject = (result.subjects.iter().find(|s| of(&s.name)).cloned()).unwrap();
+        let mut cell = (result.cells.iter().find(|c| of(&c.subject)).cloned()).unwrap();
+        name.clone_into(&mut subject.name);
+        name.clone_into(&mut cell.subject);
+        result.subjects.push(subject);
+        result.cells.push(cell);
+    }
+    // Six of them: one leads and four follow, or four without a leader.
+    assert!(screen(&result).contains("1 more in the table."));
+    assert!(screen(&shortened(result, 3)).contains("2 more in the table."));
+    assert!(!screen(&single()).contains("more in the table"));
+}
+
 /// Two builds of a library, or two rivals: the one named first is at 1, everywhere, and that is said.
 #[test]
 fn without_the_systems_allocator_the_first_subject_is_the_baseline() {

@@ -229,6 +229,15 @@ fn baseline(base: &str, today: &Today) -> String {
     }
 }
 
+/// Subjects that get a sentence of their own: an answer with more is a table.
+const NAMED: usize = 4;
+
+/// What is said of the others of `all`.
+fn not_named(all: usize) -> Option<String> {
+    let left = all.checked_sub(NAMED).filter(|left| *left > 0)?;
+    Some(format!("{left} more in the table."))
+}
+
 fn compare(
     candidates: &[Candidate<'_>],
     label: &str,
@@ -244,9 +253,10 @@ fn compare(
         sentences.push(format!(
             "no difference is claimed from fewer than 6 blocks (--blocks 8 gives intervals); as measured, against {base}:"
         ));
-        for candidate in candidates.iter().take(4) {
+        for candidate in candidates.iter().take(NAMED) {
             sentences.push(format!("{}.", against_baseline(candidate)));
         }
+        sentences.extend(not_named(candidates.len()));
         return None;
     }
     if leader.score() >= 1.0 {
@@ -270,9 +280,10 @@ fn compare(
             against_baseline(&others[i])
         ));
     }
-    for other in others.iter().take(4) {
+    for other in others.iter().take(NAMED) {
         sentences.push(format!("{}.", against_leader(other, leader)));
     }
+    sentences.extend(not_named(others.len()));
     Some(leader.cell.subject.clone())
 }
 
