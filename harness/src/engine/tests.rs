@@ -167,12 +167,12 @@ fn a_budget_that_nobody_asked_for_is_exceeded_for_an_interval() {
         (m.runs.len(), now.get())
     };
     let (all, taken) = blocks(Repetition::Blocks(stats::MIN_BLOCKS as u32));
-    let time = |share: f64| Duration::from_millis(taken as u64).mul_f64(share);
+    let time = |share: f64| Duration::from_millis(taken).mul_f64(share);
     assert!(blocks(Repetition::Budget(time(0.8))).0 < all);
     assert_eq!(blocks(Repetition::Usual(time(0.8))).0, all);
     let (few, taken_then) = blocks(Repetition::Usual(time(0.4)));
     assert!(
-        few < all && u128::from(taken_then as u64) <= time(0.8).as_millis(),
+        few < all && u128::from(taken_then) <= time(0.8).as_millis(),
         "{few} runs in {taken_then} ms"
     );
 }
