@@ -252,6 +252,40 @@ fn an_interruption_goes_to_the_program_and_the_trace_is_kept() {
     assert_eq!(json(at, &["trace", "stats", "i.hltrace"])["complete"], true);
 }
 
+/// A daemon that the program left behind is recorded until a signal ends the recording; the daemon goes on. It has records that
+/// only the last look at its memory brings, so that look is not the end yet.
+#[test]
+fn a_signal_ends_the_wait_for_what_the_program_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut child = heaplab(at)
+        .args(["record", "-o", "d.hltrace", "--", "sh", "-c"])
+        .arg("setsid sleep 60 >/dev/null 2>&1 </dev/null & echo $!")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut daemon = String::new();
+    out.read_line(&mut daemon).unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    err.read_line(&mut line).unwrap();
+    assert!(line.contains("1 of its processes goes on"), "{line}");
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(sent.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let went_on = Command::new("kill").arg(daemon.trim()).status().unwrap();
+    assert!(
+        went_on.success(),
+        "ended by the signal, not by the daemon's end"
+    );
+    err.read_to_string(&mut line).unwrap();
+    assert!(line.contains("recorded d.hltrace"), "{line}");
+    assert_eq!(json(at, &["trace", "stats", "d.hltrace"])["complete"], true);
+}
+
 /// Ctrl-C after the program's end, while its events are being brought into order: what was recorded stays readable.
 #[test]
 fn an_interruption_while_events_are_ordered_keeps_the_recording() {

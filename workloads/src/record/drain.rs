@@ -92,10 +92,12 @@ impl<'a, S: Sink> Drainer<'a, S> {
     ) -> Result<DrainSummary, RecordError> {
         let (mut ending_check, mut full_check) = (Instant::now(), Instant::now());
         let mut search = None::<Instant>;
+        // Those that go on are not waited for. `others` says so once, and the pass after it may still find records.
+        let mut left_behind = false;
         loop {
             // Asked before the pass: what a dead program committed is then all to be seen.
             let mut alive = first_alive();
-            if !alive && !self.pool.is_first_only() {
+            if !alive && !left_behind && !self.pool.is_first_only() {
                 alive = match search {
                     Some(last) if last.elapsed() < SEARCH => true,
                     _ => {
@@ -105,6 +107,7 @@ impl<'a, S: Sink> Drainer<'a, S> {
                         let wait = left > 0 && !self.sink.has_failed() && others(left);
                         if !wait {
                             self.summary.left_running = left as u32;
+                            left_behind = left > 0;
                         }
                         wait
                     }
