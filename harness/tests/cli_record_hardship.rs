@@ -391,6 +391,18 @@ fn programs_with_an_allocator_of_their_own_are_told_the_cause_and_the_remedy() {
                 "{program:?}: {err}"
             );
         }
+        // One that another program starts or becomes: the trace holds the other's calls and says what it lacks.
+        for script in ["\"$0\" 3; exit 4", "exec \"$0\" 4"] {
+            let (status, _, err) = run(heaplab(at)
+                .args(["record", "-o", "y.hltrace", "--", "sh", "-c", script])
+                .arg(&program));
+            assert_eq!(status, 4, "{err}");
+            let said = format!("'{}' carries {allocator}", program.display());
+            assert_eq!(err.matches(&said).count(), 1, "{script}: {err}");
+            let (_, info, _) = run(heaplab(at).args(["trace", "info", "y.hltrace"]));
+            assert!(info.contains(&said), "{info}");
+            std::fs::remove_file(at.join("y.hltrace")).unwrap();
+        }
     }
 }
 

@@ -163,6 +163,12 @@ impl Inspected {
         }
     }
 
+    /// Whether the kernel runs this file in the end.
+    pub fn is_file(&self, file: &Path) -> bool {
+        let same = |path: &Path| std::fs::canonicalize(path).ok();
+        self.path == file || same(&self.path).is_some_and(|own| same(file) == Some(own))
+    }
+
     /// How to call the file in a sentence about the program.
     fn file(&self) -> String {
         if self.interpreter {

@@ -3,7 +3,7 @@
 
 use super::cause::Inspected;
 use super::failure::{kept, stopped};
-use super::recorded::{Recorded, not_recorded, remarks};
+use super::recorded::{Recorded, not_recorded, remarks, warnings_of_others};
 use super::{Ended, Recording, cost};
 use crate::bar::Bar;
 use crate::clock::Utc;
@@ -66,12 +66,13 @@ impl Recording<'_> {
             return Ok(Recorded::without_trace(status, why));
         }
         let mut remarks = remarks(drained);
-        let not_recorded = not_recorded(drained);
-        remarks.extend(not_recorded.iter().cloned());
-        for line in &not_recorded {
+        let mut missing = not_recorded(drained);
+        missing.extend(inspected.warning(&name));
+        missing.extend(warnings_of_others(inspected, drained));
+        for line in &missing {
             raw.note(line).map_err(|e| stopped(e.into(), part))?;
         }
-        remarks.extend(inspected.warning(&name));
+        remarks.extend(missing);
         let cost = match cost::cost() {
             Ok(cost) => Some(cost),
             Err(error) => {
@@ -79,9 +80,6 @@ impl Recording<'_> {
                 None
             }
         };
-        if let Some(warning) = inspected.warning(&name) {
-            raw.note(&warning).map_err(|e| stopped(e.into(), part))?;
-        }
         raw.finish(FinishInfo {
             lost_events: drained.lost_events,
             recorder_ns_per_event: cost,

@@ -1,11 +1,12 @@
 //! What became of a recording, and what of the program is not in it.
 
-use super::cause;
+use super::cause::{self, Inspected};
 use crate::tools;
 use heaplab_workloads::record::DrainSummary;
 use heaplab_workloads::trace::TraceSummary;
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 
 /// What became of it.
@@ -69,6 +70,15 @@ pub(super) fn not_recorded(drained: &DrainSummary) -> Vec<String> {
             };
             Some(format!("not recorded: '{file}'{count}, because {reason}"))
         })
+        .collect()
+}
+
+/// What the programs that it started allocate without the C library, a sentence for each file.
+pub(super) fn warnings_of_others(first: &Inspected, drained: &DrainSummary) -> Vec<String> {
+    let others = drained.programs.iter();
+    others
+        .filter(|file| !first.is_file(Path::new(file)))
+        .filter_map(|file| cause::inspect(Path::new(file)).warning(file))
         .collect()
 }
 

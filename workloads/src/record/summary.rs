@@ -1,6 +1,7 @@
 //! What is known at the end of a recording.
 
 use super::processes::NotRecorded;
+use std::collections::BTreeSet;
 
 /// What a drained recording consists of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct DrainSummary {
     pub threads: u32,
     /// Processes that took part; each image is one, exec begins another. 0: no recorder attached.
     pub processes: u32,
+    /// Files of the programs that they ran, each once.
+    pub programs: BTreeSet<String>,
     /// How many of them began by exec.
     pub execs: u32,
     /// Events that were not recorded: dropped in lossy mode, or after recording was stopped.

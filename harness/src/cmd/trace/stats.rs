@@ -73,7 +73,7 @@ fn described(stats: &TraceStats) -> String {
     rows.add(
         "duration",
         format!(
-            "{}, idle {}",
+            "{}, of it {} without a call for 1 ms and more",
             duration(stats.duration_ns),
             duration(stats.idle_ns)
         ),

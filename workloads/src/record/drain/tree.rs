@@ -25,6 +25,9 @@ impl<S: Sink> Drainer<'_, S> {
                 self.summary.execs += 1;
             }
             self.sink.process_start(&info)?;
+            if !info.program.is_empty() {
+                self.summary.programs.insert(info.program);
+            }
             if let Some(process) = self.processes.get_mut(number) {
                 process.told = true;
             }
