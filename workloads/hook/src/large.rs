@@ -188,11 +188,16 @@ fn tell(address: usize, bytes: usize) {
 }
 
 /// Bytes of a block in pages that occupy memory. `None`: it is gone.
+///
+/// Its last page it may share with the block behind, whose header alone makes that page occupy memory: what lies there counts
+/// only if the page before it does as well. (Clients of redis-server have buffers of 16 KiB of which they write the begin; each
+/// was told a page too large.) Its first page it shares, too, but that page is written with the block's first byte.
 fn written(address: usize, bytes: usize) -> Option<usize> {
     let start = clock::tsc();
     let end = address + bytes;
     let mut pages = [0u8; PAGES_AT_ONCE];
     let mut written = 0;
+    let mut before = true;
     let mut at = address & !(PAGE_BYTES - 1);
     while at < end {
         let count = (end - at).div_ceil(PAGE_BYTES).min(PAGES_AT_ONCE);
@@ -200,10 +205,11 @@ fn written(address: usize, bytes: usize) -> Option<usize> {
         sys::resident(at, pages).ok()?;
         for page in pages {
             let next = at + PAGE_BYTES;
-            if *page & 1 != 0 {
+            let occupied = *page & 1 != 0;
+            if occupied && (next <= end || before) {
                 written += next.min(end) - at.max(address);
             }
-            at = next;
+            (at, before) = (next, occupied);
         }
     }
     spend(start, bytes, bytes, 1);
