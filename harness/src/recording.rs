@@ -16,7 +16,7 @@ mod recorded;
 mod signals;
 
 pub use asked::asked;
-pub use cost::calibration;
+pub use cost::{calibration, told as told_cost};
 pub use place::{default_out, part_of};
 pub use recorded::Recorded;
 

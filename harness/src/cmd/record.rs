@@ -85,9 +85,8 @@ fn summary(recorded: &Recorded, trace: &TraceSummary, out: &Path) -> Vec<String>
             bytes as f64 / trace.events as f64
         ));
     }
-    let cost = trace.finish.as_ref().and_then(|f| f.recorder_ns_per_event);
-    if let Some(ns) = cost {
-        parts.push(format!("the recorder added about {ns:.0} ns per event"));
+    if let Some(cost) = trace.finish.as_ref().and_then(recording::told_cost) {
+        parts.push(format!("the recorder added {cost}"));
     }
     let mut lines = vec![format!("recorded {}: {}", out.display(), parts.join(", "))];
     let shown = shell::path(out);

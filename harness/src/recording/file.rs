@@ -82,7 +82,8 @@ impl Recording<'_> {
         };
         raw.finish(FinishInfo {
             lost_events: drained.lost_events,
-            recorder_ns_per_event: cost,
+            recorder_ns_per_event: cost.map(|cost| cost.ns()),
+            recorder_ns_uncertain: cost.is_some_and(|cost| !cost.settled),
             exit_status: status.code(),
             signal: status.signal(),
             duration_ns: drained.duration_ns,

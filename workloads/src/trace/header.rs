@@ -47,6 +47,9 @@ pub struct FinishInfo {
     pub lost_events: u64,
     /// Measured cost of the recorder's hook, nanoseconds an event.
     pub recorder_ns_per_event: Option<f64>,
+    /// The machine was busy all the time while that was measured.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub recorder_ns_uncertain: bool,
     /// Exit status of the program, if it exited by itself.
     pub exit_status: Option<i32>,
     /// Signal that ended the program, if one did.

@@ -78,8 +78,8 @@ pub fn run(args: &TraceFile) -> Result<Outcome, Error> {
             (None, None) => String::new(),
         };
         rows.add("ended", end);
-        if let Some(ns) = finish.recorder_ns_per_event {
-            rows.add("recorder", format!("about {ns:.0} ns per event"));
+        if let Some(cost) = crate::recording::told_cost(finish) {
+            rows.add("recorder", cost);
         }
     }
     rows.add("complete", complete(summary));
