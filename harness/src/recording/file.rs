@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::exec::Limits;
 use crate::fingerprint;
 use crate::out::{Terminal, remark};
+use crate::subject::inspect;
 use heaplab_workloads::trace::raw::RawWriter;
 use heaplab_workloads::trace::{
     FinishInfo, MachineShape, ResolveOptions, TraceHeader, TraceSummary, resolve_file,
@@ -22,8 +23,7 @@ use std::path::Path;
 impl Recording<'_> {
     pub(super) fn header(&self, inspected: &Inspected) -> TraceHeader {
         let machine = fingerprint::read();
-        let preloaded =
-            Some(self.preloaded().to_string_lossy().into_owned()).filter(|list| !list.is_empty());
+        let preloaded = first_with_malloc(&self.preloaded().to_string_lossy());
         TraceHeader {
             created: Utc::now().rfc3339(),
             tool: format!("heaplab {}", env!("CARGO_PKG_VERSION")),
@@ -128,5 +128,38 @@ impl Recording<'_> {
             bar.at(done, all);
         })
         .map_err(|e| stopped(e.into(), part))
+    }
+}
+
+/// The library of a preload list that the program allocates with. A name that the loader has to look for may be it.
+fn first_with_malloc(list: &str) -> Option<String> {
+    list.split([':', ' '])
+        .filter(|path| !path.is_empty())
+        .find(|path| {
+            inspect(Path::new(path)).map_or(true, |elf| elf.allocator_symbols.contains("malloc"))
+        })
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preloaded_library_is_the_allocator_only_if_it_has_a_malloc() {
+        let libc = crate::program::c_library().unwrap();
+        let libc = libc.to_str().unwrap();
+        let libm = libc.replace("libc.so", "libm.so");
+        assert!(Path::new(&libm).exists(), "{libm}");
+        assert_eq!(first_with_malloc(&libm), None);
+        assert_eq!(
+            first_with_malloc(&format!("{libm}:{libc}")).as_deref(),
+            Some(libc)
+        );
+        assert_eq!(
+            first_with_malloc(&format!("{libm} libfound.so")).as_deref(),
+            Some("libfound.so")
+        );
+        assert_eq!(first_with_malloc(""), None);
     }
 }
