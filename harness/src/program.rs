@@ -93,6 +93,9 @@ pub struct ProgramReport {
     /// before the first look.
     #[serde(default)]
     pub peak_pss_bytes: Option<u64>,
+    /// By how much that may be off, as [`tree`] says.
+    #[serde(default)]
+    pub peak_pss_uncertain_bytes: u64,
     /// Most of its processes at a time, as far as they were seen.
     #[serde(default)]
     pub processes: u32,
@@ -253,12 +256,14 @@ pub fn run_program(
         own.insert(metric.name.clone(), metric.read(&output).map_err(failed)?);
     }
     let walked = seen.heap.and_then(|peak| peak.walked);
+    let together = seen.tree.peak(launched.peak_rss_bytes);
     Ok(ProgramReport {
         wall_ns: launched.wall_ns,
         user_ns: launched.user_ns,
         sys_ns: launched.sys_ns,
         peak_rss_bytes: launched.peak_rss_bytes,
-        peak_pss_bytes: seen.tree.peak(),
+        peak_pss_bytes: together.map(|peak| peak.bytes),
+        peak_pss_uncertain_bytes: together.map_or(0, |peak| peak.uncertain),
         processes: seen.tree.most().max(1),
         ready_ns: served.ready_ns,
         load_ns: served.load_ns,

@@ -220,6 +220,17 @@ pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
             }
         ));
     }
+    let together = (lines.iter())
+        .filter(|line| number(line, "/processes").is_some_and(|most| most > 1))
+        .filter_map(|line| Some((number(line, "/peak_pss_uncertain_bytes")?, line)));
+    if let Some((uncertain, line)) = together.max_by_key(|(uncertain, _)| *uncertain) {
+        notes.push(format!(
+            "memory of all processes of a program may be off by {} at most ({} under {}): what they had between two looks",
+            units::bytes(uncertain as f64),
+            short(&line.workload),
+            line.subject
+        ));
+    }
     notes.extend(without_huge_pages(lines));
     let not_counted = (lines.iter())
         .find_map(|line| Some((line.answer[NOT_COUNTED_KEY].as_str()?, &line.subject)));

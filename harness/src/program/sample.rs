@@ -11,13 +11,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Between two looks at the heap, and where it is looked at and nothing else.
 const HEAP_STEP: Duration = Duration::from_millis(2);
 const SIZE_STEP: Duration = Duration::from_micros(500);
-/// Between two looks at all processes.
-const TREE_STEP: Duration = Duration::from_millis(10);
 
 /// Anonymous memory at its peak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,13 +76,8 @@ pub(super) fn watch(
         return seen;
     };
     let launcher = tree::parent(pid);
-    let step = match options.heap {
-        HeapLook::None => TREE_STEP,
-        HeapLook::Size => SIZE_STEP,
-        HeapLook::Mappings | HeapLook::EveryMaximum => HEAP_STEP,
-    };
     let with_heap = options.heap != HeapLook::None;
-    let (mut heap, mut next_tree) = (Heap::of(pid, library, options.heap), Instant::now());
+    let mut heap = Heap::of(pid, library, options.heap);
     let mut held_up = HeldUp::of(pid);
     while !stop.load(Ordering::Relaxed) {
         held_up.look();
@@ -92,8 +85,7 @@ pub(super) fn watch(
             break;
         }
         // The others' memory is that of mappings, too, and reading which there are holds them up.
-        if options.heap != HeapLook::Size && Instant::now() >= next_tree {
-            next_tree = Instant::now() + TREE_STEP;
+        if options.heap != HeapLook::Size && seen.tree.is_due() {
             let found = launcher.map(tree::below).unwrap_or_default();
             let (members, sizes): (Vec<u32>, Vec<u64>) = found
                 .into_iter()
@@ -105,7 +97,11 @@ pub(super) fn watch(
                 asked.look(&members, &sizes);
             }
         }
-        std::thread::sleep(step);
+        std::thread::sleep(match options.heap {
+            HeapLook::None => seen.tree.rest(),
+            HeapLook::Size => SIZE_STEP,
+            HeapLook::Mappings | HeapLook::EveryMaximum => HEAP_STEP,
+        });
     }
     seen.heap = heap.peak;
     seen.held_up = held_up.share();

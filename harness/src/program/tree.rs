@@ -7,15 +7,25 @@
 //! Reading PSS walks all pages of a process, so that it is read seldom: when processes come or go, and when the plain sum
 //! of resident sizes (`statm`, 10 µs a process) has grown by 1 %, at most 5 % of the time. In between, what the plain sum has
 //! grown by counts in full.
+//!
+//! A short program, or one on a busy machine, is looked at a few times only. So the kernel is asked how much each process has had
+//! since the last look (`VmHWM`), and for the largest one how much it had in all (`wait4`). Where several have had more than they
+//! have, nothing tells whether it was at once: it counts as if, and that much the figure may be too high.
 
 use rustix::param::page_size;
+use std::collections::HashMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
 /// Growth of the plain sum after which PSS is read again.
 const GROWN: f64 = 0.01;
-/// A walk that took this long is followed by so many times of rest.
+/// A walk that took this long is followed by so many times of rest; so is a look, within the bound.
 const REST: u32 = 20;
+const LONGEST_REST: Duration = Duration::from_millis(100);
+/// Between two looks: one part in so many of the time since processes came or went, within these bounds.
+const PART: u32 = 20;
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_millis(10);
 
 /// Numbers of all processes below `ancestor`, which is not among them.
 pub(super) fn below(ancestor: u32) -> Vec<u32> {
@@ -55,6 +65,14 @@ pub(super) fn resident(pid: u32) -> Option<u64> {
     Some(pages * page_size() as u64)
 }
 
+/// Most resident bytes that a process has had since it began or replaced itself by exec.
+fn highest(pid: u32) -> Option<u64> {
+    field(
+        &fs::read_to_string(format!("/proc/{pid}/status")).ok()?,
+        "VmHWM:",
+    )
+}
+
 /// Bytes of a `Name:   123 kB` line.
 pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -66,47 +84,129 @@ fn proportional(pid: u32) -> Option<u64> {
     field(&rollup, "Pss:")
 }
 
+/// Peak memory of all processes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct TreePeak {
+    /// Sum of proportional sizes.
+    pub bytes: u64,
+    /// By how much it may be off, either way.
+    pub uncertain: u64,
+}
+
 /// Memory of all processes together, followed over time.
 #[derive(Debug, Default)]
 pub(super) struct TreeMemory {
     members: Vec<u32>,
-    /// At the last walk: proportional bytes and the plain sum.
-    walked: Option<(u64, u64)>,
+    /// Since when there are these, and when the next look is due.
+    since: Option<Instant>,
+    next: Option<Instant>,
+    /// What each had had at the last look at most.
+    highest: HashMap<u32, u64>,
+    /// Largest of all of them.
+    largest: u64,
+    /// Of each at the last walk: proportional bytes and resident ones.
+    walked: HashMap<u32, (u64, u64)>,
     next_walk: Option<Instant>,
-    peak: u64,
+    peak: TreePeak,
     most: u32,
 }
 
 impl TreeMemory {
-    /// Looks once; `resident` gives the plain size of a process.
+    /// Whether it is time for a look.
+    pub fn is_due(&self) -> bool {
+        self.next.is_none_or(|next| Instant::now() >= next)
+    }
+
+    /// How long it is to the next look.
+    pub fn rest(&self) -> Duration {
+        self.next.map_or(Duration::ZERO, |next| {
+            next.saturating_duration_since(Instant::now())
+        })
+    }
+
+    /// Looks once; `sizes` are the resident bytes of the processes.
     pub fn look(&mut self, members: &[u32], sizes: &[u64]) {
-        let plain: u64 = sizes.iter().sum();
+        let now = Instant::now();
         self.most = self.most.max(members.len() as u32);
         if members != self.members {
-            // What was known is about other processes: no estimate before the next walk.
             self.members = members.to_vec();
-            self.walked = None;
+            self.walked.retain(|pid, _| members.contains(pid));
+            self.since = None;
         }
-        let now = Instant::now();
-        let due = self
-            .walked
-            .is_none_or(|(_, then)| plain as f64 > then as f64 * (1.0 + GROWN));
-        if due && self.next_walk.is_none_or(|next| now >= next) {
-            let sum: u64 = members.iter().filter_map(|pid| proportional(*pid)).sum();
-            let took = now.elapsed();
-            self.next_walk = Some(now + took + took.min(Duration::from_secs(1)) * REST);
-            if sum > 0 {
-                self.walked = Some((sum, plain));
+        let mut now_there = self.more(members, sizes);
+        // Without the walk, which has a rest of its own.
+        let took = now.elapsed();
+        self.walk(members, sizes);
+        for (pid, size) in members.iter().zip(sizes) {
+            match self.walked.get(pid) {
+                Some((bytes, then)) => now_there.bytes += (bytes + size).saturating_sub(*then),
+                // Not walked yet: nobody knows how much of it is shared.
+                None => now_there.uncertain += size,
             }
         }
-        if let Some((sum, then)) = self.walked {
-            self.peak = self.peak.max((sum + plain).saturating_sub(then));
+        if now_there.bytes > self.peak.bytes {
+            self.peak = now_there;
+        }
+        let same = now - *self.since.get_or_insert(now);
+        let step = (same / PART).clamp(SHORTEST, LONGEST);
+        self.next = Some(Instant::now() + step.max((took * REST).min(LONGEST_REST)));
+    }
+
+    /// Reads the proportional sizes if there is a process of which they are not known or the plain sum has grown, and the last walk
+    /// is long enough ago.
+    fn walk(&mut self, members: &[u32], sizes: &[u64]) {
+        let began = Instant::now();
+        let plain: u64 = sizes.iter().sum();
+        let then: u64 = self.walked.values().map(|(_, then)| then).sum();
+        let grown = self.walked.len() < members.len() || plain as f64 > then as f64 * (1.0 + GROWN);
+        if !grown || self.next_walk.is_some_and(|next| began < next) {
+            return;
+        }
+        for (pid, size) in members.iter().zip(sizes) {
+            if let Some(bytes) = proportional(*pid) {
+                self.walked.insert(*pid, (bytes, *size));
+            }
+        }
+        let took = began.elapsed();
+        self.next_walk = Some(began + took + took.min(Duration::from_secs(1)) * REST);
+    }
+
+    /// What processes have had since the last look beyond what they have, all together; uncertain is that of all but the one that
+    /// had most.
+    fn more(&mut self, members: &[u32], sizes: &[u64]) -> TreePeak {
+        let (mut more, mut most) = (0, 0);
+        let before = std::mem::take(&mut self.highest);
+        for (pid, size) in members.iter().zip(sizes) {
+            let highest = highest(*pid).unwrap_or(*size).max(*size);
+            self.largest = self.largest.max(highest);
+            if before.get(pid) != Some(&highest) {
+                more += highest - size;
+                most = most.max(highest - size);
+            }
+            self.highest.insert(*pid, highest);
+        }
+        TreePeak {
+            bytes: more,
+            uncertain: more - most,
         }
     }
 
-    /// Peak of the sum of proportional sizes; absent when the program was over before the first look.
-    pub fn peak(&self) -> Option<u64> {
-        (self.peak > 0).then_some(self.peak)
+    /// The peak, given the most bytes that the kernel says a process has had; absent when the program was over before the
+    /// first look.
+    pub fn peak(&self, largest: u64) -> Option<TreePeak> {
+        let missed = largest.saturating_sub(self.largest);
+        match self.peak.bytes {
+            0 => None,
+            // It has grown since the last look. A process that is alone has that at the peak; one of several may have had it at any time.
+            bytes if self.most == 1 => Some(TreePeak {
+                bytes: bytes + missed,
+                uncertain: self.peak.uncertain,
+            }),
+            _ => Some(TreePeak {
+                uncertain: self.peak.uncertain.max(missed),
+                ..self.peak
+            }),
+        }
     }
 
     /// Most processes at a time.
@@ -146,8 +246,64 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!((members.len(), tree.most()), (4, 4));
-        let (sum, peak) = (sizes.iter().sum::<u64>(), tree.peak().unwrap());
+        let (sum, peak) = (sizes.iter().sum::<u64>(), tree.peak(0).unwrap());
         assert!(sum > 4 * (64 << 20), "{sum}");
-        assert!(peak > 64 << 20 && peak < 2 * (64 << 20), "{peak}");
+        assert!(
+            peak.bytes > 64 << 20 && peak.bytes < 2 * (64 << 20),
+            "{peak:?}"
+        );
+    }
+
+    #[test]
+    fn what_a_process_had_between_two_looks_counts() {
+        // 64 MiB that are there for an instant, between a look before and one after.
+        let script = "import sys\nprint('up', flush=True)\nsys.stdin.readline()\nx = bytearray(64 << 20)\ndel x\n\
+                      print('up', flush=True)\nsys.stdin.readline()";
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut tree = TreeMemory::default();
+        for _ in 0..2 {
+            let mut said = [0; 3];
+            std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+            let size = resident(child.id()).unwrap();
+            assert!(size < 32 << 20, "{size}");
+            tree.look(&[child.id()], &[size]);
+            std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
+        }
+        child.wait().unwrap();
+        let peak = tree.peak(0).unwrap();
+        assert!(peak.bytes > 64 << 20 && peak.uncertain == 0, "{peak:?}");
+        // What it grew by after the last look the kernel says at its end.
+        let later = tree.peak(100 << 20).unwrap();
+        assert_eq!(later.bytes - peak.bytes, (100 << 20) - tree.largest);
+        // Of several processes it is not known when.
+        tree.most = 2;
+        let several = tree.peak(100 << 20).unwrap();
+        assert_eq!(
+            (several.bytes, several.uncertain),
+            (peak.bytes, (100 << 20) - tree.largest)
+        );
+    }
+
+    #[test]
+    fn young_processes_are_looked_at_more_often() {
+        let own = std::process::id();
+        let mut tree = TreeMemory::default();
+        assert!(tree.is_due());
+        let mut rest = |age: Duration| {
+            tree.since = Instant::now().checked_sub(age);
+            let looked = Instant::now();
+            tree.look(&[own], &[resident(own).unwrap()]);
+            tree.next.unwrap() - looked
+        };
+        rest(Duration::ZERO);
+        // A look that was held up makes no step shorter.
+        assert!(rest(Duration::from_millis(100)) >= Duration::from_millis(5));
+        assert!(rest(Duration::from_secs(5)) >= LONGEST);
+        assert!(!tree.is_due() && tree.rest() <= LONGEST_REST);
     }
 }
