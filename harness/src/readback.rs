@@ -1,10 +1,13 @@
 //! Whether subjects took the settings they were given, asked before anything is measured: most allocators ignore in silence what
 //! they do not know or cannot read, and a row would then claim what was never measured.
 
+mod huge_pool;
+
 use crate::error::Error;
 use crate::exec::{self, Limits};
 use crate::subject::Subject;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Asks each subject with settings to read them back; gives what must be said beside the figures.
 ///
@@ -13,6 +16,19 @@ use std::collections::BTreeMap;
 pub fn check(subjects: &[Subject], limits: &Limits) -> Result<Vec<String>, Error> {
     let mut notes = Vec::new();
     // What the C library's malloc is told is checked when the words are parsed: it reads nothing back.
+    for subject in subjects.iter().filter(|s| s.library.is_none()) {
+        let asked = (subject.settings.iter()).find(|(key, _)| key == "hugetlb");
+        let Some(value) = asked.and_then(|(_, value)| value.parse().ok()) else {
+            continue;
+        };
+        let pools = Path::new(huge_pool::POOLS);
+        if let Some(why) = huge_pool::without_effect(value, pools, huge_pool::default_bytes()) {
+            notes.push(format!(
+                "{}: hugetlb={value} changes nothing, {why}",
+                subject.label
+            ));
+        }
+    }
     for subject in (subjects.iter()).filter(|s| s.library.is_some() && !s.settings.is_empty()) {
         // A subject that cannot answer fails in its first run, with its reason.
         let Ok(told) = exec::describe(subject, limits) else {
