@@ -6,7 +6,7 @@ use super::library;
 use crate::disturbance::Watch;
 use crate::error::{Error, reason_of};
 use crate::fingerprint;
-use heaplab_workloads::record::{self, Cost, StackMode};
+use heaplab_workloads::record::{self, AGREEING, Cost, StackMode};
 use heaplab_workloads::trace::FinishInfo;
 use std::path::Path;
 use std::process::Command;
@@ -37,6 +37,10 @@ pub fn told(finish: &FinishInfo) -> Option<String> {
 const SETTLED: &str = "settled";
 const UNCERTAIN: &str = "uncertain";
 
+/// Rounds of a first measurement at most, and of one that may only better a figure: each recording on a busy machine makes one.
+const ROUNDS: usize = 4 * AGREEING;
+const ROUNDS_AGAIN: usize = AGREEING + 1;
+
 /// What the recorder adds to an event on this machine.
 pub(super) fn cost() -> Result<Cost, Error> {
     let recorder = library::recorder(StackMode::Off)?;
@@ -44,9 +48,10 @@ pub(super) fn cost() -> Result<Cost, Error> {
     let program = std::env::current_exe().map_err(|e| ours(reason_of(&e)))?;
     remembered(
         &recorder.with_file_name(format!("recorder-cost-{host}")),
-        || {
+        |again| {
             let watch = Watch::new();
-            let cost = record::measure_cost(&recorder, || {
+            let most = if again { ROUNDS_AGAIN } else { ROUNDS };
+            let cost = record::measure_cost(&recorder, most, || {
                 let mut command = Command::new(&program);
                 command.arg(CALIBRATION);
                 command
@@ -61,16 +66,19 @@ pub(super) fn cost() -> Result<Cost, Error> {
     )
 }
 
-/// The cost that `file` keeps. Where it keeps none, or one that is not settled, it is measured, and the least of the two kept: only a
-/// memory, and where nothing can be written it is measured again.
-fn remembered(file: &Path, measure: impl FnOnce() -> Result<Cost, Error>) -> Result<Cost, Error> {
+/// The cost that `file` keeps. Where it keeps none, or (`true`) one that is not settled, it is measured, and the least of the two kept: only
+/// a memory, and where nothing can be written it is measured again.
+fn remembered(
+    file: &Path,
+    measure: impl FnOnce(bool) -> Result<Cost, Error>,
+) -> Result<Cost, Error> {
     let known = std::fs::read_to_string(file)
         .ok()
         .and_then(|text| read(&text));
     if let Some(cost) = known.filter(|cost| cost.settled) {
         return Ok(cost);
     }
-    let now = measure()?;
+    let now = measure(known.is_some())?;
     let best = match known {
         Some(known) if !now.settled => now.least(known),
         _ => now,
@@ -111,9 +119,13 @@ mod tests {
             recorded,
             settled,
         };
-        let next = |found: Cost| remembered(&file, || Ok(found)).unwrap();
+        let next = |found: Cost| remembered(&file, |_| Ok(found)).unwrap();
         let busy = cost(5.0, 170.0, false);
-        assert_eq!(next(busy), busy);
+        let first = remembered(&file, |again| {
+            assert!(!again);
+            Ok(busy)
+        });
+        assert_eq!(first.unwrap(), busy);
         assert_eq!(next(cost(9.0, 40.0, false)), cost(5.0, 40.0, false));
         assert_eq!(next(busy), cost(5.0, 40.0, false), "the least stays");
         // A settled one counts even where it is higher, and is not measured again.

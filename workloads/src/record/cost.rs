@@ -11,11 +11,8 @@ use std::time::Duration;
 
 /// Pairs of one round: with two events a pair some ten milliseconds, short enough to lie between two disturbances.
 const PAIRS: u32 = 300_000;
-/// Rounds of each kind, interleaved; the least is taken, because whatever else runs on the machine only adds. They end when
-/// the least [`AGREEING`] of either kind agree, and else at the most.
-const ROUNDS: usize = 24;
-/// So many rounds agree where they are no further than [`APART`] from the least of them.
-const AGREEING: usize = 4;
+/// Of the rounds of either kind so many must agree: be no further than [`APART`] from the least of them.
+pub const AGREEING: usize = 4;
 const APART: f64 = 0.08;
 
 /// What the recorder adds to an event: nanoseconds of CPU time with and without it.
@@ -63,14 +60,19 @@ pub fn calibration_loop(pairs: u32) -> f64 {
     (now() - start).as_nanos() as f64 / f64::from(pairs.max(1)) / 2.0
 }
 
-/// Measures what the recorder adds to an event, in a quarter of a second on an idle machine. `command` must build a command
-/// that runs [`calibration_loop`] with the number given (the last argument is appended here) and prints its
-/// result on standard output: a hidden mode of the caller's own binary.
+/// Measures what the recorder adds to an event. Rounds without and with it take turns, and the least of each is taken, because whatever
+/// else runs on the machine only adds; they end when the least [`AGREEING`] of either kind agree (on an idle machine in a quarter of a
+/// second), and after `most` at the latest. `command` must build a command that runs [`calibration_loop`] with the number
+/// given (the last argument is appended here) and prints its result on standard output: a hidden mode of the caller's own binary.
 ///
 /// # Errors
 /// When the child cannot be run, prints no number, or was not recorded.
-pub fn measure_cost(recorder: &Path, command: impl Fn() -> Command) -> Result<Cost, RecordError> {
-    rounds(|recorded| {
+pub fn measure_cost(
+    recorder: &Path,
+    most: usize,
+    command: impl Fn() -> Command,
+) -> Result<Cost, RecordError> {
+    rounds(most, |recorded| {
         if !recorded {
             return run(&mut command(), &[], None);
         }
@@ -81,10 +83,13 @@ pub fn measure_cost(recorder: &Path, command: impl Fn() -> Command) -> Result<Co
 }
 
 /// Rounds of `run`, without and with the recorder.
-fn rounds(mut run: impl FnMut(bool) -> Result<f64, RecordError>) -> Result<Cost, RecordError> {
+fn rounds(
+    most: usize,
+    mut run: impl FnMut(bool) -> Result<f64, RecordError>,
+) -> Result<Cost, RecordError> {
     let (mut bare, mut recorded) = (Vec::new(), Vec::new());
     let mut settled = false;
-    while !settled && bare.len() < ROUNDS {
+    while !settled && bare.len() < most {
         for (recorded, found) in [(false, &mut bare), (true, &mut recorded)] {
             found.push(run(recorded)?);
             found.sort_by(f64::total_cmp);
@@ -145,10 +150,12 @@ fn run(
 mod tests {
     use super::*;
 
+    const ROUNDS: usize = 24;
+
     /// The cost that is found where the recorder adds 10 to 4, and the machine adds `more(n)` to the n-th run.
     fn found(more: impl Fn(usize) -> f64) -> (Cost, usize) {
         let mut runs = 0;
-        let cost = rounds(|recorded| {
+        let cost = rounds(ROUNDS, |recorded| {
             runs += 1;
             Ok(if recorded { 14.0 } else { 4.0 } + more(runs))
         });

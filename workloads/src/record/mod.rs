@@ -25,7 +25,7 @@ mod stream;
 mod summary;
 mod target;
 
-pub use cost::{Cost, calibration_loop, measure_cost};
+pub use cost::{AGREEING, Cost, calibration_loop, measure_cost};
 pub use heaplab_ring::stack::StackMode;
 pub use processes::NotRecorded;
 pub use room::{POOL_BYTES, default_pool_bytes};
