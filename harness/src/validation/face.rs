@@ -174,8 +174,9 @@ fn disturbed(rows: &[Row], facts: &Facts) -> Option<String> {
         ),
         (times, timed, "runs in which its time was sampled"),
     ];
+    // Where its time could not be sampled no run of it counts.
     let parts: Vec<String> = (parts.iter())
-        .filter(|(some, ..)| *some > 0)
+        .filter(|(some, all, _)| (1..=*all).contains(some))
         .map(|(some, all, what)| format!("{some} of {all} {what}"))
         .collect();
     (!parts.is_empty()).then(|| {
