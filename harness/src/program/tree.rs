@@ -102,8 +102,10 @@ pub(super) struct TreeMemory {
     next: Option<Instant>,
     /// What each had had at the last look at most.
     highest: HashMap<u32, u64>,
-    /// Largest of all of them.
-    largest: u64,
+    /// Largest of all of them, and whose it is.
+    largest: (u64, u32),
+    /// When that process was last looked at: all of them together, and what of it counted as its own.
+    last_with_largest: (TreePeak, u64),
     /// Of each at the last walk: proportional bytes and resident ones.
     walked: HashMap<u32, (u64, u64)>,
     next_walk: Option<Instant>,
@@ -147,6 +149,9 @@ impl TreeMemory {
         if now_there.bytes > self.peak.bytes {
             self.peak = now_there;
         }
+        if members.contains(&self.largest.1) {
+            self.last_with_largest.0 = now_there;
+        }
         let same = now - *self.since.get_or_insert(now);
         let step = (same / PART).clamp(SHORTEST, LONGEST);
         self.next = Some(Instant::now() + step.max((took * REST).min(LONGEST_REST)));
@@ -178,10 +183,15 @@ impl TreeMemory {
         let before = std::mem::take(&mut self.highest);
         for (pid, size) in members.iter().zip(sizes) {
             let highest = highest(*pid).unwrap_or(*size).max(*size);
-            self.largest = self.largest.max(highest);
-            if before.get(pid) != Some(&highest) {
-                more += highest - size;
-                most = most.max(highest - size);
+            self.largest = self.largest.max((highest, *pid));
+            let counted = match before.get(pid) == Some(&highest) {
+                true => *size,
+                false => highest,
+            };
+            more += counted - size;
+            most = most.max(counted - size);
+            if *pid == self.largest.1 {
+                self.last_with_largest.1 = counted;
             }
             self.highest.insert(*pid, highest);
         }
@@ -194,19 +204,25 @@ impl TreeMemory {
     /// The peak, given the most bytes that the kernel says a process has had; absent when the program was over before the
     /// first look.
     pub fn peak(&self, largest: u64) -> Option<TreePeak> {
-        let missed = largest.saturating_sub(self.largest);
-        match self.peak.bytes {
-            0 => None,
-            // It has grown since the last look. A process that is alone has that at the peak; one of several may have had it at any time.
-            bytes if self.most == 1 => Some(TreePeak {
-                bytes: bytes + missed,
-                uncertain: self.peak.uncertain,
-            }),
-            _ => Some(TreePeak {
-                uncertain: self.peak.uncertain.max(missed),
-                ..self.peak
-            }),
-        }
+        // It has grown since it was last looked at. A process that was alone has that at the peak; beside others nobody knows
+        // whether they were still there.
+        let (last, counted) = self.last_with_largest;
+        let missed = match largest > self.largest.0 {
+            true => largest - counted,
+            false => 0,
+        };
+        let later = TreePeak {
+            bytes: last.bytes + missed,
+            uncertain: match self.most {
+                1 => last.uncertain,
+                _ => last.uncertain.max(missed),
+            },
+        };
+        let peak = match later.bytes > self.peak.bytes {
+            true => later,
+            false => self.peak,
+        };
+        (self.peak.bytes > 0).then_some(peak)
     }
 
     /// Most processes at a time.
@@ -279,13 +295,13 @@ mod tests {
         assert!(peak.bytes > 64 << 20 && peak.uncertain == 0, "{peak:?}");
         // What it grew by after the last look the kernel says at its end.
         let later = tree.peak(100 << 20).unwrap();
-        assert_eq!(later.bytes - peak.bytes, (100 << 20) - tree.largest);
-        // Of several processes it is not known when.
+        assert_eq!(later.bytes - peak.bytes, (100 << 20) - tree.largest.0);
+        // Beside others it is not known whether they were still there.
         tree.most = 2;
         let several = tree.peak(100 << 20).unwrap();
         assert_eq!(
             (several.bytes, several.uncertain),
-            (peak.bytes, (100 << 20) - tree.largest)
+            (later.bytes, (100 << 20) - tree.largest.0)
         );
     }
 
