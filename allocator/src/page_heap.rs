@@ -5,6 +5,7 @@
 //! Invariants: H1 free runs are disjoint, and no two neighbours are in the same state; H2 dirty +
 //! clean + in use + unusable = pages that the heap has grown to.
 
+mod ceding;
 pub(crate) mod growth;
 pub(crate) mod huge;
 mod records;
@@ -76,6 +77,8 @@ pub struct Inner {
     pub(crate) counters: Counters,
     pub(crate) decay: Decay,
     pub(crate) huge: Huge,
+    /// See [`ceding`].
+    ceded_in_vain: u32,
 }
 
 /// What the page heap counts.
@@ -171,6 +174,7 @@ impl<O: Os> PageHeap<O> {
                 },
                 decay: Decay::new(),
                 huge: Huge::new(),
+                ceded_in_vain: 0,
             }),
         }
     }
@@ -333,7 +337,7 @@ impl<O: Os> PageHeap<O> {
         if !inner.prepare(self) {
             return null_mut();
         }
-        inner.metadata.allocate(&self.os, bytes, 64)
+        inner.record(self, bytes, 64)
     }
 
     /// See [`Inner::second_bitmap`].
@@ -347,7 +351,7 @@ impl<O: Os> PageHeap<O> {
         if !inner.prepare(self) {
             return null_mut();
         }
-        inner.metadata.allocate(&self.os, bytes, align)
+        inner.record(self, bytes, align)
     }
 
     /// Recycles a record.
@@ -369,7 +373,7 @@ impl<O: Os> Places for PageHeap<O> {
         let mut places = inner.places[width as usize - 1].take();
         if places.is_null() {
             let bytes = size_of::<*mut u8>() << width;
-            places = inner.metadata.allocate(&self.os, bytes, bytes.min(64));
+            places = inner.record(self, bytes, bytes.min(64));
         }
         then(places.cast());
     }

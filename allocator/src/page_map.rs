@@ -362,6 +362,18 @@ impl PageMap {
         }
     }
 
+    /// Some free pages are the heap's no more: holes have no numbers.
+    ///
+    /// # Safety
+    /// The pages are in the heap and the caller's.
+    pub unsafe fn forget(&self, start: u32, pages: u32) {
+        let numbers = self.numbers.load(Ordering::Relaxed);
+        for page in start..start + pages {
+            // SAFETY: the caller's duty.
+            unsafe { number_at(numbers, page as usize) }.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Takes the class off all pages of a small span.
     ///
     /// # Safety

@@ -286,6 +286,13 @@ int main(void) {
             CHECK(n < 100000 && total > ((size_t)mib << 20) / 4);
             for (int i = 0; i < n; i++) free(blocks[i]);
             for (int i = 0; i < 1000; i++) { char *p = malloc(i); CHECK(p); free(p); }
+            /* Short blocks get what long ones have left, their records included. */
+            void **last = NULL, **block; size_t large = 0, small = 0;
+            for (; (block = malloc(1 << 20)); last = block, large += 1 << 20) *block = last;
+            while (last) { block = *last; free(last); last = block; }
+            for (; (block = malloc(48)); last = block, small += 48) *block = last;
+            CHECK(errno == ENOMEM && small > large / 4 * 3);
+            while (last) { block = *last; free(last); last = block; }
             _exit(0);
         }
         int status; CHECK(waitpid(child, &status, 0) == child && status == 0);

@@ -11,8 +11,9 @@ pub struct FakeOs {
     block: usize,
     len: usize,
     reach: usize,
-    mapped: AtomicUsize,
-    /// Bytes that may be mapped in all.
+    /// Bytes that are mapped, and ...
+    pub mapped: AtomicUsize,
+    /// ... those that may be mapped in all.
     pub limit: AtomicUsize,
     /// The clock, advanced by the test.
     pub clock_ms: AtomicU64,
@@ -25,6 +26,7 @@ pub struct FakeOs {
     pub purges: AtomicUsize,
     pub purges_allowed: AtomicUsize,
     pub moves_allowed: AtomicUsize,
+    pub refuse_unmaps: AtomicBool,
     /// What was to be collapsed, and whether that is refused.
     pub collapses: std::sync::Mutex<Vec<(usize, usize)>>,
     pub refuse_collapses: AtomicBool,
@@ -69,6 +71,7 @@ impl FakeOs {
             purges: AtomicUsize::new(0),
             purges_allowed: AtomicUsize::new(usize::MAX),
             moves_allowed: AtomicUsize::new(usize::MAX),
+            refuse_unmaps: AtomicBool::new(false),
             collapses: std::sync::Mutex::default(),
             refuse_collapses: AtomicBool::new(false),
             taken: (0, 0),
@@ -131,6 +134,16 @@ impl Os for FakeOs {
         // Not a memset: that would occupy pages that were never touched.
         // SAFETY: the page heap purges free runs inside the block only, which is anonymous memory.
         unsafe { libc::madvise(addr as *mut libc::c_void, len, libc::MADV_DONTNEED) == 0 }
+    }
+
+    fn unmap(&self, addr: usize, len: usize) -> bool {
+        if self.refuse_unmaps.load(Relaxed) {
+            return false;
+        }
+        self.mapped.fetch_sub(len, Relaxed);
+        // Whoever touches it from now on ends the tests.
+        // SAFETY: the page heap unmaps free runs inside the block only.
+        unsafe { libc::mprotect(addr as *mut libc::c_void, len, libc::PROT_NONE) == 0 }
     }
 
     fn touch(&self, _: usize) {}

@@ -132,6 +132,11 @@ impl Os for Linux {
         }
     }
 
+    fn unmap(&self, addr: usize, len: usize) -> bool {
+        // SAFETY: the page heap passes free runs only, and forgets them.
+        unsafe { syscall6(libc::SYS_munmap, [addr, len, 0, 0, 0, 0]) == 0 }
+    }
+
     fn touch(&self, addr: usize) {
         // SAFETY: the page is mapped, reads as zero, and belongs to the caller.
         unsafe { core::ptr::with_exposed_provenance_mut::<u8>(addr).write_volatile(0) };

@@ -54,6 +54,9 @@ pub trait Os: Sync {
     /// contents are unchanged.
     fn purge(&self, addr: usize, len: usize) -> bool;
 
+    /// Unmaps pages: their addresses are anybody's from then on. False: refused, nothing has changed.
+    fn unmap(&self, addr: usize, len: usize) -> bool;
+
     /// Makes a page that was never used resident.
     fn touch(&self, addr: usize);
 

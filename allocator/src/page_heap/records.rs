@@ -43,6 +43,36 @@ impl Inner {
         false
     }
 
+    /// Zeroed memory for a record, null when there is none.
+    pub(super) fn record<O: Os>(
+        &mut self,
+        heap: &PageHeap<O>,
+        bytes: usize,
+        align: usize,
+    ) -> *mut u8 {
+        let record = self.or_cede(heap, |inner| {
+            let record = inner.metadata.allocate(&heap.os, bytes, align);
+            (!record.is_null()).then_some(record)
+        });
+        record.unwrap_or(null_mut())
+    }
+
+    /// Maps what so many more records take. False: no memory.
+    fn map_records<O: Os>(&mut self, heap: &PageHeap<O>, more: usize) -> bool {
+        let bytes = (self.span_count as usize + 1 + more) * size_of::<Span>();
+        let behind = bytes.saturating_sub(RECORDS_SKIP);
+        let mapped = self.or_cede(heap, |inner| {
+            inner.spans.ensure(&heap.os, behind, 64 << 10).then_some(())
+        });
+        mapped.is_some()
+    }
+
+    /// To be called before a run is taken out of its list to be cut and aligned: afterwards it could not be ceded for the records
+    /// that this takes, and it may be the only one. (What fails then fails later.)
+    pub(super) fn expect_cuts<O: Os>(&mut self, heap: &PageHeap<O>) {
+        let _ = self.map_records(heap, 2);
+    }
+
     /// A fresh record, null when there is no memory for it.
     pub(crate) fn new_record<O: Os>(
         &mut self,
@@ -52,11 +82,7 @@ impl Inner {
     ) -> *mut Span {
         let id = if self.free_records == 0 {
             let id = self.span_count + 1;
-            let bytes = (id as usize + 1) * size_of::<Span>();
-            if !self
-                .spans
-                .ensure(&heap.os, bytes.saturating_sub(RECORDS_SKIP), 64 << 10)
-            {
+            if !self.map_records(heap, 1) {
                 return null_mut();
             }
             self.span_count += 1;
@@ -128,7 +154,7 @@ impl Inner {
             let mut bits = self.bitmaps[kind].take();
             let bytes = BITMAP_WORDS[kind] * 8;
             if bits.is_null() {
-                bits = self.metadata.allocate(&heap.os, bytes, 16);
+                bits = self.record(heap, bytes, 16);
                 if bits.is_null() {
                     return false;
                 }
@@ -168,7 +194,7 @@ impl Inner {
         };
         let mut bits = self.bitmaps[kind].take();
         if bits.is_null() {
-            bits = self.metadata.allocate(&heap.os, BITMAP_WORDS[kind] * 8, 16);
+            bits = self.record(heap, BITMAP_WORDS[kind] * 8, 16);
         }
         if bits.is_null() {
             return 0;

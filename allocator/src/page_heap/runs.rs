@@ -76,6 +76,7 @@ impl Inner {
         {
             return null_mut();
         }
+        self.expect_cuts(heap);
         let wanted = if align > 1 { pages + align - 1 } else { pages };
         let table = self.table(heap);
         let mut id = self.dirty.best_fit(table, wanted);
@@ -113,6 +114,7 @@ impl Inner {
         heap: &PageHeap<O>,
         pages: usize,
     ) -> *mut Span {
+        self.expect_cuts(heap);
         let table = self.table(heap);
         let id = self.dirty.best_fit(table, pages);
         // At a limit the request goes the long way, on which that is told.
@@ -178,6 +180,7 @@ impl Inner {
         {
             return null_mut();
         }
+        self.expect_cuts(heap);
         let table = self.table(heap);
         let roomy = pages.saturating_mul(2);
         // SAFETY: numbers of the free lists have records.
