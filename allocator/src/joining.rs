@@ -213,7 +213,9 @@ impl Central {
         };
         let mut got = 0;
         let mut looks = 0;
-        while got < objects.len() && looks < LOOKS {
+        // Never left at the end of a list: the next search would begin with the first list again, and what is behind this one
+        // would not be seen.
+        while id == 0 || got < objects.len() && looks < LOOKS {
             if id == 0 {
                 let Some(below) = list.checked_sub(1) else {
                     search.ended.store(inner.taken_back as u32, Relaxed);
@@ -549,6 +551,46 @@ mod tests {
             take(&heap, 2 * SHORT, 50);
         }
         assert!(outside(&heap, own) > before);
+        heap.check_invariants();
+    }
+
+    #[test]
+    fn a_search_that_ends_with_a_list_goes_on_with_the_next_one() {
+        const TINY: usize = 64;
+        let heap = Box::new(Heap::new(FakeOs::new(64 << 20)));
+        heap.pages.os.purges_allowed.store(0, Relaxed);
+        let map = &heap.pages.map;
+        let mut last = (0, 0);
+        let mut spans = 0;
+        let mut free = Vec::new();
+        for _ in 0..80_000 {
+            let (object, _) = heap.take_one(class(TINY));
+            let page = map.page_of(object as usize).expect("an object");
+            // SAFETY: the page is in the heap.
+            let number = unsafe { map.number_of_page(page) };
+            last = if number == last.0 {
+                (number, last.1 + 1)
+            } else {
+                spans += 1;
+                (number, 0)
+            };
+            // As many as one search looks at have no run, though they are the emptiest; all others have nothing but runs.
+            let kept = if spans <= LOOKS {
+                last.1 % 8 == 0
+            } else {
+                last.1 % 64 < 34
+            };
+            if !kept {
+                free.push(object);
+            }
+        }
+        assert!(spans > LOOKS + 8, "{spans}");
+        // SAFETY: each was handed out above and is given back once.
+        unsafe { heap.give(class(TINY), &free) };
+        (0..2 * NUM_CLASSES).for_each(|_| heap.purge_unwanted(1));
+        let before = outside(&heap, class(TINY));
+        take(&heap, MOST_OBJECTS * TINY, 200);
+        assert!(outside(&heap, class(TINY)) > before);
         heap.check_invariants();
     }
 
