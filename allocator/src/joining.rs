@@ -452,6 +452,12 @@ mod tests {
     /// A heap of objects of `SHORT` bytes of which each 20th is left, which nobody has wanted since; those.
     fn sparse() -> (Box<Heap<FakeOs>>, Vec<*mut u8>) {
         let heap = Box::new(Heap::new(FakeOs::new(64 << 20)));
+        let kept = scatter(&heap);
+        (heap, kept)
+    }
+
+    /// The objects of [`sparse`].
+    fn scatter(heap: &Heap<FakeOs>) -> Vec<*mut u8> {
         let mut kept = Vec::new();
         let mut free = Vec::new();
         for number in 0..20_000 {
@@ -467,7 +473,7 @@ mod tests {
         // SAFETY: each was handed out above and is given back once.
         unsafe { heap.give(class(SHORT), &free) };
         (0..2 * NUM_CLASSES).for_each(|_| heap.purge_unwanted(1));
-        (heap, kept)
+        kept
     }
 
     fn take(heap: &Heap<FakeOs>, size: usize, count: usize) -> Vec<*mut u8> {
@@ -595,6 +601,74 @@ mod tests {
     }
 
     #[test]
+    fn bitmaps_of_spans_that_went_back_are_used_again() {
+        let (heap, kept) = sparse();
+        let mut rest = kept;
+        let mut used = Vec::new();
+        for _ in 0..6 {
+            let blocks = take(&heap, LONG, 500);
+            // SAFETY: all are ours, each is given back once.
+            unsafe {
+                heap.give(class(LONG), &blocks);
+                heap.give(class(SHORT), &rest);
+            }
+            heap.trim(0);
+            used.push(heap.pages.inner.lock().metadata_bytes());
+            rest = scatter(&heap);
+        }
+        // A second bitmap has 64 bytes here, and each round needs dozens.
+        assert!(used[5] <= used[1] + 1024, "{used:?}");
+    }
+
+    /// What is said when `work` ends the process, in a child.
+    fn end_of(work: impl FnOnce()) -> String {
+        use std::io::{Read, pipe};
+        use std::os::fd::AsRawFd;
+        let (mut said, to) = pipe().expect("a pipe");
+        // SAFETY: the child works with its copy of the heap and ends without the harness.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            // SAFETY: both are open.
+            unsafe { libc::dup2(to.as_raw_fd(), 2) };
+            work();
+            // SAFETY: no preconditions.
+            unsafe { libc::_exit(0) };
+        }
+        drop(to);
+        let mut text = String::new();
+        said.read_to_string(&mut text).expect("a line");
+        let mut status = 0;
+        // SAFETY: the status is writable.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert!(
+            libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGABRT,
+            "{status:x} {text}"
+        );
+        text
+    }
+
+    #[test]
+    fn what_is_no_such_block_ends_the_process_when_it_comes_back() {
+        let (heap, _) = sparse();
+        let block = take(&heap, LONG, 1)[0];
+        assert_eq!(heap.usable_size(block), LONG);
+        let give = |size: usize, at: usize, times: usize| {
+            end_of(|| {
+                for _ in 0..times {
+                    // SAFETY: the child's copy of the heap ends with it.
+                    unsafe { heap.give(class(size), &[block.add(at)]) };
+                }
+            })
+        };
+        assert!(give(2 * LONG, 0, 1).contains("size of another class"));
+        assert!(give(SHORT, 0, 1).contains("size of another class"));
+        assert!(give(LONG, SHORT, 1).contains("middle of a block"));
+        assert!(give(SHORT, SHORT, 1).contains("middle of a block"));
+        assert!(give(LONG, 0, 2).contains("double free"));
+    }
+
+    #[test]
     fn pages_that_were_given_back_stay_so() {
         let (heap, kept) = sparse();
         let purged = || heap.central(class(SHORT)).inner.lock().purged_pages;
@@ -608,10 +682,21 @@ mod tests {
         let blocks = take(&heap, LONG, 200);
         assert_eq!(purged(), before);
         heap.check_invariants();
-        // What comes back is looked at again.
-        // SAFETY: the blocks are ours.
-        unsafe { heap.give(class(LONG), &blocks) };
-        assert!(purged() < before);
+        // A span to which one comes back is looked at again.
+        let given_back = |block: *mut u8| {
+            let map = &heap.pages.map;
+            let page = map.page_of(block as usize).expect("a block");
+            // SAFETY: the block keeps its span, or what is free around it does.
+            unsafe { (*map.span_of_page(page)).given_back() }
+        };
+        let mut spans = 0;
+        for &block in &blocks {
+            spans += u32::from(given_back(block) > 0);
+            // SAFETY: the block is ours.
+            unsafe { heap.give(class(LONG), &[block]) };
+            assert_eq!(given_back(block), 0);
+        }
+        assert!(spans > 2, "{spans}");
         heap.check_invariants();
     }
 
