@@ -213,9 +213,9 @@ impl Central {
         };
         let mut got = 0;
         let mut looks = 0;
-        // Never left at the end of a list: the next search would begin with the first list again, and what is behind this one
-        // would not be seen.
-        while id == 0 || got < objects.len() && looks < LOOKS {
+        // Not left in vain at the end of a list: the next search would begin with the first list again, and what is behind this one
+        // would never be seen.
+        while got < objects.len() && looks < LOOKS || id == 0 && got == 0 {
             if id == 0 {
                 let Some(below) = list.checked_sub(1) else {
                     search.ended.store(inner.taken_back as u32, Relaxed);
