@@ -1,11 +1,13 @@
 //! What two workloads ask of an allocator, side by side, to find why a fitted model costs another time or memory than its trace:
-//! `cargo run --release -p heaplab-workloads --example fit_gap -- git-log my.toml`.
+//! `cargo run --release -p heaplab-workloads --example fit_gap -- git-log my.toml`. With `--fit FOLDER` before names of traces it fits
+//! their models anew, writes them there and prints one line for each trace: (trace) model.
 //!
 //! Free places lie on a stack for each thread and class of sizes (four to a power of two), as thread caches have them. In percent of
 //! the calls it prints the kinds of calls, how often a cache of 7 or 64 blocks of a class is empty or full, how many calls ago a block
 //! that is freed was allocated, and how many calls ago the place of a new block was given back.
 
 use heaplab_script::{FLAG_SHARED, Op, OpKind, Script};
+use heaplab_workloads::fit::fit;
 use heaplab_workloads::{Params, Workload};
 use std::collections::HashMap;
 use std::path::Path;
@@ -124,6 +126,29 @@ impl Asked {
         }
     }
 
+    /// What decides about time, in percent of the calls.
+    fn figures(&self) -> [f64; 9] {
+        let share = |count: u64| 100.0 * count as f64 / self.calls.max(1) as f64;
+        let kinds = self.kinds.map(share);
+        [
+            kinds[1],
+            kinds[2],
+            kinds[3],
+            kinds[4],
+            kinds[5],
+            share(self.misses[0]),
+            share(self.misses[1]),
+            share(self.ages[AGES.len()]),
+            share(self.places[1..].iter().sum()),
+        ]
+    }
+
+    /// The sum of the classes' peaks as a part of the peak.
+    fn spread(&self) -> f64 {
+        let classes: u64 = self.alive.values().map(|(_, most)| most).sum();
+        classes as f64 / self.peak.max(1) as f64
+    }
+
     fn print(&self, name: &str) {
         let share = |count: u64| 100.0 * count as f64 / self.calls.max(1) as f64;
         let list = |counts: &[u64]| {
@@ -134,7 +159,6 @@ impl Asked {
         for ((kind, _), &count) in KINDS.iter().zip(&self.kinds) {
             print!("  {kind} {:.1}", share(count));
         }
-        let classes: u64 = self.alive.values().map(|(_, most)| most).sum();
         println!(
             "\n  misses of a cache of 7 {:.2}, of 64 {:.2}\n  age at free up to 64, 1,000, 16,000 calls, more: {}\n  place \
              unused for the same: {}, never used {:.2}\n  peak {} KiB, sum of the classes' peaks {:.3} of it",
@@ -144,7 +168,7 @@ impl Asked {
             list(&self.places),
             share(self.fresh),
             self.peak >> 10,
-            classes as f64 / self.peak.max(1) as f64
+            self.spread()
         );
     }
 }
@@ -163,12 +187,70 @@ fn hear(name: &str, folder: &Path) -> Result<Asked, Failure> {
     Ok(asked)
 }
 
+/// Fits a model to each trace, writes it to the folder, and prints the figures of both in one line.
+fn fit_all(names: &[String], out: &Path, folder: &Path) -> Result<(), Failure> {
+    println!(
+        "{:17} {:>5} {:>13} {:>13} {:>11} {:>11} {:>11} {:>11} {:>13} {:>13} {:>11} {:>11} {:>11} {:>6} {:>6}",
+        "trace / model",
+        "lines",
+        "kinds unfor.",
+        "with sizes",
+        "calloc",
+        "aligned",
+        "resize",
+        "free",
+        "partly",
+        "miss 7",
+        "miss 64",
+        "old > 16k",
+        "place > 64",
+        "peak",
+        "spread"
+    );
+    for name in names {
+        let Workload::Trace(trace) = Workload::resolve(name)? else {
+            return Err(format!("{name} is not a trace").into());
+        };
+        let path = out.join(format!("{name}-fitted.toml"));
+        let fitted = fit(
+            &mut trace.source()?,
+            &format!("{name}-fitted"),
+            &mut |_, _| {},
+        )?;
+        std::fs::write(&path, &fitted.text)?;
+        let both = [hear(name, folder)?, hear(&path.to_string_lossy(), folder)?];
+        let shares = both.each_ref().map(Asked::figures);
+        let ((kinds, sizes), (model_kinds, model_sizes)) = fitted.surprise;
+        print!("{name:17} {:5}", fitted.text.lines().count());
+        for (trace, model) in [(kinds, model_kinds), (sizes, model_sizes)] {
+            print!(
+                " {:>13}",
+                format!("{:.1} / {:.1}", 100.0 * trace, 100.0 * model)
+            );
+        }
+        for (trace, model) in shares[0].iter().zip(&shares[1]) {
+            print!(" {:>11}", format!("{trace:.1} / {model:.1}"));
+        }
+        let ratio = |of: fn(&Asked) -> f64| of(&both[1]) / of(&both[0]);
+        println!(
+            " {:6.3} {:6.3}",
+            ratio(|asked| asked.peak as f64),
+            ratio(Asked::spread)
+        );
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Failure> {
-    let names: Vec<String> = std::env::args().skip(1).collect();
+    let mut names: Vec<String> = std::env::args().skip(1).collect();
     if names.is_empty() {
-        return Err("usage: fit_gap WORKLOAD...".into());
+        return Err("usage: fit_gap WORKLOAD..., or fit_gap --fit FOLDER TRACE...".into());
     }
     let folder = tempfile::tempdir()?;
+    if names[0] == "--fit" && names.len() > 2 {
+        let names = names.split_off(1);
+        return fit_all(&names[1..], Path::new(&names[0]), folder.path());
+    }
     for name in names {
         hear(&name, folder.path())?.print(&name);
     }

@@ -1,5 +1,6 @@
 //! Models fitted to traces: they say what the trace did, and nothing else of the program.
 
+use heaplab_script::{Op, OpKind, Script};
 use heaplab_workloads::model::definition::Lifetime;
 use heaplab_workloads::trace::{
     EventKind, Trace, TraceEvent, TraceHeader, TraceSource, TraceWriter,
@@ -181,4 +182,125 @@ fn which_of_the_living_dies_is_measured() {
     assert!(oldest[2] + oldest[4] > 99.0, "{oldest:?}");
     let anywhere = deaths(&path, chance);
     assert!(anywhere[5] > 90.0, "{anywhere:?}");
+}
+
+/// The model of a program of one thread that makes these calls: kind, size or number of the block that is freed, log2 of the alignment.
+fn model_of(calls: &[(EventKind, u64, u8)]) -> fit::Fitted {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.hltrace");
+    let mut writer = TraceWriter::create(&path, &TraceHeader::default(), false, 1).unwrap();
+    let mut blocks = Vec::new();
+    for (tick, &(kind, number, align_log2)) in (0..).zip(calls) {
+        let frees = kind == EventKind::Free;
+        let event = TraceEvent {
+            thread: 0,
+            tick,
+            kind,
+            block: if frees { blocks[number as usize] } else { 0 },
+            size: if frees { 0 } else { number },
+            align_log2,
+            address: 0,
+        };
+        let block = writer.event(event).unwrap();
+        if !frees {
+            blocks.push(block);
+        }
+    }
+    writer.finish(None, |_| {}).unwrap();
+    let trace = Trace::open(&path).unwrap();
+    let mut source = TraceSource::new(&trace, 1.0, 0).unwrap();
+    fit::fit(&mut source, "calls", &mut |_, _| {}).unwrap()
+}
+
+/// The ops of the model's one thread.
+fn ops(model: &Model) -> Vec<Op> {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("s.hlscript");
+    (model.compile(&ModelParams::default(), &out, &mut |_, _| {})).unwrap();
+    Script::open(&out).unwrap().thread(0).to_vec()
+}
+
+fn share(ops: &[Op], kind: OpKind) -> f64 {
+    let calls = ops.iter().filter(|op| op.kind <= OpKind::Free as u8);
+    let of = ops.iter().filter(|op| op.kind() == Some(kind));
+    of.count() as f64 / calls.count() as f64
+}
+
+/// Blocks of one size, of which those at certain places are zeroed or aligned: the model asks for them at the same places.
+#[test]
+fn blocks_are_asked_for_in_the_same_way_at_the_same_places() {
+    let round = [
+        (EventKind::Malloc, 0),
+        (EventKind::Malloc, 0),
+        (EventKind::Calloc, 0),
+        (EventKind::Malloc, 0),
+        (EventKind::AlignedAlloc, 6),
+        // What malloc gives anyway, asked for by name.
+        (EventKind::AlignedAlloc, 4),
+    ];
+    let calls: Vec<_> = (0..4000u64)
+        .flat_map(|number| {
+            let made = round.map(|(kind, align)| (kind, 100, align));
+            let freed = (0..6).map(move |place| (EventKind::Free, number * 6 + place, 0));
+            made.into_iter().chain(freed)
+        })
+        .collect();
+    let fitted = model_of(&calls);
+    let (trace, model) = fitted.surprise;
+    assert!(trace.0 < 0.01 && model.0 < 0.03, "{trace:?} {model:?}");
+    let ops = ops(&fitted.model);
+    let cleared = share(&ops, OpKind::Calloc) * 12.0;
+    let aligned = share(&ops, OpKind::AlignedAlloc) * 12.0;
+    assert!((0.9..1.1).contains(&cleared), "{cleared}");
+    assert!((1.8..2.2).contains(&aligned), "{aligned}");
+}
+
+/// Blocks that a program keeps and frees at its end are freed by the model.
+#[test]
+fn what_is_freed_at_the_end_is_freed() {
+    let kept = 8000u64;
+    let made = (0..kept).map(|number| (EventKind::Malloc, 20 + number % 3 * 40, 0));
+    let freed = (0..kept).map(|number| (EventKind::Free, number, 0));
+    let calls: Vec<_> = made.chain(freed).collect();
+    let fitted = model_of(&calls);
+    let freed = share(&ops(&fitted.model), OpKind::Free);
+    assert!((0.48..0.51).contains(&freed), "{freed}");
+}
+
+/// Standard deviation of the number of blocks alive; each call adds one or takes one away.
+fn wandering(rises: impl Iterator<Item = bool>) -> f64 {
+    let (mut level, mut levels) = (0.0, Vec::new());
+    for rises in rises {
+        level += if rises { 1.0 } else { -1.0 };
+        levels.push(level);
+    }
+    let mean = levels.iter().sum::<f64>() / levels.len() as f64;
+    let squares = levels.iter().map(|level| (level - mean).powi(2));
+    (squares.sum::<f64>() / levels.len() as f64).sqrt()
+}
+
+/// Between the parts' peaks a live set rises and falls by up to 40 blocks, a few at a time: so does the model's.
+#[test]
+fn live_sets_go_up_and_down_as_far() {
+    let mut calls = Vec::new();
+    let (mut alive, mut number, mut word) = (Vec::new(), 0u64, 1u64);
+    while calls.len() < 60_000 {
+        // Knuth's generator for 64 bits.
+        word = word.wrapping_mul(6_364_136_223_846_793_005);
+        word = word.wrapping_add(1_442_695_040_888_963_407);
+        let rises = alive.len() < 40 && word >> 63 == 0;
+        for _ in 0..=word >> 40 & 7 {
+            if rises {
+                calls.push((EventKind::Malloc, 100, 0));
+                alive.push(number);
+                number += 1;
+            } else if let Some(block) = alive.pop() {
+                calls.push((EventKind::Free, block, 0));
+            }
+        }
+    }
+    let program = wandering(calls.iter().map(|call| call.0 == EventKind::Malloc));
+    let ops = ops(&model_of(&calls).model);
+    let model = wandering(ops.iter().map(|op| op.kind() == Some(OpKind::Malloc)));
+    assert!((0.6..1.5).contains(&(model / program)), "{program} {model}");
 }

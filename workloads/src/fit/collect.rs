@@ -1,15 +1,17 @@
 //! Second pass: what each role does with each class of sizes, part by part of the trace.
 
+use super::asked::Asked;
 use super::classes::Classes;
 use super::distribution::Counts;
 use super::roles::Roles;
 use super::spread::Spread;
 use super::surprise::Surprise;
 use super::survey::Survey;
+use super::waves::Wave;
 use crate::chain::Chain;
 use crate::compile::{Action, Source};
 use crate::error::WorkloadError;
-use crate::model::definition::Deed;
+use crate::model::definition::{By, Deed, Way};
 use heaplab_script::OpKind;
 
 /// A death among so many of the newest counts as near them.
@@ -18,6 +20,11 @@ const NEAR: u32 = 64;
 const FEW: u32 = 16;
 /// One within so many steps of the last is its neighbour.
 const NEIGHBOURS: u32 = 8;
+
+/// What was alive comes back when there is so much of it again.
+const BACK: f64 = 1.1;
+/// From this share on blocks count as written whole.
+const LEAST_WHOLE: f64 = 0.98;
 
 /// Calls of a role that are remembered in each part.
 const REMEMBERED: u64 = 40_000;
@@ -38,8 +45,8 @@ pub(super) struct Cell {
     /// Sizes when they are allocated; of those that grow the largest.
     pub sizes: Counts,
     pub calloc: u64,
-    /// Bytes of allocations, and how many of them were written in the end.
-    pub written: (u64, u64),
+    /// Bytes of allocations of which only a part is written, how much of them was, and the bytes of all allocations.
+    pub written: (u64, u64, u64),
     /// log2 of the alignments asked for.
     pub aligned: Counts,
     pub resizes: u64,
@@ -60,8 +67,11 @@ pub(super) struct Cell {
     pub calls: Vec<u64>,
     /// By part: blocks that began and that died.
     pub moves: Vec<(u64, u64)>,
-    /// By part: blocks and bytes alive when most bytes are alive in all.
+    /// By part: blocks and bytes alive when most bytes are alive in all, and at its end.
     pub alive: Vec<(u64, u64)>,
+    pub left: Vec<(u64, u64)>,
+    /// By part: how many blocks the threads had at their calls.
+    pub waves: Vec<Wave>,
 }
 
 pub(super) struct Collected {
@@ -71,13 +81,17 @@ pub(super) struct Collected {
     /// each thread.
     pub burst: Vec<u64>,
     pub calls: u64,
-    /// Of the blocks that are told.
+    /// Of the blocks that are told, and the part in which it is reached.
     pub peak_bytes: u64,
+    pub peak_part: usize,
+    /// By part: largest sum of bytes alive, and that at its end.
+    pub levels: Vec<(u64, u64)>,
     /// By thread: what it did, from the beginning of each part on.
     pub said: Vec<Vec<Said>>,
     /// How well the next call was known.
     pub surprise: Surprise,
     pub spread: Spread,
+    pub asked: Asked,
 }
 
 #[derive(Clone, Copy)]
@@ -116,14 +130,19 @@ struct Collector<'a> {
     /// Calls of each role that were remembered in this part.
     remembered: Vec<u64>,
     part: usize,
+    /// Share of the part that is over.
+    progress: f64,
     live: u64,
+    levels: Vec<(u64, u64)>,
     /// Largest in the part.
     most: u64,
     risen: bool,
     peak: u64,
+    peak_part: usize,
     calls: u64,
     surprise: Surprise,
     spread: Spread,
+    asked: Asked,
 }
 
 pub(super) fn collect<S: Source>(
@@ -140,6 +159,8 @@ pub(super) fn collect<S: Source>(
         calls: vec![0; parts],
         moves: vec![(0, 0); parts],
         alive: vec![(0, 0); parts],
+        left: vec![(0, 0); parts],
+        waves: vec![Wave::default(); parts],
         ..Cell::default()
     };
     let set = || Set {
@@ -160,13 +181,17 @@ pub(super) fn collect<S: Source>(
         said: vec![Vec::new(); roles.of.len()],
         remembered: vec![0; count],
         part: 0,
+        progress: 0.0,
         live: 0,
+        levels: vec![(0, 0); parts],
         most: 0,
         risen: false,
         peak: 0,
+        peak_part: 0,
         calls: 0,
         surprise: Surprise::default(),
         spread: Spread::default(),
+        asked: Asked::default(),
     };
     let (mut number, mut allocations) = (0u64, 0u64);
     let (mut runs, mut in_runs) = (vec![0u64; count], vec![0u64; count]);
@@ -181,8 +206,9 @@ pub(super) fn collect<S: Source>(
         ) {
             return Ok(());
         }
-        let now = (number as f64 / survey.calls.max(1) as f64 * parts as f64) as usize;
-        all.enter(now.min(parts - 1));
+        let now = number as f64 / survey.calls.max(1) as f64 * parts as f64;
+        all.enter((now as usize).min(parts - 1));
+        all.progress = now.fract();
         number += 1;
         if number.is_multiple_of(1 << 18) {
             progress(survey.calls + number, 2 * survey.calls);
@@ -205,7 +231,7 @@ pub(super) fn collect<S: Source>(
         all.take(event.thread, role, event.action, grown);
         Ok(())
     })?;
-    all.snapshot();
+    all.leave();
     all.measure_survivors();
     let threads = |role: usize| roles.threads[role].len().max(1) as u64;
     // As many rounds as the thread with the most turns needs.
@@ -216,21 +242,46 @@ pub(super) fn collect<S: Source>(
         burst: burst.collect(),
         calls: all.calls,
         peak_bytes: all.peak,
+        peak_part: all.peak_part,
+        levels: all.levels,
         cells: all.cells,
         said: all.said,
         surprise: all.surprise,
         spread: all.spread,
+        asked: all.asked,
     })
+}
+
+impl Collected {
+    /// Whether what is alive falls in a part and does not come back: its end tells it then, and not its peak.
+    pub fn falls(&self, part: usize) -> bool {
+        let (most, left) = self.levels[part];
+        let later = self.levels[part + 1..].iter().map(|(most, _)| *most).max();
+        part != self.peak_part
+            && left < most
+            && later.is_none_or(|later| later as f64 <= BACK * left as f64)
+    }
 }
 
 impl Collector<'_> {
     fn enter(&mut self, part: usize) {
         if part != self.part {
-            self.snapshot();
+            self.leave();
             self.part = part;
             self.remembered.fill(0);
             self.most = self.live;
             self.risen = true;
+        }
+    }
+
+    /// The part is over.
+    fn leave(&mut self) {
+        self.snapshot();
+        self.levels[self.part] = (self.most, self.live);
+        for (cells, alive) in self.cells.iter_mut().zip(&self.alive) {
+            for (cell, alive) in cells.iter_mut().zip(alive) {
+                cell.left[self.part] = *alive;
+            }
         }
     }
 
@@ -260,7 +311,10 @@ impl Collector<'_> {
             self.most = self.live;
             self.risen = true;
         }
-        self.peak = self.peak.max(self.live);
+        if self.live > self.peak {
+            self.peak = self.live;
+            self.peak_part = self.part;
+        }
     }
 
     /// A call of a thread for one of its own blocks.
@@ -277,6 +331,8 @@ impl Collector<'_> {
         }
         let cell = &mut self.cells[role][class];
         cell.calls[self.part] += 1;
+        let level = self.sets[thread as usize][class].chain.len();
+        cell.waves[self.part].add(self.progress, level as f64);
         let last = &mut self.last_class[thread as usize];
         cell.turns += u64::from(*last != class);
         *last = class;
@@ -321,11 +377,26 @@ impl Collector<'_> {
                 let cell = &mut self.cells[role][class];
                 cell.moves[self.part].0 += 1;
                 cell.calloc += u64::from(kind == OpKind::Calloc);
-                cell.written.0 += size;
-                cell.written.1 += reach.map_or(size, |reach| reach.min(size));
-                if align_log2 > 4 {
+                let part = reach.filter(|reach| (*reach as f64) < LEAST_WHOLE * size as f64);
+                cell.written.2 += size;
+                if let Some(reach) = part {
+                    cell.written.0 += size;
+                    cell.written.1 += reach;
+                }
+                // malloc need not give more than 16; who asks for these by name goes another way.
+                let by = match kind {
+                    OpKind::Calloc => By::Calloc,
+                    OpKind::AlignedAlloc if align_log2 > 0 => By::Aligned,
+                    _ if align_log2 > 4 => By::Aligned,
+                    _ => By::Malloc,
+                };
+                if by == By::Aligned {
                     cell.aligned.add(u64::from(align_log2));
                 }
+                let deed = Deed::Allocate(Way {
+                    by,
+                    partly: part.is_some(),
+                });
                 match class < self.classes.first_growing {
                     true => cell.sizes.add(size),
                     false => cell.first.add(size),
@@ -334,7 +405,7 @@ impl Collector<'_> {
                     true => size,
                     false => 0,
                 };
-                self.own_call(thread, role, class, Deed::Allocate, told);
+                self.own_call(thread, role, class, deed, told);
                 self.change(role, class, 0, size, 1);
             }
             Action::Realloc { block, size } => {
@@ -376,16 +447,16 @@ impl Collector<'_> {
     }
 
     fn hear(&mut self, thread: u32, action: Action) {
-        let (kind, size) = match action {
-            Action::Alloc { kind, size, .. } => (kind, size),
-            Action::Realloc { size, .. } => (OpKind::Realloc, size),
-            Action::Free { block } => {
-                let of = self.born.get(block as usize);
-                (OpKind::Free, of.map_or(0, |of| of.size))
-            }
+        let old = |block| self.born.get(block as usize).map_or(0, |of: &Born| of.size);
+        let (kind, from, to) = match action {
+            Action::Alloc { kind, size, .. } => (kind, 0, size),
+            Action::Realloc { size, block } => (OpKind::Realloc, old(block), size),
+            Action::Free { block } => (OpKind::Free, old(block), 0),
             _ => return,
         };
+        let size = if kind == OpKind::Free { from } else { to };
         self.surprise.take(thread, kind, size);
+        self.asked.take(thread, kind, from, to);
     }
 
     /// Role and class of a block that is told.

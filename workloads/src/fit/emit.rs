@@ -4,6 +4,7 @@ use super::classes::Classes;
 use super::collect::{Cell, Collected};
 use super::phrases::Phrases;
 use super::roles::Roles;
+use super::{Waves, waves};
 use crate::model::definition::Recall;
 use std::fmt::Write as _;
 
@@ -12,7 +13,7 @@ const MOST_BURST: u64 = 4096;
 /// From this share on blocks count as written whole.
 const LEAST_WHOLE: f64 = 0.98;
 /// Live sets below this are not corrected.
-const HANDFUL: f64 = 8.0;
+const HANDFUL: f64 = 4.0;
 /// Largest live set of the language.
 const MOST_LIVE: f64 = (1u64 << 28) as f64;
 
@@ -31,6 +32,8 @@ pub(super) struct Fit<'a> {
     pub recall: Option<&'a Recall>,
     /// Factor on all live sets.
     pub factor: f64,
+    /// How far phrases may lead live sets; none: as the language has it.
+    pub waves: Option<Waves>,
 }
 
 /// Writes the model.
@@ -139,13 +142,26 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
         let factor = if level < HANDFUL { 1.0 } else { fit.factor };
         level * factor / threads
     };
-    let levels: Vec<f64> = cell.alive.iter().map(level).collect();
+    let told = |part: usize| match fit.counts.falls(part) {
+        true => cell.left[part],
+        false => cell.alive[part],
+    };
+    let levels: Vec<f64> = (0..fit.parts).map(|part| level(&told(part))).collect();
     let live = levels
         .iter()
         .copied()
         .fold(1.0, f64::max)
         .ceil()
         .min(MOST_LIVE);
+    let spoken = !fit.phrases[role].phrases.is_empty();
+    let course: Vec<f64> = (0..fit.parts)
+        .map(|part| told(part).0 as f64 / threads)
+        .collect();
+    let band = (fit.waves).map(|Waves { share, runs }| {
+        let (above, below) = waves::band(&cell.waves, &course);
+        let least = if runs { 2.0 * deaths(cell) } else { 0.0 };
+        ((above * share).max(least), (below * share).max(least))
+    });
     let per_part = weight / fit.parts as f64;
     // Sizes that phrases name are not drawn.
     let rest = cell.sizes.without(&fit.phrases[role].named);
@@ -166,7 +182,7 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
         out,
         "live = {live}\nsize = {}\n{}",
         drawn.text("bytes"),
-        lifetime(cell, !fit.phrases[role].phrases.is_empty())
+        lifetime(cell, spoken, band)
     );
     let blocks = match growing {
         true => cell.first.count,
@@ -177,11 +193,16 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
         let most = 1.0 - share(cell.aligned.count);
         let _ = writeln!(out, "calloc = {:.3}", share(cell.calloc).min(most));
     }
-    let (bytes, written) = cell.written;
+    // Phrases say which blocks are written in part.
+    let (partly, written, bytes) = cell.written;
+    let (bytes, written) = match spoken {
+        true => (partly, written),
+        false => (bytes, bytes - partly + written),
+    };
     if !growing && (written as f64) < LEAST_WHOLE * bytes as f64 {
         let _ = writeln!(out, "written = {:.3}", written as f64 / bytes as f64);
     }
-    if share(cell.aligned.count) >= 0.005 {
+    if cell.aligned.count > 0 {
         // The usual alignments of a group are one or two.
         let mean = (cell.aligned.sum() / u128::from(cell.aligned.count.max(1))) as u32;
         let _ = writeln!(
@@ -219,8 +240,21 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
     );
 }
 
+/// How many die in a row.
+fn deaths(cell: &Cell) -> f64 {
+    // What the course says is no run: where a part only rises or falls, nothing goes up and down.
+    let churn: u64 = cell
+        .moves
+        .iter()
+        .map(|(begun, died)| *begun.min(died))
+        .sum();
+    (churn as f64 / cell.reversals.max(1) as f64)
+        .round()
+        .max(1.0)
+}
+
 /// Which blocks die.
-fn lifetime(cell: &Cell, phrases: bool) -> String {
+fn lifetime(cell: &Cell, phrases: bool, band: Option<(f64, f64)>) -> String {
     // Phrases say which deaths are those of the newest or of a neighbour.
     let mut cell = cell.clone();
     let [newest, near, next, previous, oldest, random] = cell.deaths;
@@ -246,15 +280,14 @@ fn lifetime(cell: &Cell, phrases: bool) -> String {
             let _ = write!(text, ", ranks = {}", cell.ranks.text("values"));
         }
     }
-    // What the course says is no run: where a part only rises or falls, nothing goes up and down.
-    let churn: u64 = cell
-        .moves
-        .iter()
-        .map(|(begun, died)| *begun.min(died))
-        .sum();
-    let run = (churn as f64 / cell.reversals.max(1) as f64).round();
+    let run = deaths(cell);
     if run > 1.0 {
         let _ = write!(text, ", run = {run}");
+    }
+    if let Some((above, below)) = band.filter(|_| phrases) {
+        // A full set that may not fall is one in which nothing is allocated or freed.
+        let below = below.round().max(1.0);
+        let _ = write!(text, ", above = {}, below = {below}", above.round());
     }
     text.push_str(" }\n");
     text

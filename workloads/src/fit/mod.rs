@@ -6,9 +6,11 @@
 //! last, …), how many die in a row, which role's threads free them, and, in parts of equal length, how many are alive
 //! and how many calls are made for them. `phrases` finds the sequences of calls that are repeated most, and which
 //! follows which. `emit` writes the text. Of several ways to say phrases again the one is taken whose calls are as well foreseen
-//! (`surprise`) and whose classes have their peaks as far apart (`spread`) as those of the trace. Nothing of the trace but
+//! (`surprise`), whose small caches are missed as often (`asked`) and whose classes have their peaks as far apart (`spread`) as those of
+//! the trace. Phrases may lead live sets from their courses about as far as those of the trace go (`waves`). Nothing of the trace but
 //! counts of sizes, deaths and threads goes into it.
 
+mod asked;
 mod classes;
 mod collect;
 mod distribution;
@@ -18,17 +20,23 @@ mod roles;
 mod spread;
 mod surprise;
 mod survey;
+mod waves;
 
 use crate::compile::Source;
 use crate::error::WorkloadError;
 use crate::model::definition::Recall;
 use crate::model::{Model, ModelParams};
+use asked::Asked;
 use classes::Classes;
+use collect::Collected;
+use phrases::Phrases;
+use roles::Roles;
 use spread::Spread;
 use surprise::Surprise;
+use survey::Survey;
 
-/// Parts of a trace, and calls of one at least.
-const PARTS: u64 = 24;
+/// Parts of a trace, from and to, and calls of one at least.
+const PARTS: (u64, u64) = (20, 26);
 const LEAST_CALLS: u64 = 500;
 /// Groups of all roles together, about, and of one role at least.
 const GROUPS: usize = 16;
@@ -44,6 +52,9 @@ const PEAK_WEIGHT: f64 = 10.0;
 const SILENCE: f64 = 0.2;
 /// What an error of the peaks of all classes together weighs.
 const SPREAD_WEIGHT: f64 = 0.25;
+/// What an error of the functions called and of the misses of small caches weighs: a miss costs about twice what a branch does that
+/// was not foreseen.
+const ASKED_WEIGHT: f64 = 2.0;
 /// How a role's threads may say again what they said: what is tried.
 const RECALLS: [Option<Recall>; 12] = [
     None,
@@ -67,6 +78,27 @@ const fn recall(chance: f64, calls: u32, memory: u32, redrawn: f64) -> Option<Re
         memory,
         redrawn,
     })
+}
+
+/// How phrases may lead live sets from their courses: what is tried.
+const WAVES: [Option<Waves>; 4] = [
+    follow(1.0, true),
+    follow(1.0, false),
+    follow(0.4, true),
+    None,
+];
+
+/// How far phrases may lead live sets from their courses.
+#[derive(Clone, Copy, Debug)]
+struct Waves {
+    /// As a part of what those of the trace do.
+    share: f64,
+    /// By two runs of deaths at least, as where nothing is told: phrases are said whole, and a few large blocks may be too many.
+    runs: bool,
+}
+
+const fn follow(share: f64, runs: bool) -> Option<Waves> {
+    Some(Waves { share, runs })
 }
 
 /// Corrections of live sets by how far the peak is off.
@@ -103,7 +135,7 @@ pub fn fit<S: Source>(
     let survey = survey::survey(source, progress)?;
     let roles = roles::find(&survey.threads)?;
     let classes = Classes::of(&survey, (GROUPS / roles.threads.len()).max(LEAST_GROUPS));
-    let parts = (survey.calls / LEAST_CALLS).clamp(1, PARTS) as usize;
+    let parts = parts(survey.calls, survey.peak_at);
     let counts = collect::collect(source, &survey, &roles, &classes, parts, progress)?;
     let phrases: Vec<_> = (roles.threads.iter())
         .map(|threads| {
@@ -121,62 +153,150 @@ pub fn fit<S: Source>(
         .iter()
         .map(|_| phrases::Phrases::default())
         .collect();
-    let mut best: Option<(f64, Fitted)> = None;
-    let mut good = 1.0;
-    let spoken = RECALLS.iter().map(|recall| (&phrases, recall.as_ref()));
-    for (phrases, recall) in spoken.chain([(&silent, None)]) {
-        // Where threads free each other's blocks, phrases may keep live sets from what they are: then each call is drawn alone.
-        if best.as_ref().is_some_and(|(worst, _)| *worst < SILENCE)
-            && std::ptr::eq(phrases, &silent)
-        {
-            break;
-        }
-        let mut factor = good;
+    let mut search = Search {
+        name,
+        survey: &survey,
+        roles: &roles,
+        classes: &classes,
+        counts: &counts,
+        parts,
+        best: None,
+    };
+    for recall in &RECALLS {
+        search.attempt(&phrases, recall.as_ref(), WAVES[0])?;
+    }
+    let recall = search.best.as_ref().and_then(|best| best.recall);
+    for waves in &WAVES[1..] {
+        search.attempt(&phrases, recall.as_ref(), *waves)?;
+    }
+    // Where threads free each other's blocks, phrases may keep live sets from what they are: then each call is drawn alone.
+    if (search.best.as_ref()).is_none_or(|best| best.worse >= SILENCE) {
+        search.attempt(&silent, None, None)?;
+    }
+    search.best.map(|best| best.fitted).ok_or_else(|| {
+        WorkloadError::Parameters("the trace has no calls: there is nothing to fit".into())
+    })
+}
+
+/// Models of one trace, of which the nearest is kept.
+struct Search<'a> {
+    name: &'a str,
+    survey: &'a Survey,
+    roles: &'a Roles,
+    classes: &'a Classes,
+    counts: &'a Collected,
+    parts: usize,
+    best: Option<Best>,
+}
+
+/// The nearest model so far.
+struct Best {
+    fitted: Fitted,
+    /// How far it is from the trace.
+    worse: f64,
+    recall: Option<Recall>,
+    /// The factor on live sets that the next one begins with.
+    factor: f64,
+}
+
+impl Search<'_> {
+    /// Tries models with these phrases, said again like this, with live sets that follow so much of the trace's waves.
+    fn attempt(
+        &mut self,
+        phrases: &[Phrases],
+        recall: Option<&Recall>,
+        waves: Option<Waves>,
+    ) -> Result<(), WorkloadError> {
+        let counts = self.counts;
+        let mut factor = self.best.as_ref().map_or(1.0, |best| best.factor);
         for _ in 0..=CORRECTIONS {
             let text = emit::text(&emit::Fit {
-                name,
-                calls: survey.calls,
-                threads: survey.threads.iter().filter(|one| one.calls > 0).count(),
-                parts,
-                roles: &roles,
-                classes: &classes,
-                counts: &counts,
+                name: self.name,
+                calls: self.survey.calls,
+                threads: (self.survey.threads.iter())
+                    .filter(|one| one.calls > 0)
+                    .count(),
+                parts: self.parts,
+                roles: self.roles,
+                classes: self.classes,
+                counts,
                 phrases,
                 recall,
                 factor,
+                waves,
             });
-            let model = Model::parse(&text, name)?;
+            let model = Model::parse(&text, self.name)?;
             let (mut surprise, mut spread) = (Surprise::default(), Spread::default());
+            let mut asked = Asked::default();
             let peak = model.listen(&ModelParams::default(), &mut |thread, op| {
                 surprise.op(thread, op);
-                spread.op(thread, op);
+                if let (Some((from, to)), Some(kind)) = (spread.op(thread, op), op.kind()) {
+                    asked.take(thread, kind, from, to);
+                }
             })?;
             let ratio = peak as f64 / counts.peak_bytes.max(1) as f64;
             let error = (ratio - 1.0).abs();
             let spread = spread.bytes() as f64 / counts.spread.bytes().max(1) as f64;
-            let worse = surprise.apart(&counts.surprise)
-                + SPREAD_WEIGHT * (spread - 1.0).abs()
-                + PEAK_WEIGHT * (error - NEAR).max(0.0);
-            if best.as_ref().is_none_or(|(least, _)| worse < *least) {
-                let fitted = Fitted {
-                    text,
-                    model,
-                    parts,
-                    trace_peak: counts.peak_bytes,
-                    model_peak: peak,
-                    surprise: (counts.surprise.shares(), surprise.shares()),
-                    left_out: roles.left_out.clone(),
-                };
-                best = Some((worse, fitted));
-                good = factor;
+            let behaviour = surprise.apart(&counts.surprise)
+                + ASKED_WEIGHT * asked.apart(&counts.asked)
+                + SPREAD_WEIGHT * (spread - 1.0).abs();
+            let worse = behaviour + PEAK_WEIGHT * (error - NEAR).max(0.0);
+            let least = self.best.as_ref().map_or(f64::INFINITY, |best| best.worse);
+            if worse < least {
+                self.best = Some(Best {
+                    fitted: Fitted {
+                        text,
+                        model,
+                        parts: self.parts,
+                        trace_peak: counts.peak_bytes,
+                        model_peak: peak,
+                        surprise: (counts.surprise.shares(), surprise.shares()),
+                        left_out: self.roles.left_out.clone(),
+                    },
+                    worse,
+                    recall: recall.copied(),
+                    factor: if error < NEAR { factor } else { 1.0 },
+                });
             }
-            if error < NEAR {
+            // With the right peak it would not be nearer either.
+            if error < NEAR || behaviour > least {
                 break;
             }
-            factor = (factor / ratio.max(1e-3)).clamp(0.5, 2.0);
+            let next = (factor / ratio.max(1e-3)).clamp(0.5, 2.0);
+            if (next - factor).abs() < 1e-6 {
+                break;
+            }
+            factor = next;
+        }
+        Ok(())
+    }
+}
+
+/// How many parts a trace of so many calls is cut into: so many that one ends just after the peak, because a part is told by one
+/// level, and what falls after the peak in the same part would not be told.
+fn parts(calls: u64, peak_at: u64) -> usize {
+    let most = (calls / LEAST_CALLS).clamp(1, PARTS.1);
+    // From the peak to the end of its part, in calls.
+    let after = |parts: u64| {
+        let reached = peak_at as f64 / calls.max(1) as f64 * parts as f64;
+        (reached.ceil() - reached) / parts as f64
+    };
+    let all = most.min(PARTS.0)..=most;
+    (all.rev().min_by(|&a, &b| after(a).total_cmp(&after(b)))).unwrap_or(1) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_ends_just_after_the_peak() {
+        assert_eq!(parts(100, 50), 1);
+        for peak_at in [77_000, 500_000, 834_000, 961_000, 999_999] {
+            let parts = parts(1_000_000, peak_at);
+            assert!((20..=26).contains(&parts));
+            let after = 1.0 - ((peak_at - 1) as f64 / 1e6 * parts as f64).fract();
+            assert!(after < 0.2, "{peak_at}: {after}, {parts} parts");
         }
     }
-    best.map(|(_, fitted)| fitted).ok_or_else(|| {
-        WorkloadError::Parameters("the trace has no calls: there is nothing to fit".into())
-    })
 }

@@ -13,6 +13,8 @@ const LEAST_JOIN: f64 = 0.001;
 const MOST_CALLS: u32 = 96;
 /// Single calls with a smaller share of a role's calls are no phrase: the groups' live sets bring them.
 const LEAST_SINGLE: f64 = 0.001;
+/// Resizes, which nothing else brings.
+const LEAST_RESIZE: f64 = 0.0002;
 /// A size with this share of a role's allocations is said, others are drawn.
 const FREQUENT: f64 = 0.01;
 /// Calls before one from which its size may be known; sizes of a class are said if that is so for this part of those that
@@ -78,11 +80,15 @@ pub(super) fn find(threads: &[&[Said]], parts: usize, most: usize) -> Phrases {
     for &(term, part) in &said {
         times[term as usize][usize::from(part)] += 1;
     }
-    let least = (LEAST_SINGLE * calls as f64) as u64;
-    keep(&terms, &mut times, most, least);
+    let least = |term: usize| {
+        let resizes = matches!(terms[term].word, Some((Deed::Resize, ..)));
+        let share = if resizes { LEAST_RESIZE } else { LEAST_SINGLE };
+        (share * calls as f64) as u64
+    };
+    keep(&terms, &mut times, most, &least);
     let covered = |term: usize| times[term].iter().sum::<u64>() * u64::from(terms[term].calls);
     let mut told: Vec<usize> = (1..terms.len())
-        .filter(|&term| covered(term) > least)
+        .filter(|&term| covered(term) > least(term))
         .collect();
     // Single calls may be more than there is room for.
     told.sort_by_key(|&term| (std::cmp::Reverse(covered(term)), term));
@@ -114,7 +120,7 @@ fn frequent_sizes(threads: &[&[Said]]) -> Vec<u32> {
     for calls in threads {
         let mut last: HashMap<[Said; CONTEXT], u32> = HashMap::new();
         for (at, said) in calls.iter().enumerate() {
-            if said.deed != Deed::Allocate || said.size == 0 {
+            if !matches!(said.deed, Deed::Allocate(_)) || said.size == 0 {
                 continue;
             }
             *counts.entry((said.class, said.size)).or_default() += 1;
@@ -228,13 +234,16 @@ fn join(said: &mut Vec<(u16, u8)>, pair: (u16, u16), new: u16) {
 }
 
 /// Leaves the joined terms that cover most calls, `most` with the single ones that are told; the others are taken apart, the latest first.
-fn keep(terms: &[Term], times: &mut [Vec<u64>], most: usize, least: u64) {
+fn keep(terms: &[Term], times: &mut [Vec<u64>], most: usize, least: &dyn Fn(usize) -> u64) {
     loop {
         let covered = |term: usize| times[term].iter().sum::<u64>() * u64::from(terms[term].calls);
         let (single, used): (Vec<usize>, Vec<usize>) = (1..terms.len())
             .filter(|&term| covered(term) > 0)
             .partition(|&term| terms[term].word.is_some());
-        let singles = single.iter().filter(|&&term| covered(term) > least).count();
+        let singles = single
+            .iter()
+            .filter(|&&term| covered(term) > least(term))
+            .count();
         if used.len() + singles <= most {
             return;
         }

@@ -41,12 +41,12 @@ impl Spread {
         }
     }
 
-    /// The same by an op of a script.
-    pub fn op(&mut self, thread: u32, op: &Op) {
+    /// The same by an op of a script; the bytes before and after it.
+    pub fn op(&mut self, thread: u32, op: &Op) -> Option<(u64, u64)> {
         let to = match op.kind {
             kind if kind == OpKind::Free as u8 => 0,
             kind if kind <= OpKind::Realloc as u8 => op.size(),
-            _ => return,
+            _ => return None,
         };
         let sizes = match op.flags & FLAG_SHARED != 0 {
             true => &mut self.shared,
@@ -64,6 +64,7 @@ impl Spread {
         }
         let from = std::mem::replace(&mut sizes[slot], to);
         self.change(from, to);
+        Some((from, to))
     }
 
     /// The sum.

@@ -53,8 +53,9 @@ pub(super) struct Survey {
     pub grown_bins: Vec<Bin>,
     pub calls: u64,
     pub allocations: u64,
-    /// Largest sum of bytes alive.
+    /// Largest sum of bytes alive, and after how many calls it was reached first.
     pub peak_bytes: u64,
+    pub peak_at: u64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -127,6 +128,7 @@ pub(super) fn survey<S: Source>(
         bytes = bytes - of.size + size;
         if bytes > all.peak_bytes {
             all.peak_bytes = bytes;
+            all.peak_at = all.calls + 1;
             risen = true;
         }
         all.bins[bin_of(size.max(of.size))].calls += 1;

@@ -64,8 +64,8 @@ pub struct GroupPlan {
     pub rounding: f64,
     /// Deaths in a row.
     pub deaths: u64,
-    /// How far phrases may lead the live set from its target, at least.
-    pub swing: u64,
+    /// How far phrases may lead the live set above and below its target.
+    pub swing: (u64, u64),
     /// Calls in a row when a thread turns to it.
     pub run: u32,
     /// The group's own sizes, then those of phases. Empty: it never allocates.
@@ -346,8 +346,17 @@ fn group_plan(
             _ => 1,
         },
         swing: match group.lifetime {
-            Lifetime::Recency { run, .. } => (2.0 * run) as u64,
-            _ => 2,
+            Lifetime::Recency {
+                run, above, below, ..
+            } => {
+                let blocks = |told: Option<f64>| match told {
+                    // A wave of a block or two is no smaller in a smaller model.
+                    Some(blocks) => (blocks * scale).max(blocks.min(2.0)) as u64,
+                    None => (2.0 * run) as u64,
+                };
+                (blocks(above), blocks(below))
+            }
+            _ => (2, 2),
         },
         run: group.run,
         sizes: group.size.iter().map(Sampler::new).collect(),

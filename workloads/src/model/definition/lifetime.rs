@@ -1,7 +1,7 @@
 //! Which block of a group dies when one must.
 
 use super::distribution::Distribution;
-use crate::model::decode::{Read, Value};
+use crate::model::decode::{Read, Table, Value};
 use serde::Serialize;
 
 /// Which block dies. All but `exponential`, `lifo`, `batch`, `phase` and `drawn` keep the live set full: each allocation
@@ -77,6 +77,12 @@ pub enum Lifetime {
         random: f64,
         /// Deaths in a row, on average: the set falls so far below `live` before it is filled again.
         run: f64,
+        /// How many blocks above `live` phrases may lead the set; 2 times `run` if absent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        above: Option<f64>,
+        /// How many below.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        below: Option<f64>,
     },
     /// Each block draws its age at death, counted in allocations of its group and thread.
     Drawn {
@@ -144,6 +150,12 @@ const ORDERS: &[(&str, BatchOrder)] = &[
     ("random", BatchOrder::Random),
 ];
 
+/// Blocks on one side of `live`, if they are told.
+fn band(table: &mut Table<'_>, key: &'static str) -> Read<Option<f64>> {
+    let value = table.get(key);
+    value.map(|value| value.number(0.0..=1e9)).transpose()
+}
+
 impl Lifetime {
     /// Reads a lifetime of the thing that `what` describes.
     pub fn read(value: &Value<'_>, what: &str) -> Read<Self> {
@@ -191,6 +203,8 @@ impl Lifetime {
                     oldest: share("oldest")?,
                     random: share("random")?,
                     run: table.number("run", 1.0..=1e9, 1.0)?,
+                    above: band(&mut table, "above")?,
+                    below: band(&mut table, "below")?,
                 };
                 if lifetime.recencies().iter().sum::<f64>() <= 0.0 {
                     return Err(table.fault(

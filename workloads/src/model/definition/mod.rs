@@ -13,7 +13,7 @@ pub use distribution::{Distribution, Part};
 pub use group::{Aligned, Course, Group, Grow, GrowBy, HandOver};
 pub use lifetime::{BatchOrder, Dies, Lifetime};
 pub use phase::{Change, DropOrder, GroupChange, Phase};
-pub use phrase::{Call, Deed, Phrase};
+pub use phrase::{By, Call, Deed, Phrase, Way};
 pub use role::{Pause, Recall, Role, Succession};
 use serde::Serialize;
 use toml::de::DeTable;

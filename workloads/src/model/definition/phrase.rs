@@ -42,11 +42,40 @@ pub struct Call {
     pub size: u32,
 }
 
+/// How an allocation of a phrase asks for its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Way {
+    /// The function.
+    pub by: By,
+    /// `%` before the group: only a part is written, as much as the group's `written` says.
+    pub partly: bool,
+}
+
+/// A function that allocates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum By {
+    /// malloc.
+    Malloc,
+    /// calloc.
+    Calloc,
+    /// aligned_alloc, with one of the group's alignments.
+    Aligned,
+}
+
+impl By {
+    const fn whole(self) -> Deed {
+        Deed::Allocate(Way {
+            by: self,
+            partly: false,
+        })
+    }
+}
+
 /// What a call of a phrase does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Deed {
-    /// `+GROUP` or `+GROUP:BYTES`: allocates.
-    Allocate,
+    /// `+GROUP` or `+GROUP:BYTES`: allocates by malloc; with `#` by calloc, with `@` with an alignment.
+    Allocate(Way),
     /// `-GROUP`: frees what the group's lifetime says; `-GROUP:RANK`: the newest but so many.
     Free,
     /// `!GROUP`: frees the newest.
@@ -61,8 +90,10 @@ pub enum Deed {
 
 impl Deed {
     /// All deeds and their signs.
-    pub const SIGNS: [(char, Self); 6] = [
-        ('+', Self::Allocate),
+    pub const SIGNS: [(char, Self); 8] = [
+        ('+', By::Malloc.whole()),
+        ('#', By::Calloc.whole()),
+        ('@', By::Aligned.whole()),
         ('-', Self::Free),
         ('!', Self::FreeNewest),
         ('>', Self::FreeNext),
@@ -70,12 +101,23 @@ impl Deed {
         ('~', Self::Resize),
     ];
 
-    /// Its sign.
-    pub fn sign(self) -> char {
-        Self::SIGNS
-            .iter()
-            .find(|(_, deed)| *deed == self)
-            .map_or('+', |(sign, _)| *sign)
+    /// Its sign, with the mark of blocks that are written in part.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Self::Allocate(Way { by, partly }) => match (by, partly) {
+                (By::Malloc, false) => "+",
+                (By::Malloc, true) => "+%",
+                (By::Calloc, false) => "#",
+                (By::Calloc, true) => "#%",
+                (By::Aligned, false) => "@",
+                (By::Aligned, true) => "@%",
+            },
+            Self::Free => "-",
+            Self::FreeNewest => "!",
+            Self::FreeNext => ">",
+            Self::FreePrevious => "<",
+            Self::Resize => "~",
+        }
     }
 }
 
@@ -143,7 +185,7 @@ impl Phrase {
         for word in text.split_whitespace() {
             let expected = || {
                 value.fault(format_args!(
-                    "`calls` has the word \"{word}\", expected +GROUP, +GROUP:BYTES, -GROUP, -GROUP:RANK, !GROUP, >GROUP, <GROUP or ~GROUP, and *TIMES behind it to repeat it"
+                    "`calls` has the word \"{word}\", expected +GROUP, +GROUP:BYTES, -GROUP, -GROUP:RANK, !GROUP, >GROUP, <GROUP or ~GROUP (# or @ for +: by calloc, aligned; % before GROUP: written in part), and *TIMES behind it to repeat it"
                 ))
             };
             let (rest, times) = match word.split_once('*') {
@@ -152,13 +194,20 @@ impl Phrase {
             };
             let sign = rest.chars().next();
             let deed = Deed::SIGNS.iter().find(|(known, _)| Some(*known) == sign);
-            let &(_, deed) = deed.ok_or_else(expected)?;
-            let (name, size) = match rest[1..].split_once(':') {
-                Some((name, size)) if matches!(deed, Deed::Allocate | Deed::Free) => {
+            let &(_, mut deed) = deed.ok_or_else(expected)?;
+            let mut rest = &rest[1..];
+            if let Deed::Allocate(way) = &mut deed
+                && let Some(whole) = rest.strip_prefix('%')
+            {
+                way.partly = true;
+                rest = whole;
+            }
+            let (name, size) = match rest.split_once(':') {
+                Some((name, size)) if matches!(deed, Deed::Allocate(_) | Deed::Free) => {
                     (name, size.parse().map_err(|_| expected())?)
                 }
                 Some(_) => return Err(expected()),
-                None => (&rest[1..], 0u32),
+                None => (rest, 0u32),
             };
             if u64::from(size) > MAX_VALUE || times == 0 || calls.len() + times > MOST_CALLS {
                 return Err(expected());
@@ -170,6 +219,15 @@ impl Phrase {
                     known.join(", ")
                 )));
             };
+            if let Deed::Allocate(Way {
+                by: By::Aligned, ..
+            }) = deed
+                && groups[group].aligned.is_none()
+            {
+                return Err(value.fault(format_args!(
+                    "`calls` has the word \"{word}\", and the group '{name}' says no alignments: expected `aligned` there"
+                )));
+            }
             let group = group as u32;
             calls.extend(std::iter::repeat_n(Call { deed, group, size }, times));
         }

@@ -17,6 +17,9 @@ use rand_pcg::rand_core::Rng;
 use std::collections::VecDeque;
 use wheel::Wheel;
 
+/// Blocks that are looked at for one that grows.
+const LOOKS: u32 = 4;
+
 /// A thread's live blocks of one group.
 #[derive(Debug)]
 pub struct LiveSet {
@@ -252,6 +255,23 @@ impl LiveSet {
             }
             Shape::Wheel { wheel, .. } => wheel.peek(random),
         }
+    }
+
+    /// A block that has not yet its size: the newest, or any of a few; `None` when they all have it, and for sets of another shape
+    /// than that of phrases.
+    pub fn peek_growing(&mut self, random: &mut Pcg64) -> Option<&mut Block> {
+        let grows = |block: &Block| block.size() < block.target();
+        let Shape::Chain { chain, .. } = &mut self.shape else {
+            return None;
+        };
+        let mut place = chain.newest(0)?;
+        for _ in 0..LOOKS {
+            if grows(chain.at(place)) {
+                return Some(chain.at(place));
+            }
+            place = below(random.next_u64(), chain.len() as u64) as u32;
+        }
+        None
     }
 
     /// Takes a share of the blocks out, in the order in which they are to be freed.

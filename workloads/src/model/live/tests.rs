@@ -129,6 +129,8 @@ fn recency_takes_each_kind_in_its_share() {
         oldest: 2.0,
         random: 1.0,
         run: 1.0,
+        above: None,
+        below: None,
     };
     let (mut set, mut random) = filled(&lifetime, 1000);
     let mut alive: Vec<u32> = (0..1000).collect();

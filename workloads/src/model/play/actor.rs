@@ -80,6 +80,8 @@ pub struct State {
     pub draining: bool,
     /// Deaths that follow without a break.
     pub deaths: u64,
+    /// The allocation of a phrase that came last was left out: what would resize its block is left out as well.
+    pub absent: bool,
 }
 
 /// Private slots of a thread, recycled last-in-first-out.
@@ -143,6 +145,7 @@ impl<'p> Actor<'p> {
                     sampler: 0,
                     draining: false,
                     deaths: 0,
+                    absent: false,
                 })
                 .collect(),
             dying: VecDeque::new(),
@@ -554,7 +557,7 @@ fn length(burst: u64, limit: u64, random: &mut Pcg64) -> u64 {
 /// A call of a phrase with the size that was drawn for it.
 #[inline]
 fn as_made(call: Call, op: Option<&Op>, groups: &[GroupPlan]) -> Call {
-    let drawn = call.deed == Deed::Allocate && call.size == 0;
+    let drawn = matches!(call.deed, Deed::Allocate(_)) && call.size == 0;
     match op {
         Some(op)
             if drawn

@@ -3,6 +3,7 @@
 use super::actor::{PrivateSlots, State, flags};
 use super::commons::Commons;
 use super::tally::Tally;
+use crate::model::definition::{By, Way};
 use crate::model::live::{Block, Parts};
 use crate::model::plan::{GroupPlan, Hand};
 use crate::model::sampler::below;
@@ -93,13 +94,14 @@ impl Desk<'_> {
         Step::Made
     }
 
-    /// Allocates a block of so many bytes (0: drawn) and puts it where it belongs; false when a queue has no room.
+    /// Allocates a block of so many bytes (0: drawn) in a way (none: drawn) and puts it where it belongs; false when a queue has no room.
     #[inline(always)]
     pub fn allocate(
         &mut self,
         plan: &GroupPlan,
         state: &mut State,
         bytes: u32,
+        way: Option<Way>,
         mut commons: Option<&mut Commons>,
     ) -> bool {
         let random = &mut self.random;
@@ -125,7 +127,10 @@ impl Desk<'_> {
             0 => plan.sizes[state.sampler].draw(random),
             bytes => bytes,
         };
-        let (kind, align_log2) = kind_of(plan, random);
+        let (kind, align_log2) = match way {
+            None => kind_of(plan, random),
+            Some(way) => kind_by(way.by, plan, random),
+        };
         let (slot, mark) = match &mut commons {
             Some(commons) if crosses => commons.shared.take(self.index),
             _ => (self.private.take(), self.number as u16),
@@ -160,7 +165,7 @@ impl Desk<'_> {
             _ => state.set.put(block, random),
         }
         let bytes = u64::from(size);
-        if plan.written < ALL {
+        if plan.written < ALL && way.is_none_or(|way| way.partly) {
             // What it grows to later is written whole.
             let reach = (bytes * plan.written) >> 32;
             self.ops.push(Op::new(OpKind::Written, 0, 0, 0, reach, 0));
@@ -215,11 +220,27 @@ fn kind_of(plan: &GroupPlan, random: &mut Pcg64) -> (OpKind, u8) {
     if choice < plan.calloc {
         (OpKind::Calloc, 0)
     } else if choice - plan.calloc < plan.aligned {
-        let choice = ((word & 0xffff_ffff) * plan.align_log2.len() as u64) >> 32;
-        (OpKind::AlignedAlloc, plan.align_log2[choice as usize])
+        (OpKind::AlignedAlloc, alignment(plan, word))
     } else {
         (OpKind::Malloc, 0)
     }
+}
+
+/// The function that a phrase names.
+#[inline]
+fn kind_by(by: By, plan: &GroupPlan, random: &mut Pcg64) -> (OpKind, u8) {
+    match by {
+        By::Malloc => (OpKind::Malloc, 0),
+        By::Calloc => (OpKind::Calloc, 0),
+        By::Aligned => (OpKind::AlignedAlloc, alignment(plan, random.next_u64())),
+    }
+}
+
+/// One of the group's alignments by the lower 32 bits of a random word.
+#[inline(always)]
+fn alignment(plan: &GroupPlan, word: u64) -> u8 {
+    let choice = ((word & 0xffff_ffff) * plan.align_log2.len() as u64) >> 32;
+    plan.align_log2[choice as usize]
 }
 
 /// Sends the blocks that wait to a thread of the queue's role; false when it has no room.

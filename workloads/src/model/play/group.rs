@@ -3,7 +3,7 @@
 use super::actor::{Actor, State};
 use super::commons::Commons;
 use super::desk::Step;
-use crate::model::definition::{Call, Deed};
+use crate::model::definition::{Call, Deed, Way};
 use crate::model::live::Block;
 use crate::model::plan::{GroupPlan, GrowPlan, Hand, Rule};
 use crate::model::sampler::below;
@@ -38,9 +38,9 @@ impl Actor<'_> {
         let plan = &self.plan.groups[index];
         let state = &mut self.groups[index];
         let level = state.set.len() as u64;
-        let slack = plan.swing.max(state.target / 64);
+        let few = state.target / 64;
         match call.deed {
-            Deed::Allocate => {
+            Deed::Allocate(way) => {
                 // What others are to free goes away without a call of this thread.
                 if matches!(plan.hand, Hand::Random { .. })
                     && level > state.target
@@ -50,13 +50,16 @@ impl Actor<'_> {
                     return true;
                 }
                 let state = &self.groups[index];
-                (state.set.len() as u64) < state.target + slack
-                    && self.allocate(index, call.size, commons)
+                let made = (state.set.len() as u64) < state.target + plan.swing.0.max(few)
+                    && self.allocate(index, call.size, Some(way), commons);
+                self.groups[index].absent = !made;
+                made
             }
+            Deed::Resize if state.absent => false,
             Deed::Resize if plan.grow.is_some() => self.grow(index),
             Deed::Resize => level > 0 && self.resize(index),
             deed => {
-                if level == 0 || level + slack <= state.target {
+                if level == 0 || level + plan.swing.1.max(few) <= state.target {
                     return false;
                 }
                 let block = state.set.take_named(deed, call.size, &mut self.random);
@@ -71,22 +74,20 @@ impl Actor<'_> {
     #[inline]
     pub(super) fn strays(&self, index: usize) -> bool {
         let state = &self.groups[index];
-        let slack = self.plan.groups[index].swing.max(state.target / 64);
-        (state.set.len() as u64).abs_diff(state.target) > slack
+        let (above, below) = self.plan.groups[index].swing;
+        let (level, few) = (state.set.len() as u64, state.target / 64);
+        level > state.target + above.max(few) || level + below.max(few) < state.target
     }
 
-    /// The newest block grows by a step, by realloc; false when it has its size.
+    /// The newest block that has not yet its size, or one of the others, grows by a step, by realloc; false when none is found.
     fn grow(&mut self, index: usize) -> bool {
         let state = &mut self.groups[index];
         let (Some(grow), Some(block)) = (
             &self.plan.groups[index].grow,
-            state.set.peek(&mut self.random),
+            state.set.peek_growing(&mut self.random),
         ) else {
             return false;
         };
-        if block.size() >= block.target() {
-            return false;
-        }
         let old = block.size();
         let op = realloc(block, grow.next(block), self.number);
         let new = block.size();
@@ -139,7 +140,7 @@ impl Actor<'_> {
         };
         match victim {
             Some(block) => self.free_somewhere(index, block, commons),
-            None => Step::of(self.allocate(index, 0, commons)),
+            None => Step::of(self.allocate(index, 0, None, commons)),
         }
     }
 
@@ -224,11 +225,17 @@ impl Actor<'_> {
         step
     }
 
-    /// Allocates a block of so many bytes (0: drawn); false when a queue has no room.
-    fn allocate(&mut self, index: usize, bytes: u32, commons: Option<&mut Commons>) -> bool {
+    /// Allocates a block of so many bytes (0: drawn) in a way (none: drawn); false when a queue has no room.
+    fn allocate(
+        &mut self,
+        index: usize,
+        bytes: u32,
+        way: Option<Way>,
+        commons: Option<&mut Commons>,
+    ) -> bool {
         let plan = &self.plan.groups[index];
         let (groups, mut desk) = self.desk();
-        let made = desk.allocate(plan, &mut groups[index], bytes, commons);
+        let made = desk.allocate(plan, &mut groups[index], bytes, way, commons);
         self.random = desk.left();
         made
     }

@@ -151,7 +151,7 @@ pub(super) fn call(
     };
     match victim {
         Some(block) => desk.free_somewhere(plan, block, commons),
-        None => Step::of(desk.allocate(plan, state, 0, commons)),
+        None => Step::of(desk.allocate(plan, state, 0, None, commons)),
     }
 }
 
