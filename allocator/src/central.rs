@@ -22,6 +22,9 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering::R
 const LISTS: usize = 4;
 /// One wholly free span of a class is kept if it is at most this part of the class's spans.
 const KEPT_SHARE: u32 = 4;
+/// A class of whose objects this part came back, of all that were handed out, replaces them. (Most that a program frees never
+/// come here, as caches hand them out again.)
+const REPLACED_SHARE: u64 = 4;
 
 /// The central free list of one class.
 #[derive(Debug)]
@@ -245,6 +248,11 @@ impl Inner {
         self.lists.iter().any(|list| list.head != 0)
     }
 
+    /// What the class does is rather replacing its objects than growing.
+    fn is_replacing(&self) -> bool {
+        self.taken_back > self.handed_out / REPLACED_SHARE
+    }
+
     /// Bytes of the class's spans in objects that are here, given back or never used, and in the
     /// ends of spans.
     pub(crate) fn free_bytes(&self, class: usize) -> usize {
@@ -280,7 +288,11 @@ impl Inner {
             }
         }
         let pages = span_pages(class, self.pages as usize);
-        let purpose = Use::Small(class as u8);
+        let purpose = if self.is_replacing() {
+            Use::Replacing(class as u8)
+        } else {
+            Use::Small(class as u8)
+        };
         let span = if fresh {
             heap.allocate(pages, 1, purpose)
         } else {

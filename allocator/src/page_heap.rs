@@ -127,6 +127,8 @@ impl Counters {
 pub enum Use {
     /// Objects of this class.
     Small(u8),
+    /// The same for a class that rather replaces its objects than gets more of them: it seldom comes for pages.
+    Replacing(u8),
     /// One block.
     Large,
 }
@@ -188,7 +190,7 @@ impl<O: Os> PageHeap<O> {
             let (range, reused) = unsafe {
                 inner.put_to_use(self, span, purpose);
                 (
-                    inner.range_to_collapse(self, span),
+                    inner.range_to_collapse(self, span, purpose),
                     inner.ranges_of_reused(span),
                 )
             };

@@ -61,6 +61,17 @@ fn a_joined_one(world: &mut World) -> usize {
     panic!("none of 200 blocks has several objects");
 }
 
+/// Which objects belong to the one before them in the span of some live block of several, and the number of its last one.
+fn end_of_a_joined_one(world: &mut World) -> (Continued<'_>, usize) {
+    let block = a_joined_one(world);
+    let map = &world.heap.pages.map;
+    // SAFETY: the block is live.
+    let span = unsafe { &*map.span_of_page(map.page_of(block).expect("a block")) };
+    let (first, objects) = block_at(map.table(), span, block);
+    let continued = Continued::of(span, map.table()).expect("it has several objects");
+    (continued, first + objects - 1)
+}
+
 #[test]
 fn planted_damage_of_each_kind_is_noticed() {
     type Damage = (&'static str, fn(&mut World));
@@ -114,30 +125,14 @@ fn planted_damage_of_each_kind_is_noticed() {
         (
             "an object belongs to the one before it for no reason",
             |world| {
-                let block = a_joined_one(world);
-                let map = &world.heap.pages.map;
-                // SAFETY: the block is live; the bit behind its last object is of another one or of none.
-                unsafe {
-                    let page = map.page_of(block).expect("a block");
-                    let span = &*map.span_of_page(page);
-                    let (first, objects) = block_at(map.table(), span, block);
-                    let continued =
-                        Continued::of(span, map.table()).expect("it has several objects");
-                    continued.join(first + objects - 1, 2);
-                }
+                // The bit behind its last object is of another block or of none.
+                let (continued, last) = end_of_a_joined_one(world);
+                continued.join(last, 2);
             },
         ),
         ("a block of several objects lost its last one", |world| {
-            let block = a_joined_one(world);
-            let map = &world.heap.pages.map;
-            // SAFETY: as above.
-            unsafe {
-                let page = map.page_of(block).expect("a block");
-                let span = &*map.span_of_page(page);
-                let (first, objects) = block_at(map.table(), span, block);
-                let continued = Continued::of(span, map.table()).expect("it has several objects");
-                continued.part(first + objects - 1, 1);
-            }
+            let (continued, last) = end_of_a_joined_one(world);
+            continued.part(last, 1);
         }),
         ("a span is missing from its list", |world| {
             for class in 1..NUM_CLASSES {

@@ -23,7 +23,7 @@
 //! small pages anyway, if there is such. Invariant: G1 every range below `next` was collapsed or given up, none
 //! above it was.
 
-use super::{Inner, PageHeap};
+use super::{Inner, PageHeap, Use};
 use crate::os::Os;
 use crate::span::{Span, State};
 use crate::units::{page_bytes, pages_for};
@@ -40,6 +40,8 @@ pub(crate) const RANGE_PAGES: usize = pages_for(RANGE_BYTES);
 const LEAST_PAGES: usize = pages_for(8 << 20);
 /// This part of what is in use may become resident, unused, by collapsing a range.
 const UNUSED_SHARE: usize = 16;
+/// The same when a class asks that replaces its objects.
+const REPLACING_SHARE: usize = 64;
 /// For how long the heap has been large when ranges left behind are looked at.
 const SETTLED_MS: u64 = 1000;
 /// Refusals in a row after which the system is not asked again.
@@ -122,6 +124,7 @@ impl Inner {
         &mut self,
         heap: &PageHeap<O>,
         span: *const Span,
+        purpose: Use,
     ) -> Option<usize> {
         // SAFETY: the caller's duty.
         let (end, fresh, small) = unsafe {
@@ -142,6 +145,11 @@ impl Inner {
         }
         let address = |range: usize| heap.map.base() + page_bytes(range * RANGE_PAGES);
         let range = (end - 1) / RANGE_PAGES;
+        let share = match purpose {
+            Use::Replacing(_) => REPLACING_SHARE,
+            _ => UNUSED_SHARE,
+        };
+        let limit = page_bytes(self.in_use) / share;
         let now = heap.os.now_ms();
         if self.huge.large_since == 0 {
             self.huge.large_since = now.max(1);
@@ -149,7 +157,7 @@ impl Inner {
         }
         if range >= self.huge.next
             && (range + 1) * RANGE_PAGES <= self.grown
-            && self.is_used(heap, range, end)
+            && self.is_used(heap, range, end, limit)
         {
             // The kernel collapses only where a page is present.
             heap.os.touch(heap.map.base() + page_bytes(end - 1));
@@ -160,7 +168,7 @@ impl Inner {
             let range = self.huge.behind;
             self.huge.behind += 1;
             return self
-                .is_used(heap, range, (range + 1) * RANGE_PAGES)
+                .is_used(heap, range, (range + 1) * RANGE_PAGES, limit)
                 .then(|| address(range));
         }
         None
@@ -197,10 +205,9 @@ impl Inner {
         (first, last)
     }
 
-    /// The range is objects and dirty runs up to page `end`, and what of it would become resident unused is a small
-    /// part of the heap.
-    fn is_used<O: Os>(&self, heap: &PageHeap<O>, range: usize, end: usize) -> bool {
-        let limit = page_bytes(self.in_use) / UNUSED_SHARE;
+    /// The range is objects and dirty runs up to page `end`, and no more than `limit` bytes of it would become resident
+    /// unused.
+    fn is_used<O: Os>(&self, heap: &PageHeap<O>, range: usize, end: usize, limit: usize) -> bool {
         let mut unused = page_bytes((range + 1) * RANGE_PAGES - end);
         let mut page = range * RANGE_PAGES;
         while page < end && unused <= limit {
@@ -260,8 +267,8 @@ impl<O: Os> PageHeap<O> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::heap::Heap;
     use crate::os::fake::FakeOs;
-    use crate::page_heap::Use;
     use crate::size_class::class_of;
 
     const SPAN_PAGES: usize = 8;
@@ -273,9 +280,13 @@ mod tests {
 
     /// Takes spans of objects, all of which were handed out, up to `bytes`.
     fn fill(heap: &PageHeap<FakeOs>, bytes: usize) {
+        fill_for(heap, bytes, Use::Small);
+    }
+
+    fn fill_for(heap: &PageHeap<FakeOs>, bytes: usize, purpose: fn(u8) -> Use) {
         let class = class_of(64).expect("small") as u8;
         for _ in 0..bytes / page_bytes(SPAN_PAGES) {
-            let span = heap.allocate(SPAN_PAGES, 1, Use::Small(class));
+            let span = heap.allocate(SPAN_PAGES, 1, purpose(class));
             assert!(!span.is_null());
             // SAFETY: the span is ours; no bit is set.
             unsafe { (*span).fresh = (*span).objects };
@@ -314,6 +325,53 @@ mod tests {
         let first = range(&heap, before + 3);
         assert_eq!(asked(&heap)[before..], [first], "at its first span");
         assert_eq!(heap.inner.lock().counters.huge_pages, before as u64 + 1);
+    }
+
+    #[test]
+    fn for_a_class_that_replaces_its_objects_less_of_a_range_may_be_unused() {
+        let heap = heap();
+        fill(&heap, 16 << 20);
+        let before = asked(&heap).len();
+        // A 64th of 17.8 MiB is left of the range when more than 1.75 MiB of it are used, with the span that is new.
+        fill_for(&heap, 7 << 18, Use::Replacing);
+        assert_eq!(asked(&heap).len(), before);
+        fill_for(&heap, page_bytes(SPAN_PAGES), Use::Replacing);
+        assert_eq!(asked(&heap)[before..], [range(&heap, 8)]);
+        // A 16th of 19 MiB for another one.
+        fill(&heap, RANGE_BYTES);
+        assert_eq!(asked(&heap)[before + 1..], [range(&heap, 9)]);
+    }
+
+    /// What is in use when the second range is collapsed, in a heap whose objects were all replaced once or never.
+    fn in_use_at_second(replaced: bool) -> usize {
+        let heap = Box::new(Heap::new(FakeOs::new(64 << 20)));
+        let class = class_of(1024).expect("small");
+        let take = |bytes| {
+            let mut objects = Vec::new();
+            while heap.pages.in_use_bytes() < bytes {
+                objects.push(heap.take_one(class).0);
+            }
+            objects
+        };
+        let objects = take(LEAST - RANGE_BYTES / 2);
+        if replaced {
+            // SAFETY: the objects are ours.
+            unsafe { heap.give(class, &objects) };
+        }
+        let mut bytes = LEAST;
+        while asked(&heap.pages).len() < 2 {
+            take(bytes);
+            bytes += page_bytes(1);
+        }
+        heap.check_invariants();
+        heap.pages.in_use_bytes()
+    }
+
+    #[test]
+    fn a_class_replaces_its_objects_when_many_came_back() {
+        let [growing, replacing] = [false, true].map(in_use_at_second);
+        assert!(growing + (1 << 18) < replacing, "{growing} {replacing}");
+        assert!(replacing < LEAST + RANGE_BYTES + (1 << 18), "{replacing}");
     }
 
     #[test]

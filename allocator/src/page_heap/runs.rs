@@ -232,7 +232,7 @@ impl Inner {
                     (*span).class = 0;
                     heap.map.set_ends(span);
                 }
-                Use::Small(class) => {
+                Use::Small(class) | Use::Replacing(class) => {
                     (*span).state = State::Small;
                     (*span).class = class;
                     (*span).objects = objects_in(class as usize, (*span).pages as usize) as u16;
