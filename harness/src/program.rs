@@ -149,6 +149,13 @@ const SAMPLE_PERIOD_NS: u64 = 1_000_000;
 /// Samples below which a share says nothing.
 const FEWEST_SAMPLES: u64 = 20;
 
+/// What a reader is told where the program's CPU time could not be looked at.
+pub fn not_sampled(why: &str) -> String {
+    format!(
+        "the allocator's share of the program's time was not sampled: {why}; `sysctl kernel.perf_event_paranoid=2` permits it"
+    )
+}
+
 impl ProgramReport {
     /// Share of the CPU time that the allocator has, as `share` defines it.
     pub fn allocator_share(&self) -> Option<f64> {

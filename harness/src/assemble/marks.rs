@@ -3,6 +3,7 @@
 use super::{DISTURBANCE_KEY, HUGE_REFUSED_KEY, NOT_COUNTED_KEY};
 use crate::disturbance::Disturbance;
 use crate::plan::Comparison;
+use crate::program::not_sampled;
 use crate::tools::STRACE;
 use heaplab_reports::schema::{Calibration, Cell, HARNESS_SHARE, RunLine};
 use heaplab_reports::units;
@@ -238,6 +239,9 @@ pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
         notes.push(format!(
             "the allocations of {subject} were not counted: {why}"
         ));
+    }
+    if let Some(why) = (lines.iter()).find_map(|line| line.answer["not_sampled"].as_str()) {
+        notes.push(not_sampled(why));
     }
     let limited = (lines.iter()).find_map(|line| line.answer["memory_limit_by"].as_str());
     if let Some(by) = limited {

@@ -126,6 +126,17 @@ fn times_ratios_versions_and_marks() {
 }
 
 #[test]
+fn programs_whose_time_could_not_be_sampled_have_no_share_and_it_is_said() {
+    let mut answer = speed_answer(20_000, 0);
+    answer["not_sampled"] = json!("Permission denied (os error 13)");
+    let notes = set(&[line("system", "program", 0, answer)]).notes;
+    let said = notes.iter().any(|note| {
+        note.contains("was not sampled: Permission denied") && note.contains("perf_event_paranoid")
+    });
+    assert!(said, "{notes:?}");
+}
+
+#[test]
 fn memory_runs_for_which_the_kernel_had_no_huge_pages_are_named() {
     let answer = |refused: u64| {
         let mut answer = memory_answer(1 << 20);

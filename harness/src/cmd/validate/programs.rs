@@ -160,8 +160,6 @@ pub fn runs(
         })
     });
     if let Some(why) = unsampled {
-        remarks.push(format!(
-            "the program's time could not be sampled ({why}); `sysctl kernel.perf_event_paranoid=2` permits it"
-        ));
+        remarks.push(program::not_sampled(&why));
     }
 }
