@@ -50,9 +50,8 @@ const NEAR: f64 = 0.02;
 /// phrases may do more harm than good.
 const PEAK_WEIGHT: f64 = 10.0;
 const SILENCE: f64 = 0.2;
-/// What an error of the peaks of all classes together weighs: of 52 peaks under four allocators (13 traces) 41, 42, 43, 45 and 43 are
-/// within 15 % with 0.25, 1, 2, 3 and 8, and the allocators' instructions are 12.3 % off with 0.25, 11.0 % with 3.
-const SPREAD_WEIGHT: f64 = 3.0;
+/// What an error of the sum of the classes' own peaks, as a part of the peak of all, weighs.
+const SPREAD_WEIGHT: f64 = 1.0;
 /// What an error of the functions called and of the misses of small caches weighs: a miss costs about twice what a branch does that
 /// was not foreseen.
 const ASKED_WEIGHT: f64 = 2.0;
@@ -237,7 +236,9 @@ impl Search<'_> {
             })?;
             let ratio = peak as f64 / counts.peak_bytes.max(1) as f64;
             let error = (ratio - 1.0).abs();
-            let spread = spread.bytes() as f64 / counts.spread.bytes().max(1) as f64;
+            // As a part of each one's peak: that may be off yet, which is corrected by itself.
+            let spread =
+                spread.bytes() as f64 / counts.spread.bytes().max(1) as f64 / ratio.max(0.01);
             let behaviour = surprise.apart(&counts.surprise)
                 + ASKED_WEIGHT * asked.apart(&counts.asked)
                 + SPREAD_WEIGHT * (spread - 1.0).abs();
