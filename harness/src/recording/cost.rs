@@ -27,7 +27,7 @@ pub fn calibration(mut arguments: impl Iterator<Item = String>) -> Option<String
 pub fn told(finish: &FinishInfo) -> Option<String> {
     let ns = finish.recorder_ns_per_event?;
     Some(if finish.recorder_ns_uncertain {
-        format!("perhaps {ns:.0} ns per event (the machine was busy while that was measured)")
+        format!("perhaps {ns:.0} ns per event (repeated measurements of that differ)")
     } else {
         format!("about {ns:.0} ns per event")
     })

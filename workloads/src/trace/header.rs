@@ -47,7 +47,7 @@ pub struct FinishInfo {
     pub lost_events: u64,
     /// Measured cost of the recorder's hook, nanoseconds an event.
     pub recorder_ns_per_event: Option<f64>,
-    /// The machine was busy all the time while that was measured.
+    /// Its measurements differed from each other, or something else ran meanwhile.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub recorder_ns_uncertain: bool,
     /// Exit status of the program, if it exited by itself.
