@@ -38,6 +38,8 @@ pub const DISTURBANCE_KEY: &str = "disturbance";
 pub const NOT_COUNTED_KEY: &str = "not_counted";
 /// Key in a memory run's answer: huge pages that the kernel did not have when they were due ([`crate::huge_pages`]).
 pub const HUGE_REFUSED_KEY: &str = "huge_pages_refused";
+/// Key in a memory run's answer: huge pages that the kernel put where small ones lay, unasked.
+pub const HUGE_COLLAPSED_KEY: &str = "huge_pages_collapsed";
 /// Key in an idle run's answer: length of the tail, milliseconds.
 pub const IDLE_KEY: &str = "idle_tail_ms";
 /// Key in a calibration run's answer: nanoseconds per call that touching blocks costs.

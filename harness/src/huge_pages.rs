@@ -1,6 +1,8 @@
 //! Transparent huge pages while memory is measured. When a subject first writes to memory for which huge pages may be used, the kernel
 //! gives it one of 2 MiB or, where it has none in one piece, a small page at a time: then less is resident, whatever the
-//! subject does. So the kernel is asked to have as many ready as a run may need, and a run during which it had none is made once more.
+//! subject does. And every ten seconds a thread of the kernel (khugepaged) goes through such memory and puts a huge page where
+//! small ones lie: then more is resident. So the kernel is asked to have as many ready as a run may need, and a run during which it
+//! had none or put one in by itself is made once more.
 
 use crate::embed::{self, Embedded};
 use crate::fingerprint;
@@ -16,11 +18,40 @@ const MEMORY_SHARE: u64 = 4;
 /// Which memory the kernel uses them for; the word in force stands in brackets.
 const ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
-/// How often the kernel had no huge page when one was due, since the machine was started and for all of its processes; 0 where it
-/// does not say.
-fn refused() -> u64 {
-    let counters = fs::read_to_string("/proc/vmstat").unwrap_or_default();
-    count(&counters, "thp_fault_fallback")
+/// How many huge pages khugepaged has put in; what `madvise(MADV_COLLAPSE)` puts in, which is the subject's doing, is not among them.
+const COLLAPSED: &str = "/sys/kernel/mm/transparent_hugepage/khugepaged/pages_collapsed";
+
+/// What the kernel did with huge pages that no subject asked of it, on the whole machine, so that other programs may have been meant.
+/// 0 where it does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Whims {
+    /// How often it had none when one was due.
+    pub refused: u64,
+    /// How many it put where small pages lay.
+    pub collapsed: u64,
+}
+
+impl Whims {
+    /// Since the machine was started.
+    fn now() -> Self {
+        let counters = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+        let collapsed = fs::read_to_string(COLLAPSED).unwrap_or_default();
+        Self {
+            refused: count(&counters, "thp_fault_fallback"),
+            collapsed: collapsed.trim().parse().unwrap_or(0),
+        }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            refused: self.refused.saturating_sub(before.refused),
+            collapsed: self.collapsed.saturating_sub(before.collapsed),
+        }
+    }
+
+    fn all(self) -> u64 {
+        self.refused + self.collapsed
+    }
 }
 
 /// A line of a word and a number.
@@ -55,33 +86,36 @@ fn make_ready(live: u64, attempt: usize) {
         .status();
 }
 
-/// Makes a run for which up to `live` bytes of huge pages are made ready, once more where the kernel refused some meanwhile. The run in which
-/// it refused fewer, and how many these were: on the whole machine, so that other programs may have been meant.
+/// Makes a run for which up to `live` bytes of huge pages are made ready, once more where the kernel refused some or put some in
+/// meanwhile. The run in which it did so less often, and how often.
 ///
 /// # Errors
 /// The run's own.
-pub fn over<T>(live: u64, run: impl FnMut() -> Result<T, String>) -> Result<(T, u64), String> {
-    fewest(|attempt| make_ready(live, attempt), refused, run)
+pub fn over<T>(live: u64, run: impl FnMut() -> Result<T, String>) -> Result<(T, Whims), String> {
+    calmest(|attempt| make_ready(live, attempt), Whims::now, run)
 }
 
-fn fewest<T>(
+fn calmest<T>(
     ready: impl Fn(usize),
-    mut refused: impl FnMut() -> u64,
+    mut now: impl FnMut() -> Whims,
     mut run: impl FnMut() -> Result<T, String>,
-) -> Result<(T, u64), String> {
-    let mut once = |attempt| -> Result<(T, u64), String> {
+) -> Result<(T, Whims), String> {
+    let mut once = |attempt| -> Result<(T, Whims), String> {
         ready(attempt);
-        let before = refused();
+        let before = now();
         let result = run()?;
-        Ok((result, refused().saturating_sub(before)))
+        Ok((result, now().since(before)))
     };
-    match once(0)? {
-        (result, 0) => Ok((result, 0)),
-        first => {
-            let second = once(1)?;
-            Ok(if second.1 < first.1 { second } else { first })
-        }
+    let first = once(0)?;
+    if first.1.all() == 0 {
+        return Ok(first);
     }
+    let second = once(1)?;
+    Ok(if second.1.all() < first.1.all() {
+        second
+    } else {
+        first
+    })
 }
 
 #[cfg(test)]
@@ -97,24 +131,31 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_was_refused_some_is_made_once_more_and_the_better_one_counts() {
-        // What the counter shows before and after each run.
-        let runs = |counter: &[u64]| {
-            let (mut looks, mut made) = (counter.iter(), 0);
-            let result = fewest(
+    fn a_run_with_a_whim_of_the_kernels_is_made_once_more_and_the_calmer_one_counts() {
+        // What the counters show before and after each run.
+        let runs = |counters: &[(u64, u64)]| {
+            let (mut looks, mut made) = (counters.iter(), 0);
+            let result = calmest(
                 |_| {},
-                || *looks.next().unwrap(),
+                || {
+                    let &(refused, collapsed) = looks.next().unwrap();
+                    Whims { refused, collapsed }
+                },
                 || {
                     made += 1;
                     Ok(made)
                 },
             );
-            (result.unwrap(), made)
+            let (which, Whims { refused, collapsed }) = result.unwrap();
+            (which, (refused, collapsed), made)
         };
-        assert_eq!(runs(&[5, 5]), ((1, 0), 1));
-        assert_eq!(runs(&[5, 9, 9, 9]), ((2, 0), 2));
-        assert_eq!(runs(&[5, 9, 9, 20]), ((1, 4), 2));
-        let failed: Result<((), u64), _> = fewest(|_| {}, || 0, || Err("it hangs".to_owned()));
+        assert_eq!(runs(&[(5, 1), (5, 1)]), (1, (0, 0), 1));
+        assert_eq!(runs(&[(5, 1), (9, 1), (9, 1), (9, 1)]), (2, (0, 0), 2));
+        assert_eq!(runs(&[(5, 1), (5, 2), (5, 2), (5, 2)]), (2, (0, 0), 2));
+        assert_eq!(runs(&[(5, 1), (9, 1), (9, 1), (20, 1)]), (1, (4, 0), 2));
+        assert_eq!(runs(&[(5, 1), (6, 2), (6, 2), (6, 3)]), (2, (0, 1), 2));
+        let failed: Result<((), Whims), _> =
+            calmest(|_| {}, Whims::default, || Err("it hangs".to_owned()));
         assert_eq!(failed, Err("it hangs".to_owned()));
     }
 }

@@ -1,6 +1,8 @@
 //! Runs of the plan as replays in worker processes: what a run's specification is, and what is put into its answer.
 
-use crate::assemble::{self, BASELINE_KEY, DISTURBANCE_KEY, HUGE_REFUSED_KEY, IDLE_KEY};
+use crate::assemble::{
+    self, BASELINE_KEY, DISTURBANCE_KEY, HUGE_COLLAPSED_KEY, HUGE_REFUSED_KEY, IDLE_KEY,
+};
 use crate::counts;
 use crate::disturbance::Watch;
 use crate::engine::Executor;
@@ -165,13 +167,13 @@ impl Executor for Replays<'_> {
             return counts::run(subject, &spec, &self.limits);
         }
         let run = || exec::run_worker(subject, &spec, &self.limits).map_err(|f| f.reason);
-        let mut refused = None;
+        let mut huge_pages = None;
         let (report, disturbance) = match self.tails.take(item) {
             Some(result) => (result?, None),
             None if matches!(item.kind, Kind::Speed | Kind::Latency) => Watch::over(run)?,
             None if item.kind == Kind::Memory && spec.machine.thp != Thp::Never => {
-                let (report, huge_pages) = huge_pages::over(peak_live(&spec.script), run)?;
-                refused = Some(huge_pages);
+                let (report, whims) = huge_pages::over(peak_live(&spec.script), run)?;
+                huge_pages = Some(whims);
                 (report, None)
             }
             None => (run()?, None),
@@ -184,8 +186,9 @@ impl Executor for Replays<'_> {
         if let Some(disturbance) = disturbance {
             answer[DISTURBANCE_KEY] = json!(disturbance);
         }
-        if let Some(refused) = refused {
-            answer[HUGE_REFUSED_KEY] = json!(refused);
+        if let Some(whims) = huge_pages {
+            answer[HUGE_REFUSED_KEY] = json!(whims.refused);
+            answer[HUGE_COLLAPSED_KEY] = json!(whims.collapsed);
         }
         if item.kind == Kind::Idle {
             answer[IDLE_KEY] = json!(spec.idle_tail_ms);

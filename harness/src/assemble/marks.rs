@@ -1,6 +1,6 @@
 //! Remarks on rows whose time is not mainly the allocator's: one sentence a cause, naming the worst cell.
 
-use super::{DISTURBANCE_KEY, HUGE_REFUSED_KEY, NOT_COUNTED_KEY};
+use super::{DISTURBANCE_KEY, HUGE_COLLAPSED_KEY, HUGE_REFUSED_KEY, NOT_COUNTED_KEY};
 use crate::disturbance::Disturbance;
 use crate::plan::Comparison;
 use crate::program::not_sampled;
@@ -232,7 +232,7 @@ pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
             line.subject
         ));
     }
-    notes.extend(without_huge_pages(lines));
+    notes.extend(moved_by_huge_pages(lines));
     let not_counted = (lines.iter())
         .find_map(|line| Some((line.answer[NOT_COUNTED_KEY].as_str()?, &line.subject)));
     if let Some((why, subject)) = not_counted {
@@ -285,22 +285,34 @@ pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
     notes
 }
 
-/// A remark on memory runs for which the kernel had too few huge pages.
-fn without_huge_pages(lines: &[RunLine]) -> Option<String> {
-    let watched: Vec<(u64, &RunLine)> = (lines.iter())
-        .filter_map(|line| Some((line.answer[HUGE_REFUSED_KEY].as_u64()?, line)))
-        .collect();
-    let refused = watched.iter().filter(|(refused, _)| *refused > 0);
-    let (most, line) = refused.clone().max_by_key(|(refused, _)| *refused)?;
-    Some(format!(
-        "the kernel had no huge page when one was due in {} of {} memory runs although they were made twice, most {}/{} block {}: {most} times, \
-         other programs' included; resident bytes may be lower by up to 2 MiB for each (--thp never measures without them)",
-        refused.count(),
-        watched.len(),
-        short(&line.workload),
-        line.subject,
-        line.block + 1,
-    ))
+/// Remarks on memory runs during which the kernel did with huge pages what no subject asked of it.
+fn moved_by_huge_pages(lines: &[RunLine]) -> impl Iterator<Item = String> {
+    let refused = (
+        HUGE_REFUSED_KEY,
+        "had no huge page when one was due",
+        "lower",
+    );
+    let collapsed = (
+        HUGE_COLLAPSED_KEY,
+        "put a huge page where small ones lay",
+        "higher",
+    );
+    [refused, collapsed].into_iter().filter_map(|(key, did, moved)| {
+        let watched: Vec<(u64, &RunLine)> = (lines.iter())
+            .filter_map(|line| Some((line.answer[key].as_u64()?, line)))
+            .collect();
+        let met = watched.iter().filter(|(count, _)| *count > 0);
+        let (most, line) = met.clone().max_by_key(|(count, _)| *count)?;
+        Some(format!(
+            "the kernel {did} in {} of {} memory runs although they were made twice, most {}/{} block {}: {most} times, \
+             other programs' included; resident bytes may be {moved} by up to 2 MiB for each (--thp never measures without them)",
+            met.count(),
+            watched.len(),
+            short(&line.workload),
+            line.subject,
+            line.block + 1,
+        ))
+    })
 }
 
 /// What a note calls a workload; of a program's command line the beginning, the whole stands at the head of its table.

@@ -137,25 +137,34 @@ fn programs_whose_time_could_not_be_sampled_have_no_share_and_it_is_said() {
 }
 
 #[test]
-fn memory_runs_for_which_the_kernel_had_no_huge_pages_are_named() {
-    let answer = |refused: u64| {
-        let mut answer = memory_answer(1 << 20);
-        answer[HUGE_REFUSED_KEY] = json!(refused);
-        answer
-    };
-    let said = |refused: [u64; 2]| {
+fn memory_runs_whose_huge_pages_the_kernel_refused_or_made_unasked_are_named() {
+    let said = |runs: [[u64; 2]; 2]| {
+        let answer = |[refused, collapsed]: [u64; 2]| {
+            let mut answer = memory_answer(1 << 20);
+            answer[HUGE_REFUSED_KEY] = json!(refused);
+            answer[HUGE_COLLAPSED_KEY] = json!(collapsed);
+            answer
+        };
         let lines = [
-            line("system", "memory", 0, answer(refused[0])),
-            line("x", "memory", 0, answer(refused[1])),
+            line("system", "memory", 0, answer(runs[0])),
+            line("x", "memory", 0, answer(runs[1])),
         ];
-        let notes = set(&lines).notes;
-        notes.into_iter().find(|note| note.contains("huge page"))
+        let mut notes = set(&lines).notes;
+        notes.retain(|note| note.contains("huge page"));
+        notes
     };
-    assert_eq!(said([0, 0]), None);
-    let said = said([0, 3]).unwrap();
+    assert_eq!(said([[0, 0], [0, 0]]), Vec::<String>::new());
+    let both = said([[0, 1], [3, 0]]);
+    assert_eq!(both.len(), 2, "{both:?}");
     assert!(
-        said.contains("in 1 of 2 memory runs") && said.contains("churn/x block 1: 3 times"),
-        "{said}"
+        both[0].contains("in 1 of 2 memory runs")
+            && both[0].contains("churn/x block 1: 3 times")
+            && both[0].contains("lower"),
+        "{both:?}"
+    );
+    assert!(
+        both[1].contains("churn/system block 1: 1 times") && both[1].contains("higher"),
+        "{both:?}"
     );
 }
 
