@@ -179,8 +179,8 @@ impl<P: Probe> Player<P> {
                 // SAFETY: between the ends of the slice.
                 let op = unsafe { &*at };
                 match word(op) {
-                    PRIVATE_MALLOC if plain => self.plain_malloc::<TOUCH>(start, op),
-                    PRIVATE_FREE if plain => self.plain_free::<SIZED>(op),
+                    PRIVATE_MALLOC if plain => self.plain_malloc::<TOUCH>(self.private, start, op),
+                    PRIVATE_FREE if plain => self.plain_free::<SIZED>(self.private, op),
                     _ => {
                         if LOOK {
                             // SAFETY: the caller says that there are so many ops more.
@@ -208,6 +208,7 @@ impl<P: Probe> Player<P> {
 
     /// The subject gave no block.
     #[cold]
+    #[inline(never)]
     fn null(&self, start: *const Op, op: &Op) {
         if op.size() > 0 {
             refused(self.place(start, op), OpKind::Malloc, op.size());

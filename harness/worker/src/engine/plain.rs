@@ -39,6 +39,8 @@ impl<P: Probe> Player<P> {
     ) -> *const Op {
         // SAFETY: two groups lie behind any op up to `end`, and the caller says that they do.
         let group = |at: *const Op| unsafe { &*at.cast::<[Op; GROUP]>() };
+        // Its own copy: a slot that is written might be `self.private` for all that the compiler knows.
+        let private = self.private;
         // Known a group before it is needed: where the CPU has guessed wrong it learns so the sooner.
         let mut next = known(pattern(group(at)));
         while end.addr() - at.addr() >= size_of::<[Op; GROUP]>() {
@@ -46,12 +48,12 @@ impl<P: Probe> Player<P> {
             next = known(pattern(group(at.wrapping_add(GROUP))));
             prefetch(at.wrapping_add(SCRIPT_AHEAD));
             for op in group(at.wrapping_add(AHEAD)) {
-                prefetch(self.private.wrapping_add(op.slot as usize));
+                prefetch(private.wrapping_add(op.slot as usize));
             }
             macro_rules! unrolled {
                 ($($number:literal)*) => {
                     match here {
-                        $($number => self.four::<TOUCH, SIZED, $number>(start, group(at)),)*
+                        $($number => self.four::<TOUCH, SIZED, $number>(private, start, group(at)),)*
                         _ => break,
                     }
                 };
@@ -67,32 +69,44 @@ impl<P: Probe> Player<P> {
     #[inline(always)]
     fn four<const TOUCH: u8, const SIZED: bool, const PATTERN: u32>(
         &mut self,
+        private: *mut u64,
         start: *const Op,
         [a, b, c, d]: &[Op; GROUP],
     ) {
-        self.one::<TOUCH, SIZED>(start, a, PATTERN & 1);
-        self.one::<TOUCH, SIZED>(start, b, PATTERN & 2);
-        self.one::<TOUCH, SIZED>(start, c, PATTERN & 4);
-        self.one::<TOUCH, SIZED>(start, d, PATTERN & 8);
+        self.one::<TOUCH, SIZED>(private, start, a, PATTERN & 1);
+        self.one::<TOUCH, SIZED>(private, start, b, PATTERN & 2);
+        self.one::<TOUCH, SIZED>(private, start, c, PATTERN & 4);
+        self.one::<TOUCH, SIZED>(private, start, d, PATTERN & 8);
     }
 
     #[inline(always)]
-    fn one<const TOUCH: u8, const SIZED: bool>(&mut self, start: *const Op, op: &Op, frees: u32) {
+    fn one<const TOUCH: u8, const SIZED: bool>(
+        &mut self,
+        private: *mut u64,
+        start: *const Op,
+        op: &Op,
+        frees: u32,
+    ) {
         if frees == 0 {
-            self.plain_malloc::<TOUCH>(start, op);
+            self.plain_malloc::<TOUCH>(private, start, op);
         } else {
-            self.plain_free::<SIZED>(op);
+            self.plain_free::<SIZED>(private, op);
         }
     }
 
     #[inline(always)]
-    pub(super) fn plain_malloc<const TOUCH: u8>(&mut self, start: *const Op, op: &Op) {
+    pub(super) fn plain_malloc<const TOUCH: u8>(
+        &mut self,
+        private: *mut u64,
+        start: *const Op,
+        op: &Op,
+    ) {
         let size = op.size() as usize;
         // SAFETY: any size may be asked for; the reader has checked the slot, and private slots are used by one thread at
         // a time; the subject gave a block of `size` bytes.
         unsafe {
             let block = (self.calls.malloc)(size);
-            (self.private.wrapping_add(op.slot as usize)).write(block as u64);
+            private.wrapping_add(op.slot as usize).write(block as u64);
             if block.is_null() {
                 self.null(start, op);
             } else {
@@ -102,10 +116,10 @@ impl<P: Probe> Player<P> {
     }
 
     #[inline(always)]
-    pub(super) fn plain_free<const SIZED: bool>(&mut self, op: &Op) {
+    pub(super) fn plain_free<const SIZED: bool>(&mut self, private: *mut u64, op: &Op) {
         // SAFETY: as above; the slot held a live block of the subject, or null.
         unsafe {
-            let slot = self.private.wrapping_add(op.slot as usize);
+            let slot = private.wrapping_add(op.slot as usize);
             let block = slot.replace(0) as *mut c_void;
             if SIZED {
                 self.calls
