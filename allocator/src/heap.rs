@@ -282,6 +282,16 @@ impl<O: Os> Heap<O> {
     /// two), and whether it is zero. Null: no memory.
     #[must_use]
     pub fn allocate_large(&self, size: usize, align: usize) -> (*mut u8, bool) {
+        self.allocate_span(size, align, Use::Large)
+    }
+
+    /// As [`Heap::allocate_large`], for a block that is to read as zero: it is rather zero already.
+    #[must_use]
+    pub fn allocate_large_zeros(&self, size: usize, align: usize) -> (*mut u8, bool) {
+        self.allocate_span(size, align, Use::Zeros)
+    }
+
+    fn allocate_span(&self, size: usize, align: usize, purpose: Use) -> (*mut u8, bool) {
         if size > MAX_REQUEST || align > MAX_REQUEST {
             return (null_mut(), false);
         }
@@ -289,7 +299,7 @@ impl<O: Os> Heap<O> {
         self.before_large(size);
         self.started(
             self.pages
-                .allocate(pages_for(size).max(1), align_pages, Use::Large),
+                .allocate(pages_for(size).max(1), align_pages, purpose),
         )
     }
 

@@ -297,7 +297,8 @@ fn what_is_released_beside_growth_again_and_again_may_stay_and_is_forgotten() {
             heap.allocate_large(MIB, 1).0,
         );
         free_large(&heap, short);
-        let long = heap.allocate_large(3 * MIB, 1).0;
+        // Of zeros, so that nothing goes under it.
+        let long = heap.allocate_large_zeros(3 * MIB, 1).0;
         let inner = heap.pages.inner.lock();
         let (resident, peak) = (inner.in_use + inner.dirty.pages, inner.peak_in_use);
         assert!(

@@ -8,10 +8,13 @@
 mod ceding;
 pub(crate) mod growth;
 pub(crate) mod huge;
+pub(crate) mod moving;
+mod pieces;
 mod records;
 mod runs;
 
 use self::huge::Huge;
+use self::moving::Moving;
 use crate::limits::Limits;
 use crate::metadata::{Bump, FixedList, Section};
 use crate::os::Os;
@@ -28,9 +31,6 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// Widths of places: a full transfer cache has the widest.
 const PLACE_WIDTHS: usize = (transfer_cache::SLOTS as usize * MAX_BATCH).ilog2() as usize;
-/// Spans that are moved by the page tables at most: each move splits mappings of the kernel, of which a process may have
-/// 65,530.
-const MAX_MOVES: u64 = 2_000;
 
 /// The page heap with its page map and page source.
 #[derive(Debug)]
@@ -77,6 +77,7 @@ pub struct Inner {
     pub(crate) counters: Counters,
     pub(crate) decay: Decay,
     pub(crate) huge: Huge,
+    pub(crate) moving: Moving,
     /// See [`ceding`].
     ceded_in_vain: u32,
 }
@@ -102,6 +103,10 @@ pub struct Counters {
     pub grown_in_place: u64,
     /// Large blocks moved by the page tables instead of by copying.
     pub moved_by_remap: u64,
+    /// Free pages that were put under large blocks by the page tables instead of being given back.
+    pub pages_moved: u64,
+    /// Calls that moved them.
+    pub moves: u64,
     /// Ranges that were made huge pages.
     pub huge_pages: u64,
 }
@@ -118,6 +123,8 @@ impl Counters {
         self.releases += other.releases;
         self.grown_in_place += other.grown_in_place;
         self.moved_by_remap += other.moved_by_remap;
+        self.pages_moved += other.pages_moved;
+        self.moves += other.moves;
         self.huge_pages += other.huge_pages;
     }
 }
@@ -131,6 +138,8 @@ pub enum Use {
     Replacing(u8),
     /// One block.
     Large,
+    /// One block that is to read as zero.
+    Zeros,
 }
 
 impl<O: Os> PageHeap<O> {
@@ -172,10 +181,13 @@ impl<O: Os> PageHeap<O> {
                     releases: 0,
                     grown_in_place: 0,
                     moved_by_remap: 0,
+                    pages_moved: 0,
+                    moves: 0,
                     huge_pages: 0,
                 },
                 decay: Decay::new(),
                 huge: Huge::new(),
+                moving: Moving::new(),
                 ceded_in_vain: 0,
             }),
         }
@@ -184,7 +196,7 @@ impl<O: Os> PageHeap<O> {
     /// A span of `pages`, starting at a multiple of `align` pages. Null: no memory.
     pub fn allocate(&self, pages: usize, align: usize, purpose: Use) -> *mut Span {
         let mut inner = self.inner.lock();
-        let span = inner.allocate(self, pages, align);
+        let span = inner.allocate(self, pages, align, purpose == Use::Large);
         if !span.is_null() {
             // SAFETY: the run was taken out of the free lists; it is ours.
             let (range, reused) = unsafe {
@@ -243,37 +255,14 @@ impl<O: Os> PageHeap<O> {
         inner.tick(self);
     }
 
-    /// Gives all pages of one large span to another by the page tables; false: that is not possible, and nothing has
-    /// changed. The first is to be freed by [`PageHeap::free_moved`].
+    /// Takes back a span whose pages [`PageHeap::move_pages`] gave to another.
     ///
     /// # Safety
-    /// Both spans are of this heap and in use by the caller.
-    pub unsafe fn move_pages(&self, from: *mut Span, to: *mut Span) -> bool {
-        // SAFETY: the caller's duty.
-        unsafe {
-            let bytes = (*from).bytes();
-            if (*to).bytes() < bytes || self.inner.lock().counters.moved_by_remap >= MAX_MOVES {
-                return false;
-            }
-            (*to).needzero = true;
-            let place = |span: *mut Span| self.map.address((*span).start) as usize;
-            if !self.os.move_pages(place(from), place(to), bytes) {
-                return false;
-            }
-        }
-        self.inner.lock().counters.moved_by_remap += 1;
-        true
-    }
-
-    /// As [`PageHeap::free`], for a span whose pages the page tables gave to another block: it
-    /// occupies nothing and reads as zero.
-    ///
-    /// # Safety
-    /// As [`PageHeap::free`], and it is so.
-    pub unsafe fn free_moved(&self, span: *mut Span) {
+    /// As [`PageHeap::free`], and it is in this state.
+    pub unsafe fn free_moved(&self, span: *mut Span, state: State) {
         let mut inner = self.inner.lock();
         // SAFETY: the caller's duty.
-        unsafe { inner.free(self, span, State::FreeClean) };
+        unsafe { inner.free(self, span, state) };
         self.in_use.store(inner.in_use, Relaxed);
     }
 

@@ -7,7 +7,6 @@
 use crate::os::Os;
 use crate::page_heap::huge::RANGE_PAGES;
 use crate::page_heap::{Inner, PageHeap};
-use crate::span::State;
 use crate::units::{page_bytes, pages_for};
 use core::sync::atomic::{AtomicI64, Ordering};
 
@@ -127,18 +126,36 @@ impl Inner {
     /// peak demand. Without this, free runs that never fit again (vectors that double, shifting sizes) would pile up until the
     /// window ends. Where it is wrong, and what was released is wanted again, it grows milder with each release.
     pub(crate) fn bound_resident<O: Os>(&mut self, heap: &PageHeap<O>, pages: usize) {
+        let excess = self.excess_beside(pages);
+        self.release_beside(heap, excess);
+    }
+
+    /// Dirty pages by which that is exceeded when `pages` that are not resident are put to use.
+    #[inline]
+    pub(crate) fn excess_beside(&self, pages: usize) -> usize {
         if DECAY_MS.load(Ordering::Relaxed) < 0 {
-            return;
+            return 0;
         }
         let demand = self.in_use + pages;
         let peak = self.peak_in_use.max(demand);
         let learnt = (self.decay.beside_growth / LEARN_SHARE).min(peak / LEARN_MOST);
         let beside = (peak / BESIDE_SHARE).clamp(BESIDE_LEAST, BESIDE_GROWTH);
         let limit = peak + learnt + beside;
-        let excess = (demand + self.dirty.pages).saturating_sub(limit);
+        (demand + self.dirty.pages).saturating_sub(limit)
+    }
+
+    /// Releases so many of them and learns from it.
+    #[inline]
+    pub(crate) fn release_beside<O: Os>(&mut self, heap: &PageHeap<O>, excess: usize) {
         if excess > 0 {
             self.decay.beside_growth += self.release(heap, excess);
         }
+    }
+
+    /// Pages that were released because fresh ones were put to use, less what was forgotten.
+    #[cfg(test)]
+    pub(crate) fn learnt_pages(&self) -> usize {
+        self.decay.beside_growth
     }
 
     fn close_window(&mut self) {
@@ -173,15 +190,12 @@ impl Inner {
                 if (*span).pages as usize > piece {
                     self.cut(heap, span, piece);
                 }
-                let address = heap.map.address((*span).start) as usize;
-                if !heap.os.purge(address, page_bytes((*span).pages as usize)) {
+                let length = (*span).pages as usize;
+                if !self.give_back(heap, span) {
                     // Locked pages, or no memory to split a mapping: they stay dirty.
-                    self.free_run(heap, span, State::FreeDirty);
                     break;
                 }
-                released += (*span).pages as usize;
-                self.huge.given_back(&*span);
-                self.free_run(heap, span, State::FreeClean);
+                released += length;
             }
         }
         self.counters.pages_released += released as u64;

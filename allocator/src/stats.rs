@@ -6,7 +6,7 @@
 
 use crate::heap::Heap;
 use crate::os::{File, Linux};
-use crate::page_heap::{Counters, huge};
+use crate::page_heap::{Counters, huge, moving};
 use crate::partition::heaps;
 use crate::process::{HEAP, ORPHANED, REGISTRY};
 use crate::profile::{self, ProfileStats, profile_stats};
@@ -297,13 +297,14 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
     write!(
         out,
         "{{\"allocator\":\"spanalloc\",\"version\":\"{VERSION}\",\"front_end\":\"{}\",\
-         \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{},\"helper\":{},\"huge_pages\":{},\"check\":{},\"hardened\":{},\"quarantine_bytes\":{},\"guard_rate\":{},\"limit_soft\":{},\"limit_hard\":{},\
+         \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{},\"helper\":{},\"huge_pages\":{},\"move_pages\":{},\"check\":{},\"hardened\":{},\"quarantine_bytes\":{},\"guard_rate\":{},\"limit_soft\":{},\"limit_hard\":{},\
          \"dump_at_exit\":{},\"dump_signal\":{},\"profile_bytes\":{},\"profile_at_exit\":{},\"profile_signal\":{}}}",
         front_end::name(),
         scavenger::DECAY_MS.load(Relaxed),
         thread_cache::LIMIT_BYTES.load(Relaxed),
         helper::ENABLED.load(Relaxed),
         huge::ENABLED.load(Relaxed),
+        moving::ENABLED.load(Relaxed),
         hardened::CHECKED.load(Relaxed),
         hardened::HARDENED.load(Relaxed),
         hardened::LIMIT_BYTES.load(Relaxed),
@@ -362,6 +363,11 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ("releases", s.pages.releases),
         ("grown_in_place", s.pages.grown_in_place),
         ("moved_by_remap", s.pages.moved_by_remap),
+        (
+            "moved_bytes",
+            page_bytes(s.pages.pages_moved as usize) as u64,
+        ),
+        ("moves", s.pages.moves),
         ("huge_pages", s.pages.huge_pages),
         ("data_in_use_bytes", s.data_in_use_bytes as u64),
         ("data_heap_bytes", s.data_heap_bytes as u64),

@@ -346,7 +346,7 @@ fn zeroed_pages(size: usize, align: usize) -> *mut u8 {
         let _slow_path = SlowPath::enter();
         match class {
             Some(class) => HEAP.take_one(class),
-            None => HEAP.allocate_large(size, align),
+            None => HEAP.allocate_large_zeros(size, align),
         }
     } else {
         (cached, false)

@@ -229,16 +229,16 @@ unsafe fn remap(from: *mut u8, to: *mut u8) -> bool {
     };
     let slow_path = SlowPath::enter();
     // SAFETY: the spans are the blocks'.
-    if !unsafe { HEAP.pages.move_pages(old, new) } {
+    let Some(state) = (unsafe { HEAP.pages.move_pages(old, new) }) else {
         return false;
-    }
+    };
     drop(slow_path);
     if profile::on() {
         profile::freed(from);
     }
     let _slow_path = SlowPath::enter();
-    // SAFETY: the block is the caller's, and all its pages have gone.
-    unsafe { HEAP.pages.free_moved(old) };
+    // SAFETY: the block is the caller's, and its contents have gone.
+    unsafe { HEAP.pages.free_moved(old, state) };
     true
 }
 

@@ -6,6 +6,7 @@ use crate::continued::{Continued, block_at};
 use crate::heap::Block;
 use crate::heap_tests::Random;
 use crate::size_class::{NUM_CLASSES, size_of_class};
+use crate::span::State;
 use crate::units::PAGE_SIZE;
 
 /// A world in which every tier holds something.
@@ -182,7 +183,7 @@ fn planted_damage_of_each_kind_is_noticed() {
             // SAFETY: the block is ours; it is freed as if its pages had been moved away.
             unsafe {
                 block.write_bytes(7, 300 << 10);
-                world.heap.pages.free_moved(span);
+                world.heap.pages.free_moved(span, State::FreeClean);
             }
             let (block, zero) = world.heap.allocate_large(300 << 10, 1);
             world.enter(block, 300 << 10, PAGE_SIZE, zero);

@@ -271,12 +271,12 @@ impl World {
         };
         // SAFETY: both blocks are live; the first is freed with its pages gone, or the second unused.
         unsafe {
-            if !self.heap.pages.move_pages(from, to) {
+            let Some(state) = self.heap.pages.move_pages(from, to) else {
                 self.heap.pages.free(to);
                 return false;
-            }
+            };
             Self::check_contents(block as usize, old.size, old.stamp);
-            self.heap.pages.free_moved(from);
+            self.heap.pages.free_moved(from, state);
         }
         self.enter(block, size, PAGE_SIZE, false);
         true

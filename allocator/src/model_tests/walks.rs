@@ -134,6 +134,8 @@ fn walk(seed: u64, steps: u32) {
         "{} blocks of several objects",
         world.joined
     );
+    let moves = world.heap.pages.inner.lock().counters.moves;
+    assert!(moves > 10, "{moves} runs went under blocks");
     world.finish();
 }
 

@@ -26,6 +26,8 @@ pub struct FakeOs {
     pub purges: AtomicUsize,
     pub purges_allowed: AtomicUsize,
     pub moves_allowed: AtomicUsize,
+    /// Calls of `renew`.
+    pub renewals: AtomicUsize,
     pub refuse_unmaps: AtomicBool,
     /// What was to be collapsed, and whether that is refused.
     pub collapses: std::sync::Mutex<Vec<(usize, usize)>>,
@@ -71,6 +73,7 @@ impl FakeOs {
             purges: AtomicUsize::new(0),
             purges_allowed: AtomicUsize::new(usize::MAX),
             moves_allowed: AtomicUsize::new(usize::MAX),
+            renewals: AtomicUsize::new(0),
             refuse_unmaps: AtomicBool::new(false),
             collapses: std::sync::Mutex::default(),
             refuse_collapses: AtomicBool::new(false),
@@ -136,6 +139,11 @@ impl Os for FakeOs {
         unsafe { libc::madvise(addr as *mut libc::c_void, len, libc::MADV_DONTNEED) == 0 }
     }
 
+    fn renew(&self, _: usize, _: usize) -> bool {
+        self.renewals.fetch_add(1, Relaxed);
+        true
+    }
+
     fn unmap(&self, addr: usize, len: usize) -> bool {
         if self.refuse_unmaps.load(Relaxed) {
             return false;
@@ -154,8 +162,8 @@ impl Os for FakeOs {
         !self.refuse_collapses.load(Relaxed)
     }
 
-    fn is_resident(&self, addr: usize) -> bool {
-        super::Linux::BESIDE.is_resident(addr)
+    fn is_resident(&self, addr: usize, len: usize) -> bool {
+        super::Linux::BESIDE.is_resident(addr, len)
     }
 
     fn move_pages(&self, from: usize, to: usize, len: usize) -> bool {

@@ -132,6 +132,26 @@ impl Os for Linux {
         }
     }
 
+    fn renew(&self, addr: usize, len: usize) -> bool {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the page heap passes free runs only, which are mapped and whose contents nobody needs.
+        let got = unsafe {
+            syscall6(
+                libc::SYS_mmap,
+                [
+                    addr,
+                    len,
+                    protection as usize,
+                    flags as usize,
+                    usize::MAX,
+                    0,
+                ],
+            )
+        };
+        got == addr as isize
+    }
+
     fn unmap(&self, addr: usize, len: usize) -> bool {
         // SAFETY: the page heap passes free runs only, and forgets them.
         unsafe { syscall6(libc::SYS_munmap, [addr, len, 0, 0, 0, 0]) == 0 }
@@ -148,13 +168,14 @@ impl Os for Linux {
         unsafe { syscall6(libc::SYS_madvise, [addr, len, MADV_COLLAPSE, 0, 0, 0]) == 0 }
     }
 
-    fn is_resident(&self, addr: usize) -> bool {
-        let mut pages = [0_u8; (2 << 20) / crate::units::OS_PAGE];
+    fn is_resident(&self, addr: usize, len: usize) -> bool {
+        let mut room = [0_u8; (2 << 20) / crate::units::OS_PAGE];
+        let pages = &mut room[..len / crate::units::OS_PAGE];
         // SAFETY: the kernel writes a byte for each page of the range, for which there is room.
         let answer = unsafe {
             syscall6(
                 libc::SYS_mincore,
-                [addr, 2 << 20, pages.as_mut_ptr() as usize, 0, 0, 0],
+                [addr, len, pages.as_mut_ptr() as usize, 0, 0, 0],
             )
         };
         answer == 0 && pages.iter().all(|page| page & 1 != 0)

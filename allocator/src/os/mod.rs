@@ -54,6 +54,10 @@ pub trait Os: Sync {
     /// contents are unchanged.
     fn purge(&self, addr: usize, len: usize) -> bool;
 
+    /// Maps pages that were given back anew, so that they may be one mapping with their neighbours again. False: refused, nothing has
+    /// changed.
+    fn renew(&self, addr: usize, len: usize) -> bool;
+
     /// Unmaps pages: their addresses are anybody's from then on. False: refused, nothing has changed.
     fn unmap(&self, addr: usize, len: usize) -> bool;
 
@@ -64,8 +68,8 @@ pub trait Os: Sync {
     /// either case; what was not resident may be now.
     fn collapse(&self, addr: usize, len: usize) -> bool;
 
-    /// Whether all pages of a huge page, whole and aligned, are in memory. False also if the system does not tell.
-    fn is_resident(&self, addr: usize) -> bool;
+    /// Whether all pages of a range, at most a huge page, are in memory. False also if the system does not tell.
+    fn is_resident(&self, addr: usize, len: usize) -> bool;
 
     /// Moves the contents of `len` bytes from `from` to `to` without copying; both ranges stay
     /// mapped and `from` reads as zero afterwards. False: refused, nothing has changed.

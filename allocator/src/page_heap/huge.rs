@@ -239,7 +239,7 @@ impl<O: Os> PageHeap<O> {
     pub(super) fn collapse_resident(&self, (first, last): (usize, usize)) {
         for page in (first..last).step_by(RANGE_PAGES) {
             let address = self.map.base() + page_bytes(page);
-            if self.os.is_resident(address) {
+            if self.os.is_resident(address, RANGE_BYTES) {
                 self.collapse(address);
             }
         }

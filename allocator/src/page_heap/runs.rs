@@ -1,6 +1,6 @@
 //! Runs of pages: best fit, cutting, joining.
 
-use super::{Inner, PageHeap, Use};
+use super::{Inner, PageHeap, Use, moving};
 use crate::os::Os;
 use crate::run_lists::RunLists;
 use crate::size_class::objects_in;
@@ -68,6 +68,7 @@ impl Inner {
         heap: &PageHeap<O>,
         pages: usize,
         align: usize,
+        movable: bool,
     ) -> *mut Span {
         if !self.prepare(heap)
             || pages == 0
@@ -80,8 +81,13 @@ impl Inner {
         let wanted = if align > 1 { pages + align - 1 } else { pages };
         let table = self.table(heap);
         let mut id = self.dirty.best_fit(table, wanted);
+        let mut excess = 0;
         if id == 0 {
-            self.bound_resident(heap, wanted);
+            excess = self.excess_beside(wanted);
+            if !movable || excess.min(pages) < moving::LEAST_PAGES {
+                self.release_beside(heap, excess);
+                excess = 0;
+            }
             id = self.clean.best_fit(table, wanted);
         }
         if id == 0 {
@@ -104,6 +110,9 @@ impl Inner {
                 }
             }
             self.cut(heap, span, pages);
+            if excess > 0 {
+                self.put_under(heap, span, excess);
+            }
             span
         }
     }
@@ -188,19 +197,19 @@ impl Inner {
         let mut id = self.dirty.longest();
         if !long_enough(id) {
             if pages < ROOMY_FRESH {
-                return self.allocate(heap, pages, 1);
+                return self.allocate(heap, pages, 1, false);
             }
             self.bound_resident(heap, pages);
             id = self.clean.longest();
         }
         if !long_enough(id) {
             if !self.grow(heap, roomy) {
-                return self.allocate(heap, pages, 1);
+                return self.allocate(heap, pages, 1, false);
             }
             id = self.clean.longest();
         }
         if !long_enough(id) {
-            return self.allocate(heap, pages, 1);
+            return self.allocate(heap, pages, 1, false);
         }
         // SAFETY: the number came from the free lists.
         unsafe {
@@ -227,7 +236,7 @@ impl Inner {
             self.peak_in_use = self.peak_in_use.max(self.in_use);
             self.counters.spans_allocated += 1;
             match purpose {
-                Use::Large => {
+                Use::Large | Use::Zeros => {
                     (*span).state = State::Large;
                     (*span).class = 0;
                     heap.map.set_ends(span);
