@@ -222,8 +222,54 @@ fn a_successor_inherits_or_finds_nothing() {
     }
 }
 
+/// Blocks alive after each fourth of a thread's calls.
+fn levels(ops: &[Op]) -> Vec<i64> {
+    let mut alive = 0;
+    let mut each = ops.iter().map(|op| {
+        alive += match op.kind() {
+            Some(OpKind::Malloc) => 1,
+            Some(OpKind::Free) => -1,
+            _ => 0,
+        };
+        alive
+    });
+    (0..4).filter_map(|_| each.nth(ops.len() / 4 - 1)).collect()
+}
+
 #[test]
-fn phases_ramp_and_drop() {
+fn a_phase_ramps_from_nothing() {
+    for (lifetime, slack) in [
+        ("random", 5),
+        ("fifo", 5),
+        ("lifo", 400),
+        ("exponential", 120),
+    ] {
+        let script = script(&model(&format!(
+            "ops = 40_000\n[[role]]\nname = \"a\"\nlive = 400\nlifetime = {{ kind = \"{lifetime}\" }}\n\
+             size = {{ kind = \"fixed\", bytes = 10 }}\n[[phase]]\nname = \"up\"\nshare = 1\nramp = true\n\
+             [[phase]]\nname = \"down\"\nshare = 1\nramp = true\nlive-factor = 0.5\n"
+        )));
+        let ops = script.thread(0);
+        let second = ops.iter().rposition(|op| op.kind() == Some(OpKind::Mark));
+        let (up, down) = ops.split_at(second.unwrap());
+        assert!(up.len() > 19_900, "{lifetime}: {} calls", up.len());
+        for (level, due) in levels(up).into_iter().zip([100, 200, 300, 400]) {
+            let least = if lifetime == "lifo" { 0 } else { due - slack };
+            assert!(
+                (least..=due + slack).contains(&level),
+                "{lifetime}: {level}, {due} due"
+            );
+        }
+        let last = levels(down)[3];
+        assert!(
+            (-200 - slack..=-200 + slack).contains(&last),
+            "{lifetime}: {last}"
+        );
+    }
+}
+
+#[test]
+fn phases_end_early_and_drop() {
     let model = model(
         "ops = 30_000\n[[role]]\nname = \"a\"\nlive = 4000\nlifetime = { kind = \"phase\" }\n\
          size = { kind = \"fixed\", bytes = 10 }\n\

@@ -409,6 +409,15 @@ fn group_plan(
 }
 
 impl GroupPlan {
+    /// Blocks or bytes to keep alive when so much of the way between two live factors is gone.
+    #[inline]
+    pub fn target(&self, (from, to): (f64, f64), progress: f64) -> u64 {
+        let factor = from + (to - from) * progress;
+        let target = (self.live as f64 * factor + self.rounding) as u64;
+        // A set that begins with nothing has a block: a phase goes on by its calls, and nobody would make the first.
+        target.max(u64::from(from < to && self.live > 0))
+    }
+
     /// See [`GroupPlan::straight`], for a group of the role with this index, when all sizes are known.
     fn is_straight(&self, own: usize) -> bool {
         let to_own = match self.hand {

@@ -194,7 +194,7 @@ impl<'p> Actor<'p> {
             state.factors = (before, change.factor);
             if change.rare {
                 state.factors.0 = change.factor;
-                let target = (plan.live as f64 * change.factor + plan.rounding) as u64;
+                let target = plan.target(state.factors, 0.0);
                 let level = match plan.in_bytes {
                     false => state.set.len() as u64,
                     true => state.set.bytes(),
@@ -207,7 +207,7 @@ impl<'p> Actor<'p> {
                 let steps = steps.min(MOST_OWED);
                 self.owed.extend((0..steps).map(|_| index));
             }
-            state.target = (plan.live as f64 * state.factors.0 + plan.rounding) as u64;
+            state.target = plan.target(state.factors, 0.0);
             state.sampler = change.sampler;
             if change.drop > 0.0 {
                 let gone = state
@@ -367,10 +367,7 @@ impl<'p> Actor<'p> {
     #[inline(never)]
     fn follow_ramps(&mut self, behind: (u64, u64)) {
         for (state, plan) in self.groups.iter_mut().zip(&self.plan.groups) {
-            let (from, to) = state.factors;
-            let progress = behind.0 as f64 / behind.1 as f64;
-            let factor = from + (to - from) * progress;
-            state.target = (plan.live as f64 * factor + plan.rounding) as u64;
+            state.target = plan.target(state.factors, behind.0 as f64 / behind.1 as f64);
         }
     }
 

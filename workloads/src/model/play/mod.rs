@@ -27,7 +27,7 @@ use rayon::prelude::*;
 use tally::Tally;
 
 /// Changes when the same definition and seed would give other ops; part of every hash.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Threads of a script at most, all generations of respawned ones together: a block knows its thread by 16 bits.
 const MAX_THREADS: u32 = 1 << 16;
