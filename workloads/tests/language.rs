@@ -409,6 +409,78 @@ course = { live = [0, 0, 1, 1], weight = [0, 0, 1, 1] }
 }
 
 #[test]
+fn parts_have_lengths_and_few_blocks_grow_at_once() {
+    let script = script(&model(
+        r#"
+sources = []
+ops = 40_000
+parts = [1, 3]
+
+[[role]]
+name = "r"
+[[role.group]]
+name = "many"
+live = 100
+size = { kind = "fixed", bytes = 100 }
+lifetime = { kind = "recency", newest = 1 }
+course = { live = [1, 1], weight = [1, 1] }
+[[role.group]]
+name = "one"
+live = 1
+size = { kind = "fixed", bytes = 1_000_000 }
+lifetime = { kind = "recency", newest = 1 }
+grow = { start = 1000, factor = 2.0 }
+course = { live = [0, 1], weight = [0, 0] }
+"#,
+    ));
+    let ops = script.thread(0);
+    let steps: Vec<_> = (ops.iter().enumerate())
+        .filter(|(_, op)| op.kind() == Some(OpKind::Realloc))
+        .map(|(at, op)| (at, op.size()))
+        .collect();
+    // At the beginning of the second part, a fourth of the calls being over.
+    let sizes: Vec<u64> = steps.iter().map(|(_, size)| *size).collect();
+    let doubled = (1..10).map(|step| 1000 << step);
+    assert!(
+        sizes.into_iter().eq(doubled.chain([1_000_000])),
+        "{steps:?}"
+    );
+    assert!((10_000..10_020).contains(&steps[0].0), "{steps:?}");
+}
+
+#[test]
+fn what_is_wrong_with_parts_is_said() {
+    let with = |parts: &str, course: &str| {
+        let text = format!(
+            "{HEAD}sources = []\nops = 10\nparts = {parts}\n[[role]]\nname = \"r\"\nlive = 5\n\
+             size = {{ kind = \"fixed\", bytes = 8 }}\n{course}"
+        );
+        Model::parse(&text, "test.toml").unwrap_err().to_string()
+    };
+    let course = "course = { live = [1, 1], weight = [1, 1] }";
+    for (parts, course, expected) in [
+        (
+            "[1]",
+            "",
+            "`parts` are those of courses, but no group has a `course`",
+        ),
+        (
+            "[1, 2, 3]",
+            course,
+            "`parts` has 3 lengths, expected 2, as the courses have parts",
+        ),
+        ("[1, 0]", course, "`parts` is 0, expected a number from"),
+        ("5", course, "`parts` is 5, expected a list"),
+    ] {
+        let said = with(parts, course);
+        assert!(
+            said.starts_with("test.toml:8: ") && said.contains(expected),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_course_or_a_recency_is_said() {
     let group = |rest: &str| {
         let text = format!(

@@ -459,8 +459,12 @@ fn phases(definition: &Definition, roles: &mut [RolePlan]) -> Vec<PhasePlan> {
     };
     let groups = || definition.roles.iter().flat_map(|role| &role.groups);
     if let Some(course) = groups().find_map(|group| group.course.as_ref()) {
-        return (0..course.live.len())
-            .map(|part| part_of_courses(definition, part, own))
+        let parts = course.live.len();
+        return (0..parts)
+            .map(|part| PhasePlan {
+                share: definition.parts.get(part).copied().unwrap_or(1.0),
+                ..part_of_courses(definition, part, own)
+            })
             .collect();
     }
     if definition.phases.is_empty() {
@@ -554,7 +558,7 @@ fn part_of_courses(definition: &Definition, part: usize, own: GroupPhase) -> Pha
     let of_group = |group: &Group| match &group.course {
         Some(course) => {
             let share = weight(group, part) / of_all.max(1e-300);
-            let turns = definition.ops as f64 / course.live.len() as f64 * share;
+            let turns = definition.ops as f64 * definition.part(part, course.live.len()) * share;
             GroupPhase {
                 factor: course.live[part],
                 ramp: true,
@@ -570,8 +574,9 @@ fn part_of_courses(definition: &Definition, part: usize, own: GroupPhase) -> Pha
         let (true, Some(course)) = (of_group(group).rare, &group.course) else {
             return plain;
         };
-        let calls = definition.ops as f64 / course.live.len() as f64 * plain / of_all.max(1e-300)
-            * f64::from(group.run);
+        let length = definition.part(part, course.live.len());
+        let calls =
+            definition.ops as f64 * length * plain / of_all.max(1e-300) * f64::from(group.run);
         let before = part.checked_sub(1).map_or(0.0, |last| course.live[last]);
         let owed = (course.live[part] - before).abs()
             * group.live.max(u64::from(group.live_bytes > 0)) as f64

@@ -35,6 +35,9 @@ pub struct Definition {
     pub ops: u64,
     /// How often all phases are gone through.
     pub rounds: u32,
+    /// Lengths of the parts of the courses, in proportion; none: all are equal.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<f64>,
     /// What its script must be at the default seed and scale.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
@@ -160,7 +163,12 @@ fn read(mut table: Table<'_>) -> Read<Definition> {
         Some(list) => phases(&list, &roles)?,
         None => Vec::new(),
     };
-    check_courses(&roles, !phases.is_empty()).map_err(|reason| table.fault(reason))?;
+    let courses =
+        check_courses(&roles, !phases.is_empty()).map_err(|reason| table.fault(reason))?;
+    let parts = match table.get("parts") {
+        Some(list) => parts(&list, courses)?,
+        None => Vec::new(),
+    };
     if let Some(rounds) = &rounds
         && phases.is_empty()
     {
@@ -174,6 +182,7 @@ fn read(mut table: Table<'_>) -> Read<Definition> {
         sources,
         ops,
         rounds: rounds.map_or(Ok(1), |rounds| rounds.whole(1..=1 << 20))? as u32,
+        parts,
         expect,
         roles,
         phases,
@@ -260,8 +269,25 @@ fn check_role(role: &Role, roles: &[Role]) -> Result<(), (Option<usize>, String)
     Ok(())
 }
 
-/// All courses cut the calls into the same parts, and phases would cut them again.
-fn check_courses(roles: &[Role], has_phases: bool) -> Result<(), String> {
+/// Lengths of the parts that the courses have.
+fn parts(list: &Value<'_>, courses: Option<usize>) -> Read<Vec<f64>> {
+    let Some(count) = courses else {
+        return Err(list.fault("`parts` are those of courses, but no group has a `course`"));
+    };
+    let lengths = list.list()?;
+    if lengths.len() != count {
+        return Err(list.fault(format_args!(
+            "`parts` has {} lengths, expected {count}, as the courses have parts",
+            lengths.len()
+        )));
+    }
+    (lengths.iter())
+        .map(|length| length.number(1e-9..=1e12))
+        .collect()
+}
+
+/// All courses cut the calls into the same parts, and phases would cut them again. How many there are.
+fn check_courses(roles: &[Role], has_phases: bool) -> Result<Option<usize>, String> {
     let mut parts = None;
     for role in roles {
         for group in &role.groups {
@@ -286,7 +312,7 @@ fn check_courses(roles: &[Role], has_phases: bool) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    Ok(parts.map(|(count, _)| count))
 }
 
 fn phases(list: &Value<'_>, roles: &[Role]) -> Read<Vec<Phase>> {
@@ -317,6 +343,16 @@ fn phases(list: &Value<'_>, roles: &[Role]) -> Read<Vec<Phase>> {
         phases.push(phase);
     }
     Ok(phases)
+}
+
+impl Definition {
+    /// How much of the calls a part of the courses, of so many, has.
+    pub fn part(&self, part: usize, count: usize) -> f64 {
+        match self.parts.get(part) {
+            Some(length) => length / self.parts.iter().sum::<f64>(),
+            None => 1.0 / count as f64,
+        }
+    }
 }
 
 impl Expect {

@@ -388,6 +388,10 @@ impl<'p> Actor<'p> {
             && let Some(index) = self.owed.pop()
         {
             calls += u64::from(self.settle(index, commons.as_deref_mut()));
+            // A block of a few that grow has its size at once: nothing else would bring it there.
+            while calls < limit && self.grow(index) {
+                calls += 1;
+            }
         }
         let word = self.random.next_u64();
         let length = mean * (0.5 + (word >> 32) as f64 / (1u64 << 32) as f64);

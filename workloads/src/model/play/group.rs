@@ -80,7 +80,7 @@ impl Actor<'_> {
     }
 
     /// The newest block that has not yet its size, or one of the others, grows by a step, by realloc; false when none is found.
-    fn grow(&mut self, index: usize) -> bool {
+    pub(super) fn grow(&mut self, index: usize) -> bool {
         let state = &mut self.groups[index];
         let (Some(grow), Some(block)) = (
             &self.plan.groups[index].grow,
