@@ -18,22 +18,23 @@ pub(super) struct Classes {
 }
 
 impl Classes {
-    /// At most `most` classes of blocks that keep their size, and two of those that grow.
-    pub fn of(survey: &Survey, most: usize) -> Self {
+    /// At most `most` classes of blocks that keep their size, and two of those that grow. `stray` says what blocks of another size at the
+    /// peak weigh.
+    pub fn of(survey: &Survey, most: usize, stray: f64) -> Self {
         let mut classes = Self {
             fixed: [0; BINS],
             growing: [0; BINS],
             names: Vec::new(),
             first_growing: 0,
         };
-        let ends = merge(&survey.bins, survey.peak_bytes, most);
+        let ends = merge(&survey.bins, survey.peak_bytes, most, stray);
         classes.fixed = classes.add(&ends, "");
         classes.first_growing = classes.names.len();
         // A few blocks that grow are resized like the others.
         let growing: u64 = survey.grown_bins.iter().map(|bin| bin.calls).sum();
         let steps = 8 * growing;
         if growing > 0 && (steps as f64 >= 0.005 * survey.calls as f64 || large(survey)) {
-            let ends = merge(&survey.grown_bins, 0, 2);
+            let ends = merge(&survey.grown_bins, 0, 2, 0.0);
             classes.growing = classes.add(&ends, "growing-");
         }
         classes
@@ -76,13 +77,21 @@ fn large(survey: &Survey) -> bool {
 }
 
 /// The last bin of each class. Neighbours are merged as Ward does (1963): those first whose weights and distance, in powers of
-/// two, add least to the spread within classes.
-fn merge(bins: &[Bin], peak_bytes: u64, most: usize) -> Vec<usize> {
+/// two, add least to the spread within classes. What is alive of a class is told by its size in all: where short-lived blocks are longer
+/// than those that stay, merging them would give the peak blocks of another size, which weighs `stray`.
+fn merge(bins: &[Bin], peak_bytes: u64, most: usize, stray: f64) -> Vec<usize> {
     struct Cluster {
         end: usize,
         weight: f64,
         mean: f64,
+        /// Bytes asked for, and share of the peak.
+        bytes: f64,
+        at_peak: f64,
     }
+    let astray = |a: &Cluster, b: &Cluster| {
+        let told = (a.at_peak + b.at_peak) * a.bytes / (a.bytes + b.bytes).max(1.0);
+        (told - a.at_peak).abs()
+    };
     let calls: u64 = bins.iter().map(|bin| bin.calls).sum();
     let mut clusters: Vec<Cluster> = (bins.iter().enumerate())
         .filter(|(_, bin)| bin.calls > 0)
@@ -91,12 +100,15 @@ fn merge(bins: &[Bin], peak_bytes: u64, most: usize) -> Vec<usize> {
             weight: bin.calls as f64 / calls as f64
                 + 2.0 * bin.at_peak as f64 / peak_bytes.max(1) as f64,
             mean: index as f64 / 2.0,
+            bytes: bin.bytes as f64,
+            at_peak: bin.at_peak as f64 / peak_bytes.max(1) as f64,
         })
         .collect();
     loop {
         let cost = |pair: &[Cluster]| {
             let (a, b) = (&pair[0], &pair[1]);
-            a.weight * b.weight / (a.weight + b.weight) * (a.mean - b.mean).powi(2)
+            let both = a.weight * b.weight / (a.weight + b.weight);
+            (both + stray * astray(a, b)) * (a.mean - b.mean).powi(2)
         };
         let costs = clusters.windows(2).map(cost).enumerate();
         let Some((first, least)) = costs.min_by(|a, b| a.1.total_cmp(&b.1)) else {
@@ -109,6 +121,8 @@ fn merge(bins: &[Bin], peak_bytes: u64, most: usize) -> Vec<usize> {
         let b = &mut clusters[first];
         b.mean = (a.mean * a.weight + b.mean * b.weight) / (a.weight + b.weight);
         b.weight += a.weight;
+        b.bytes += a.bytes;
+        b.at_peak += a.at_peak;
     }
     clusters.iter().map(|cluster| cluster.end).collect()
 }

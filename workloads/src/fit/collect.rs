@@ -2,6 +2,7 @@
 
 use super::asked::Asked;
 use super::classes::Classes;
+use super::cuts::Cuts;
 use super::distribution::Counts;
 use super::roles::Roles;
 use super::spread::Spread;
@@ -150,10 +151,10 @@ pub(super) fn collect<S: Source>(
     survey: &Survey,
     roles: &Roles,
     classes: &Classes,
-    parts: usize,
-    progress: &mut dyn FnMut(u64, u64),
+    cuts: &Cuts,
+    progress: &mut dyn FnMut(u64),
 ) -> Result<Collected, WorkloadError> {
-    let count = roles.threads.len();
+    let (count, parts) = (roles.threads.len(), cuts.len());
     let cell = Cell {
         remote: vec![0; count],
         calls: vec![0; parts],
@@ -206,12 +207,12 @@ pub(super) fn collect<S: Source>(
         ) {
             return Ok(());
         }
-        let now = number as f64 / survey.calls.max(1) as f64 * parts as f64;
-        all.enter((now as usize).min(parts - 1));
-        all.progress = now.fract();
+        let (part, over) = cuts.find(all.part, number);
+        all.enter(part);
+        all.progress = over;
         number += 1;
         if number.is_multiple_of(1 << 18) {
-            progress(survey.calls + number, 2 * survey.calls);
+            progress(number);
         }
         let grown = match event.action {
             Action::Alloc { .. } => {

@@ -2,6 +2,7 @@
 
 use super::classes::Classes;
 use super::collect::{Cell, Collected};
+use super::cuts::Cuts;
 use super::phrases::Phrases;
 use super::roles::Roles;
 use super::{Waves, waves};
@@ -22,7 +23,7 @@ pub(super) struct Fit<'a> {
     pub name: &'a str,
     pub calls: u64,
     pub threads: usize,
-    pub parts: usize,
+    pub cuts: &'a Cuts,
     pub roles: &'a Roles,
     pub classes: &'a Classes,
     pub counts: &'a Collected,
@@ -41,15 +42,16 @@ pub(super) fn text(fit: &Fit<'_>) -> String {
     let mut out = format!(
         "# Fitted by `heaplab trace model`: counts of sizes, deaths and threads, nothing else of the program.\n\
          name = \"{}\"\nkind = \"fitted\"\npurpose = \"fitted to a trace of {} calls in {} thread{}\"\n\
-         analysis = \"\"\"\nThe trace was cut into {} parts of equal length. A group holds the blocks of a class of sizes: which of them die \
-         next, and in\neach part how many are alive and how many calls are made for them (`course`).\n\"\"\"\n\
-         sources = [\"a recorded trace\"]\nops = {}\n",
+         analysis = \"\"\"\nThe trace was cut into {} parts where what it does changes. A group holds the blocks of a class of sizes: which of them \
+         die\nnext, and in each part how many are alive and how many calls are made for them (`course`).\n\"\"\"\n\
+         sources = [\"a recorded trace\"]\nops = {}\nparts = [{}]\n",
         plain(fit.name),
         fit.calls,
         fit.threads,
         if fit.threads == 1 { "" } else { "s" },
-        fit.parts,
+        fit.cuts.len(),
         fit.counts.calls,
+        list(&mut fit.cuts.lengths().map(|calls| calls.to_string())),
     );
     for (role, cells) in fit.counts.cells.iter().enumerate() {
         let _ = write!(
@@ -75,14 +77,14 @@ fn write_phrases(out: &mut String, fit: &Fit<'_>, role: usize, cells: &[Cell]) {
     if phrases.is_empty() {
         return;
     }
-    let mut heard = vec![0u64; fit.parts];
+    let mut heard = vec![0u64; fit.cuts.len()];
     for said in fit.roles.threads[role]
         .iter()
         .flat_map(|&thread| &fit.counts.said[thread as usize])
     {
         heard[usize::from(said.part)] += 1;
     }
-    let calls: Vec<u64> = (0..fit.parts)
+    let calls: Vec<u64> = (0..fit.cuts.len())
         .map(|part| cells.iter().map(|cell| cell.calls[part]).sum())
         .collect();
     out.push_str("phrases = [\n");
@@ -146,7 +148,7 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
         true => cell.left[part],
         false => cell.alive[part],
     };
-    let levels: Vec<f64> = (0..fit.parts).map(|part| level(&told(part))).collect();
+    let levels: Vec<f64> = (0..fit.cuts.len()).map(|part| level(&told(part))).collect();
     let live = levels
         .iter()
         .copied()
@@ -154,7 +156,7 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
         .ceil()
         .min(MOST_LIVE);
     let spoken = !fit.phrases[role].phrases.is_empty();
-    let course: Vec<f64> = (0..fit.parts)
+    let course: Vec<f64> = (0..fit.cuts.len())
         .map(|part| told(part).0 as f64 / threads)
         .collect();
     let band = (fit.waves).map(|Waves { share, runs }| {
@@ -162,7 +164,7 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
         let least = if runs { 2.0 * deaths(cell) } else { 0.0 };
         ((above * share).max(least), (below * share).max(least))
     });
-    let per_part = weight / fit.parts as f64;
+    let per_part = weight / fit.cuts.len() as f64;
     // Sizes that phrases name are not drawn.
     let rest = cell.sizes.without(&fit.phrases[role].named);
     let drawn = match rest.count {
@@ -228,16 +230,21 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
     if let Some(hand_over) = hand_over(cell, role, threads, blocks) {
         let _ = writeln!(out, "hand-over = {hand_over}");
     }
-    let factors = |values: &mut dyn Iterator<Item = f64>| {
-        let all: Vec<String> = values.map(short).collect();
-        all.join(", ")
-    };
+    // Beside those of a part of the mean length: weights are compared within a part.
+    let mean = 1.0 / fit.cuts.len() as f64;
+    let weights = (cell.calls.iter().enumerate()).map(|(part, &calls)| {
+        calls as f64 / run / per_part.max(1e-9) * mean / fit.cuts.share(part).max(1e-9)
+    });
     let _ = writeln!(
         out,
         "course = {{ live = [{}], weight = [{}] }}",
-        factors(&mut levels.iter().map(|level| level / live)),
-        factors(&mut (cell.calls.iter()).map(|&calls| calls as f64 / run / per_part.max(1e-9)))
+        list(&mut levels.iter().map(|level| short(level / live))),
+        list(&mut weights.map(short))
     );
+}
+
+fn list(values: &mut dyn Iterator<Item = String>) -> String {
+    values.collect::<Vec<_>>().join(", ")
 }
 
 /// How many die in a row.

@@ -3,9 +3,9 @@
 //! What is fitted is what a replay would do: the events of the process that is replayed, thread by thread. `survey`
 //! listens once and finds roles (threads that do the same) and `classes` of sizes. `collect` listens again, to the
 //! blocks that each role allocates in each class: which of the living ones dies next (the newest, the neighbour of the
-//! last, …), how many die in a row, which role's threads free them, and, in parts of equal length, how many are alive
+//! last, …), how many die in a row, which role's threads free them, and, in parts (`cuts`: two ways are tried), how many are alive
 //! and how many calls are made for them. `phrases` finds the sequences of calls that are repeated most, and which
-//! follows which. `emit` writes the text. Of several ways to say phrases again the one is taken whose calls are as well foreseen
+//! follows which. `emit` writes the text. Of several ways to merge classes, to cut the trace and to say phrases again the one is taken whose calls are as well foreseen
 //! (`surprise`), whose small caches are missed as often (`asked`) and whose classes have their peaks as far apart (`spread`) as those of
 //! the trace. Phrases may lead live sets from their courses about as far as those of the trace go (`waves`). Nothing of the trace but
 //! counts of sizes, deaths and threads goes into it.
@@ -13,6 +13,7 @@
 mod asked;
 mod classes;
 mod collect;
+mod cuts;
 mod distribution;
 mod emit;
 mod phrases;
@@ -29,21 +30,24 @@ use crate::model::{Model, ModelParams};
 use asked::Asked;
 use classes::Classes;
 use collect::Collected;
+use cuts::Cuts;
 use phrases::Phrases;
+use rayon::prelude::*;
 use roles::Roles;
 use spread::Spread;
 use surprise::Surprise;
 use survey::Survey;
 
-/// Parts of a trace, from and to, and calls of one at least.
-const PARTS: (u64, u64) = (20, 26);
-const LEAST_CALLS: u64 = 500;
 /// Groups of all roles together, about, and of one role at least.
 const GROUPS: usize = 16;
 const LEAST_GROUPS: usize = 4;
 /// Phrases of one role at least, and of one alone.
 const LEAST_PHRASES: usize = 8;
 const PHRASES: usize = 88;
+/// What is tried for what blocks of another size at the peak weigh where classes of sizes are merged.
+const STRAYS: [f64; 2] = [0.0, 1.0];
+/// How often a trace is listened to: once, and once for each way of merging classes and of cutting it.
+const PASSES: u64 = 1 + 2 * STRAYS.len() as u64;
 /// A model whose peak of live bytes is so near is good enough.
 const NEAR: f64 = 0.02;
 /// How much an error of the peak beyond [`NEAR`] weighs beside one in how well calls are known, and from which sum of both on
@@ -55,15 +59,16 @@ const SPREAD_WEIGHT: f64 = 1.0;
 /// What an error of the functions called and of the misses of small caches weighs: a miss costs about twice what a branch does that
 /// was not foreseen.
 const ASKED_WEIGHT: f64 = 2.0;
-/// How a role's threads may say again what they said: what is tried.
+/// How a role's threads may say again what they said: what is tried, and how many of them first.
+const SCOUTS: usize = 5;
 const RECALLS: [Option<Recall>; 12] = [
     None,
-    recall(0.5, 100, 4096, 0.0),
     recall(0.9, 100, 4096, 0.0),
     recall(0.9, 300, 16384, 0.0),
-    recall(0.98, 300, 1024, 0.0),
     recall(0.98, 300, 4096, 0.0),
     recall(0.98, 300, 4096, 0.3),
+    recall(0.5, 100, 4096, 0.0),
+    recall(0.98, 300, 1024, 0.0),
     recall(0.98, 300, 16384, 0.0),
     recall(0.98, 2000, 1024, 0.0),
     recall(0.98, 2000, 4096, 0.0),
@@ -132,50 +137,59 @@ pub fn fit<S: Source>(
     name: &str,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Fitted, WorkloadError> {
-    let survey = survey::survey(source, progress)?;
+    let survey = survey::survey(source, &mut |done, total| progress(done, PASSES * total))?;
     let roles = roles::find(&survey.threads)?;
-    let classes = Classes::of(&survey, (GROUPS / roles.threads.len()).max(LEAST_GROUPS));
-    let parts = parts(survey.calls, survey.peak_at);
-    let counts = collect::collect(source, &survey, &roles, &classes, parts, progress)?;
-    let phrases: Vec<_> = (roles.threads.iter())
+    let most = (GROUPS / roles.threads.len()).max(LEAST_GROUPS);
+    let classes = STRAYS.map(|stray| Classes::of(&survey, most, stray));
+    let cuts = [Cuts::of(&survey), Cuts::even(&survey)];
+    let ways: Vec<_> = (classes.iter())
+        .flat_map(|classes| cuts.iter().map(move |cuts| (classes, cuts)))
+        .collect();
+    let mut counts = Vec::with_capacity(ways.len());
+    for (way, (classes, cuts)) in ways.iter().enumerate() {
+        let before = survey.calls * (way as u64 + 1);
+        let mut heard = |calls: u64| progress(before + calls, PASSES * survey.calls);
+        counts.push(collect::collect(
+            source, &survey, &roles, classes, cuts, &mut heard,
+        )?);
+    }
+    let mut searches: Vec<Search<'_>> = (ways.par_iter().zip(&counts))
+        .map(|(&(classes, cuts), counts)| {
+            let mut search = Search {
+                name,
+                survey: &survey,
+                roles: &roles,
+                classes,
+                counts,
+                cuts,
+                phrases: phrases_of(&roles, counts, cuts.len()),
+                best: None,
+            };
+            search.scout()?;
+            Ok(search)
+        })
+        .collect::<Result<_, WorkloadError>>()?;
+    searches.sort_by(|a, b| a.worse().total_cmp(&b.worse()));
+    // The nearest way is taken to its end.
+    let nearest = searches.into_iter().next();
+    let found = nearest.map(Search::finish).transpose()?.flatten();
+    found.map(|best| best.fitted).ok_or_else(|| {
+        WorkloadError::Parameters("the trace has no calls: there is nothing to fit".into())
+    })
+}
+
+/// What each role says again and again.
+fn phrases_of(roles: &Roles, counts: &Collected, parts: usize) -> Vec<Phrases> {
+    let roles = &roles.threads;
+    let most = (PHRASES / (2 * roles.len() - 1)).max(LEAST_PHRASES);
+    (roles.iter())
         .map(|threads| {
             let said: Vec<_> = (threads.iter())
                 .map(|&thread| &counts.said[thread as usize][..])
                 .collect();
-            phrases::find(
-                &said,
-                parts,
-                (PHRASES / (2 * roles.threads.len() - 1)).max(LEAST_PHRASES),
-            )
+            phrases::find(&said, parts, most)
         })
-        .collect();
-    let silent: Vec<_> = phrases
-        .iter()
-        .map(|_| phrases::Phrases::default())
-        .collect();
-    let mut search = Search {
-        name,
-        survey: &survey,
-        roles: &roles,
-        classes: &classes,
-        counts: &counts,
-        parts,
-        best: None,
-    };
-    for recall in &RECALLS {
-        search.attempt(&phrases, recall.as_ref(), WAVES[0])?;
-    }
-    let recall = search.best.as_ref().and_then(|best| best.recall);
-    for waves in &WAVES[1..] {
-        search.attempt(&phrases, recall.as_ref(), *waves)?;
-    }
-    // Where threads free each other's blocks, phrases may keep live sets from what they are: then each call is drawn alone.
-    if (search.best.as_ref()).is_none_or(|best| best.worse >= SILENCE) {
-        search.attempt(&silent, None, None)?;
-    }
-    search.best.map(|best| best.fitted).ok_or_else(|| {
-        WorkloadError::Parameters("the trace has no calls: there is nothing to fit".into())
-    })
+        .collect()
 }
 
 /// Models of one trace, of which the nearest is kept.
@@ -185,7 +199,9 @@ struct Search<'a> {
     roles: &'a Roles,
     classes: &'a Classes,
     counts: &'a Collected,
-    parts: usize,
+    cuts: &'a Cuts,
+    /// By role.
+    phrases: Vec<Phrases>,
     best: Option<Best>,
 }
 
@@ -200,10 +216,36 @@ struct Best {
 }
 
 impl Search<'_> {
-    /// Tries models with these phrases, said again like this, with live sets that follow so much of the trace's waves.
+    /// Tries some of what there is to try, to see how near these classes and parts can come.
+    fn scout(&mut self) -> Result<(), WorkloadError> {
+        (RECALLS[..SCOUTS].iter()).try_for_each(|recall| self.attempt(recall.as_ref(), WAVES[0]))
+    }
+
+    /// Tries the rest. The nearest model.
+    fn finish(mut self) -> Result<Option<Best>, WorkloadError> {
+        for recall in &RECALLS[SCOUTS..] {
+            self.attempt(recall.as_ref(), WAVES[0])?;
+        }
+        let recall = self.best.as_ref().and_then(|best| best.recall);
+        for waves in &WAVES[1..] {
+            self.attempt(recall.as_ref(), *waves)?;
+        }
+        // Where threads free each other's blocks, phrases may keep live sets from what they are: then each call is drawn alone.
+        if self.worse() >= SILENCE {
+            self.phrases = self.phrases.iter().map(|_| Phrases::default()).collect();
+            self.attempt(None, None)?;
+        }
+        Ok(self.best)
+    }
+
+    /// How far the nearest model so far is from the trace.
+    fn worse(&self) -> f64 {
+        self.best.as_ref().map_or(f64::INFINITY, |best| best.worse)
+    }
+
+    /// Tries models whose phrases are said again like this, with live sets that follow so much of the trace's waves.
     fn attempt(
         &mut self,
-        phrases: &[Phrases],
         recall: Option<&Recall>,
         waves: Option<Waves>,
     ) -> Result<(), WorkloadError> {
@@ -216,11 +258,11 @@ impl Search<'_> {
                 threads: (self.survey.threads.iter())
                     .filter(|one| one.calls > 0)
                     .count(),
-                parts: self.parts,
+                cuts: self.cuts,
                 roles: self.roles,
                 classes: self.classes,
                 counts,
-                phrases,
+                phrases: &self.phrases,
                 recall,
                 factor,
                 waves,
@@ -243,13 +285,13 @@ impl Search<'_> {
                 + ASKED_WEIGHT * asked.apart(&counts.asked)
                 + SPREAD_WEIGHT * (spread - 1.0).abs();
             let worse = behaviour + PEAK_WEIGHT * (error - NEAR).max(0.0);
-            let least = self.best.as_ref().map_or(f64::INFINITY, |best| best.worse);
+            let least = self.worse();
             if worse < least {
                 self.best = Some(Best {
                     fitted: Fitted {
                         text,
                         model,
-                        parts: self.parts,
+                        parts: self.cuts.len(),
                         trace_peak: counts.peak_bytes,
                         model_peak: peak,
                         surprise: (counts.surprise.shares(), surprise.shares()),
@@ -271,34 +313,5 @@ impl Search<'_> {
             factor = next;
         }
         Ok(())
-    }
-}
-
-/// How many parts a trace of so many calls is cut into: so many that one ends just after the peak, because a part is told by one
-/// level, and what falls after the peak in the same part would not be told.
-fn parts(calls: u64, peak_at: u64) -> usize {
-    let most = (calls / LEAST_CALLS).clamp(1, PARTS.1);
-    // From the peak to the end of its part, in calls.
-    let after = |parts: u64| {
-        let reached = peak_at as f64 / calls.max(1) as f64 * parts as f64;
-        (reached.ceil() - reached) / parts as f64
-    };
-    let all = most.min(PARTS.0)..=most;
-    (all.rev().min_by(|&a, &b| after(a).total_cmp(&after(b)))).unwrap_or(1) as usize
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_part_ends_just_after_the_peak() {
-        assert_eq!(parts(100, 50), 1);
-        for peak_at in [77_000, 500_000, 834_000, 961_000, 999_999] {
-            let parts = parts(1_000_000, peak_at);
-            assert!((20..=26).contains(&parts));
-            let after = 1.0 - ((peak_at - 1) as f64 / 1e6 * parts as f64).fract();
-            assert!(after < 0.2, "{peak_at}: {after}, {parts} parts");
-        }
     }
 }

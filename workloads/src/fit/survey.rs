@@ -39,9 +39,32 @@ pub(super) struct Totals {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Bin {
     pub calls: u64,
+    /// Bytes that were asked for.
+    pub bytes: u64,
     /// Bytes alive when most are alive in all.
     pub at_peak: u64,
 }
+
+/// A stretch of the trace's calls.
+#[derive(Clone, Copy)]
+pub(super) struct Slot {
+    /// Bytes alive at its end, by bin.
+    pub levels: [u64; BINS],
+    /// Calls that end with a block in the bin, and those that free one, of each in turn.
+    pub calls: [u32; 2 * BINS],
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            levels: [0; BINS],
+            calls: [0; 2 * BINS],
+        }
+    }
+}
+
+/// Slots at most; half of them are made of two when there are more.
+const SLOTS: usize = 512;
 
 #[derive(Default)]
 pub(super) struct Survey {
@@ -51,6 +74,9 @@ pub(super) struct Survey {
     pub grown: HashMap<u64, u8>,
     /// Bins of the blocks that grow.
     pub grown_bins: Vec<Bin>,
+    /// The calls in slots of equal length, and how many one has; the last may have fewer.
+    pub slots: Vec<Slot>,
+    pub slot_calls: u64,
     pub calls: u64,
     pub allocations: u64,
     /// Largest sum of bytes alive, and after how many calls it was reached first.
@@ -74,8 +100,10 @@ pub(super) fn survey<S: Source>(
     let mut all = Survey {
         bins: vec![Bin::default(); BINS],
         grown_bins: vec![Bin::default(); BINS],
+        slot_calls: 1,
         ..Survey::default()
     };
+    let mut slot = Slot::default();
     let mut live: Vec<Live> = Vec::new();
     let mut bytes_of = [0u64; BINS];
     let (mut bytes, mut risen) = (0u64, false);
@@ -131,12 +159,19 @@ pub(super) fn survey<S: Source>(
             all.peak_at = all.calls + 1;
             risen = true;
         }
-        all.bins[bin_of(size.max(of.size))].calls += 1;
+        let bin = bin_of(size.max(of.size));
+        all.bins[bin].calls += 1;
+        all.bins[bin].bytes += size;
+        slot.calls[2 * bin + usize::from(size == 0)] += 1;
         of.size = size;
         totals.calls += 1;
         all.calls += 1;
+        if all.calls.is_multiple_of(all.slot_calls) {
+            slot.levels = bytes_of;
+            all.end(std::mem::take(&mut slot));
+        }
         if all.calls.is_multiple_of(1 << 18) {
-            progress(all.calls, 2 * expected.max(all.calls));
+            progress(all.calls, expected.max(all.calls));
         }
         Ok(())
     })?;
@@ -145,15 +180,62 @@ pub(super) fn survey<S: Source>(
             bin.at_peak = bytes;
         }
     }
+    if !all.calls.is_multiple_of(all.slot_calls) {
+        slot.levels = bytes_of;
+        all.slots.push(slot);
+    }
     for &bin in all.grown.values() {
         all.grown_bins[bin as usize].calls += 1;
     }
     Ok(all)
 }
 
+impl Survey {
+    /// A slot is over.
+    fn end(&mut self, slot: Slot) {
+        self.slots.push(slot);
+        if self.slots.len() < SLOTS {
+            return;
+        }
+        self.slot_calls *= 2;
+        for at in 0..SLOTS / 2 {
+            let (first, mut both) = (self.slots[2 * at], self.slots[2 * at + 1]);
+            let counts = both.calls.iter_mut().zip(first.calls);
+            counts.for_each(|(count, more)| *count += more);
+            self.slots[at] = both;
+        }
+        self.slots.truncate(SLOTS / 2);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slots_hold_all_calls_however_many_there_are() {
+        for calls in [1, 511, 512, 513, 5000, 65_536] {
+            let mut survey = Survey {
+                slot_calls: 1,
+                ..Survey::default()
+            };
+            let mut slot = Slot::default();
+            for call in 1..=calls {
+                slot.calls[0] += 1;
+                if call % survey.slot_calls == 0 {
+                    slot.levels[0] = call;
+                    survey.end(std::mem::take(&mut slot));
+                }
+            }
+            assert!(survey.slots.len() < SLOTS);
+            let each = survey.slots.iter().zip(1..);
+            assert!(each.clone().all(|(slot, number)| {
+                u64::from(slot.calls[0]) == survey.slot_calls
+                    && slot.levels[0] == number * survey.slot_calls
+            }));
+            assert_eq!(each.count() as u64, calls / survey.slot_calls);
+        }
+    }
 
     #[test]
     fn bins_follow_each_other() {
