@@ -1,6 +1,7 @@
 //! What two workloads ask of an allocator, side by side, to find why a fitted model costs another time or memory than its trace:
 //! `cargo run --release -p heaplab-workloads --example fit_gap -- git-log my.toml`. With `--fit FOLDER` before names of traces it fits
-//! their models anew, writes them there and prints one line for each trace: (trace) model.
+//! their models anew, writes them there and prints one line for each trace: (trace) model. With `--table FOLDER` it takes the models
+//! that are there, and prints the table of FITTED.md.
 //!
 //! Free places lie on a stack for each thread and class of sizes (four to a power of two), as thread caches have them. In percent of
 //! the calls it prints the kinds of calls, how often a cache of 7 or 64 blocks of a class is empty or full, how many calls ago a block
@@ -25,6 +26,8 @@ const KINDS: [(&str, OpKind); 6] = [
 ];
 /// Blocks that a cache of a class holds.
 const CAPACITIES: [u32; 2] = [7, 64];
+/// Classes that are shown.
+const LARGEST: usize = 14;
 /// Calls that part ages from each other.
 const AGES: [u64; 3] = [64, 1000, 16_000];
 
@@ -48,6 +51,9 @@ struct Asked {
     fresh: u64,
     /// Bytes alive by class, and the most of each; the most of all.
     alive: HashMap<usize, (u64, u64)>,
+    /// Bytes of each class at the peak of all.
+    at_peak: HashMap<usize, u64>,
+    risen: bool,
     live: u64,
     peak: u64,
     /// Size and call of each block by thread (shared: none) and slot.
@@ -92,6 +98,12 @@ impl Asked {
     }
 
     fn leave(&mut self, thread: u32, size: u64, since: u64) {
+        if std::mem::take(&mut self.risen) {
+            // What was a peak is one only now that it is over.
+            self.at_peak = (self.alive.iter())
+                .map(|(&class, &(bytes, _))| (class, bytes))
+                .collect();
+        }
         self.ages[age(self.calls - since)] += 1;
         self.live -= size;
         self.alive.entry(class_of(size)).or_default().0 -= size;
@@ -108,6 +120,7 @@ impl Asked {
 
     fn come(&mut self, thread: u32, size: u64) {
         self.live += size;
+        self.risen |= self.live > self.peak;
         self.peak = self.peak.max(self.live);
         let (alive, most) = self.alive.entry(class_of(size)).or_default();
         *alive += size;
@@ -143,6 +156,19 @@ impl Asked {
         ]
     }
 
+    /// The largest classes: bytes from which on, and KiB at their own peak and when most bytes are alive in all.
+    fn largest(&self) -> Vec<String> {
+        let mut classes: Vec<_> = self.alive.iter().collect();
+        classes.sort_by_key(|(class, (_, most))| (std::cmp::Reverse(*most), **class));
+        let begin = |class: usize| (4 + (class as u64 & 3)) << (class >> 2) >> 2;
+        (classes.into_iter().take(LARGEST))
+            .map(|(&class, &(_, most))| {
+                let then = self.at_peak.get(&class).copied().unwrap_or(0);
+                format!("{} {}/{}", begin(class), most >> 10, then >> 10)
+            })
+            .collect()
+    }
+
     /// The sum of the classes' peaks as a part of the peak.
     fn spread(&self) -> f64 {
         let classes: u64 = self.alive.values().map(|(_, most)| most).sum();
@@ -169,6 +195,10 @@ impl Asked {
             share(self.fresh),
             self.peak >> 10,
             self.spread()
+        );
+        println!(
+            "  by bytes, KiB at the class's peak/at that of all: {}",
+            self.largest().join(", ")
         );
     }
 }
@@ -241,15 +271,41 @@ fn fit_all(names: &[String], out: &Path, folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The figures of traces and of their models in a folder, as Markdown.
+fn table(names: &[String], models: &Path, folder: &Path) -> Result<(), Failure> {
+    println!(
+        "| trace | calloc | aligned | realloc | free | written in part | a cache of 7 missed | a cache of 64 missed | frees of \
+         blocks older than 16,000 calls | places used again after more than 64 calls | the classes' own peaks, of the peak |\n|{}",
+        "---|".repeat(11)
+    );
+    for name in names {
+        let path = models.join(format!("{name}-fitted.toml"));
+        let both = [hear(name, folder)?, hear(&path.to_string_lossy(), folder)?];
+        let [trace, model] = both.each_ref().map(Asked::figures);
+        print!("| {name} ");
+        for (trace, model) in trace.iter().zip(model) {
+            match trace.max(model) < 0.05 {
+                true => print!("| 0 "),
+                false => print!("| {trace:.1} / {model:.1} "),
+            }
+        }
+        println!("| {:.2} / {:.2} |", both[0].spread(), both[1].spread());
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Failure> {
-    let mut names: Vec<String> = std::env::args().skip(1).collect();
+    let names: Vec<String> = std::env::args().skip(1).collect();
     if names.is_empty() {
-        return Err("usage: fit_gap WORKLOAD..., or fit_gap --fit FOLDER TRACE...".into());
+        return Err("usage: fit_gap WORKLOAD..., or fit_gap --fit|--table FOLDER TRACE...".into());
     }
     let folder = tempfile::tempdir()?;
-    if names[0] == "--fit" && names.len() > 2 {
-        let names = names.split_off(1);
-        return fit_all(&names[1..], Path::new(&names[0]), folder.path());
+    if names.len() > 2 && names[0].starts_with("--") {
+        let (what, models) = (names[0] == "--table", Path::new(&names[1]));
+        return match what {
+            true => table(&names[2..], models, folder.path()),
+            false => fit_all(&names[2..], models, folder.path()),
+        };
     }
     for name in names {
         hear(&name, folder.path())?.print(&name);
