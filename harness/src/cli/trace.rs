@@ -93,7 +93,8 @@ Example:
     #[command(
         after_help = "The trace is cut into phases; in each, blocks are sorted by role of thread and class of size into \
 groups with their sizes, ages, hand-over and share of the calls (docs/MODELS.md has the language). The model is then replayed \
-beside the trace under each allocator, and the table says how near it comes. --no-check leaves the replays out.
+beside the trace under each allocator, and the table says how near it comes (of times the least of the replays, and beside them \
+how far the same model under another name is from itself). --no-check leaves the replays out.
 
 Examples:
   heaplab trace model prog.hltrace -o prog.toml
