@@ -1,225 +1,212 @@
 #!/usr/bin/env python3
-"""Fits a model to each recorded trace, replays both, and writes FITTED.md.
+"""Writes the tables of FITTED.md from what `times.sh` left in a folder.
 
-    workloads/docs/fitted.py target/release/heaplab BLOCKS [--peaks] [TRACE… | --text]
-    workloads/docs/fitted.py --results RESULT/result.json...
+    workloads/docs/fitted.py OUT
 
-Measures the traces named (all without a name) and replaces their rows; the other rows stay, so that a machine need not be quiet for
-long: one trace takes 20 to 60 seconds. `--peaks` replaces what does not depend on time only (peaks, what is unforeseen), which may be measured
-beside other programs; `--text` writes the text of the rows that are there. `--results` takes times and peaks from results of runs of
-traces, models and twins (`times.sh`), and leaves all else.
-Standard library only.
+Reads OUT/models (models and what fitting said), OUT/asked.txt (`fit_gap --table`), and the results in OUT/peaks, OUT/counts and
+OUT/fitted-ROUND. Rows and tables that OUT says nothing of stay as they are, so that one trace may be fitted and measured anew.
+Times are the least of all runs of all rounds: what other programs on the machine take only adds. Standard library only.
 """
 
+import glob
 import json
+import math
 import os
 import re
-import subprocess
+import statistics
 import sys
-import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TABLE = os.path.join(HERE, "FITTED.md")
 TRACES = os.path.join(HERE, "..", "traces")
-BEGIN, END = "<!-- rows: written by fitted.py -->\n", "<!-- end of rows -->\n"
-# What `fit_gap --fit` counts stays as it is.
-COUNTED, COUNTED_END = "<!-- counted: kept by fitted.py -->\n", "<!-- end of counted -->\n"
+SUBJECTS = ["system", "jemalloc", "mimalloc", "spanalloc"]
 TIME, PEAK = 0.10, 0.15
 HEAD = [
-    "trace", "subject", "lines", "ns/op", "model", "off", "noise", "peak resident", "model", "off", "noise", "within the goal",
-    "kinds unforeseen, %", "with sizes, %", "faults",
+    "trace", "subject", "ns/op", "model", "off", "noise", "peak resident", "model", "off", "within the goal", "faults",
 ]
+ABOUT = ["trace", "lines", "kinds unforeseen, %", "with sizes, %"]
 
-# Why rows miss a goal, by figures of `fit_gap` (trace, model) where nothing else is said; printed when they do.
-WHY_TIME = {
-    "cc1plus-map": "1.2 % of the calls resize, 0.2 % of the model's: many kinds of resizes are too rare for a phrase; a cache of seven blocks is empty or full in 4.2 and 3.2 %",
-    "fd-tree": "how its six threads meet: with system the trace takes 22.3 ns on two processors and 43.8 on sixteen, the model before 18.1 and 21.5. 8.9 % of the calls free a block that is older than 16,000 calls, 1.7 % of the model's; 37.7 and 33.2 % free at all",
-    "git-log": "a place is used again after more than 64 calls in 26.9 % of the calls, in 3.3 % of the model's; what it says again is said too often: sizes are unforeseen in 19.5 and 4.6 %; a cache of seven is missed by 5.6 and 3.6 %",
-    "jq-records": "a place is used again after more than 64 calls in 13.8 % of the calls, in 2.3 % of the model's",
-    "make-project": "a place is used again after more than 64 calls in 11.4 % of the calls, in 5.2 % of the model's; 7.1 and 15.2 % are calloc: what is said again wanders; a cache of seven is missed by 3.8 and 5.4 %",
-    "imagemagick-stack": "15.0 and 17.6 % resize; a place is used again after more than 64 calls in 12.7 and 4.3 %; sizes are unforeseen in 6.7 and 10.9 %",
-    "nginx-pages": "not known: all that is counted is near",
-    "python-json": "a place is used again after more than 64 calls in 11.0 and 8.7 %; 1.3 and 0.0 % resize",
-    "ripgrep-json": "threads: with mimalloc the trace took 18.0 ns in one run, 15.7 and 8.3 in two on two processors; kinds are unforeseen in 4.6 and 15.1 %, with sizes in 5.8 and 20.6 %",
-    "sqlite-insert": "a cache of seven is missed by 2.3 and 1.7 %, and classes do not have their peaks one after the other (see above)",
-    "xmllint-format": "sizes are unforeseen in 5.6 and 10.1 %; 50.0 and 48.7 % free",
-    "z3-factors": "a cache of seven is missed by 14.2 and 10.1 %; 30.5 and 29.2 % free",
+# What else is known of rows that miss a goal, beside the counts that differ most.
+WHY_TIME = {}
+WHY_PEAK = {}
+# Counts that decide about time, with what a difference of one percent costs beside others, about; and those shown at most.
+DECIDE = {
+    "kinds unforeseen": 1.0, "with sizes": 0.5, "a cache of 7 missed": 2.0, "a cache of 64 missed": 8.0, "realloc": 0.5, "calloc": 0.25,
+    "aligned": 0.25, "free": 0.25, "frees of blocks older than 16,000 calls": 0.5, "places used again after more than 64 calls": 0.5,
 }
-WHY_PEAK = {
-    "sqlite-insert": "the classes' own peaks add up to 1.37 of the peak, 1.03 in the model: they come together where those of the program come one after the other, within a part",
-    "cc1plus-map": "live bytes are within 1 %, and the classes' own peaks add up to 0.95 of the trace's sum; what else keeps the program's heap from being full is not known",
-    "make-project": "the classes' own peaks add up to 0.94 of the trace's sum, with live bytes as they are; the rest is not known",
-    "nginx-pages": "not known: live bytes, the classes' own peaks and what is counted are near; 176 KiB of 624",
-    "git-log": "what it says again is said too often, so that fewer sizes are mixed",
-}
+SHOWN = 3
 
 
 def human(value):
     return f"{value / 2**20:.2f} MiB" if value >= 2**20 else f"{value / 2**10:.0f} KiB"
 
 
-def off(pair):
-    return pair["model"] / pair["trace"] - 1
-
-
-def measure(heaplab, blocks, trace, folder):
-    """Rows of a trace, one for each allocator."""
-    toml = os.path.join(folder, f"{trace}-fitted.toml")
-    command = [heaplab, "trace", "model", trace, "-o", toml, "--blocks", str(blocks), "--format", "json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"fitted.py: {trace}: {done.stderr.strip().splitlines()[-1]}")
-    with open(toml) as file:
-        lines = sum(1 for _ in file)
-    rows = []
-    answer = json.loads(done.stdout)
-    unforeseen = answer["unforeseen_calls"]
-    both = lambda key: " / ".join(f"{100 * unforeseen[of][key]:.1f}" for of in ("trace", "model"))
-    for row in answer["subjects"]:
-        ns, peak, faults = row["ns_per_op"], row["peak_resident_bytes"], row["minor_faults"]
-        near = [name for name, far, goal in (("time", off(ns), TIME), ("peak", off(peak), PEAK)) if abs(far) <= goal]
-        cells = [
-            trace, row["subject"], str(lines), f"{ns['trace']:.1f}", f"{ns['model']:.1f}", f"{100 * off(ns):+.0f} %", f"{100 * row['ns_per_op_noise']:.0f} %",
-            human(peak["trace"]), human(peak["model"]), f"{100 * off(peak):+.0f} %", f"{100 * row['peak_resident_bytes_noise']:.0f} %",
-            " and ".join(near), both("kind"), both("kind_and_size"), f"{faults['trace']:.0f} / {faults['model']:.0f}",
-        ]
-        rows.append("| " + " | ".join(cells) + " |\n")
-    return rows
-
-
-# Cells that tell times, and page faults of timed replays.
-TIMES = (3, 4, 5, 6, 14)
-
-
-def peaks_of(new, old):
-    """Rows of a trace with the times of other ones."""
-    merged = []
-    for row, before in zip(new, old, strict=True):
-        cells, kept = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in (row, before))
-        for place in TIMES:
-            cells[place] = kept[place]
-        cells[11] = " and ".join(name for name, of in (("time", kept), ("peak", cells)) if name in of[11])
-        merged.append("| " + " | ".join(cells) + " |\n")
-    return merged
-
-
-def figures_of(paths):
-    """Medians in results, by workload, allocator and metric."""
-    figures = {}
-    for path in paths:
+def samples_of(pattern):
+    """Values in results, by workload, allocator and metric."""
+    values = {}
+    for path in sorted(glob.glob(pattern)):
         with open(path) as file:
             for cell in json.load(file)["cells"]:
-                for metric in ("ns_per_op", "minor_faults", "peak_resident_bytes"):
-                    if metric in cell["metrics"]:
-                        figures[cell["workload"], cell["subject"], metric] = cell["metrics"][metric]["median"]
-    return figures
+                for metric, about in cell.get("metrics", {}).items():
+                    key = cell["workload"], cell["subject"], metric
+                    values.setdefault(key, []).extend(sample["value"] for sample in about["samples"])
+    return values
 
 
-def renewed(row, figures):
-    """A row with what results say of its trace and allocator."""
-    cells = [cell.strip() for cell in row.strip().strip("|").split("|")]
-    trace, subject = cells[:2]
-    near = {goal: goal in cells[11] for goal in ("time", "peak")}
-    names = (trace, f"{trace}-fitted", f"{trace}-fitted-twin")
-    for goal, metric, limit, first, shown in (("time", "ns_per_op", TIME, 3, "{:.1f}".format), ("peak", "peak_resident_bytes", PEAK, 7, human)):
-        if any((name, subject, metric) not in figures for name in names):
-            continue
-        real, model, twin = (figures[name, subject, metric] for name in names)
-        far = model / real - 1
-        cells[first : first + 4] = [shown(real), shown(model), f"{100 * far:+.0f} %", f"{100 * abs(twin / model - 1):.0f} %"]
-        near[goal] = abs(far) <= limit
-        if goal == "time":
-            cells[14] = " / ".join(f"{figures[name, subject, 'minor_faults']:.0f}" for name in names[:2])
-    cells[11] = " and ".join(goal for goal in near if near[goal])
-    return "| " + " | ".join(cells) + " |\n"
+def section(text, name):
+    """What stands between the marks of a table, with what is before and after it."""
+    before, rest = text.split(f"<!-- {name}: written by fitted.py -->\n", 1)
+    inside, after = rest.split(f"<!-- end of {name} -->", 1)
+    return before, inside, after
 
 
-def summary(rows):
+def cells_of(line):
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def kept(text, name, key):
+    """Rows of a table as they stand, by their first cells."""
+    lines = [line for line in section(text, name)[1].splitlines() if line.startswith("| ")]
+    return {tuple(cells_of(line)[:key]): cells_of(line) for line in lines[1:]}
+
+
+def replaced(text, name, head, rows, below=""):
+    before, _, after = section(text, name)
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)] + ["| " + " | ".join(row) + " |" for row in rows]
+    table = "\n".join(lines) + "\n" + below
+    return f"{before}<!-- {name}: written by fitted.py -->\n{table}<!-- end of {name} -->{after}"
+
+
+def off(trace, model):
+    return f"{100 * (model / trace - 1):+.0f} %"
+
+
+def about(out, trace):
+    """Lines of a model, and the calls that a predictor would not expect, of trace / model."""
+    try:
+        with open(f"{out}/models/{trace}-fitted.toml") as file:
+            lines = sum(1 for _ in file)
+        with open(f"{out}/models/{trace}.log") as file:
+            said = re.search(r"from those before: ([\d.]+) % \(([\d.]+) % .*?of the trace ([\d.]+) % \(([\d.]+) %", file.read())
+    except FileNotFoundError:
+        return None
+    kinds, sizes, of_trace, sizes_of_trace = said.groups()
+    return [trace, str(lines), f"{of_trace} / {kinds}", f"{sizes_of_trace} / {sizes}"]
+
+
+def row(trace, subject, before, times, peaks):
+    """A row of the large table; cells that nothing was measured for are those of the row before."""
+    cells = dict(zip(HEAD_KEYS, before or [trace, subject] + [""] * (len(HEAD) - 2)))
+    names = trace, f"{trace}-fitted", f"{trace}-fitted-twin"
+    if all((name, subject, "ns_per_op") in times for name in names):
+        real, model, twin = (min(times[name, subject, "ns_per_op"]) for name in names)
+        cells |= {"ns": f"{real:.1f}", "ns model": f"{model:.1f}", "ns off": off(real, model)}
+        cells["noise"] = f"{100 * abs(twin / model - 1):.0f} %"
+        faults = [statistics.median(times[name, subject, "minor_faults"]) for name in names[:2]]
+        cells["faults"] = " / ".join(f"{count:.0f}" for count in faults)
+    if all((name, subject, "peak_resident_bytes") in peaks for name in names[:2]):
+        real, model = (statistics.median(peaks[name, subject, "peak_resident_bytes"]) for name in names[:2])
+        cells |= {"peak": human(real), "peak model": human(model), "peak off": off(real, model)}
+    near = [what for what, goal in (("time", TIME), ("peak", PEAK)) if within(cells["ns off" if what == "time" else "peak off"], goal)]
+    cells["near"] = " and ".join(near)
+    return [cells[key] for key in HEAD_KEYS]
+
+
+HEAD_KEYS = ["trace", "subject", "ns", "ns model", "ns off", "noise", "peak", "peak model", "peak off", "near", "faults"]
+
+
+def within(percent, goal):
+    return percent != "" and abs(float(percent.split()[0])) <= 100 * goal
+
+
+def counted(counts, traces, before):
+    """Instructions of the trace in each allocator, and how far the model is off; and how many are near."""
+    rows, errors = [], []
+    for trace in traces:
+        cells = before.get((trace,), [trace] + [""] * len(SUBJECTS))
+        for place, subject in enumerate(SUBJECTS, 1):
+            both = [counts.get((name, subject, "instructions")) for name in (trace, f"{trace}-fitted")]
+            if all(both):
+                real, model = (statistics.median(values) for values in both)
+                cells[place] = f"{real / 1e6:.1f} M, {off(real, model)}"
+            if cells[place]:
+                errors.append(float(cells[place].split(",")[1].split()[0]) / 100)
+        rows.append(cells)
+    near = sum(abs(error) <= TIME for error in errors)
+    mean = math.exp(statistics.mean(abs(math.log1p(error)) for error in errors)) - 1 if errors else 0
+    return rows, f"\n{near} of {len(errors)} are within 10 %; on average (logarithms) {100 * mean:.1f} % off.\n"
+
+
+def differ(trace, figures):
+    """The counts that differ most between a trace and its model, weighed by what they cost."""
+    found = []
+    for name, weight in DECIDE.items():
+        both = figures.get((trace, name), "0")
+        if "/" in both:
+            real, model = (float(value) for value in both.split("/"))
+            found.append((weight * abs(real - model), f"{name} {real:.1f} and {model:.1f} %"))
+    found = [text for cost, text in sorted(found, reverse=True) if cost >= 0.5]
+    return ", ".join(found[:SHOWN]) or "no count differs by much"
+
+
+def summary(rows, figures, instructions, runs):
     """How many rows reach the goals, and the reasons of those that do not."""
-    cells = [[cell.strip() for cell in row.strip().strip("|").split("|")] for row in rows]
-    reached = lambda goal: sum(goal in cell[11] for cell in cells)
-    noises = [float(cell[6].split()[0]) for cell in cells if cell[6] != "-"]
-    quiet = sum(noise <= 100 * TIME for noise in noises)
-    itself = f"A model is within 10 % in time of itself in {quiet} of {len(noises)}. " if noises else ""
+    reached = lambda goal: sum(goal in cells[9] for cells in rows)
+    noises = [float(cells[5].split()[0]) for cells in rows if cells[5]]
+    itself = sum(noise <= 100 * TIME for noise in noises)
+    least = f" (each the least of {runs} runs)" if runs else ""
     text = [
-        f"Of {len(cells)} rows {reached('peak')} are within 15 % in peak resident memory, {reached('time')} within 10 % in time (of "
-        f"the models before). {itself}Models have "
-        f"{min(int(cell[2]) for cell in cells)} to {max(int(cell[2]) for cell in cells)} lines.\n\n"
+        f"\nOf {len(rows)} rows {reached('peak')} are within 15 % in peak resident memory, {reached('time')} within 10 % in time{least}. "
+        f"A model is within 10 % in time of itself under another name in {itself} of {len(noises)}, {statistics.median(noises or [0]):.0f} % off in the middle.\n\n"
     ]
-    for title, goal, column, why in (("Peak", "peak", 9, WHY_PEAK), ("Time", "time", 5, WHY_TIME)):
+    for title, goal, column, why in (("Peak", "peak", 8, WHY_PEAK), ("Time", "time", 4, WHY_TIME)):
         missed = {}
-        for cell in cells:
-            if goal not in cell[11]:
-                missed.setdefault(cell[0], []).append(f"{cell[1]} {cell[column]}")
-        if not missed:
-            continue
-        text.append(f"**{title}**: what does not fit, and why.\n\n")
-        for trace, subjects in missed.items():
-            text.append(f"- {trace} ({', '.join(subjects)}): {why.get(trace, 'not taken apart').rstrip('.')}.\n")
+        for cells in rows:
+            if goal not in cells[9]:
+                missed.setdefault(cells[0], []).append(cells)
+        text.append(f"**{title}**: what does not fit, and why (counts of the trace and of the model).\n\n")
+        for trace, cells in missed.items():
+            subjects = ", ".join(f"{one[1]} {one[column]}" for one in cells)
+            if goal == "time":
+                counted = [instructions[trace][SUBJECTS.index(one[1]) + 1].split(",")[-1].strip() for one in cells]
+                reason = f"instructions {', '.join(counted)}; {differ(trace, figures)}"
+            else:
+                both = figures.get((trace, "the classes' own peaks, of the peak"), "? / ?")
+                reason = f"the classes' own peaks add up to {both} of the peak"
+            text.append(f"- {trace} ({subjects}): {reason}{'; ' + why[trace] if trace in why else ''}.\n")
         text.append("\n")
     return "".join(text)
 
 
 def main():
-    if len(sys.argv) < 3:
-        sys.exit("usage: fitted.py PATH-OF-HEAPLAB BLOCKS [--peaks] [TRACE… | --text], or fitted.py --results RESULT/result.json...")
-    given = sys.argv[1] == "--results"
-    figures = figures_of(sys.argv[2:]) if given else {}
-    heaplab, blocks = (None, 0) if given else (os.path.abspath(sys.argv[1]), int(sys.argv[2]))
-    peaks_only = "--peaks" in sys.argv
-    names = ["--text"] if given else [name for name in sys.argv[3:] if name != "--peaks"]
-    known = sorted(name[:-8] for name in os.listdir(TRACES) if name.endswith(".hltrace"))
-    wanted = [] if names == ["--text"] else names or known
-    for name in wanted:
-        if name not in known:
-            sys.exit(f"fitted.py: no trace is called '{name}'; there are {', '.join(known)}")
-    rows, blocks_of_times, counted = {}, blocks, ""
-    try:
-        with open(TABLE) as file:
-            text = file.read()
-        if peaks_only or names == ["--text"]:
-            blocks_of_times = int(re.search(r"medians of (\d+) blocks", text).group(1))
-        counted = "".join(re.findall(re.escape(COUNTED) + "(.*?)" + re.escape(COUNTED_END), text, re.S))
-        kept = re.search(re.escape(BEGIN) + "(.*?)" + re.escape(END), text, re.S)
-        for row in kept.group(1).splitlines(keepends=True)[2:] if kept else []:
-            rows.setdefault(row.split("|")[1].strip(), []).append(row)
-    except FileNotFoundError:
-        pass
-    with tempfile.TemporaryDirectory() as folder:
-        for trace in wanted:
-            print(f"measuring {trace}", file=sys.stderr)
-            new = measure(heaplab, blocks, trace, folder)
-            rows[trace] = peaks_of(new, rows[trace]) if peaks_only else new
-    flat = [row for trace in known for row in rows.get(trace, [])]
-    flat = [renewed(row, figures) for row in flat if row.count("|") == len(HEAD) + 1]
+    if len(sys.argv) != 2 or not os.path.isdir(sys.argv[1]):
+        sys.exit("usage: fitted.py OUT, the folder that times.sh filled")
+    out = sys.argv[1]
+    traces = sorted(name[:-8] for name in os.listdir(TRACES) if name.endswith(".hltrace"))
+    with open(TABLE) as file:
+        text = file.read()
+    before = kept(text, "models", 1)
+    rows = [about(out, trace) or before.get((trace,)) for trace in traces]
+    rows = [row for row in rows if row]
+    text = replaced(text, "models", ABOUT, rows)
+    figures = {(row[0], name): cell for row in rows for name, cell in zip(("kinds unforeseen", "with sizes"), row[2:])}
+    if os.path.exists(f"{out}/asked.txt"):
+        with open(f"{out}/asked.txt") as file:
+            head, *asked = [cells_of(line) for line in file if line.startswith("| ")]
+        before = kept(text, "asked", 1) | {(cells[0],): cells for cells in asked}
+        text = replaced(text, "asked", head, [before[trace,] for trace in traces if (trace,) in before])
+    head = cells_of(next(line for line in section(text, "asked")[1].splitlines() if line.startswith("| ")))
+    figures |= {(trace, name): cell for (trace,), row in kept(text, "asked", 1).items() for name, cell in zip(head[1:], row[1:])}
+    rows, below = counted(samples_of(f"{out}/counts/result.json"), traces, kept(text, "counts", 1))
+    text = replaced(text, "counts", ["trace", *SUBJECTS], rows, below)
+    instructions = {row[0]: row for row in rows}
+    times, peaks = samples_of(f"{out}/fitted-*/*/result.json"), samples_of(f"{out}/peaks/result.json")
+    runs = min((len(values) for (_, _, metric), values in times.items() if metric == "ns_per_op"), default=0)
+    before = kept(text, "rows", 2)
+    rows = [row(trace, subject, before.get((trace, subject)), times, peaks) for trace in traces for subject in SUBJECTS]
+    text = replaced(text, "rows", HEAD, rows, summary(rows, figures, instructions, runs))
     with open(TABLE, "w") as file:
-        file.write(
-            f"""# Models fitted to the recorded traces
-
-```sh
-workloads/docs/fitted.py target/release/heaplab {blocks_of_times}            # writes this file; with names of traces, their rows only
-```
-
-`heaplab trace model` fits which sequences of calls are repeated, in how long stretches they are said again, which of the living blocks dies next,
-how many are alive and how many calls are made in each part of the trace, by class of sizes and role of threads (`src/fit`). The table says how near
-the model comes when both are replayed. Peaks, lines, what is unforeseen and what is counted below are of 83df9e1 on two processors (Intel Xeon, glibc 2.36). **Times, their noise
-and faults are of the models before** (843c2c0), medians of {blocks_of_times} blocks on a virtual machine of 16 processors (Intel Xeon of 2023, glibc 2.39) with nothing else on it: the two processors at
-hand gave a half of their speed from one second to the next, so that in a run of today's models (`times.sh measure`, nothing else running) the same model under another name
-was off by more than 10 % in 19 of 52 rows, and 12 were within 10 % of the trace. ripgrep-json's model was 21 to 89 % slower than the trace in it, the one before 1 % in such a run: its peaks were
-wrong by up to 36 % then, and what brings them right makes three times as many kinds unforeseen. Peaks of mimalloc need a quiet machine as times do: it gives memory back by the clock. The goals are 10 % in time and 15 % in
-peak resident memory. *Noise* is how far the same model under another name is from it in the same run. *Unforeseen* are calls that a predictor of
-branches would not expect after the 1 to 32 calls before (`src/fit/surprise.rs`), of the trace / of the model: what decides most about time.
-*Faults*: page faults of a timed replay, trace / model.
-
-```sh
-cargo run --release -p heaplab-workloads --example fit_gap -- git-log git-log-fitted.toml     # kinds, caches, ages: the reasons below
-```
-
-{COUNTED}{counted}{COUNTED_END}
-{summary(flat)}{BEGIN}| {" | ".join(HEAD)} |
-|{"---|" * len(HEAD)}
-{"".join(flat)}{END}"""
-        )
+        file.write(text)
 
 
 main()

@@ -4,10 +4,13 @@
 //! sets the subjects apart, how well it repeats, and which other workload says nearly the same; then which ones a greedy
 //! choice takes. The definitions:
 //!
-//! - *apart*: largest over smallest median of the subjects, for ns per op and for peak resident bytes;
-//! - *noise*: median over the subjects of (third quartile - first quartile) / median of the samples;
-//! - *pairs*: how many pairs of subjects it tells apart: medians of ns per op, or of peaks above 1 MiB, that differ by more
-//!   than 5 % and more than both subjects' quartile distances;
+//! - a subject's *ns per op* is the least of its runs, in all results: what other programs take only adds, and a machine that others use
+//!   too gives half of its speed for seconds at a time; its other figures are medians;
+//! - *apart*: largest over smallest figure of the subjects, for ns per op and for peak resident bytes;
+//! - *noise*: median over the subjects of (third quartile - first quartile) / median of a subject's figure over the geometric mean of all
+//!   subjects in the same block, as a gate compares runs of one block;
+//! - *pairs*: how many pairs of subjects it tells apart: ns per op, or peaks above 1 MiB, that differ by more
+//!   than 5 % and more than both subjects' noise;
 //! - *profile*: logarithms of each subject's ns per op, peak and mean resident bytes, minor faults, each against the
 //!   geometric mean of all subjects; *twin*: the workload whose profile lies nearest (root mean square distance), with
 //!   the correlation of the two profiles.
@@ -34,9 +37,13 @@ const ALIKE: f64 = 0.95;
 /// Quartile distance of ns per op above which a workload does not repeat well enough for a gate.
 const STEADY: f64 = 0.08;
 
-/// One workload's medians and spreads: by metric, by subject.
+/// A run's place: result and block.
+type Place = (usize, u64);
+
+/// One workload's figures and spreads: by metric, by subject.
 #[derive(Default)]
 struct Row {
+    samples: BTreeMap<String, BTreeMap<String, Vec<(Place, f64)>>>,
     medians: BTreeMap<String, BTreeMap<String, f64>>,
     noise: BTreeMap<String, Vec<f64>>,
     /// The same spreads by metric and subject.
@@ -53,13 +60,13 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
-    for path in paths {
+    for (number, path) in paths.into_iter().enumerate() {
         let read = std::fs::read_to_string(&path).map_err(|error| error.to_string());
         let result = read.and_then(|text| {
             serde_json::from_str::<Value>(&text).map_err(|error| error.to_string())
         });
         match result {
-            Ok(result) => add(&result, &mut rows),
+            Ok(result) => add(number, &result, &mut rows),
             Err(error) => {
                 eprintln!("cannot read '{path}': {error}");
                 return ExitCode::from(3);
@@ -68,6 +75,7 @@ fn main() -> ExitCode {
     }
     // What was measured of subjects without times is left out: all figures are of the same subjects.
     for row in rows.values_mut() {
+        row.finish();
         let timed = row.medians.get("ns_per_op").cloned().unwrap_or_default();
         for medians in row.medians.values_mut() {
             medians.retain(|subject, _| timed.contains_key(subject));
@@ -78,7 +86,7 @@ fn main() -> ExitCode {
 }
 
 /// Adds the cells of a result to the rows.
-fn add(result: &Value, rows: &mut BTreeMap<String, Row>) {
+fn add(number: usize, result: &Value, rows: &mut BTreeMap<String, Row>) {
     for cell in result["cells"].as_array().into_iter().flatten() {
         let (Some(workload), Some(subject)) = (cell["workload"].as_str(), cell["subject"].as_str())
         else {
@@ -86,25 +94,53 @@ fn add(result: &Value, rows: &mut BTreeMap<String, Row>) {
         };
         for metric in METRICS {
             let samples = cell["metrics"][metric]["samples"].as_array();
-            let mut values: Vec<f64> = samples
-                .into_iter()
-                .flatten()
-                .filter_map(|sample| sample["value"].as_f64())
-                .collect();
+            let values = (samples.into_iter().flatten()).filter_map(|sample| {
+                let block = sample["block"].as_u64()?;
+                Some(((number, block), sample["value"].as_f64()?))
+            });
+            let values: Vec<_> = values.collect();
             if values.is_empty() {
                 continue;
             }
-            values.sort_by(f64::total_cmp);
-            let median = quantile(&values, 0.5);
             let row = rows.entry(workload.to_owned()).or_default();
-            let spread = (quantile(&values, 0.75) - quantile(&values, 0.25)) / median.max(1e-9);
-            row.noise.entry(metric.to_owned()).or_default().push(spread);
-            row.spreads
-                .insert((metric.to_owned(), subject.to_owned()), spread);
-            row.medians
-                .entry(metric.to_owned())
+            let of_metric = row.samples.entry(metric.to_owned()).or_default();
+            of_metric
+                .entry(subject.to_owned())
                 .or_default()
-                .insert(subject.to_owned(), median.max(1.0));
+                .extend(values);
+        }
+    }
+}
+
+impl Row {
+    /// Figures and noise, when all samples are there.
+    fn finish(&mut self) {
+        for (metric, subjects) in &self.samples {
+            // Sum of logarithms and number of the runs in each block.
+            let mut blocks: BTreeMap<Place, (f64, f64)> = BTreeMap::new();
+            for (place, value) in subjects.values().flatten() {
+                let of = blocks.entry(*place).or_default();
+                of.0 += value.max(1.0).ln();
+                of.1 += 1.0;
+            }
+            for (subject, samples) in subjects {
+                let mut values: Vec<f64> = samples.iter().map(|(_, value)| *value).collect();
+                values.sort_by(f64::total_cmp);
+                let figure = quantile(&values, if metric == METRICS[0] { 0.0 } else { 0.5 });
+                let mut ratios: Vec<f64> = (samples.iter())
+                    .map(|(place, value)| {
+                        let (sum, count) = blocks[place];
+                        value.max(1.0) / (sum / count).exp()
+                    })
+                    .collect();
+                ratios.sort_by(f64::total_cmp);
+                let spread =
+                    (quantile(&ratios, 0.75) - quantile(&ratios, 0.25)) / quantile(&ratios, 0.5);
+                self.noise.entry(metric.clone()).or_default().push(spread);
+                (self.spreads).insert((metric.clone(), subject.clone()), spread);
+                let medians = self.medians.entry(metric.clone()).or_default();
+                medians.insert(subject.clone(), figure.max(1.0));
+            }
         }
     }
 }
