@@ -67,6 +67,10 @@ pub(crate) fn start_if_wanted() {
 #[cold]
 #[inline(never)]
 fn start() {
+    if PROCESS.load(Relaxed) == 0 {
+        // No thread has a cache yet: the program has large blocks only.
+        crate::thread::install_fork_handlers();
+    }
     if PROCESS.load(Relaxed) != os::process_number() {
         return;
     }

@@ -78,7 +78,7 @@ fn give_up_cache() {
 /// Not 0: the fork handlers are installed, or being so.
 static FORK_HANDLERS: AtomicU32 = AtomicU32::new(0);
 
-fn install_fork_handlers() {
+pub(crate) fn install_fork_handlers() {
     if FORK_HANDLERS.load(Ordering::Relaxed) != 0 {
         return;
     }
