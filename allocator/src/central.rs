@@ -10,6 +10,7 @@
 use crate::continued::{block_at, serves};
 use crate::fault::{DETECT, Fault, die};
 use crate::os::Os;
+use crate::page_heap::ahead::Stretch;
 use crate::page_heap::{PageHeap, Use};
 use crate::scavenger::HELPER_BYTES;
 use crate::size_class::{object_at, reciprocal_of, size_of_class, span_pages};
@@ -135,6 +136,8 @@ impl Central {
         fresh: bool,
     ) -> usize {
         let mut got = 0;
+        // A thread cache is filled out of no more than two new spans as a rule.
+        let mut new = [Stretch::default(); 2];
         let mut inner = self.inner.lock();
         while got < objects.len() {
             // Half of what was asked for is enough if the rest would need another span: its pages may serve others.
@@ -148,12 +151,19 @@ impl Central {
             // SAFETY: the span belongs to this class, whose lock we hold.
             unsafe {
                 inner.disturb(&mut *span);
+                let before = (*span).fresh;
                 got += take_from(span, &mut objects[got..]);
+                if (*span).fresh > before {
+                    let class_bytes = page_bytes(inner.pages as usize);
+                    new = [new[1], Stretch::of_new_objects(&*span, before, class_bytes)];
+                }
                 inner.relist(heap.map.table(), span);
             }
         }
         inner.handed_out += got as u64;
         self.publish(&inner);
+        drop(inner);
+        new.into_iter().for_each(|stretch| heap.populate(stretch));
         got
     }
 

@@ -4,7 +4,7 @@
 
 use crate::fault::Line;
 use crate::lookup::LOOKUP;
-use crate::page_heap::{huge, moving};
+use crate::page_heap::{ahead, huge, moving};
 use crate::process::HEAP;
 use crate::{dump, front_end, hardened, helper, profile, scavenger, thread_cache};
 use core::ffi::{CStr, c_char};
@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 /// The variable's name.
 pub const VARIABLE: &str = "SPANALLOC_CONF";
 /// Keys and what they mean, for warnings and documentation.
-pub const KEYS: [(&str, &str); 17] = [
+pub const KEYS: [(&str, &str); 18] = [
     (
         "decay_ms",
         "milliseconds that free pages stay before they are released; 0 at once, -1 never",
@@ -37,6 +37,10 @@ pub const KEYS: [(&str, &str); 17] = [
     (
         "move_pages",
         "1: large blocks that grow or find no resident run get pages by the page tables where that is cheaper; 0: not",
+    ),
+    (
+        "populate",
+        "1: pages that a class with 1 MiB or more grows over become resident several at a time; 0: one by one, by faults",
     ),
     (
         "check",
@@ -187,6 +191,7 @@ fn apply_one(setting: &[u8]) -> Result<(), Problem> {
         b"helper" => helper::ENABLED.store(switch(number()?)?, Relaxed),
         b"huge_pages" => huge::ENABLED.store(switch(number()?)?, Relaxed),
         b"move_pages" => moving::ENABLED.store(switch(number()?)?, Relaxed),
+        b"populate" => ahead::ENABLED.store(switch(number()?)?, Relaxed),
         b"check" => hardened::CHECKED.store(switch(number()?)?, Relaxed),
         b"hardened" => {
             hardened::HARDENED.store(switch(number()?)?, Relaxed);

@@ -5,6 +5,7 @@
 //! Invariants: H1 free runs are disjoint, and no two neighbours are in the same state; H2 dirty +
 //! clean + in use + unusable = pages that the heap has grown to.
 
+pub(crate) mod ahead;
 mod ceding;
 pub(crate) mod growth;
 pub(crate) mod huge;
@@ -13,6 +14,7 @@ mod pieces;
 mod records;
 mod runs;
 
+use self::ahead::Ahead;
 use self::huge::Huge;
 use self::moving::Moving;
 use crate::limits::Limits;
@@ -78,6 +80,7 @@ pub struct Inner {
     pub(crate) decay: Decay,
     pub(crate) huge: Huge,
     pub(crate) moving: Moving,
+    ahead: Ahead,
     /// See [`ceding`].
     ceded_in_vain: u32,
 }
@@ -109,6 +112,8 @@ pub struct Counters {
     pub moves: u64,
     /// Ranges that were made huge pages.
     pub huge_pages: u64,
+    /// Bytes made resident before they were written to.
+    pub populated_bytes: u64,
 }
 
 impl Counters {
@@ -126,6 +131,7 @@ impl Counters {
         self.pages_moved += other.pages_moved;
         self.moves += other.moves;
         self.huge_pages += other.huge_pages;
+        self.populated_bytes += other.populated_bytes;
     }
 }
 
@@ -184,10 +190,12 @@ impl<O: Os> PageHeap<O> {
                     pages_moved: 0,
                     moves: 0,
                     huge_pages: 0,
+                    populated_bytes: 0,
                 },
                 decay: Decay::new(),
                 huge: Huge::new(),
                 moving: Moving::new(),
+                ahead: Ahead::new(),
                 ceded_in_vain: 0,
             }),
         }

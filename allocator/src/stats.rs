@@ -6,7 +6,7 @@
 
 use crate::heap::Heap;
 use crate::os::{File, Linux};
-use crate::page_heap::{Counters, huge, moving};
+use crate::page_heap::{Counters, ahead, huge, moving};
 use crate::partition::heaps;
 use crate::process::{HEAP, ORPHANED, REGISTRY};
 use crate::profile::{self, ProfileStats, profile_stats};
@@ -297,7 +297,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
     write!(
         out,
         "{{\"allocator\":\"spanalloc\",\"version\":\"{VERSION}\",\"front_end\":\"{}\",\
-         \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{},\"helper\":{},\"huge_pages\":{},\"move_pages\":{},\"check\":{},\"hardened\":{},\"quarantine_bytes\":{},\"guard_rate\":{},\"limit_soft\":{},\"limit_hard\":{},\
+         \"settings\":{{\"decay_ms\":{},\"thread_cache_bytes\":{},\"helper\":{},\"huge_pages\":{},\"move_pages\":{},\"populate\":{},\"check\":{},\"hardened\":{},\"quarantine_bytes\":{},\"guard_rate\":{},\"limit_soft\":{},\"limit_hard\":{},\
          \"dump_at_exit\":{},\"dump_signal\":{},\"profile_bytes\":{},\"profile_at_exit\":{},\"profile_signal\":{}}}",
         front_end::name(),
         scavenger::DECAY_MS.load(Relaxed),
@@ -305,6 +305,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         helper::ENABLED.load(Relaxed),
         huge::ENABLED.load(Relaxed),
         moving::ENABLED.load(Relaxed),
+        ahead::ENABLED.load(Relaxed),
         hardened::CHECKED.load(Relaxed),
         hardened::HARDENED.load(Relaxed),
         hardened::LIMIT_BYTES.load(Relaxed),
@@ -369,6 +370,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ),
         ("moves", s.pages.moves),
         ("huge_pages", s.pages.huge_pages),
+        ("populated_bytes", s.pages.populated_bytes),
         ("data_in_use_bytes", s.data_in_use_bytes as u64),
         ("data_heap_bytes", s.data_heap_bytes as u64),
         ("profile_live_samples", s.profile.live_samples),

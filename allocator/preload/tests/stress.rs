@@ -11,7 +11,7 @@ use common::{MODES, compile, number, preloaded};
 const OTHERS: [&str; 4] = [
     "decay_ms=0",
     "front_end=cpu,decay_ms=1",
-    "thread_cache_bytes=0,huge_pages=0,limit_soft=8m",
+    "thread_cache_bytes=0,huge_pages=0,populate=0,limit_soft=8m",
     "profile_bytes=4k",
 ];
 

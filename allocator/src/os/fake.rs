@@ -32,6 +32,9 @@ pub struct FakeOs {
     /// What was to be collapsed, and whether that is refused.
     pub collapses: std::sync::Mutex<Vec<(usize, usize)>>,
     pub refuse_collapses: AtomicBool,
+    /// What was to be populated, and whether that is refused.
+    pub populates: std::sync::Mutex<Vec<(usize, usize)>>,
+    pub refuse_populates: AtomicBool,
     /// Addresses in this range are reported as taken.
     pub taken: (usize, usize),
     /// Processors of the machine.
@@ -77,6 +80,8 @@ impl FakeOs {
             refuse_unmaps: AtomicBool::new(false),
             collapses: std::sync::Mutex::default(),
             refuse_collapses: AtomicBool::new(false),
+            populates: std::sync::Mutex::default(),
+            refuse_populates: AtomicBool::new(false),
             taken: (0, 0),
             processors: 8,
         }
@@ -155,6 +160,17 @@ impl Os for FakeOs {
     }
 
     fn touch(&self, _: usize) {}
+
+    fn populate(&self, addr: usize, len: usize) -> bool {
+        let mut asked = self.populates.lock().expect("no test panics in here");
+        asked.push((addr, len));
+        if self.refuse_populates.load(Relaxed) {
+            return false;
+        }
+        // Not by writing: another thread may use the pages already. Where the system cannot, nothing is different but residency.
+        super::Linux::BESIDE.populate(addr, len);
+        true
+    }
 
     fn collapse(&self, addr: usize, len: usize) -> bool {
         let mut asked = self.collapses.lock().expect("no test panics in here");

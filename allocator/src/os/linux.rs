@@ -162,6 +162,12 @@ impl Os for Linux {
         unsafe { core::ptr::with_exposed_provenance_mut::<u8>(addr).write_volatile(0) };
     }
 
+    fn populate(&self, addr: usize, len: usize) -> bool {
+        const MADV_POPULATE_WRITE: usize = 23;
+        // SAFETY: changes page tables only.
+        unsafe { syscall6(libc::SYS_madvise, [addr, len, MADV_POPULATE_WRITE, 0, 0, 0]) == 0 }
+    }
+
     fn collapse(&self, addr: usize, len: usize) -> bool {
         const MADV_COLLAPSE: usize = 25;
         // SAFETY: changes page tables only.

@@ -64,6 +64,9 @@ pub trait Os: Sync {
     /// Makes a page that was never used resident.
     fn touch(&self, addr: usize);
 
+    /// Makes mapped pages resident as if each had been written to; the contents stay. False: refused, perhaps after a part.
+    fn populate(&self, addr: usize, len: usize) -> bool;
+
     /// Puts the range, a huge page and its alignment, on one huge page. False: refused. The contents stay in
     /// either case; what was not resident may be now.
     fn collapse(&self, addr: usize, len: usize) -> bool;

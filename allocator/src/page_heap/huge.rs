@@ -96,9 +96,19 @@ impl Huge {
         span.start as usize / RANGE_PAGES..last.min(KNOWN_RANGES)
     }
 
+    fn is_whole(&self, range: usize) -> bool {
+        self.whole[range / 64] >> (range % 64) & 1 != 0
+    }
+
     /// Giving back the run would split a huge page.
     pub(crate) fn splits(&self, span: &Span) -> bool {
-        Self::ranges_of(span).any(|range| self.whole[range / 64] >> (range % 64) & 1 != 0)
+        Self::ranges_of(span).any(|range| self.is_whole(range))
+    }
+
+    /// Some of the `bytes` that are `offset` behind the start of the heap are on a huge page.
+    pub(super) fn holds(&self, offset: usize, bytes: usize) -> bool {
+        let end = (offset + bytes).div_ceil(RANGE_BYTES).min(KNOWN_RANGES);
+        (offset / RANGE_BYTES..end).any(|range| self.is_whole(range))
     }
 
     /// The run was given back.
