@@ -295,12 +295,17 @@ impl<O: Os> Heap<O> {
         if size > MAX_REQUEST || align > MAX_REQUEST {
             return (null_mut(), false);
         }
-        let align_pages = (align / PAGE_SIZE).max(1);
-        self.before_large(size);
-        self.started(
-            self.pages
-                .allocate(pages_for(size).max(1), align_pages, purpose),
-        )
+        let pages = pages_for(size).max(1);
+        if align > PAGE_SIZE {
+            self.before_large(pages);
+            return self.started(self.pages.allocate(pages, align / PAGE_SIZE, purpose));
+        }
+        let mut span = self.pages.allocate_resident(pages, purpose);
+        if span.is_null() {
+            self.before_fresh(pages, || ());
+            span = self.pages.allocate(pages, 1, purpose);
+        }
+        self.started(span)
     }
 
     /// As [`Heap::allocate_large`], at a place where it can grow.
@@ -309,13 +314,13 @@ impl<O: Os> Heap<O> {
         if size > MAX_REQUEST {
             return (null_mut(), false);
         }
-        self.before_large(size);
-        self.started(self.pages.allocate_roomy(pages_for(size).max(1)))
+        let pages = pages_for(size).max(1);
+        self.before_large(pages);
+        self.started(self.pages.allocate_roomy(pages))
     }
 
-    /// To be called before a block of `size` bytes is made.
-    fn before_large(&self, size: usize) {
-        let pages = pages_for(size).max(1);
+    /// To be called before a block of so many pages is made.
+    fn before_large(&self, pages: usize) {
         if !self.pages.has_dirty_run(pages) {
             self.before_fresh(pages, || ());
         }

@@ -232,8 +232,15 @@ impl<O: Os> PageHeap<O> {
         let span = inner.allocate_resident(self, pages);
         if !span.is_null() {
             // SAFETY: the run was taken out of the free lists; it is ours.
-            unsafe { inner.put_to_use(self, span, purpose) };
+            let reused = unsafe {
+                inner.put_to_use(self, span, purpose);
+                inner.ranges_of_reused(span)
+            };
             self.in_use.store(inner.in_use, Relaxed);
+            drop(inner);
+            if reused.0 < reused.1 {
+                self.collapse_resident(reused);
+            }
         }
         span
     }
