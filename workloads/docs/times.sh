@@ -8,8 +8,8 @@
 #     workloads/docs/times.sh write OUT                       # in the repository: the tables, from all rounds
 #
 # Machines that others use too give half of their speed for seconds at a time, and more for minutes. So times are the least of many short
-# runs, spread over rounds: each `measure` adds a round to what is there, and each helps. Rounds take 60 to 150 s with four subjects; from
-# three on the model under another name is near itself (`noise` in FITTED.md says how near).
+# runs, spread over rounds: each `measure` adds a round to what is there, and each helps. `noise` in FITTED.md, the
+# same model under another name, says how near a time is to itself. A round takes one to two minutes.
 #
 # SUBJECTS are those of ranking and fitted. Figures of others stay in the tables. suites compares profiles of all its subjects and always
 # takes the four of the table. The texts say where and when: they are to be changed by hand.
