@@ -215,9 +215,19 @@ impl Inner {
         (first, last)
     }
 
-    /// The range is objects and dirty runs up to page `end`, and no more than `limit` bytes of it would become resident
+    /// The kernel has the range in one mapping. It collapses no other, and what it refused three times it is not asked for again.
+    fn is_one_mapping(&self, range: usize) -> bool {
+        let first = (range * RANGE_PAGES) as u32;
+        let pages = RANGE_PAGES as u32;
+        self.within_one_mapping(&(first..first + pages)) == pages
+    }
+
+    /// The range is one mapping, and objects and dirty runs up to page `end`, and no more than `limit` bytes of it would become resident
     /// unused.
     fn is_used<O: Os>(&self, heap: &PageHeap<O>, range: usize, end: usize, limit: usize) -> bool {
+        if !self.is_one_mapping(range) {
+            return false;
+        }
         let mut unused = page_bytes((range + 1) * RANGE_PAGES - end);
         let mut page = range * RANGE_PAGES;
         while page < end && unused <= limit {
@@ -249,7 +259,8 @@ impl<O: Os> PageHeap<O> {
     pub(super) fn collapse_resident(&self, (first, last): (usize, usize)) {
         for page in (first..last).step_by(RANGE_PAGES) {
             let address = self.map.base() + page_bytes(page);
-            if self.os.is_resident(address, RANGE_BYTES) {
+            let one = self.inner.lock().is_one_mapping(page / RANGE_PAGES);
+            if one && self.os.is_resident(address, RANGE_BYTES) {
                 self.collapse(address);
             }
         }
@@ -514,5 +525,20 @@ mod tests {
         fill(&heap, 32 << 20);
         assert_eq!(asked(&heap).len(), MAX_REFUSALS as usize);
         assert_eq!(heap.inner.lock().counters.huge_pages, 0);
+    }
+
+    #[test]
+    fn a_range_of_several_mappings_is_not_asked_for() {
+        let heap = heap();
+        fill(&heap, LEAST);
+        let before = asked(&heap).len();
+        {
+            let mut inner = heap.inner.lock();
+            let first = 5 * RANGE_PAGES as u32;
+            assert!(inner.expect_move(&heap, &(first + 3..first + 9)));
+        }
+        fill(&heap, 3 * RANGE_BYTES);
+        let expected: Vec<_> = [4, 6].map(|number| range(&heap, number)).into();
+        assert_eq!(asked(&heap)[before..], expected);
     }
 }

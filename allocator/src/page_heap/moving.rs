@@ -200,8 +200,9 @@ impl Inner {
     }
 
     /// Pages at the start of a range that are one mapping of the kernel's.
-    fn within_one_mapping(&mut self, range: &Range<u32>) -> u32 {
-        let end = match self.moving.pieces() {
+    pub(super) fn within_one_mapping(&self, range: &Range<u32>) -> u32 {
+        // SAFETY: null, or a record that is never given back.
+        let end = match unsafe { self.moving.pieces.as_ref() } {
             Some(pieces) => pieces.end_of_mapping(range.start, range.end),
             None => range.end,
         };
