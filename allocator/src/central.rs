@@ -453,12 +453,18 @@ impl Inner {
         }
     }
 
-    /// Gives the kept free span back to the page heap, if there is one.
-    pub(crate) fn retire_kept<O: Os>(&mut self, heap: &PageHeap<O>) {
+    /// Gives the kept free span back to the page heap, if there is one; its pages.
+    pub(crate) fn retire_kept<O: Os>(&mut self, heap: &PageHeap<O>) -> usize {
         let kept = core::mem::take(&mut self.kept);
-        if kept != 0 {
-            // SAFETY: the kept span is wholly free and in a list.
-            unsafe { self.retire(heap, heap.map.table().get(kept)) };
+        if kept == 0 {
+            return 0;
+        }
+        // SAFETY: the kept span is wholly free and in a list.
+        unsafe {
+            let span = heap.map.table().get(kept);
+            let pages = (*span).pages as usize;
+            self.retire(heap, span);
+            pages
         }
     }
 

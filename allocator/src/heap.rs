@@ -4,6 +4,7 @@
 use crate::central::Central;
 use crate::continued::{block_at, class_of_block};
 use crate::fault::{Fault, die, reporting};
+use crate::holes::Wanted;
 use crate::joining::{Classes, Search};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
@@ -46,6 +47,8 @@ pub struct Heap<O> {
     pub(crate) epoch: Epoch,
     /// The class that was looked at last ([`crate::holes`]).
     pub(crate) looked: AtomicUsize,
+    /// The same for classes in use.
+    pub(crate) wanted: Wanted,
     /// Classes with much room between objects that are in use ([`crate::joining`]).
     pub(crate) sparse: Classes,
     middle: [Padded<Middle>; NUM_CLASSES],
@@ -91,6 +94,7 @@ impl<O: Os> Heap<O> {
             cached_room: AtomicUsize::new(0),
             epoch: Epoch::new(),
             looked: AtomicUsize::new(0),
+            wanted: Wanted::new(),
             sparse: Classes::new(),
             searches: [const { Search::new() }; NUM_CLASSES],
         }
@@ -111,6 +115,7 @@ impl<O: Os> Heap<O> {
             (&raw mut (*place).cached_room).write(AtomicUsize::new(0));
             (&raw mut (*place).epoch).write(Epoch::new());
             (&raw mut (*place).looked).write(AtomicUsize::new(0));
+            (&raw mut (*place).wanted).write(Wanted::new());
             (&raw mut (*place).sparse).write(Classes::new());
             (&raw mut (*place).searches).write([const { Search::new() }; NUM_CLASSES]);
         }
@@ -282,27 +287,29 @@ impl<O: Os> Heap<O> {
     /// two), and whether it is zero. Null: no memory.
     #[must_use]
     pub fn allocate_large(&self, size: usize, align: usize) -> (*mut u8, bool) {
-        self.allocate_span(size, align, Use::Large)
+        self.allocate_large_after(size, align, Use::Large, || ())
     }
 
-    /// As [`Heap::allocate_large`], for a block that is to read as zero: it is rather zero already.
+    /// As [`Heap::allocate_large`], for [`Use::Large`] or [`Use::Zeros`]; `spare` as in [`Heap::refill_after`].
     #[must_use]
-    pub fn allocate_large_zeros(&self, size: usize, align: usize) -> (*mut u8, bool) {
-        self.allocate_span(size, align, Use::Zeros)
-    }
-
-    fn allocate_span(&self, size: usize, align: usize, purpose: Use) -> (*mut u8, bool) {
+    pub(crate) fn allocate_large_after(
+        &self,
+        size: usize,
+        align: usize,
+        purpose: Use,
+        spare: impl FnOnce(),
+    ) -> (*mut u8, bool) {
         if size > MAX_REQUEST || align > MAX_REQUEST {
             return (null_mut(), false);
         }
         let pages = pages_for(size).max(1);
         if align > PAGE_SIZE {
-            self.before_large(pages);
+            self.before_large(pages, spare);
             return self.started(self.pages.allocate(pages, align / PAGE_SIZE, purpose));
         }
         let mut span = self.pages.allocate_resident(pages, purpose);
         if span.is_null() {
-            self.before_fresh(pages, || ());
+            self.before_fresh(pages, spare);
             span = self.pages.allocate(pages, 1, purpose);
         }
         self.started(span)
@@ -310,19 +317,19 @@ impl<O: Os> Heap<O> {
 
     /// As [`Heap::allocate_large`], at a place where it can grow.
     #[must_use]
-    pub fn allocate_growing(&self, size: usize) -> (*mut u8, bool) {
+    pub fn allocate_growing(&self, size: usize, spare: impl FnOnce()) -> (*mut u8, bool) {
         if size > MAX_REQUEST {
             return (null_mut(), false);
         }
         let pages = pages_for(size).max(1);
-        self.before_large(pages);
+        self.before_large(pages, spare);
         self.started(self.pages.allocate_roomy(pages))
     }
 
     /// To be called before a block of so many pages is made.
-    fn before_large(&self, pages: usize) {
+    fn before_large(&self, pages: usize, spare: impl FnOnce()) {
         if !self.pages.has_dirty_run(pages) {
-            self.before_fresh(pages, || ());
+            self.before_fresh(pages, spare);
         }
     }
 

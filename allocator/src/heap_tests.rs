@@ -168,7 +168,7 @@ fn random_walk_keeps_every_invariant() {
                 }
                 97 => {
                     let size = random.size(21);
-                    let (block, zero) = heap.allocate_growing(size);
+                    let (block, zero) = heap.allocate_growing(size, || ());
                     model.keep(block, size, stamp, zero);
                 }
                 98 => {
@@ -298,7 +298,7 @@ fn what_is_released_beside_growth_again_and_again_may_stay_and_is_forgotten() {
         );
         free_large(&heap, short);
         // Of zeros, so that nothing goes under it.
-        let long = heap.allocate_large_zeros(3 * MIB, 1).0;
+        let long = heap.allocate_large_after(3 * MIB, 1, Use::Zeros, || ()).0;
         let inner = heap.pages.inner.lock();
         let (resident, peak) = (inner.in_use + inner.dirty.pages, inner.peak_in_use);
         assert!(
@@ -392,7 +392,7 @@ fn aligned_spans_start_at_their_alignment() {
 fn headroom_is_given_up_where_a_limit_or_the_next_block_is() {
     let heap = heap(64 << 20);
     let pages_of = |block| heap.usable_size(block) / PAGE_SIZE;
-    let (block, _) = heap.allocate_growing(800 << 10);
+    let (block, _) = heap.allocate_growing(800 << 10, || ());
     let Block::Large(span) = heap.block_of(block) else {
         panic!("large")
     };
@@ -437,7 +437,7 @@ fn a_growing_block_starts_in_the_longest_resident_run() {
     };
     // SAFETY: the block is ours.
     unsafe { heap.pages.free(span) };
-    let (block, zero) = heap.allocate_growing(64 << 10);
+    let (block, zero) = heap.allocate_growing(64 << 10, || ());
     assert_eq!(block, first);
     assert!(!zero);
 }
@@ -448,7 +448,7 @@ fn free_pages_do_not_pile_up_beside_a_block_that_grows_over_fresh_ones() {
     let heap = heap(64 << 20);
     heap.pages.os.clock_ms.store(1, Relaxed);
     let before = heap.allocate_large(MIB, 1).0;
-    let (growing, _) = heap.allocate_growing(MIB);
+    let (growing, _) = heap.allocate_growing(MIB, || ());
     let Block::Large(span) = heap.block_of(growing) else {
         panic!("large")
     };
@@ -469,7 +469,7 @@ fn free_pages_do_not_pile_up_beside_a_block_that_grows_over_fresh_ones() {
 #[test]
 fn large_blocks_grow_and_shrink_in_place() {
     let heap = heap(64 << 20);
-    let (block, _) = heap.allocate_growing(300 << 10);
+    let (block, _) = heap.allocate_growing(300 << 10, || ());
     let Block::Large(span) = heap.block_of(block) else {
         panic!("large")
     };

@@ -8,6 +8,10 @@
 //! that nobody has wanted an object of lately, before pages are put to use that are not resident: a program that goes on with
 //! other sizes than before lives on what it left behind, as far as it left whole pages.
 
+mod wanted;
+
+pub(crate) use wanted::Wanted;
+
 use crate::central::{Central, Inner};
 use crate::heap::Heap;
 use crate::joining::Free;
@@ -66,6 +70,7 @@ impl<O: Os> Heap<O> {
             }
         }
         self.looked.store(class, Relaxed);
+        self.purge_wanted(pages, given);
     }
 }
 
@@ -151,12 +156,7 @@ impl Inner {
                 if span.purged != 0 {
                     continue;
                 }
-                let (given, refused) = purge_span(heap, span);
-                span.purged = if given > 0 { given as u8 } else { LOOKED_AT };
-                // The next object that comes is noticed.
-                let available = span.available();
-                span.set_notice(available as u16, available);
-                self.purged_pages += given as u32;
+                let (given, refused) = self.purge(heap, span);
                 pages += given;
                 purged += usize::from(given > 0);
                 if refused || purged == spans {
@@ -165,6 +165,17 @@ impl Inner {
             }
         }
         (pages, false)
+    }
+
+    /// Purges a span of the class; as [`purge_span`].
+    fn purge<O: Os>(&mut self, heap: &PageHeap<O>, span: &mut Span) -> (usize, bool) {
+        let (given, refused) = purge_span(heap, span);
+        span.purged = if given > 0 { given as u8 } else { LOOKED_AT };
+        // The next object that comes is noticed.
+        let available = span.available();
+        span.set_notice(available as u16, available);
+        self.purged_pages += given as u32;
+        (given, refused)
     }
 
     /// What the class has handed out in all, as [`Central::seen`] remembers it.

@@ -75,6 +75,16 @@ fn pairs_take_no_lock() {
     cache.start(1, heap.epoch());
     for size in [8, 64, 1000, 16 << 10] {
         let class = class_of(size).expect("small");
+        // Bins of large objects have room after some misses.
+        for _ in 0..16 {
+            let block = take(&heap, &cache, class);
+            // SAFETY: the block is ours and not in use.
+            unsafe {
+                if !cache.push(class, block) {
+                    cache.overflow(&heap, class, block);
+                }
+            }
+        }
         let block = take(&heap, &cache, class);
         heap.for_each_lock(|lock| assert!(lock.try_acquire(), "left locked"));
         let mut block = block;

@@ -27,12 +27,16 @@ use crate::size_class::MAX_BATCH;
 use crate::span::{Span, State};
 use crate::sync::Locked;
 use crate::transfer_cache::{self, Places};
-use crate::units::page_bytes;
+use crate::units::{page_bytes, pages_for};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// Widths of places: a full transfer cache has the widest.
 const PLACE_WIDTHS: usize = (transfer_cache::SLOTS as usize * MAX_BATCH).ilog2() as usize;
+/// What is missing to the most that was resident is at most this part where it is nearly that.
+const NEARLY: usize = 16;
+/// Heaps that are no larger than those of programs that have just begun have little to give back.
+const YOUNG: usize = pages_for(256 << 10);
 
 /// The page heap with its page map and page source.
 #[derive(Debug)]
@@ -76,6 +80,8 @@ pub struct Inner {
     pub(crate) peak_in_use: usize,
     /// … and in all windows before.
     pub(crate) highest: usize,
+    /// Most pages in use and dirty when the heap grew.
+    pub(crate) most_resident: usize,
     pub(crate) counters: Counters,
     pub(crate) decay: Decay,
     pub(crate) huge: Huge,
@@ -177,6 +183,7 @@ impl<O: Os> PageHeap<O> {
                 in_use: 0,
                 peak_in_use: 0,
                 highest: 0,
+                most_resident: 0,
                 counters: Counters {
                     growths: 0,
                     splits: 0,
@@ -298,6 +305,17 @@ impl<O: Os> PageHeap<O> {
     /// Takes the request back.
     pub fn helper_answered(&self) {
         self.helper_wanted.store(false, Relaxed);
+    }
+
+    /// With `pages` more in use the heap would occupy more than before, or nearly, as far as its runs tell. Not said of young heaps, and not
+    /// of those that are large enough for huge pages, which holes would split.
+    pub(crate) fn is_highest(&self, pages: usize) -> bool {
+        let mut inner = self.inner.lock();
+        let now = inner.in_use + inner.dirty.pages + pages;
+        let highest =
+            (YOUNG..huge::LEAST_PAGES).contains(&now) && now + now / NEARLY > inner.most_resident;
+        inner.most_resident = inner.most_resident.max(now);
+        highest
     }
 
     /// Whether a free run of at least `pages` is resident.

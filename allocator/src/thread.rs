@@ -247,7 +247,7 @@ fn own_cache() -> &'static ThreadCache {
 }
 
 /// The calling thread's own cache. `None`: it has none.
-fn own() -> Option<&'static ThreadCache> {
+pub(crate) fn own() -> Option<&'static ThreadCache> {
     // SAFETY: as in `own_cache`.
     unsafe { tls::own().as_ref() }
 }

@@ -76,7 +76,8 @@ pub struct ThreadCache {
     caps: [AtomicU8; NUM_CLASSES],
     /// log₂ of the words that each bin's places take, 0 while it has none.
     widths: [AtomicU8; NUM_CLASSES],
-    /// Objects in each bin when it was looked at last ([`surplus`]), and the bin that was looked at last.
+    /// Objects in each bin when it was looked at last ([`surplus`]), misses while it has no room ([`capacity`]), and the bin that was
+    /// looked at last.
     seen: [AtomicU8; NUM_CLASSES],
     looked: AtomicU32,
     thread: AtomicU32,
@@ -323,7 +324,7 @@ impl ThreadCache {
                 let places = self.bins.slots[class].load(Relaxed).add(cap - want);
                 core::slice::from_raw_parts_mut(places, want)
             };
-            let got = heap.refill_after(class, thread, objects, || self.give_idle(heap, class));
+            let got = heap.refill_after(class, thread, objects, || self.give_idle(heap, class, 1));
             if got == 0 || cap == 0 {
                 return single[0];
             }
@@ -403,20 +404,27 @@ impl ThreadCache {
     pub fn close<O: Os>(&self, heap: &Heap<O>) {
         self.flush_all(heap);
         for class in 1..NUM_CLASSES {
-            let width = self.widths[class].load(Relaxed);
-            if width == 0 {
-                continue;
-            }
-            let slots = self.bins.slots[class].load(Relaxed);
-            self.bins.slots[class].store(NO_SLOTS_AT, Relaxed);
-            self.widths[class].store(0, Relaxed);
-            self.bins.heads[class].store(NO_SLOTS_AT, Relaxed);
-            self.cap(class).store(0, Relaxed);
-            // SAFETY: the places were the bin's, which has none any more.
-            unsafe { heap.pages.give(slots, width) };
+            self.shut(heap, class);
         }
-        heap.cached_room
-            .fetch_sub(self.budget.swap(0, Relaxed), Relaxed);
+    }
+
+    /// Gives the places of a bin back, which is empty.
+    fn shut<O: Os>(&self, heap: &Heap<O>, class: usize) {
+        debug_assert!(self.len(class) == 0);
+        let width = self.widths[class].load(Relaxed);
+        if width == 0 {
+            return;
+        }
+        let slots = self.bins.slots[class].load(Relaxed);
+        let room = self.capacity(class) * size_of_class(class);
+        self.bins.slots[class].store(NO_SLOTS_AT, Relaxed);
+        self.widths[class].store(0, Relaxed);
+        self.bins.heads[class].store(NO_SLOTS_AT, Relaxed);
+        self.cap(class).store(0, Relaxed);
+        self.budget.store(self.budget.load(Relaxed) - room, Relaxed);
+        heap.cached_room.fetch_sub(room, Relaxed);
+        // SAFETY: the places were the bin's, which has none any more.
+        unsafe { heap.pages.give(slots, width) };
     }
 
     /// In a fork child: the bins of all other threads are given up.

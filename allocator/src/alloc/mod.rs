@@ -20,6 +20,7 @@ use crate::fault::DETECT;
 use crate::front_end;
 use crate::hardened;
 use crate::lookup::{LOOKUP, Lookup};
+use crate::page_heap::Use;
 use crate::partition;
 use crate::process::HEAP;
 use crate::profile;
@@ -27,9 +28,9 @@ use crate::size_class::{
     FINE_LIMIT, MAX_SMALL, NUM_CLASSES, class_of, class_of_aligned, fine_class_of,
 };
 use crate::slow_path::SlowPath;
-use crate::thread::attach;
+use crate::thread::{attach, own};
 use crate::tls;
-use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SHIFT, round_up};
+use crate::units::{MIN_ALIGN, OS_PAGE, PAGE_SHIFT, pages_for, round_up};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -228,8 +229,17 @@ fn allocate_detour(size: usize, align: usize) -> *mut u8 {
 
 /// A block in a span of its own.
 fn allocate_large(size: usize, align: usize) -> *mut u8 {
-    let _slow_path = SlowPath::enter();
-    HEAP.allocate_large(size, align).0
+    let _slow_path = SlowPath::with_bins();
+    HEAP.allocate_large_after(size, align, Use::Large, || give_idle(size))
+        .0
+}
+
+/// To be called before a large block of `size` is made of pages that are not resident: what is at rest in the thread's cache
+/// goes back.
+fn give_idle(size: usize) {
+    if let Some(cache) = own() {
+        cache.give_idle(&HEAP, 0, pages_for(size));
+    }
 }
 
 /// A block of a class whose bin is empty.
@@ -343,10 +353,10 @@ fn zeroed_pages(size: usize, align: usize) -> *mut u8 {
         at_multiple(align, class, block)
     });
     let (block, zero) = if cached.is_null() {
-        let _slow_path = SlowPath::enter();
+        let _slow_path = SlowPath::with_bins();
         match class {
             Some(class) => HEAP.take_one(class),
-            None => HEAP.allocate_large_zeros(size, align),
+            None => HEAP.allocate_large_after(size, align, Use::Zeros, || give_idle(size)),
         }
     } else {
         (cached, false)

@@ -1,6 +1,6 @@
 //! Blocks that get another size: in place, by the page tables, or by a copy.
 
-use super::{GROWING, allocate, allocate_loosely, answer, class_at, free};
+use super::{GROWING, allocate, allocate_loosely, answer, class_at, free, give_idle};
 use crate::heap::Block;
 use crate::page_heap::growth::headroom;
 use crate::process::HEAP;
@@ -209,8 +209,8 @@ unsafe fn move_to(block: *mut u8, old: usize, size: usize) -> *mut u8 {
 /// A block with room behind it. Null: no memory.
 #[inline(never)]
 fn allocate_growing(size: usize) -> *mut u8 {
-    let slow_path = SlowPath::enter();
-    let (moved, _) = HEAP.allocate_growing(size);
+    let slow_path = SlowPath::with_bins();
+    let (moved, _) = HEAP.allocate_growing(size, || give_idle(size));
     drop(slow_path);
     if profile::on() {
         profile::allocated(moved, size);

@@ -40,7 +40,8 @@ fn some_live(world: &World) -> (*mut crate::span::Span, usize, usize) {
     }
 }
 
-/// Some live block of several objects.
+/// Some live block of several objects, behind which the next object is free: one in use would be no block any more once its bit is
+/// set, and whoever looks at such an address ends the process.
 fn a_joined_one(world: &mut World) -> usize {
     world.step(Op::Scatter {
         thread: 0,
@@ -54,7 +55,13 @@ fn a_joined_one(world: &mut World) -> usize {
             size: 700,
         });
         let block = *world.addresses.last().expect("there is memory");
-        if world.objects_of(block).1 > 1 {
+        let map = &world.heap.pages.map;
+        // SAFETY: the block is live.
+        let span = unsafe { &*map.span_of_page(map.page_of(block).expect("a block")) };
+        let (first, objects) = block_at(map.table(), span, block);
+        let behind = first + objects;
+        let free = span.next_object::<true>(behind, usize::from(span.objects)) == Some(behind);
+        if objects > 1 && free {
             world.check();
             return block;
         }

@@ -262,7 +262,7 @@ impl World {
         let Block::Large(from) = self.heap.block_of(address as *mut u8) else {
             return false;
         };
-        let (block, _) = self.heap.allocate_growing(size);
+        let (block, _) = self.heap.allocate_growing(size, || ());
         if block.is_null() {
             return false;
         }
@@ -309,7 +309,7 @@ impl World {
                 self.enter(block, size_of_class(class), 8, zero);
             }
             Op::Growing { size } => {
-                let (block, zero) = self.heap.allocate_growing(size);
+                let (block, zero) = self.heap.allocate_growing(size, || ());
                 self.enter(block, size, PAGE_SIZE, zero);
             }
             Op::Free { thread, at } => {

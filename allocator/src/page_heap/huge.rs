@@ -37,7 +37,7 @@ const RANGE_BYTES: usize = 2 << 20;
 pub(crate) const RANGE_PAGES: usize = pages_for(RANGE_BYTES);
 /// Below this use there are no huge pages: the translation caches of today's CPUs cover it (1,500 to 3,000
 /// entries), and collapsing would cost as much as the faults that it spares.
-const LEAST_PAGES: usize = pages_for(8 << 20);
+pub(super) const LEAST_PAGES: usize = pages_for(8 << 20);
 /// This part of what is in use may become resident, unused, by collapsing a range.
 const UNUSED_SHARE: usize = 16;
 /// The same when a class asks that replaces its objects.

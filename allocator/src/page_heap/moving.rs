@@ -292,6 +292,7 @@ mod tests {
     use super::*;
     use crate::heap::{Block, Heap};
     use crate::os::fake::FakeOs;
+    use crate::page_heap::Use;
 
     const MIB: usize = 1 << 20;
     /// What may stay resident and free beside a block that takes other pages: 64 KiB.
@@ -356,7 +357,7 @@ mod tests {
     #[test]
     fn a_block_of_zeros_gets_no_used_pages() {
         let heap = with_a_free_run();
-        let (_, zero) = heap.allocate_large_zeros(3 * MIB, 1);
+        let (_, zero) = heap.allocate_large_after(3 * MIB, 1, Use::Zeros, || ());
         let given = (pages_for(2 * MIB) - BESIDE) as u64;
         assert_eq!((counted(&heap), zero), ((0, 0, given), true));
     }
@@ -454,7 +455,7 @@ mod tests {
                 // SAFETY: the block is ours.
                 unsafe { from.add(page * OS_PAGE).write(page as u8) };
             }
-            let to = heap.allocate_growing(5 * MIB).0;
+            let to = heap.allocate_growing(5 * MIB, || ()).0;
             heap.pages.os.moves_allowed.store(allowed, Relaxed);
             let (source, target) = (span_of(&heap, from), span_of(&heap, to));
             // SAFETY: both are ours.

@@ -11,6 +11,11 @@ use core::sync::atomic::Ordering::Relaxed;
 
 /// Bytes that a bin starts with room for, at least one object.
 const FIRST_BYTES: usize = 1 << 10;
+/// A bin of objects that are longer than twice that has room from the miss after so many on: programs have one buffer of many lengths
+/// each, and what a bin keeps of it serves no other length.
+const MISSES: u8 = 8;
+/// This part of the room that all caches have does not count as in use where what they may have is measured by that.
+const ROOM_SHARE: usize = 2;
 /// What the caches of all threads may add up to, beside the least for each.
 const TOTAL_BYTES: usize = 32 << 20;
 /// See [`LIMIT_BYTES`].
@@ -28,6 +33,11 @@ const _: () = assert!(
     2 * MAX_BATCH - 1 <= u8::MAX as usize,
     "capacities are bytes"
 );
+
+/// Objects of the class are too long for a bin that is there in any case.
+pub(super) fn is_large(class: usize) -> bool {
+    size_of_class(class) > 2 * FIRST_BYTES
+}
 
 impl ThreadCache {
     /// The first capacity of a class: about twice [`FIRST_BYTES`], at least two objects.
@@ -79,7 +89,9 @@ impl ThreadCache {
     /// What the thread's bins may add up to.
     pub(super) fn limit<O: Os>(heap: &Heap<O>) -> usize {
         let threads = CACHES.load(Relaxed).max(1);
-        (heap.pages.in_use_bytes() / (3 + threads))
+        // A cache that grows makes the heap grow, which would be a reason for a larger cache.
+        let room = heap.cached_room.load(Relaxed) / ROOM_SHARE;
+        (heap.pages.in_use_bytes().saturating_sub(room) / (3 + threads))
             .min(TOTAL_BYTES / threads)
             .max(LEAST_BYTES)
             .min(LIMIT_BYTES.load(Relaxed))
@@ -97,8 +109,13 @@ impl ThreadCache {
         let target = if cap == 0 {
             let first = Self::first_capacity(class);
             // Small bins are worth having in any case.
-            if size <= 2 * FIRST_BYTES {
+            if !is_large(class) {
                 return self.set_capacity(heap, class, first);
+            }
+            let misses = self.seen[class].load(Relaxed);
+            if misses < MISSES {
+                self.seen[class].store(misses + 1, Relaxed);
+                return false;
             }
             // Of large ones a single place takes most of what there is.
             if 4 * size <= limit { first } else { 1 }

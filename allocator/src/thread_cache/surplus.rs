@@ -3,21 +3,27 @@
 //! that it costs anything: a heap that has reached its size is left alone.
 
 use super::ThreadCache;
+use super::capacity::is_large;
 use crate::heap::Heap;
 use crate::os::Os;
 use crate::size_class::{NUM_CLASSES, batch_of};
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Bins that one growth looks at: a span costs some page faults, and looking must not cost as much.
+/// Bins that growth looks at for each page: a span costs some page faults, and looking must not cost as much.
 const STEPS: usize = 8;
 
 impl ThreadCache {
-    /// To be called before a span for `class` is taken that is not resident: gives the middle tier what the next few bins but
-    /// that of `class` hold, where it has not changed since the last time.
-    pub(super) fn give_idle<O: Os>(&self, heap: &Heap<O>, class: usize) {
+    /// To be called before `pages` that are not resident are taken for `class` (0: for a large block): gives the middle tier what
+    /// the next few bins but that of `class` hold, where it has not changed since the last time. One of large objects has no room
+    /// any more then.
+    pub(crate) fn give_idle<O: Os>(&self, heap: &Heap<O>, class: usize, pages: usize) {
         let mut at = self.looked.load(Relaxed) as usize;
-        for _ in 0..STEPS {
+        for _ in 0..(STEPS * pages).min(NUM_CLASSES) {
             at = if at + 1 < NUM_CLASSES { at + 1 } else { 1 };
+            if self.capacity(at) == 0 {
+                // What was seen are misses ([`super::capacity`]).
+                continue;
+            }
             let len = self.len(at);
             let seen = &self.seen[at];
             if at == class || len == 0 || usize::from(seen.load(Relaxed)) != len {
@@ -28,6 +34,9 @@ impl ThreadCache {
                 self.flush_to(heap, at, self.len(at).min(batch_of(at)), false);
             }
             seen.store(0, Relaxed);
+            if is_large(at) {
+                self.shut(heap, at);
+            }
         }
         self.looked.store(at as u32, Relaxed);
     }
