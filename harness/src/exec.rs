@@ -257,7 +257,9 @@ fn failure(ended: &Ended) -> RunFailure {
                 cancelled: true,
             };
         }
-        Watched::TimedOut(limit) => format!("hung: killed after {} s", limit.as_secs_f64()),
+        Watched::TimedOut(limit) => {
+            format!("hung: killed after {} s (--timeout)", limit.as_secs_f64())
+        }
         Watched::Exited {
             signal: Some(signal),
             ..

@@ -209,7 +209,7 @@ fn servers_that_misbehave_are_rows_with_their_reason() {
         (
             "",
             &["--load", "sleep 60", "--timeout", "1s"],
-            "hung: killed after 1 s; the load had not ended",
+            "hung: killed after 1 s (--timeout); the load had not ended",
         ),
     ] {
         let reason = reason(mode, options);
