@@ -444,6 +444,9 @@ mod tests {
         heap.trim(0);
         assert!(heap.pages.os.renewals.load(Relaxed) > 0);
         heap.check_invariants();
+        let mut inner = heap.pages.inner.lock();
+        let all = 0..inner.grown as u32;
+        assert!(!inner.moving.pieces().expect("moved").touch(&all));
     }
 
     #[test]
