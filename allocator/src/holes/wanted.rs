@@ -223,6 +223,8 @@ mod tests {
             grow(&heap, class, 4);
         }
         assert_eq!(heap.wanted.pause.load(Relaxed), LONGEST_PAUSE);
+        // The first, third and seventh looked, and of the pause after that five growths are over.
+        assert_eq!(heap.wanted.left.load(Relaxed), LONGEST_PAUSE - 5);
         assert_eq!(purged(&heap, class), 0);
     }
 }
