@@ -480,6 +480,11 @@ mod tests {
         let ranges = [0, 1, 3].map(|range| (first + range * RANGE_BYTES, RANGE_BYTES));
         // The first block has fresh pages, so the sixteenth to take resident ones is the seventeenth; the 32nd is the last here.
         assert_eq!(asked(&heap), [ranges, ranges].concat());
+        // Of ranges that are several mappings the kernel is not asked.
+        let within = 3..RANGE_PAGES as u32 + 3;
+        assert!(heap.inner.lock().expect_move(&heap, &within));
+        heap.collapse_resident((0, pages));
+        assert_eq!(asked(&heap)[6..], [ranges[2]]);
     }
 
     #[test]

@@ -187,6 +187,13 @@ impl Inner {
                     self.free_run(heap, run, State::FreeDirty);
                     break;
                 }
+                if self
+                    .moving
+                    .pieces()
+                    .is_some_and(|pieces| pieces.is_crowded())
+                {
+                    self.renew(heap, &range_of(&*run));
+                }
                 self.huge.given_back(&*run);
                 self.free_run(heap, run, State::FreeClean);
                 self.counters.moves += 1;
@@ -221,18 +228,25 @@ impl Inner {
                 self.free_run(heap, run, State::FreeDirty);
                 return false;
             }
-            let range = range_of(&*run);
-            if let Some(pieces) = self.moving.pieces()
-                && pieces.touch(&range)
-                && pieces.can_forget(&range)
-                && heap.os.renew(address, bytes)
-            {
-                pieces.forget(&range);
-            }
+            self.renew(heap, &range_of(&*run));
             self.huge.given_back(&*run);
             self.free_run(heap, run, State::FreeClean);
         }
         true
+    }
+
+    /// Makes what the kernel has in several mappings one again. Nobody needs what is there.
+    fn renew<O: Os>(&mut self, heap: &PageHeap<O>, range: &Range<u32>) {
+        if let Some(pieces) = self.moving.pieces()
+            && pieces.touch(range)
+            && pieces.can_forget(range)
+            && heap.os.renew(
+                heap.map.address(range.start) as usize,
+                page_bytes(range.len()),
+            )
+        {
+            pieces.forget(range);
+        }
     }
 }
 
@@ -440,13 +454,43 @@ mod tests {
         let all = pages_for(3 * MIB);
         assert_eq!((byte(0), byte(all - 1), byte(all)), (9, 9, 0));
         assert_eq!(heap.pages.os.renewals.load(Relaxed), 0);
+        // SAFETY: the block is live.
+        let range = unsafe { range_of(&*span_of(&heap, longer)) };
         free(&heap, longer);
         heap.trim(0);
         assert!(heap.pages.os.renewals.load(Relaxed) > 0);
         heap.check_invariants();
         let mut inner = heap.pages.inner.lock();
-        let all = 0..inner.grown as u32;
-        assert!(!inner.moving.pieces().expect("moved").touch(&all));
+        assert!(!inner.moving.pieces().expect("moved").touch(&range));
+    }
+
+    #[test]
+    fn what_has_moved_away_is_mapped_anew_where_there_are_many_pieces() {
+        for crowded in [false, true] {
+            let heap = with_a_free_run();
+            let piece = {
+                let mut inner = heap.pages.inner.lock();
+                // SAFETY: the run is in its list.
+                let start = unsafe { (*inner.table(&heap.pages).get(inner.dirty.longest())).start };
+                let piece = start..start + LEAST_PAGES as u32;
+                assert!(inner.expect_move(&heap.pages, &piece));
+                let mut far = inner.grown as u32 + 10_000;
+                let pieces = inner.moving.pieces().expect("just made");
+                while crowded && !pieces.is_crowded() {
+                    pieces.note(&(far..far + 1));
+                    far += 2;
+                }
+                piece
+            };
+            let _block = heap.allocate_large(3 * MIB, 1);
+            assert_eq!(counted(&heap).0, 2, "the piece, and what lies behind it");
+            assert_eq!(heap.pages.os.renewals.load(Relaxed) > 0, crowded);
+            let mut inner = heap.pages.inner.lock();
+            assert_eq!(
+                inner.moving.pieces().expect("noted").touch(&piece),
+                !crowded
+            );
+        }
     }
 
     #[test]

@@ -56,6 +56,11 @@ impl Pieces {
         next.is_some_and(|&(from, _)| from < range.end)
     }
 
+    /// It is time to have fewer.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.count > MOST / 2
+    }
+
     /// There is room for what [`Pieces::forget`] leaves of the piece that the range lies in.
     pub(super) fn can_forget(&self, range: &Range<u32>) -> bool {
         let splits = |&(from, to): &(u32, u32)| from < range.start && to > range.end;

@@ -86,6 +86,31 @@ mod tests {
     }
 
     #[test]
+    fn a_bin_of_large_objects_has_room_after_some_misses_and_loses_it_at_rest() {
+        let heap = Box::new(Heap::new(FakeOs::new(64 << 20)));
+        let cache = ThreadCache::new();
+        cache.start(1, heap.epoch());
+        let class = class_of(6 << 10).expect("small");
+        let mut misses = 0;
+        while cache.capacity(class) == 0 {
+            assert!(!cache.refill(&heap, class).is_null());
+            misses += 1;
+        }
+        assert_eq!(misses, 9, "the one that gives it room is the ninth");
+        // SAFETY: the object was handed out just now.
+        let kept = unsafe { cache.push(class, cache.refill(&heap, class)) };
+        assert!(kept && cache.len(class) > 0);
+        let room = || (cache.budget.load(Relaxed), heap.cached_room.load(Relaxed));
+        assert_eq!(room().0, room().1);
+        // As many pages as let all bins be looked at, twice.
+        (0..2).for_each(|_| cache.give_idle(&heap, 0, NUM_CLASSES));
+        assert_eq!((cache.len(class), cache.capacity(class)), (0, 0));
+        assert_eq!(room(), (0, 0));
+        cache.check_invariants();
+        heap.check_invariants();
+    }
+
+    #[test]
     fn a_heap_that_does_not_grow_leaves_bins_alone() {
         let heap = Box::new(Heap::new(FakeOs::new(64 << 20)));
         let cache = ThreadCache::new();
