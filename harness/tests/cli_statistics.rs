@@ -9,8 +9,9 @@ use support::{heaplab, run};
 
 const MIB: u64 = 1 << 20;
 
-/// Allocates 48 MiB in small blocks, waits, frees most of them, and ends as `MODE` says: `exit`, `_exit`, in a child, or by a
-/// signal's handler in the middle of a call of the allocator, whose lock it then holds.
+/// Allocates 48 MiB in small blocks, waits so long that a busy machine finds time to look and to ask, frees most of them, and ends
+/// as `MODE` says: `exit`, `_exit`, in a child, or by a signal's handler in the middle of a call of the allocator, whose lock it
+/// then holds.
 fn program(folder: &Path) -> PathBuf {
     let source = folder.join("grow.c");
     std::fs::write(
@@ -31,7 +32,7 @@ int main(int n, char **v) {
     int child = 0;
     if (!strcmp(mode, "child") && (child = fork())) { waitpid(child, 0, 0); return 0; }
     for (int i = 0; i < N; i++) { blocks[i] = malloc(1000); memset(blocks[i], 1, 1000); }
-    usleep(120000);
+    usleep(600000);
     for (int i = 0; i < N; i++) if (i % 8) free(blocks[i]);
     usleep(30000);
     if (!strcmp(mode, "_exit")) _exit(0);
