@@ -81,6 +81,8 @@ pub fn start(mean_bytes: usize) -> Result<(), Error> {
     if hardened::checked() || cpu_cache::in_use().is_some() {
         return Err(Error::NotSupported);
     }
+    // Else threads that come to their first sample while one asks for it have no stacks, for as long as that one does not run.
+    stack::prepare();
     // Gaps are added up in 64 bits with a sign.
     MEAN.store(mean_bytes.min(1 << 40), Relaxed);
     set_detour();

@@ -46,6 +46,11 @@ const RESOLVING: usize = 1;
 const MISSING: usize = 2;
 static FIND: AtomicUsize = AtomicUsize::new(UNRESOLVED);
 
+/// Asks for the loader's function, so that no sample has to.
+pub(super) fn prepare() {
+    find();
+}
+
 /// The loader's function, `None` if it has none or is being asked for it.
 fn find() -> Option<Find> {
     if FIND
