@@ -87,25 +87,8 @@ impl Os for Linux {
     }
 
     fn map_at(&self, addr: usize, len: usize) -> Mapped {
-        let flags = libc::MAP_PRIVATE
-            | libc::MAP_ANONYMOUS
-            | libc::MAP_NORESERVE
-            | libc::MAP_FIXED_NOREPLACE;
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: MAP_FIXED_NOREPLACE never replaces a mapping, so no live memory is affected.
-        let got = unsafe {
-            syscall6(
-                libc::SYS_mmap,
-                [
-                    addr,
-                    len,
-                    protection as usize,
-                    flags as usize,
-                    usize::MAX,
-                    0,
-                ],
-            )
-        };
+        let got = unsafe { map_zeros(addr, len, libc::MAP_FIXED_NOREPLACE) };
         if got == addr as isize {
             return Mapped::Yes;
         }
@@ -133,23 +116,8 @@ impl Os for Linux {
     }
 
     fn renew(&self, addr: usize, len: usize) -> bool {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: the page heap passes free runs only, which are mapped and whose contents nobody needs.
-        let got = unsafe {
-            syscall6(
-                libc::SYS_mmap,
-                [
-                    addr,
-                    len,
-                    protection as usize,
-                    flags as usize,
-                    usize::MAX,
-                    0,
-                ],
-            )
-        };
-        got == addr as isize
+        unsafe { map_zeros(addr, len, libc::MAP_FIXED) == addr as isize }
     }
 
     fn unmap(&self, addr: usize, len: usize) -> bool {
@@ -228,6 +196,25 @@ impl Os for Linux {
             known => known,
         }
     }
+}
+
+/// Maps private zeros at `addr`, `how` firmly; what `mmap` answers.
+///
+/// # Safety
+/// With `MAP_FIXED` nobody needs what is mapped there.
+unsafe fn map_zeros(addr: usize, len: usize, how: i32) -> isize {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | how;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let words = [
+        addr,
+        len,
+        protection as usize,
+        flags as usize,
+        usize::MAX,
+        0,
+    ];
+    // SAFETY: the caller's duty.
+    unsafe { syscall6(libc::SYS_mmap, words) }
 }
 
 /// What [`count_processors`] counted, 0 before.
