@@ -113,25 +113,28 @@ pub(crate) fn explained(result: &ResultSet, analysis: &BTreeMap<String, String>)
         out.push_str(&format!("{head}{}\n", escape(sentence)));
     }
     if let Some(summary) = &view.summary {
+        let (mut head, mut rule) = ("\n| all workloads |".to_owned(), "|---|".to_owned());
+        if let Some(measure) = summary.measure {
+            head.push_str(&format!(" {measure}, geometric mean | interval |"));
+            rule.push_str("---:|---|");
+        }
         out.push_str(&format!(
-            "\n| all workloads | {}, geometric mean | interval | lowest peak in | peak / {}'s |\n\
-             |---|---:|---|---:|---|\n",
-            summary.measure,
+            "{head} lowest peak in | peak / {}'s |\n{rule}---:|---|\n",
             escape(&summary.baseline)
         ));
         for r in &summary.rows {
-            let time = if r.time.is_none() {
-                "1.00".to_owned()
-            } else {
-                format!("{} {}", r.time_text, r.mark)
+            let failed = match r.failed {
+                0 => String::new(),
+                failed => format!(" ({failed} failed)"),
             };
-            let interval = r
-                .time
-                .as_ref()
-                .map(units::change_with_ends)
-                .unwrap_or_default();
-            let failed = if r.failed > 0 {
-                format!(" ({} failed)", r.failed)
+            let time = if summary.measure.is_some() {
+                let interval = r.time.as_ref().map(units::change_with_ends);
+                format!(
+                    " {} {} | {} |",
+                    r.time_text,
+                    r.mark,
+                    interval.unwrap_or_default()
+                )
             } else {
                 String::new()
             };
@@ -140,7 +143,7 @@ pub(crate) fn explained(result: &ResultSet, analysis: &BTreeMap<String, String>)
                 weighed => format!("{} of {weighed}", r.lowest_peak),
             };
             out.push_str(&format!(
-                "| {}{failed} | {time} | {interval} | {lowest} | {} |\n",
+                "| {}{failed} |{time} {lowest} | {} |\n",
                 label(&r.subject, &r.version, r.ours),
                 escape(&r.memory_text)
             ));

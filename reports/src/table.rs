@@ -358,12 +358,14 @@ fn rows_of(group: &Group, without: &[&str], style: Style) -> Vec<String> {
 
 fn push_summary(out: &mut Vec<String>, summary: &Summary, style: Style) {
     let weighed = summary.rows.iter().any(|r| r.weighed > 0);
-    let mut head = vec![
-        Field::left("  all workloads"),
-        Field::right(summary.measure),
-        Field::left("geometric mean"),
-    ];
+    let mut head = vec![Field::left("  all workloads")];
+    let mut gaps = vec![0];
+    if let Some(measure) = summary.measure {
+        head.extend([Field::right(measure), Field::left("geometric mean")]);
+        gaps.extend([3, 2]);
+    }
     if weighed {
+        gaps.extend([3, 3]);
         head.push(Field::right("lowest peak in"));
         head.push(Field::left(format!(
             "peak resident / {}'s, lowest to highest",
@@ -379,46 +381,36 @@ fn push_summary(out: &mut Vec<String>, summary: &Summary, style: Style) {
             _ => "",
         };
         let baseline = r.subject == summary.baseline;
-        let interval = match &r.time {
-            Some(ratio) => format!("{}  n={}", units::change_with_ends(ratio), r.timed),
-            None => String::new(),
-        };
-        let failed = if r.failed > 0 {
-            format!("   {} failed", r.failed)
-        } else {
-            String::new()
-        };
-        let time = if baseline {
-            "1.00  ".to_owned()
-        } else {
-            format!("{} {:1}", r.time_text, r.mark)
-        };
-        let mut fields = vec![
-            Field::left(format!(
-                "  {} {}{ours}{}",
-                r.subject,
-                r.version,
-                if baseline { " (today)" } else { "" }
-            )),
-            Field::right(time).coloured(code),
-        ];
-        if weighed {
+        let mut fields = vec![Field::left(format!(
+            "  {} {}{ours}{}",
+            r.subject,
+            r.version,
+            if baseline { " (today)" } else { "" }
+        ))];
+        if summary.measure.is_some() {
+            let interval = match &r.time {
+                Some(ratio) => format!("{}  n={}", units::change_with_ends(ratio), r.timed),
+                None => String::new(),
+            };
             fields.extend([
+                Field::right(format!("{} {:1}", r.time_text, r.mark)).coloured(code),
                 Field::left(interval),
-                Field::right(if r.weighed > 0 {
-                    format!("{} of {}", r.lowest_peak, r.weighed)
-                } else {
-                    "-".into()
-                }),
-                Field::left(format!("{}{failed}", r.memory_text)),
             ]);
-        } else {
-            fields.push(Field::left(format!("{interval}{failed}")));
+        }
+        if weighed {
+            let lowest = match r.weighed {
+                0 => "-".to_owned(),
+                weighed => format!("{} of {weighed}", r.lowest_peak),
+            };
+            fields.extend([Field::right(lowest), Field::left(r.memory_text.clone())]);
+        }
+        if r.failed > 0 {
+            fields.push(Field::left(format!("{} failed", r.failed)));
         }
         rows.push(fields);
     }
-    let gaps = [0, 3, 2, 3, 3];
-    out.extend(align(&rows, &gaps[..rows[0].len()], style));
+    gaps.push(3);
+    out.extend(align(&rows, &gaps, style));
 }
 
 fn push_scaling(out: &mut Vec<String>, scaling: &Scaling, style: Style, width: usize) {

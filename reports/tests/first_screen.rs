@@ -364,6 +364,31 @@ fn counted_instructions_are_not_called_time() {
 }
 
 #[test]
+fn where_nothing_was_timed_no_time_is_shown() {
+    let mut result = result_set();
+    for cell in &mut result.cells {
+        (cell.metrics).retain(|name, _| name.contains("resident"));
+    }
+    let shown = screen(&result);
+    let at = shown
+        .lines()
+        .position(|l| l.contains("all workloads"))
+        .unwrap();
+    let rows: Vec<&str> = shown.lines().skip(at).take(4).collect();
+    assert!(
+        rows[0].contains("lowest peak in") && !rows[0].contains("mean"),
+        "{rows:#?}"
+    );
+    assert!(rows[1..].iter().all(|row| !row.contains("1.00  ")));
+    let dir = tempfile::tempdir().unwrap();
+    heaplab_reports::write_report(&result, dir.path(), &Default::default()).unwrap();
+    for file in ["report.html", "summary.md"] {
+        let page = std::fs::read_to_string(dir.path().join(file)).unwrap();
+        assert!(!page.contains("geometric mean"), "{file}");
+    }
+}
+
+#[test]
 fn the_clocks_floor_is_that_of_the_rows_that_it_bounds() {
     let mut result = single();
     assert!(

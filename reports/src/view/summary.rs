@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Summary {
     /// Label of the subject at 1.
     pub baseline: String,
-    /// What is compared beside memory: `time`, or `instructions` where nothing was timed.
-    pub measure: &'static str,
+    /// What is compared beside memory: `time`, `instructions` where these were counted instead, or nothing.
+    pub measure: Option<&'static str>,
     /// Workloads in the set.
     pub workloads: usize,
     pub rows: Vec<SummaryRow>,
@@ -30,7 +30,9 @@ pub(crate) struct SummaryRow {
     /// Geometric mean of time.
     #[serde(skip)]
     pub time: Option<Ratio>,
+    /// The mean as it is shown: 1.00 for the baseline, a dash without one.
     pub time_text: String,
+    /// The same as a number.
     pub time_sort: Option<f64>,
     /// `-6.8 % [-8,-5]`.
     pub ends: String,
@@ -56,9 +58,7 @@ impl Summary {
         if keys.len() < 2 {
             return None;
         }
-        let rows: Vec<SummaryRow> = result
-            .subjects
-            .iter()
+        let rows: Vec<SummaryRow> = (result.subjects.iter())
             .filter_map(|s| row(result, s))
             .collect();
         let says = |row: &SummaryRow| row.time.is_some() || row.weighed > 0 || row.failed > 0;
@@ -68,11 +68,16 @@ impl Summary {
         let mut words = (result.cells.iter())
             .filter(|cell| time_metric(cell).is_some())
             .map(time_word);
-        let counted = words.next().is_some_and(|word| word == "instructions")
-            && words.all(|word| word == "instructions");
+        let measure = words.next().map(|first| {
+            if first == "instructions" && words.all(|word| word == first) {
+                "instructions"
+            } else {
+                "time"
+            }
+        });
         Some(Self {
             baseline: result.baseline().to_owned(),
-            measure: if counted { "instructions" } else { "time" },
+            measure,
             workloads: keys.len(),
             rows,
         })
@@ -81,6 +86,7 @@ impl Summary {
     /// The answer in words.
     pub fn answer(&self) -> Vec<String> {
         let mut sentences = Vec::new();
+        let measure = self.measure.unwrap_or("time");
         let mut timed: Vec<&SummaryRow> = self.rows.iter().filter(|r| r.time.is_some()).collect();
         timed.sort_by(|a, b| {
             a.time_sort
@@ -94,7 +100,7 @@ impl Summary {
         }
         for (i, r) in named.iter().enumerate() {
             let Some(ratio) = &r.time else { continue };
-            let first = match self.measure {
+            let first = match measure {
                 "instructions" => "fewest instructions",
                 _ => "fastest",
             };
@@ -112,7 +118,7 @@ impl Summary {
                 "{word}: {}, {} {}{differs} against {}, geometric mean over {} of {} workloads; \
                  peak {}.",
                 r.label(),
-                self.measure,
+                measure,
                 units::change_with_ends(ratio),
                 self.baseline,
                 r.timed,
@@ -134,7 +140,7 @@ impl Summary {
                 sentences.push(format!(
                     "not told apart from {} by {}, as the intervals overlap: {}.",
                     leader.label(),
-                    self.measure,
+                    measure,
                     level.join(" and ")
                 ));
             }
@@ -232,6 +238,11 @@ fn row(result: &ResultSet, subject: &Subject) -> Option<SummaryRow> {
         return None;
     }
     let time = stats::geometric_mean_of_pairs(&logs);
+    let mean = if subject.name == result.baseline() {
+        Some(1.0)
+    } else {
+        time.map(|r| r.median)
+    };
     peaks.sort_by(|a, b| a.0.total_cmp(&b.0));
     let memory_text = match (peaks.first(), peaks.last()) {
         (Some(low), Some(high)) if peaks.len() > 1 => {
@@ -251,8 +262,8 @@ fn row(result: &ResultSet, subject: &Subject) -> Option<SummaryRow> {
         subject: subject.name.clone(),
         version: subject.version.clone(),
         ours: subject.is_ours(),
-        time_text: time.map(|r| format!("{:.2}", r.median)).unwrap_or_default(),
-        time_sort: time.map(|r| r.median),
+        time_text: mean.map_or_else(|| "-".to_owned(), |mean| format!("{mean:.2}")),
+        time_sort: mean,
         ends: time
             .as_ref()
             .map(units::change_with_ends)
@@ -300,7 +311,7 @@ mod tests {
         let rows = times.iter().map(row).collect();
         Summary {
             baseline: "system".to_owned(),
-            measure: "time",
+            measure: Some("time"),
             workloads: 7,
             rows,
         }
