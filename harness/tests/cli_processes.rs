@@ -96,6 +96,31 @@ fn a_build_is_one_trace_and_one_of_its_processes_is_replayed() {
     assert_eq!(cell["status"], "ok", "{cell}");
     let live = cell["metrics"]["peak_live_bytes"]["median"].as_f64();
     assert_eq!(live, table[linker]["peak_live_bytes"].as_f64());
+    // Cut out it is a trace of its own, which all other commands take; they say so where a process is named.
+    let (status, _, err) = run(heaplab(at).args(["trace", "stats", &of]));
+    assert!(
+        status == 2 && err.contains(&format!("heaplab trace cut {of} -o")),
+        "{status} {err}"
+    );
+    let cut = ["trace", "cut", &of, "-o", "linker.hltrace"];
+    let (status, _, err) = run(heaplab(at).args(cut));
+    assert_eq!(status, 0, "{err}");
+    assert_eq!(
+        run(heaplab(at).args(["trace", "verify", "linker.hltrace"])).0,
+        0
+    );
+    let stats = json(at, &["trace", "stats", "linker.hltrace"]);
+    assert_eq!(stats["peak_live_bytes"].as_f64(), live);
+    let about = json(at, &["trace", "info", "linker.hltrace"]);
+    assert_eq!(about["process_table"][0]["argv"], table[linker]["argv"]);
+    for (wrong, reason) in [
+        (&["trace", "cut", "b.hltrace#1"][..], "no process '1'"),
+        (&["trace", "cut", &of, "--to", "1s"], "is cut out whole"),
+    ] {
+        let (status, _, err) = run(heaplab(at).args(wrong).args(["-o", "wrong.hltrace"]));
+        assert!(status == 2 && err.contains(reason), "{status} {err}");
+        assert!(!at.join("wrong.hltrace").exists());
+    }
     // Without a choice: the one with the most events, and that is said.
     let busiest = json(at, &args("b.hltrace", "r2"));
     let notes = busiest["notes"].to_string();

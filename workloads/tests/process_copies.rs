@@ -11,7 +11,8 @@ use family::{Recorded, event, process, write};
 use heaplab_script::{OpKind, Script};
 use heaplab_workloads::trace::raw::RawKind;
 use heaplab_workloads::trace::{
-    CutOptions, EventKind, MergeOptions, ScaleOptions, Start, Trace, anonymise, cut, merge, scale,
+    CutOptions, EventKind, MergeOptions, ScaleOptions, Start, Trace, anonymise, cut, merge,
+    one_process, scale,
 };
 use heaplab_workloads::{Params, Workload};
 use random::Random;
@@ -211,6 +212,32 @@ fn each_process_of_a_copy_is_what_it_was() {
         }
     }
     assert!(inherited > 200, "{inherited}");
+}
+
+#[test]
+fn a_process_cut_out_is_what_it_was_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("one.hltrace");
+    let mut with_ancestors = 0;
+    for seed in 0..3 {
+        let trace = checked(&write(folder.path(), &tree(seed, 9, 100)));
+        for (number, word) in (0u32..).zip(pids(&trace)) {
+            let was = alone(&trace, &word, folder.path());
+            let made = one_process(&trace, &out, number, &mut |_, _| {}).unwrap();
+            let one = checked(&out);
+            assert_eq!(alone(&one, &word, folder.path()), was, "{seed}: {word}");
+            let (old, new) = (&trace.processes()[number as usize], &one.processes()[0]);
+            assert_eq!(one.processes().len(), 1);
+            assert_eq!(new.info.argv, old.info.argv);
+            assert_eq!(one.header().argv, old.info.argv);
+            assert_eq!((new.info.start, new.info.parent), (Start::First, None));
+            assert_eq!((made.processes, made.threads), (1, new.threads));
+            with_ancestors += u32::from(new.events > old.events + 10);
+        }
+        let many = trace.processes().len() as u32;
+        assert!(one_process(&trace, &out, many, &mut |_, _| {}).is_err());
+    }
+    assert!(with_ancestors > 5, "{with_ancestors}");
 }
 
 #[test]

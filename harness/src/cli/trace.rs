@@ -26,12 +26,14 @@ pub enum TraceCommand {
     #[command(
         after_help = "The part is cut along the global order, so nothing is freed that was not allocated. Blocks \
 that are alive where it begins are allocated first, by their threads. With --thread, the part holds the blocks that these \
-threads allocate; where another thread resized or freed one, its owner does. Addresses stay (--keep-addresses of record).
+threads allocate; where another thread resized or freed one, its owner does. FILE#PID is one process of several (see `trace info`), as if it had been \
+recorded alone: what it inherited by fork is allocated by its ancestors. Addresses stay (--keep-addresses of record).
 
 Examples:
   heaplab trace cut prog.hltrace -o start.hltrace --to 2s
   heaplab trace cut prog.hltrace -o million.hltrace --from-event 1000000 --to-event 2000000
-  heaplab trace cut prog.hltrace -o main.hltrace --thread 0"
+  heaplab trace cut prog.hltrace -o main.hltrace --thread 0
+  heaplab trace cut 'build.hltrace#4711' -o compiler.hltrace"
     )]
     Cut(TraceCut),
     /// Write a copy with more or less load, threads or time
@@ -148,8 +150,8 @@ pub struct TraceFile {
 /// `heaplab trace cut`
 #[derive(Args, Debug, Clone)]
 pub struct TraceCut {
-    /// The trace
-    #[arg(value_name = "FILE")]
+    /// The trace, or a process of it
+    #[arg(value_name = "FILE[#PID]")]
     pub file: PathBuf,
     /// The trace to write; replaced where it exists
     #[arg(short, long, value_name = "FILE")]

@@ -49,6 +49,7 @@ pub use stacks::{StackTable, embed_symbols, sample_probability};
 pub use stats::{Bucket, LivePoint, TraceStats};
 pub use summary::{ThreadInfo, TraceSummary};
 pub use transform::{
-    CutOptions, MergeOptions, MergeStart, ScaleOptions, anonymise, cut, merge, repack, scale,
+    CutOptions, MergeOptions, MergeStart, ScaleOptions, anonymise, cut, merge, one_process, repack,
+    scale,
 };
 pub use writer::{TraceWriter, replaceable, temporary_path};

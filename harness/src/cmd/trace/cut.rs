@@ -1,6 +1,6 @@
 //! `heaplab trace cut`: a part that replays.
 
-use super::{make, open, other_file};
+use super::{make, of_process, open, other_file};
 use crate::cli::trace::TraceCut;
 use crate::error::{Error, Outcome};
 use crate::out::Terminal;
@@ -9,7 +9,7 @@ use heaplab_workloads::trace::{self, CutOptions};
 /// Does it.
 ///
 /// # Errors
-/// An empty part; a thread that is not in the trace.
+/// An empty part; a thread or a process that is not in the trace.
 pub fn run(args: &TraceCut, terminal: &Terminal) -> Result<Outcome, Error> {
     let options = CutOptions {
         from_event: args.from_event,
@@ -18,9 +18,28 @@ pub fn run(args: &TraceCut, terminal: &Terminal) -> Result<Outcome, Error> {
         to_ns: args.to.map(|d| d.as_nanos() as u64),
         threads: args.threads.clone(),
     };
-    if options == CutOptions::default() {
+    let bounded = options != CutOptions::default();
+    if let Some((file, word)) = of_process(&args.file) {
+        if bounded {
+            return Err(Error::usage(format!(
+                "a process is cut out whole: make a trace of process {word} first, and cut that"
+            )));
+        }
+        let source = open(&file)?;
+        other_file(&file, &args.out)?;
+        let process = source.find_process(&word).map_err(|reason| {
+            Error::usage(format!(
+                "'{}' cannot be chosen: {reason}; `heaplab trace info` lists the processes of a trace",
+                args.file.display()
+            ))
+        })?;
+        return make(terminal, &args.out, |progress| {
+            trace::one_process(&source, &args.out, process, progress)
+        });
+    }
+    if !bounded {
         return Err(Error::usage(
-            "no part is named; use '--from', '--to', '--from-event', '--to-event' or '--thread'",
+            "no part is named; use '--from', '--to', '--from-event', '--to-event', '--thread' or FILE#PID",
         ));
     }
     let source = open(&args.file)?;

@@ -20,8 +20,9 @@ use crate::error::{Error, Outcome};
 use crate::out::{Terminal, human_bytes, human_count};
 use crate::watch::Watch;
 use crate::workload::trace_error;
+use heaplab_reports::shell;
 use heaplab_workloads::trace::{Trace, TraceError, TraceSummary};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Does it.
 ///
@@ -45,16 +46,23 @@ pub fn run(command: &TraceCommand, terminal: &Terminal) -> Result<Outcome, Error
 }
 
 fn open(path: &Path) -> Result<Trace, Error> {
-    let named = path.to_string_lossy();
-    if let Some((file, process)) = named.rsplit_once('#')
-        && !path.exists()
-        && Path::new(file).exists()
-    {
-        return Err(Error::usage(format!(
-            "'{named}' is no file; #{process} chooses a process for `heaplab run`, here '{file}' is taken as a whole"
-        )));
+    match of_process(path) {
+        None => Trace::open(path).map_err(trace_error),
+        Some((file, process)) => Err(Error::usage(format!(
+            "'{}' is no file, and here '{}' is taken as a whole; `heaplab trace cut {} -o OUT` makes a trace of process {process} alone",
+            path.display(),
+            file.display(),
+            shell::path(path)
+        ))),
     }
-    Trace::open(path).map_err(trace_error)
+}
+
+/// `FILE#PROCESS` where that is no file and FILE is one.
+fn of_process(path: &Path) -> Option<(PathBuf, String)> {
+    let named = path.to_str()?;
+    let (file, process) = named.rsplit_once('#')?;
+    let file = PathBuf::from(file);
+    (!path.exists() && file.exists()).then(|| (file, process.to_owned()))
 }
 
 /// Makes the trace `out` by `work`, which gets a progress function: watched, and with a line about the result.

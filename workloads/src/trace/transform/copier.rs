@@ -95,6 +95,11 @@ impl Copier {
         Self::new(writer, owners(summary), infos)
     }
 
+    /// The next thread belongs to this process.
+    pub fn thread(&mut self, process: u32) {
+        self.owners.push(process);
+    }
+
     /// Appends an event with its stack in the copy (0: none); gives its block.
     pub fn event(&mut self, event: TraceEvent, stack: u32) -> Result<u32, TraceError> {
         if self.processes.is_empty() {

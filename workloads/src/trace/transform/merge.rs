@@ -2,7 +2,7 @@
 
 use super::scale::place_threads;
 use super::weave::{Input, weave};
-use super::{LEVEL, PARTS_MISSING};
+use super::{LEVEL, pass_on_missing};
 use crate::trace::error::TraceError;
 use crate::trace::header::TraceHeader;
 use crate::trace::reader::Trace;
@@ -117,9 +117,7 @@ pub fn merge(
             false => all(|one| u64::from(one.processes)) as u32,
         };
         summary.foreign_frees = all(|one| one.foreign_frees);
-        if traces.iter().any(|one| !one.summary().missing.is_empty()) {
-            summary.missing.push(PARTS_MISSING.into());
-        }
+        pass_on_missing(traces.iter().map(Trace::summary), summary);
         place_threads(summary, &inputs);
     })
 }

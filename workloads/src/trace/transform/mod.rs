@@ -5,6 +5,7 @@ mod copier;
 mod cut;
 mod forks;
 mod merge;
+mod one_process;
 mod repack;
 mod scale;
 mod stacks;
@@ -18,6 +19,7 @@ pub use anonymise::anonymise;
 use copier::Copier;
 pub use cut::{CutOptions, cut};
 pub use merge::{MergeOptions, MergeStart, merge};
+pub use one_process::one_process;
 pub use repack::repack;
 pub use scale::{ScaleOptions, scale};
 
@@ -52,14 +54,20 @@ fn finish_like(trace: &Trace, to: Copier) -> Result<TraceSummary, TraceError> {
     to.finish(old.finish.clone(), |summary| {
         summary.processes = old.processes;
         summary.foreign_frees = old.foreign_frees;
-        if !old.missing.is_empty() {
-            // The old sentences can name files: only the fact is passed on.
-            summary.missing.push(PARTS_MISSING.into());
-        }
+        pass_on_missing([old], summary);
         for (new, old) in summary.thread_table.iter_mut().zip(&old.thread_table) {
             (new.start_ns, new.end_ns) = (old.start_ns, old.end_ns);
         }
     })
 }
 
-const PARTS_MISSING: &str = "parts of the trace that this one was made from";
+/// Says of a copy that parts of what it was made from are missing: the old sentences can name files, so only the fact is passed on.
+fn pass_on_missing<'a>(
+    old: impl IntoIterator<Item = &'a TraceSummary>,
+    summary: &mut TraceSummary,
+) {
+    if old.into_iter().any(|one| !one.missing.is_empty()) {
+        let what = "parts of the trace that this one was made from";
+        summary.missing.push(what.into());
+    }
+}

@@ -1,7 +1,7 @@
 //! More or less of a recorded load.
 
 use super::weave::{Input, weave};
-use super::{LEVEL, PARTS_MISSING, copy_text};
+use super::{LEVEL, copy_text, pass_on_missing};
 use crate::trace::error::TraceError;
 use crate::trace::header::FinishInfo;
 use crate::trace::reader::Trace;
@@ -97,9 +97,7 @@ pub fn scale(
     to.finish(finish, |summary| {
         summary.processes = old.processes * options.copies;
         summary.foreign_frees = old.foreign_frees * u64::from(options.copies);
-        if !old.missing.is_empty() {
-            summary.missing.push(PARTS_MISSING.into());
-        }
+        pass_on_missing([old], summary);
         place_threads(summary, &inputs);
     })
 }
