@@ -47,7 +47,7 @@ pub enum Error {
     Usage(String),
     /// The environment cannot do it: something is missing, not permitted, or full (3).
     Environment(String),
-    /// A trace or a result set failed verification (1).
+    /// A trace failed verification (1).
     Verification(String),
     /// A run that everything else depends on failed (4).
     Run(String),

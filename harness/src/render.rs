@@ -106,18 +106,17 @@ pub fn style(terminal: &Terminal) -> Style {
 }
 
 /// An error of the reports package with its exit status: what is not a result set is wrong usage, what the file system
-/// refuses is the environment, what contradicts itself failed verification.
+/// refuses is the environment. Never 1: for a gate that is a regression, and a damaged baseline is none.
 pub fn error(error: ReportError) -> Error {
     match error {
         ReportError::Read { path, source } => Error::io("read", &path, &source),
         ReportError::Write { path, source } => Error::io("write", &path, &source),
         ReportError::NoResult { .. }
         | ReportError::Unfinished { .. }
-        | ReportError::Schema { .. } => Error::Usage(error.to_string()),
-        ReportError::Merge { .. } => Error::Usage(error.to_string()),
-        ReportError::Malformed { .. } | ReportError::Histogram { .. } => {
-            Error::Verification(error.to_string())
-        }
+        | ReportError::Schema { .. }
+        | ReportError::Merge { .. }
+        | ReportError::Malformed { .. }
+        | ReportError::Histogram { .. } => Error::Usage(error.to_string()),
         _ => Error::Environment(error.to_string()),
     }
 }

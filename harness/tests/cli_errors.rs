@@ -48,6 +48,12 @@ fn wrong_usage_is_two() {
     refused(&["rum"], 2, &["'rum'", "'run'"]);
     refused(&["gate", "run", "--base", "system"], 2, &["--head"]);
     refused(&["run", "--resume", "."], 2, &["no session"]);
+    // A damaged baseline is no regression.
+    refused(
+        &["gate", "compare", "file", "file"],
+        2,
+        &["file is not a result set", "heaplab run"],
+    );
 }
 
 #[test]
@@ -82,7 +88,12 @@ fn what_the_environment_cannot_do_is_three() {
     refused(
         &["gate", "compare", "none", "none"],
         3,
-        &["'none'", "heaplab run"],
+        &["'none'", "heaplab run", "-o none`"],
+    );
+    refused(
+        &["gate", "compare", "none/result.json", "none"],
+        3,
+        &["'none/result.json'", "-o none`"],
     );
 }
 

@@ -21,8 +21,7 @@ use crate::{interrupt, render, workload};
 use heaplab_ci::{
     GateReport, Mode as GateMode, Policy, control_label, judge, judge_pair, render as faces,
 };
-use heaplab_reports::shell;
-use heaplab_reports::write_atomic;
+use heaplab_reports::{RESULT_FILE, shell, write_atomic};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -56,10 +55,14 @@ fn compare(args: &GateCompareArgs, terminal: &Terminal) -> Result<Outcome, Error
     let policy = policy(args.policy.as_deref())?;
     let load = |path: &Path| {
         if !path.exists() {
+            let folder = match path.parent() {
+                Some(folder) if path.ends_with(RESULT_FILE) && folder != Path::new("") => folder,
+                _ => path,
+            };
             return Err(Error::environment(format!(
                 "there is no result at '{}'; `heaplab run --suite gate --measure memory,counts -o {}` makes one",
                 path.display(),
-                shell::path(path)
+                shell::path(folder)
             )));
         }
         heaplab_reports::load(path).map_err(render::error)
