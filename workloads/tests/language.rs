@@ -270,6 +270,28 @@ fn bytes_bound_a_set_as_well_as_blocks() {
     assert!((100_000..101_000).contains(&peak), "{peak}");
 }
 
+/// Of a share of the blocks, evenly spaced, only a part is written.
+#[test]
+fn a_share_of_the_blocks_is_written_in_part() {
+    let script = script(&model(
+        "ops = 8000\n[[role]]\nname = \"a\"\nlive = 40\nsize = { kind = \"fixed\", bytes = 100_000 }\n\
+         written = { share = 0.25, part = 0.1 }\n",
+    ));
+    let births: Vec<Op> = (script.thread(0).iter().copied())
+        .filter(|op| matches!(op.kind(), Some(OpKind::Malloc | OpKind::Written)))
+        .collect();
+    let told: Vec<usize> = (births.iter().enumerate())
+        .filter(|(_, op)| op.kind() == Some(OpKind::Written))
+        .map(|(at, op)| {
+            assert_eq!(op.size(), 10_000);
+            at
+        })
+        .collect();
+    // Four allocations and what is told of one of them.
+    assert!(told.windows(2).all(|pair| pair[1] - pair[0] == 5));
+    assert_eq!(told.len(), births.len() / 5);
+}
+
 #[test]
 fn faults_of_groups_and_phases_name_their_line() {
     for (text, reason) in [
@@ -298,6 +320,14 @@ fn faults_of_groups_and_phases_name_their_line() {
             "ops = 1\n[[role]]\nname = \"a\"\nlive = 1\nsize = { kind = \"fixed\", bytes = 1 }\n\
              hand-over = { kind = \"queue\", to = \"b\", depth = 5 }",
             "test.toml:11: model 'test': role 'a': `to` names the role 'b', expected one of a",
+        ),
+        (
+            "ops = 1\n[[role]]\nname = \"a\"\nlive = 1\nsize = { kind = \"fixed\", bytes = 1 }\nwritten = 2",
+            "test.toml:11: role 'a': `written` is 2, expected a number from 0 to 1, or { share, part }",
+        ),
+        (
+            "ops = 1\n[[role]]\nname = \"a\"\nlive = 1\nsize = { kind = \"fixed\", bytes = 1 }\nwritten = { share = 0.5 }",
+            "role 'a': `part` is missing, expected",
         ),
         ("ops = \n", "test.toml:6: a value is missing after `=`"),
         (

@@ -73,8 +73,10 @@ pub struct GroupPlan {
     pub lifetime: Lifetime,
     pub rule: Rule,
     pub calloc: u64,
-    /// 2^32 for all bytes of a block.
+    /// Of blocks that are written in part, 2^32 for all of their bytes.
     pub written: u64,
+    /// Share of the allocations that no phrase names of which only that part is written, 2^32 for all.
+    pub partly: u64,
     pub aligned: u64,
     pub align_log2: Vec<u8>,
     pub grow: Option<GrowPlan>,
@@ -363,7 +365,8 @@ fn group_plan(
         lifetime: scaled_lifetime(&group.lifetime, scale),
         rule: Rule::of(&group.lifetime),
         calloc: threshold(group.calloc),
-        written: threshold(group.written),
+        written: threshold(group.written.part),
+        partly: threshold(group.written.share),
         aligned: threshold(aligned.map_or(0.0, |aligned| aligned.share)),
         align_log2: aligned
             .map(|aligned| aligned.to.iter().map(|to| to.ilog2() as u8).collect())

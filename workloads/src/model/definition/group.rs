@@ -29,9 +29,9 @@ pub struct Group {
     /// Share of allocations by calloc.
     #[serde(skip_serializing_if = "is_nothing")]
     pub calloc: f64,
-    /// Share of the bytes of each block that the program writes: 1 unless said otherwise.
-    #[serde(skip_serializing_if = "is_all")]
-    pub written: f64,
+    /// Blocks of which the program writes only a part.
+    #[serde(skip_serializing_if = "Written::whole")]
+    pub written: Written,
     /// Aligned allocations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aligned: Option<Aligned>,
@@ -66,8 +66,13 @@ fn is_nothing(share: &f64) -> bool {
     *share == 0.0
 }
 
-fn is_all(share: &f64) -> bool {
-    *share == 1.0
+/// Blocks of which the program writes only a part, from their beginning. Phrases name theirs; of the others it is a share.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Written {
+    /// Share of the allocations that no phrase names.
+    pub share: f64,
+    /// Share of such a block's bytes that is written.
+    pub part: f64,
 }
 
 /// Aligned allocations.
@@ -186,7 +191,9 @@ impl Group {
             size,
             lifetime,
             calloc: table.share("calloc", 0.0)?,
-            written: table.share("written", 1.0)?,
+            written: table
+                .get("written")
+                .map_or(Ok(Written::WHOLE), |value| Written::read(&value, &what))?,
             aligned: table
                 .get("aligned")
                 .map(|value| Aligned::read(&value, &what))
@@ -225,6 +232,30 @@ impl Group {
             return Err(table.fault("the shares of calloc and aligned together are above 1"));
         }
         Ok(group)
+    }
+}
+
+impl Written {
+    const WHOLE: Self = Self {
+        share: 1.0,
+        part: 1.0,
+    };
+
+    fn whole(&self) -> bool {
+        *self == Self::WHOLE
+    }
+
+    fn read(value: &Value<'_>, what: &str) -> Read<Self> {
+        if let Ok(part) = value.number(0.0..=1.0) {
+            return Ok(Self { share: 1.0, part });
+        }
+        let mut table = value
+            .table(what)
+            .map_err(|_| value.expected("a number from 0 to 1, or { share, part }"))?;
+        let share = table.need("share")?.number(0.0..=1.0)?;
+        let part = table.need("part")?.number(0.0..=1.0)?;
+        table.finish()?;
+        Ok(Self { share, part })
     }
 }
 

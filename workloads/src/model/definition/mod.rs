@@ -10,7 +10,7 @@ mod role;
 use super::decode::{Read, Table, Value};
 use crate::error::WorkloadError;
 pub use distribution::{Distribution, Part};
-pub use group::{Aligned, Course, Group, Grow, GrowBy, HandOver};
+pub use group::{Aligned, Course, Group, Grow, GrowBy, HandOver, Written};
 pub use lifetime::{BatchOrder, Dies, Lifetime};
 pub use phase::{Change, DropOrder, GroupChange, Phase};
 pub use phrase::{By, Call, Deed, Phrase, Way};

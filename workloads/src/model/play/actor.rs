@@ -82,6 +82,20 @@ pub struct State {
     pub deaths: u64,
     /// The allocation of a phrase that came last was left out: what would resize its block is left out as well.
     pub absent: bool,
+    /// How much of a block that is written in part is due, as a fraction of 2^32.
+    unwritten: u64,
+}
+
+impl State {
+    /// Whether the next block that no phrase names is written in part, of `share` (2^32: all) of them: evenly spaced and not by chance,
+    /// because a few large blocks decide about what is resident.
+    #[inline]
+    pub fn partly(&mut self, share: u64) -> bool {
+        self.unwritten += share;
+        let due = self.unwritten >> 32;
+        self.unwritten &= (1 << 32) - 1;
+        due > 0
+    }
 }
 
 /// Private slots of a thread, recycled last-in-first-out.
@@ -146,6 +160,7 @@ impl<'p> Actor<'p> {
                     draining: false,
                     deaths: 0,
                     absent: false,
+                    unwritten: 1 << 31,
                 })
                 .collect(),
             dying: VecDeque::new(),

@@ -165,7 +165,7 @@ impl Desk<'_> {
             _ => state.set.put(block, random),
         }
         let bytes = u64::from(size);
-        if plan.written < ALL && way.is_none_or(|way| way.partly) {
+        if plan.written < ALL && way.map_or_else(|| state.partly(plan.partly), |way| way.partly) {
             // What it grows to later is written whole.
             let reach = (bytes * plan.written) >> 32;
             self.ops.push(Op::new(OpKind::Written, 0, 0, 0, reach, 0));
