@@ -7,8 +7,8 @@ use super::survey::{BINS, Slot, Survey};
 /// Parts at most, and equal ones from and to.
 const PARTS: usize = 24;
 const EQUAL: (u64, u64) = (20, 26);
-/// Parts that no cut is saved on: what is remembered of a part is its beginning.
-const EVEN: usize = 8;
+/// Parts of equal length that are cut further, so that none is long: what is said in a part is heard at its beginning only.
+const FIRST: usize = 8;
 /// Calls of a part at least.
 const LEAST_CALLS: u64 = 500;
 /// What a live set that is off its line by the whole peak weighs beside calls that are all others.
@@ -37,42 +37,18 @@ impl Cuts {
         }
     }
 
-    /// Cuts into at most [`PARTS`] parts. One ends with the peak: a part is told by one level, and what falls after the peak in the
-    /// same part would not be told.
+    /// At most [`PARTS`] parts that are cut where what is done changes. One ends with the peak: a part is told by one level, and what
+    /// falls after the peak in the same part would not be told.
     pub fn of(survey: &Survey) -> Self {
         let slots = Slots::of(survey);
-        let count = survey.slots.len();
-        let calls = |end: usize| (end as u64 * survey.slot_calls).min(survey.calls);
         let least = LEAST_CALLS.div_ceil(survey.slot_calls.max(1)) as usize;
-        let mut ends: Vec<usize> = (1..EVEN).map(|part| count * part / EVEN).collect();
         let peak = survey.peak_at.div_ceil(survey.slot_calls.max(1)) as usize;
-        ends.retain(|end| end.abs_diff(peak) > count / (2 * EVEN));
-        ends.extend([peak, count]);
-        ends.sort_unstable();
-        let mut begin = 0;
-        ends.retain(|&end| {
-            let long = end == count || end - begin >= least && count - end >= least;
-            if long {
-                begin = end;
-            }
-            long
-        });
-        // The best cut of each part, and what it brings.
-        let cut = |begin: usize, end: usize| {
-            let all = slots.apart(begin, end);
-            (begin + least..(end + 1).saturating_sub(least))
-                .map(|at| (all - slots.apart(begin, at) - slots.apart(at, end), at))
-                .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)))
-        };
-        let mut parts: Vec<(usize, usize)> = Vec::new();
-        let mut begin = 0;
-        for end in ends {
-            parts.push((begin, end));
-            begin = end;
-        }
-        let mut best: Vec<_> = parts.iter().map(|&(begin, end)| cut(begin, end)).collect();
+        let mut parts = first_parts(survey.slots.len(), peak, least);
+        let mut cuts: Vec<_> = (parts.iter())
+            .map(|&(begin, end)| slots.best_cut(begin, end, least))
+            .collect();
         while parts.len() < PARTS {
-            let found = (best.iter().enumerate())
+            let found = (cuts.iter().enumerate())
                 .filter_map(|(part, cut)| cut.map(|(gain, at)| (gain, part, at)))
                 .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
             let Some((_, part, at)) = found.filter(|(gain, ..)| *gain > 0.0) else {
@@ -80,13 +56,18 @@ impl Cuts {
             };
             let (begin, end) = parts[part];
             parts.splice(part..=part, [(begin, at), (at, end)]);
-            best.splice(part..=part, [cut(begin, at), cut(at, end)]);
+            let both = [(begin, at), (at, end)];
+            cuts.splice(
+                part..=part,
+                both.map(|(begin, end)| slots.best_cut(begin, end, least)),
+            );
         }
-        let at_peak = |end: usize| match end == peak {
+        // Slots end after the peak, and the last one after the trace.
+        let calls = |&(_, end): &(usize, usize)| match end == peak {
             true => survey.peak_at,
-            false => calls(end),
+            false => (end as u64 * survey.slot_calls).min(survey.calls),
         };
-        let mut ends: Vec<u64> = parts.iter().map(|&(_, end)| at_peak(end)).collect();
+        let mut ends: Vec<u64> = parts.iter().map(calls).collect();
         if let Some(last) = ends.last_mut() {
             *last = survey.calls;
         }
@@ -117,11 +98,29 @@ impl Cuts {
         (self.ends.iter().enumerate()).map(|(part, end)| end - self.begin(part))
     }
 
-    /// The part in which a call of the trace lies as a share of all.
+    /// Calls of a part as a share of all.
     pub fn share(&self, part: usize) -> f64 {
         let all = self.ends.last().copied().unwrap_or(0).max(1);
         (self.ends[part] - self.begin(part)) as f64 / all as f64
     }
+}
+
+/// Parts from slot to slot that are cut further: equal ones, of which one ends with the peak. None is shorter than `least`.
+fn first_parts(count: usize, peak: usize, least: usize) -> Vec<(usize, usize)> {
+    let mut ends: Vec<usize> = (1..FIRST).map(|part| count * part / FIRST).collect();
+    ends.retain(|end| end.abs_diff(peak) > count / (2 * FIRST));
+    ends.extend([peak, count]);
+    ends.sort_unstable();
+    ends.dedup();
+    let mut parts = Vec::new();
+    let mut begin = 0;
+    for end in ends {
+        if end == count || end - begin >= least && count - end >= least {
+            parts.push((begin, end));
+            begin = end;
+        }
+    }
+    parts
 }
 
 /// What is done in the slots, as sums from the beginning: those of any part are the difference of two.
@@ -161,6 +160,14 @@ impl Slots {
             all.call_sums.push(call_sums);
         }
         all
+    }
+
+    /// The cut of a part into two of at least `least` slots that brings most: how much, and where.
+    fn best_cut(&self, begin: usize, end: usize, least: usize) -> Option<(f64, usize)> {
+        let whole = self.apart(begin, end);
+        (begin + least..(end + 1).saturating_sub(least))
+            .map(|at| (whole - self.apart(begin, at) - self.apart(at, end), at))
+            .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)))
     }
 
     /// How far the slots of a part are from what is told of it: the mean of the calls, and the line between the live sets at its ends.
