@@ -20,10 +20,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TABLE = os.path.join(HERE, "FITTED.md")
 TRACES = os.path.join(HERE, "..", "traces")
 SUBJECTS = ["system", "jemalloc", "mimalloc", "spanalloc"]
-TIME, PEAK = 0.10, 0.15
-HEAD = [
-    "trace", "subject", "ns/op", "model", "off", "noise", "peak resident", "model", "off", "within the goal", "faults",
-]
+GOALS = {"time": 0.10, "peak": 0.15}
+# Columns of the large table: keys here, and their titles.
+COLUMNS = {
+    "trace": "trace", "subject": "subject", "time": "ns/op", "model time": "model", "time off": "off", "noise": "noise",
+    "peak": "peak resident", "model peak": "model", "peak off": "off", "near": "within the goal", "faults": "faults",
+}
 ABOUT = ["trace", "lines", "kinds unforeseen, %", "with sizes, %"]
 
 # What else is known of rows that miss a goal, beside the counts that differ most.
@@ -113,25 +115,21 @@ def about(out, trace):
     return [trace, str(lines), f"{of_trace} / {kinds}", f"{sizes_of_trace} / {sizes}"]
 
 
-def row(trace, subject, before, times, peaks):
-    """A row of the large table; cells that nothing was measured for are those of the row before."""
-    cells = dict(zip(HEAD_KEYS, before or [trace, subject] + [""] * (len(HEAD) - 2)))
+def measured(trace, subject, before, times, peaks):
+    """A row of the large table by its columns; cells that nothing was measured for are those of the row before."""
+    cells = dict(zip(COLUMNS, before or [trace, subject] + [""] * (len(COLUMNS) - 2)))
     names = trace, f"{trace}-fitted", f"{trace}-fitted-twin"
     if all((name, subject, "ns_per_op") in times for name in names):
         real, model, twin = (min(times[name, subject, "ns_per_op"]) for name in names)
-        cells |= {"ns": f"{real:.1f}", "ns model": f"{model:.1f}", "ns off": off(real, model)}
+        cells |= {"time": f"{real:.1f}", "model time": f"{model:.1f}", "time off": off(real, model)}
         cells["noise"] = f"{100 * abs(twin / model - 1):.0f} %"
         faults = [statistics.median(times[name, subject, "minor_faults"]) for name in names[:2]]
         cells["faults"] = " / ".join(f"{count:.0f}" for count in faults)
     if all((name, subject, "peak_resident_bytes") in peaks for name in names[:2]):
         real, model = (statistics.median(peaks[name, subject, "peak_resident_bytes"]) for name in names[:2])
-        cells |= {"peak": human(real), "peak model": human(model), "peak off": off(real, model)}
-    near = [what for what, goal in (("time", TIME), ("peak", PEAK)) if within(cells["ns off" if what == "time" else "peak off"], goal)]
-    cells["near"] = " and ".join(near)
-    return [cells[key] for key in HEAD_KEYS]
-
-
-HEAD_KEYS = ["trace", "subject", "ns", "ns model", "ns off", "noise", "peak", "peak model", "peak off", "near", "faults"]
+        cells |= {"peak": human(real), "model peak": human(model), "peak off": off(real, model)}
+    cells["near"] = " and ".join(what for what, goal in GOALS.items() if within(cells[f"{what} off"], goal))
+    return cells
 
 
 def within(percent, goal):
@@ -151,7 +149,7 @@ def counted(counts, traces, before):
             if cells[place]:
                 errors.append(float(cells[place].split(",")[1].split()[0]) / 100)
         rows.append(cells)
-    near = sum(abs(error) <= TIME for error in errors)
+    near = sum(abs(error) <= GOALS["time"] for error in errors)
     mean = math.exp(statistics.mean(abs(math.log1p(error)) for error in errors)) - 1 if errors else 0
     return rows, f"\n{near} of {len(errors)} are within 10 %; on average (logarithms) {100 * mean:.1f} % off.\n"
 
@@ -170,29 +168,33 @@ def differ(trace, figures):
 
 def summary(rows, figures, instructions, runs):
     """How many rows reach the goals, and the reasons of those that do not."""
-    reached = lambda goal: sum(goal in cells[9] for cells in rows)
-    noises = [float(cells[5].split()[0]) for cells in rows if cells[5]]
-    itself = sum(noise <= 100 * TIME for noise in noises)
+    reached = lambda goal: sum(goal in row["near"] for row in rows)
+    noises = [float(row["noise"].split()[0]) for row in rows if row["noise"]]
+    itself = sum(noise <= 100 * GOALS["time"] for noise in noises)
     least = f" (each the least of {runs} runs)" if runs else ""
     text = [
         f"\nOf {len(rows)} rows {reached('peak')} are within 15 % in peak resident memory, {reached('time')} within 10 % in time{least}. "
         f"A model is within 10 % in time of itself under another name in {itself} of {len(noises)}, {statistics.median(noises or [0]):.0f} % off in the middle.\n\n"
     ]
-    for title, goal, column, why in (("Peak", "peak", 8, WHY_PEAK), ("Time", "time", 4, WHY_TIME)):
+
+    def about_time(trace, subjects):
+        cells = [instructions[trace][1 + SUBJECTS.index(subject)] for subject in subjects]
+        return f"instructions {', '.join(cell.split(',')[-1].strip() for cell in cells)}; {differ(trace, figures)}"
+
+    def about_peak(trace, _):
+        both = figures.get((trace, "the classes' own peaks, of the peak"), "? / ?")
+        return f"the classes' own peaks add up to {both} of the peak"
+
+    for goal, reason, why in (("peak", about_peak, WHY_PEAK), ("time", about_time, WHY_TIME)):
         missed = {}
-        for cells in rows:
-            if goal not in cells[9]:
-                missed.setdefault(cells[0], []).append(cells)
-        text.append(f"**{title}**: what does not fit, and why (counts of the trace and of the model).\n\n")
-        for trace, cells in missed.items():
-            subjects = ", ".join(f"{one[1]} {one[column]}" for one in cells)
-            if goal == "time":
-                counted = [instructions[trace][SUBJECTS.index(one[1]) + 1].split(",")[-1].strip() for one in cells]
-                reason = f"instructions {', '.join(counted)}; {differ(trace, figures)}"
-            else:
-                both = figures.get((trace, "the classes' own peaks, of the peak"), "? / ?")
-                reason = f"the classes' own peaks add up to {both} of the peak"
-            text.append(f"- {trace} ({subjects}): {reason}{'; ' + why[trace] if trace in why else ''}.\n")
+        for row in rows:
+            if goal not in row["near"]:
+                missed.setdefault(row["trace"], []).append(row)
+        text.append(f"**{goal.title()}**: what does not fit, and why (counts of the trace and of the model).\n\n")
+        for trace, found in missed.items():
+            subjects = ", ".join(f"{row['subject']} {row[f'{goal} off']}" for row in found)
+            more = f"; {why[trace]}" if trace in why else ""
+            text.append(f"- {trace} ({subjects}): {reason(trace, [row['subject'] for row in found])}{more}.\n")
         text.append("\n")
     return "".join(text)
 
@@ -228,8 +230,9 @@ def main():
         text = f"{before}<!-- times: written by fitted.py -->\n{said}<!-- end of times -->{after}"
     runs = min((len(values) for (_, _, metric), values in times.items() if metric == "ns_per_op"), default=0)
     before = kept(text, "rows", 2)
-    rows = [row(trace, subject, before.get((trace, subject)), times, peaks) for trace in traces for subject in SUBJECTS]
-    text = replaced(text, "rows", HEAD, rows, summary(rows, figures, instructions, runs))
+    rows = [measured(trace, subject, before.get((trace, subject)), times, peaks) for trace in traces for subject in SUBJECTS]
+    below = summary(rows, figures, instructions, runs)
+    text = replaced(text, "rows", COLUMNS.values(), [row.values() for row in rows], below)
     with open(TABLE, "w") as file:
         file.write(text)
 
