@@ -4,8 +4,8 @@ mod common;
 #[path = "common/text.rs"]
 mod text;
 
-use heaplab_script::{FLAG_INHERITED, FLAG_SHARED, Op, OpKind, Script};
-use heaplab_workloads::{Model, ModelParams};
+use heaplab_script::{FLAG_INHERITED, FLAG_SHARED, Op, OpKind};
+use heaplab_workloads::Model;
 use text::{HEAD, count, model, of_kind, script};
 
 #[test]
@@ -275,7 +275,7 @@ fn bytes_bound_a_set_as_well_as_blocks() {
 fn a_share_of_the_blocks_is_written_in_part() {
     let script = script(&model(
         "ops = 8000\n[[role]]\nname = \"a\"\nlive = 40\nsize = { kind = \"fixed\", bytes = 100_000 }\n\
-         written = { share = 0.25, part = 0.1 }\n",
+         written = { share = 0.25, part = 0.125 }\n",
     ));
     let births: Vec<Op> = (script.thread(0).iter().copied())
         .filter(|op| matches!(op.kind(), Some(OpKind::Malloc | OpKind::Written)))
@@ -283,7 +283,7 @@ fn a_share_of_the_blocks_is_written_in_part() {
     let told: Vec<usize> = (births.iter().enumerate())
         .filter(|(_, op)| op.kind() == Some(OpKind::Written))
         .map(|(at, op)| {
-            assert_eq!(op.size(), 10_000);
+            assert_eq!(op.size(), 12_500);
             at
         })
         .collect();
