@@ -255,6 +255,63 @@ fn blocks_are_asked_for_in_the_same_way_at_the_same_places() {
     assert!((1.8..2.2).contains(&aligned), "{aligned}");
 }
 
+/// Large blocks of one size: 40 are kept and written whole, of many others that come and go only a tenth is written. What is alive in
+/// the model is written whole as well.
+#[test]
+fn what_is_kept_is_written_as_far_as_in_the_trace() {
+    const SIZE: u64 = 64 << 10;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.hltrace");
+    let mut writer = TraceWriter::create(&path, &TraceHeader::default(), false, 1).unwrap();
+    let mut tick = 0;
+    let mut event = |kind, block, size| {
+        tick += 1;
+        let event = TraceEvent {
+            thread: 0,
+            tick,
+            kind,
+            block,
+            size,
+            align_log2: 0,
+            address: 0,
+        };
+        writer.event(event).unwrap()
+    };
+    for number in 0..6000 {
+        if number % 150 == 0 {
+            event(EventKind::Malloc, 0, SIZE);
+        }
+        let block = event(EventKind::Malloc, 0, SIZE);
+        event(EventKind::Written, block, SIZE / 10);
+        event(EventKind::Free, block, 0);
+    }
+    writer.finish(None, |_| {}).unwrap();
+    let trace = Trace::open(&path).unwrap();
+    let mut source = TraceSource::new(&trace, 1.0, 0).unwrap();
+    let fitted = fit::fit(&mut source, "kept", &mut |_, _| {}).unwrap();
+    // Bytes of each block that are written, by slot.
+    let (mut blocks, mut told) = (std::collections::HashMap::new(), None);
+    let (mut partly, mut all) = (0, 0);
+    for op in ops(&fitted.model) {
+        match op.kind() {
+            Some(OpKind::Written) => told = Some(op.size()),
+            Some(OpKind::Free) => {
+                blocks.remove(&op.slot);
+            }
+            _ => {
+                let part = told.take();
+                (partly, all) = (partly + u32::from(part.is_some()), all + 1);
+                blocks.insert(op.slot, part.unwrap_or(op.size()));
+            }
+        }
+    }
+    assert!(partly * 10 > all * 9, "{partly} of {all}");
+    let written: u64 = blocks.values().sum();
+    assert!(blocks.len() >= 38, "{}", blocks.len());
+    let share = written as f64 / (blocks.len() as u64 * SIZE) as f64;
+    assert!(share > 0.8, "{share}");
+}
+
 /// Blocks that a program keeps and frees at its end are freed by the model.
 #[test]
 fn what_is_freed_at_the_end_is_freed() {

@@ -5,6 +5,9 @@ use super::survey::{BINS, Bin, Survey, bin_of, end_of};
 /// What a merge may cost: beyond, classes stay apart even if there are few.
 const NEAR: f64 = 0.002;
 
+/// Classes of blocks that grow: those that come and go, and those that have a part in the peak.
+const GROWING: usize = 3;
+
 /// Which class each block belongs to.
 pub(super) struct Classes {
     /// Number of the class by bin.
@@ -18,7 +21,7 @@ pub(super) struct Classes {
 }
 
 impl Classes {
-    /// At most `most` classes of blocks that keep their size, and two of those that grow. `stray` says what blocks of another size at the
+    /// At most `most` classes of blocks that keep their size, and [`GROWING`] of those that grow. `stray` says what blocks of another size at the
     /// peak weigh.
     pub fn of(survey: &Survey, most: usize, stray: f64) -> Self {
         let mut classes = Self {
@@ -34,7 +37,7 @@ impl Classes {
         let growing: u64 = survey.grown_bins.iter().map(|bin| bin.calls).sum();
         let steps = 8 * growing;
         if growing > 0 && (steps as f64 >= 0.005 * survey.calls as f64 || large(survey)) {
-            let ends = merge(&survey.grown_bins, 0, 2, 0.0);
+            let ends = merge(&survey.grown_bins, survey.peak_bytes, GROWING, stray);
             classes.growing = classes.add(&ends, "growing-");
         }
         classes

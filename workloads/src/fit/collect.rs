@@ -4,10 +4,11 @@ use super::asked::Asked;
 use super::classes::Classes;
 use super::cuts::Cuts;
 use super::distribution::Counts;
+use super::extent::Extent;
 use super::roles::Roles;
 use super::spread::Spread;
 use super::surprise::Surprise;
-use super::survey::Survey;
+use super::survey::{Grown, Survey};
 use super::waves::Wave;
 use crate::chain::Chain;
 use crate::compile::{Action, Source};
@@ -24,8 +25,6 @@ const NEIGHBOURS: u32 = 8;
 
 /// What was alive comes back when there is so much of it again.
 const BACK: f64 = 1.1;
-/// From this share on blocks count as written whole.
-const LEAST_WHOLE: f64 = 0.98;
 
 /// Calls of a role that are remembered in each part.
 const REMEMBERED: u64 = 40_000;
@@ -40,14 +39,48 @@ pub(super) struct Said {
     pub size: u32,
 }
 
+/// What is alive of a class.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Alive {
+    pub blocks: u64,
+    pub bytes: u64,
+    /// Blocks of which only a part was written.
+    pub partly: Partly,
+}
+
+/// Blocks of which only a part was written.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Partly {
+    /// Their sizes and how much of them was written, bytes.
+    pub bytes: u64,
+    pub written: u64,
+}
+
+impl Partly {
+    fn add(&mut self, extent: Extent) {
+        if let Some(written) = extent.partly {
+            self.bytes += extent.size;
+            self.written += written;
+        }
+    }
+
+    fn remove(&mut self, extent: Extent) {
+        if let Some(written) = extent.partly {
+            self.bytes -= extent.size;
+            self.written -= written;
+        }
+    }
+}
+
 /// Blocks of a class that a role allocates.
 #[derive(Clone, Default)]
 pub(super) struct Cell {
     /// Sizes when they are allocated; of those that grow the largest.
     pub sizes: Counts,
     pub calloc: u64,
-    /// Bytes of allocations of which only a part is written, how much of them was, and the bytes of all allocations.
-    pub written: (u64, u64, u64),
+    /// Allocations of which only a part is written, and the bytes of all.
+    pub partly: Partly,
+    pub bytes: u64,
     /// log2 of the alignments asked for.
     pub aligned: Counts,
     pub resizes: u64,
@@ -68,9 +101,9 @@ pub(super) struct Cell {
     pub calls: Vec<u64>,
     /// By part: blocks that began and that died.
     pub moves: Vec<(u64, u64)>,
-    /// By part: blocks and bytes alive when most bytes are alive in all, and at its end.
-    pub alive: Vec<(u64, u64)>,
-    pub left: Vec<(u64, u64)>,
+    /// By part: what is alive when most bytes are alive in all, and at its end.
+    pub alive: Vec<Alive>,
+    pub left: Vec<Alive>,
     /// By part: how many blocks the threads had at their calls.
     pub waves: Vec<Wave>,
 }
@@ -101,7 +134,7 @@ struct Born {
     thread: u32,
     class: u32,
     place: u32,
-    size: u64,
+    extent: Extent,
     most: u64,
 }
 
@@ -121,8 +154,8 @@ struct Collector<'a> {
     /// By thread, class.
     sets: Vec<Vec<Set>>,
     born: Vec<Born>,
-    /// Blocks and bytes by role and class.
-    alive: Vec<Vec<(u64, u64)>>,
+    /// By role and class.
+    alive: Vec<Vec<Alive>>,
     /// Class that each thread dealt with last.
     last_class: Vec<usize>,
     /// By thread: how much is written of what its next event allocates.
@@ -159,8 +192,8 @@ pub(super) fn collect<S: Source>(
         remote: vec![0; count],
         calls: vec![0; parts],
         moves: vec![(0, 0); parts],
-        alive: vec![(0, 0); parts],
-        left: vec![(0, 0); parts],
+        alive: vec![Alive::default(); parts],
+        left: vec![Alive::default(); parts],
         waves: vec![Wave::default(); parts],
         ..Cell::default()
     };
@@ -176,7 +209,7 @@ pub(super) fn collect<S: Source>(
             .map(|_| (0..classes.len()).map(|_| set()).collect())
             .collect(),
         born: Vec::new(),
-        alive: vec![vec![(0, 0); classes.len()]; count],
+        alive: vec![vec![Alive::default(); classes.len()]; count],
         last_class: vec![usize::MAX; roles.of.len()],
         reach: vec![None; roles.of.len()],
         said: vec![Vec::new(); roles.of.len()],
@@ -217,7 +250,7 @@ pub(super) fn collect<S: Source>(
         let grown = match event.action {
             Action::Alloc { .. } => {
                 allocations += 1;
-                survey.grown.get(&(allocations - 1)).copied()
+                survey.grown.get(&(allocations - 1)).map(Grown::bin)
             }
             _ => None,
         };
@@ -299,14 +332,17 @@ impl Collector<'_> {
     }
 
     /// A block's bytes change; a negative count of blocks is a death.
-    fn change(&mut self, role: usize, class: usize, from: u64, to: u64, blocks: i64) {
+    fn change(&mut self, role: usize, class: usize, before: Extent, after: Extent, blocks: i64) {
+        let (from, to) = (before.size, after.size);
         if to < from {
             self.snapshot();
         }
-        self.spread.change(from, to);
+        self.spread.change(before, after);
         let alive = &mut self.alive[role][class];
-        alive.0 = alive.0.wrapping_add_signed(blocks);
-        alive.1 = alive.1 - from + to;
+        alive.partly.add(after);
+        alive.partly.remove(before);
+        alive.blocks = alive.blocks.wrapping_add_signed(blocks);
+        alive.bytes = alive.bytes - from + to;
         self.live = self.live - from + to;
         if self.live > self.most {
             self.most = self.live;
@@ -356,7 +392,7 @@ impl Collector<'_> {
                     thread: NOBODY,
                     class: 0,
                     place: 0,
-                    size,
+                    extent: Extent::NONE,
                     most: size,
                 };
                 if index >= self.born.len() {
@@ -375,15 +411,14 @@ impl Collector<'_> {
                     place: set.chain.push(block),
                     ..nobody
                 };
+                let extent = Extent::new(size, reach);
+                let partly = extent.partly.is_some();
+                self.born[index].extent = extent;
                 let cell = &mut self.cells[role][class];
                 cell.moves[self.part].0 += 1;
                 cell.calloc += u64::from(kind == OpKind::Calloc);
-                let part = reach.filter(|reach| (*reach as f64) < LEAST_WHOLE * size as f64);
-                cell.written.2 += size;
-                if let Some(reach) = part {
-                    cell.written.0 += size;
-                    cell.written.1 += reach;
-                }
+                cell.bytes += size;
+                cell.partly.add(extent);
                 // malloc need not give more than 16; who asks for these by name goes another way.
                 let by = match kind {
                     OpKind::Calloc => By::Calloc,
@@ -394,10 +429,7 @@ impl Collector<'_> {
                 if by == By::Aligned {
                     cell.aligned.add(u64::from(align_log2));
                 }
-                let deed = Deed::Allocate(Way {
-                    by,
-                    partly: part.is_some(),
-                });
+                let deed = Deed::Allocate(Way { by, partly });
                 match class < self.classes.first_growing {
                     true => cell.sizes.add(size),
                     false => cell.first.add(size),
@@ -407,14 +439,16 @@ impl Collector<'_> {
                     false => 0,
                 };
                 self.own_call(thread, role, class, deed, told);
-                self.change(role, class, 0, size, 1);
+                self.change(role, class, Extent::NONE, extent, 1);
             }
             Action::Realloc { block, size } => {
                 let Some((owner, class)) = self.owner(block) else {
                     return;
                 };
                 let of = &mut self.born[block as usize];
-                let old = std::mem::replace(&mut of.size, size);
+                let new = Extent::new(size, reach);
+                let before = std::mem::replace(&mut of.extent, new);
+                let old = before.size;
                 of.most = of.most.max(size);
                 let born_in = of.thread;
                 let cell = &mut self.cells[owner][class];
@@ -424,7 +458,7 @@ impl Collector<'_> {
                     cell.growth.1 += 1;
                 }
                 self.own_call(born_in, owner, class, Deed::Resize, 0);
-                self.change(owner, class, old, size, 0);
+                self.change(owner, class, before, new, 0);
             }
             Action::Free { block } => {
                 let Some((owner, class)) = self.owner(block) else {
@@ -441,14 +475,18 @@ impl Collector<'_> {
                     }
                     _ => self.own_call(of.thread, owner, class, deed, u64::from(rank)),
                 }
-                self.change(owner, class, of.size, 0, -1);
+                self.change(owner, class, of.extent, Extent::NONE, -1);
             }
             _ => {}
         }
     }
 
     fn hear(&mut self, thread: u32, action: Action) {
-        let old = |block| self.born.get(block as usize).map_or(0, |of: &Born| of.size);
+        let old = |block| {
+            self.born
+                .get(block as usize)
+                .map_or(0, |of: &Born| of.extent.size)
+        };
         let (kind, from, to) = match action {
             Action::Alloc { kind, size, .. } => (kind, 0, size),
             Action::Realloc { size, block } => (OpKind::Realloc, old(block), size),

@@ -110,8 +110,8 @@ fn first_parts(count: usize, peak: usize, least: usize) -> Vec<(usize, usize)> {
     let mut ends: Vec<usize> = (1..FIRST).map(|part| count * part / FIRST).collect();
     ends.retain(|end| end.abs_diff(peak) > count / (2 * FIRST));
     ends.extend([peak, count]);
+    // If the peak is in the last slot, an empty part follows it, for what the slot has after the peak.
     ends.sort_unstable();
-    ends.dedup();
     let mut parts = Vec::new();
     let mut begin = 0;
     for end in ends {

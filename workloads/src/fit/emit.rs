@@ -1,7 +1,7 @@
 //! The text of a fitted model.
 
 use super::classes::Classes;
-use super::collect::{Cell, Collected};
+use super::collect::{Alive, Cell, Collected};
 use super::cuts::Cuts;
 use super::phrases::Phrases;
 use super::roles::Roles;
@@ -11,8 +11,11 @@ use std::fmt::Write as _;
 
 /// Calls that a thread makes in a row at most: beyond, the order of threads matters to nobody.
 const MOST_BURST: u64 = 4096;
-/// From this share on blocks count as written whole.
-const LEAST_WHOLE: f64 = 0.98;
+/// From this share on all blocks of a class count as written in part.
+const ALL_PARTLY: f64 = 0.995;
+/// What a class has of all calls, or of the peak, at least.
+const LEAST_CALLS: f64 = 1e-4;
+const LEAST_BYTES: f64 = 2e-3;
 /// Live sets below this are not corrected.
 const HANDFUL: f64 = 4.0;
 /// Largest live set of the language.
@@ -42,7 +45,7 @@ pub(super) fn text(fit: &Fit<'_>) -> String {
     let mut out = format!(
         "# Fitted by `heaplab trace model`: counts of sizes, deaths and threads, nothing else of the program.\n\
          name = \"{}\"\nkind = \"fitted\"\npurpose = \"fitted to a trace of {} calls in {} thread{}\"\n\
-         analysis = \"\"\"\nThe trace was cut into {} parts where what it does changes. A group holds the blocks of a class of sizes: which of them \
+         analysis = \"\"\"\nThe trace was cut into {} parts. A group holds the blocks of a class of sizes: which of them \
          die\nnext, and in each part how many are alive and how many calls are made for them (`course`).\n\"\"\"\n\
          sources = [\"a recorded trace\"]\nops = {}\nparts = [{}]\n",
         plain(fit.name),
@@ -63,12 +66,21 @@ pub(super) fn text(fit: &Fit<'_>) -> String {
         write_phrases(&mut out, fit, role, cells);
         // A role without a group only frees what others hand to it.
         for (class, cell) in cells.iter().enumerate() {
-            if cell.turns > 0 {
+            if matters(fit, role, class, cell) {
                 write_group(&mut out, fit, role, class, cell);
             }
         }
     }
     out
+}
+
+/// Whether a class has a part in the role's calls, in what they say or in what is alive: others would be lines that tell nothing.
+fn matters(fit: &Fit<'_>, role: usize, class: usize, cell: &Cell) -> bool {
+    let calls: u64 = cell.calls.iter().sum();
+    let bytes = (cell.alive.iter().chain(&cell.left)).map(|alive| alive.bytes);
+    calls as f64 >= LEAST_CALLS * fit.counts.calls as f64
+        || bytes.max().unwrap_or(0) as f64 >= LEAST_BYTES * fit.counts.peak_bytes as f64
+        || fit.phrases[role].mention(class)
 }
 
 /// What the role's threads do in a row, with weights in each part.
@@ -135,10 +147,10 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
     let threads = fit.roles.threads[role].len().max(1) as f64;
     // As many blocks of the mean size as have the bytes; where they grow, the blocks themselves.
     let mean = cell.sizes.sum() as f64 / cell.sizes.count.max(1) as f64;
-    let level = |&(blocks, bytes): &(u64, u64)| {
+    let level = |of: &Alive| {
         let level = match growing {
-            true => blocks as f64,
-            false => (bytes as f64 / mean.max(1.0)).max(blocks.min(1) as f64),
+            true => of.blocks as f64,
+            false => (of.bytes as f64 / mean.max(1.0)).max(of.blocks.min(1) as f64),
         };
         // A handful of blocks is as many as it is.
         let factor = if level < HANDFUL { 1.0 } else { fit.factor };
@@ -157,7 +169,7 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
         .min(MOST_LIVE);
     let spoken = !fit.phrases[role].phrases.is_empty();
     let course: Vec<f64> = (0..fit.cuts.len())
-        .map(|part| told(part).0 as f64 / threads)
+        .map(|part| told(part).blocks as f64 / threads)
         .collect();
     let band = (fit.waves).map(|Waves { share, runs }| {
         let (above, below) = waves::band(&cell.waves, &course);
@@ -195,14 +207,8 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
         let most = 1.0 - share(cell.aligned.count);
         let _ = writeln!(out, "calloc = {:.3}", share(cell.calloc).min(most));
     }
-    // Phrases say which blocks are written in part.
-    let (partly, written, bytes) = cell.written;
-    let (bytes, written) = match spoken {
-        true => (partly, written),
-        false => (bytes, bytes - partly + written),
-    };
-    if !growing && (written as f64) < LEAST_WHOLE * bytes as f64 {
-        let _ = writeln!(out, "written = {:.3}", written as f64 / bytes as f64);
+    if !growing && cell.partly.bytes > 0 {
+        let _ = writeln!(out, "written = {}", written(cell, fit.counts.peak_part));
     }
     if cell.aligned.count > 0 {
         // The usual alignments of a group are one or two.
@@ -241,6 +247,27 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
         list(&mut levels.iter().map(|level| short(level / live))),
         list(&mut weights.map(short))
     );
+}
+
+/// How much of the blocks is written. Phrases say which are written in part; others keep the live set, and what is alive at the peak
+/// decides about memory.
+fn written(cell: &Cell, peak: usize) -> String {
+    let at_peak = cell.alive[peak];
+    let (partly, bytes) = match at_peak.bytes {
+        0 => (cell.partly, cell.bytes),
+        bytes => (at_peak.partly, bytes),
+    };
+    let share = partly.bytes as f64 / bytes.max(1) as f64;
+    let of = if partly.bytes > 0 {
+        partly
+    } else {
+        cell.partly
+    };
+    let part = of.written as f64 / of.bytes.max(1) as f64;
+    match share {
+        ALL_PARTLY.. => format!("{part:.3}"),
+        _ => format!("{{ share = {share:.3}, part = {part:.3} }}"),
+    }
 }
 
 fn list(values: &mut dyn Iterator<Item = String>) -> String {

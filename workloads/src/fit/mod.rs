@@ -16,6 +16,7 @@ mod collect;
 mod cuts;
 mod distribution;
 mod emit;
+mod extent;
 mod phrases;
 mod roles;
 mod spread;

@@ -54,6 +54,14 @@ pub(super) struct Phrases {
     pub named: Vec<u32>,
 }
 
+impl Phrases {
+    /// Whether any is about a class.
+    pub fn mention(&self, class: usize) -> bool {
+        let mut words = self.phrases.iter().flat_map(|phrase| &phrase.words);
+        words.any(|(_, of, _)| usize::from(*of) == class)
+    }
+}
+
 /// Finds at most `most` phrases.
 pub(super) fn find(threads: &[&[Said]], parts: usize, most: usize) -> Phrases {
     let named = frequent_sizes(threads);

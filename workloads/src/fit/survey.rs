@@ -66,13 +66,29 @@ impl Default for Slot {
 /// Slots at most; half of them are made of two when there are more.
 const SLOTS: usize = 512;
 
+/// A block that comes to at least twice its first size.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Grown {
+    /// Its largest size, bytes.
+    pub most: u64,
+    /// Bytes that it had when most were alive in all, if it is gone; as of the peak number `seen`.
+    then: u64,
+    seen: u32,
+}
+
+impl Grown {
+    pub fn bin(&self) -> u8 {
+        bin_of(self.most) as u8
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Survey {
     pub threads: Vec<Totals>,
     pub bins: Vec<Bin>,
-    /// Numbers of the allocations whose blocks come to at least twice their first size, with the bin of their largest.
-    pub grown: HashMap<u64, u8>,
-    /// Bins of the blocks that grow.
+    /// Blocks that grow, by the numbers of their allocations.
+    pub grown: HashMap<u64, Grown>,
+    /// The same by their largest size; of `calls` and `bytes` each block is one.
     pub grown_bins: Vec<Bin>,
     /// The calls in slots of equal length, and how many one has; the last may have fewer.
     pub slots: Vec<Slot>,
@@ -89,6 +105,19 @@ struct Live {
     number: u64,
     first: u64,
     size: u64,
+    /// Bytes that it had when the peak number `seen` was over. If others were since, it had `size` at each of them.
+    then: u64,
+    seen: u32,
+}
+
+impl Live {
+    /// Bytes that it had when the last of so many `peaks` was over.
+    fn at_peak(&self, peaks: u32) -> u64 {
+        match self.seen == peaks {
+            true => self.then,
+            false => self.size,
+        }
+    }
 }
 
 /// Listens to the source once.
@@ -106,7 +135,8 @@ pub(super) fn survey<S: Source>(
     let mut slot = Slot::default();
     let mut live: Vec<Live> = Vec::new();
     let mut bytes_of = [0u64; BINS];
-    let (mut bytes, mut risen) = (0u64, false);
+    // Whether what is alive is at a new peak, and how many of these are over.
+    let (mut bytes, mut risen, mut peaks) = (0u64, false, 0u32);
     source.tell(|event| {
         let thread = event.thread as usize;
         if thread >= all.threads.len() {
@@ -122,7 +152,8 @@ pub(super) fn survey<S: Source>(
                 live[index] = Live {
                     number: all.allocations,
                     first: size,
-                    size: 0,
+                    seen: peaks,
+                    ..Live::default()
                 };
                 all.allocations += 1;
                 totals.allocations += 1;
@@ -133,9 +164,8 @@ pub(super) fn survey<S: Source>(
                 let index = block as usize;
                 let of = &live[index];
                 if size >= 2 * of.first.max(8) {
-                    let bin = bin_of(size) as u8;
-                    let most = all.grown.entry(of.number).or_insert(bin);
-                    *most = (*most).max(bin);
+                    let grown = all.grown.entry(of.number).or_default();
+                    grown.most = grown.most.max(size);
                 }
                 (index, size)
             }
@@ -149,6 +179,17 @@ pub(super) fn survey<S: Source>(
                 bin.at_peak = bytes;
             }
             risen = false;
+            peaks += 1;
+        }
+        *of = Live {
+            then: of.at_peak(peaks),
+            seen: peaks,
+            ..*of
+        };
+        if size == 0
+            && let Some(grown) = all.grown.get_mut(&of.number)
+        {
+            (grown.then, grown.seen) = (of.then, of.seen);
         }
         let (old, new) = (bin_of(of.size), bin_of(size));
         bytes_of[old] -= of.size;
@@ -179,18 +220,36 @@ pub(super) fn survey<S: Source>(
         for (bin, bytes) in all.bins.iter_mut().zip(bytes_of) {
             bin.at_peak = bytes;
         }
+        peaks += 1;
+    }
+    for of in live.iter().filter(|of| of.size > 0) {
+        if let Some(grown) = all.grown.get_mut(&of.number) {
+            (grown.then, grown.seen) = (of.at_peak(peaks), peaks);
+        }
     }
     if !all.calls.is_multiple_of(all.slot_calls) {
         slot.levels = bytes_of;
         all.slots.push(slot);
     }
-    for &bin in all.grown.values() {
-        all.grown_bins[bin as usize].calls += 1;
-    }
+    all.sum_up_growing(peaks);
     Ok(all)
 }
 
 impl Survey {
+    /// Tells the blocks that grow from the others, after so many peaks.
+    fn sum_up_growing(&mut self, peaks: u32) {
+        for grown in self.grown.values() {
+            let bin = &mut self.grown_bins[usize::from(grown.bin())];
+            bin.calls += 1;
+            bin.bytes += grown.most;
+            // Whoever is gone since an earlier peak has no part in the last one.
+            if grown.seen == peaks {
+                bin.at_peak += grown.then;
+                self.bins[bin_of(grown.then)].at_peak -= grown.then;
+            }
+        }
+    }
+
     /// A slot is over.
     fn end(&mut self, slot: Slot) {
         self.slots.push(slot);
