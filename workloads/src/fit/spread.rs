@@ -131,8 +131,8 @@ mod tests {
         assert_eq!(spread.bytes(), 1000);
         // The next one is not that block.
         spread.op(0, &op(OpKind::Free, 100_000));
-        spread.op(0, &op(OpKind::Malloc, 40_000));
-        assert_eq!(spread.bytes(), 40_000);
+        spread.op(0, &op(OpKind::Malloc, 100_000));
+        assert_eq!(spread.bytes(), 100_000);
     }
 
     #[test]

@@ -270,6 +270,8 @@ impl Survey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compile::Event;
+    use heaplab_script::OpKind;
 
     #[test]
     fn slots_hold_all_calls_however_many_there_are() {
@@ -294,6 +296,64 @@ mod tests {
             }));
             assert_eq!(each.count() as u64, calls / survey.slot_calls);
         }
+    }
+
+    /// Events of one thread.
+    struct Events(Vec<Action>);
+
+    impl Source for Events {
+        fn phases(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn expected_events(&self) -> u64 {
+            self.0.len() as u64
+        }
+
+        fn tell<F>(&mut self, take: F) -> Result<(), WorkloadError>
+        where
+            F: FnMut(Event) -> Result<(), WorkloadError>,
+        {
+            let events = (self.0.iter()).map(|&action| Event { thread: 0, action });
+            events.into_iter().try_for_each(take)
+        }
+    }
+
+    /// Four blocks that grow, each at another time before, at and after the peaks, and one that does not.
+    #[test]
+    fn blocks_that_grow_are_counted_at_the_peak() {
+        let born = |block, size| Action::Alloc {
+            kind: OpKind::Malloc,
+            block,
+            size,
+            align_log2: 0,
+        };
+        let grow = |block, size| Action::Realloc { block, size };
+        let gone = |block| Action::Free { block };
+        let mut source = Events(vec![
+            born(0, 1000),
+            grow(0, 5000),
+            born(1, 100),
+            grow(1, 800),
+            born(2, 300),
+            // The first peak, which the next ones exceed.
+            gone(0),
+            born(0, 2000),
+            grow(0, 9000),
+            born(3, 20),
+            // The last one: 9,000, 800, 300 and 20.
+            grow(0, 4000),
+            grow(3, 40),
+            gone(1),
+        ]);
+        let survey = survey(&mut source, &mut |_, _| {}).unwrap();
+        assert_eq!((survey.peak_bytes, survey.peak_at), (10_120, 9));
+        let grown = |size| survey.grown_bins[bin_of(size)];
+        let parts = [9000, 5000, 800, 40].map(|size| (grown(size).calls, grown(size).at_peak));
+        assert_eq!(parts, [(1, 9000), (1, 0), (1, 800), (1, 20)]);
+        let others: Vec<u64> = survey.bins.iter().map(|bin| bin.at_peak).collect();
+        assert_eq!(others.iter().sum::<u64>(), 300);
+        assert_eq!(others[bin_of(300)], 300);
     }
 
     #[test]
