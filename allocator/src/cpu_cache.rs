@@ -13,23 +13,46 @@ use crate::fault::{Fault, die};
 use crate::process::{HEAP, REGISTRY};
 use crate::rseq::{self, List, MAX_CPUS, Rseq};
 use crate::size_class::{MAX_BATCH, NUM_CLASSES, batch_of, size_of_class};
+use crate::thread_cache::CACHES;
+use crate::thread_cache::capacity::{
+    self, MISSES, STEAL_EVERY, STEAL_STEPS, first_capacity, fits_beside, is_large, next_capacity,
+};
 use crate::tls;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicIsize, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, Release},
+};
 
-/// Bytes that a list starts with room for, at least one object.
-const FIRST_BYTES: usize = 1 << 10;
-/// Bytes and objects that a list may hold.
+mod surplus;
+
+use surplus::give_idle;
+pub(crate) use surplus::{empty_idle, give_idle_large};
+
+/// Bytes and objects that a list may hold at most; as a rule its class's share and the cache's room end it sooner
+/// ([`crate::thread_cache::capacity`]).
 const MOST_BYTES: usize = 128 << 10;
 const MOST_OBJECTS: usize = 4 * MAX_BATCH;
 
-/// The caches of one CPU.
+/// The cache of one CPU. Sections alone change `lists`; everything else is changed by whoever runs on the CPU, or did a moment ago, and
+/// sums are right whatever two of them do at once.
 #[derive(Debug)]
 #[repr(C, align(128))]
 struct CpuCache {
     lists: [List; NUM_CLASSES],
     /// Objects that fit into each list.
     limits: [AtomicU32; NUM_CLASSES],
+    /// Objects in each list when it was looked at last, misses while it has no room.
+    seen: [AtomicU16; NUM_CLASSES],
+    /// The lists that were looked at last: for objects at rest, and for room.
+    looked: AtomicU32,
+    cursor: AtomicU32,
+    /// Σ limit × size.
+    room: AtomicUsize,
+    /// Times that lists were filled and emptied.
+    refills: AtomicU64,
+    flushes: AtomicU64,
+    rest: surplus::Rest,
 }
 
 const LIMITS: usize = core::mem::offset_of!(CpuCache, limits);
@@ -38,12 +61,13 @@ const LIMITS: usize = core::mem::offset_of!(CpuCache, limits);
 static SLABS: [AtomicPtr<CpuCache>; MAX_CPUS] = [const { AtomicPtr::new(null_mut()) }; MAX_CPUS];
 /// The caches that exist, by CPU. Changed under the registry's lock.
 static MADE: [AtomicPtr<CpuCache>; MAX_CPUS] = [const { AtomicPtr::new(null_mut()) }; MAX_CPUS];
+/// The caches that exist are those of CPUs below this number, ...
+static END: AtomicUsize = AtomicUsize::new(0);
+/// ... and so many.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// [`Rseq`]'s offset while this front end is in use, else [`NOT_IN_USE`].
 static IN_USE: AtomicIsize = AtomicIsize::new(NOT_IN_USE);
 const NOT_IN_USE: isize = isize::MAX;
-/// Times that lists were filled and emptied.
-pub(crate) static REFILLS: AtomicU64 = AtomicU64::new(0);
-pub(crate) static FLUSHES: AtomicU64 = AtomicU64::new(0);
 
 /// Uses this front end from now on, for threads that have no cache of their own yet. False: there is
 /// no registration.
@@ -88,15 +112,12 @@ pub(crate) unsafe fn push(rseq: Rseq, class: usize, object: *mut u8) -> bool {
     unsafe { rseq.push::<CpuCache, LIMITS>(&SLABS, class, object) }
 }
 
-/// The cache of the CPU, a new one if there is none; null: no memory, or it is being emptied.
-fn slab(rseq: Rseq) -> *mut CpuCache {
+/// The cache of the CPU, a new one if there is none. `None`: no memory, or no CPU that can have one.
+fn cache_of(rseq: Rseq) -> Option<&'static CpuCache> {
     let cpu = rseq.cpu();
-    if cpu >= MAX_CPUS {
-        return null_mut();
-    }
-    let slab = SLABS[cpu].load(Relaxed);
-    if !slab.is_null() {
-        return slab;
+    // SAFETY: null, or a record that is there for good.
+    if let Some(cache) = unsafe { MADE.get(cpu)?.load(Relaxed).as_ref() } {
+        return Some(cache);
     }
     let _registry = REGISTRY.lock();
     let mut made = MADE[cpu].load(Relaxed);
@@ -107,44 +128,131 @@ fn slab(rseq: Rseq) -> *mut CpuCache {
             .cast();
         // Zeros are empty lists without room.
         MADE[cpu].store(made, Relaxed);
-        SLABS[cpu].store(made, core::sync::atomic::Ordering::Release);
+        SLABS[cpu].store(made, Release);
+        if !made.is_null() {
+            END.fetch_max(cpu + 1, Relaxed);
+            COUNT.fetch_add(1, Relaxed);
+        }
     }
-    made
+    // SAFETY: as above.
+    unsafe { made.as_ref() }
 }
 
-/// Doubles the room of a list; false: it has all that it may have.
-fn grow(slab: *mut CpuCache, class: usize) -> bool {
-    if slab.is_null() {
-        return false;
+/// What a cache may have room for.
+fn most_room() -> usize {
+    capacity::limit(&HEAP, COUNT.load(Relaxed) + CACHES.load(Relaxed))
+}
+
+impl CpuCache {
+    /// Objects in a list.
+    fn len(&self, class: usize) -> usize {
+        rseq::len_of(self.lists[class].load(Relaxed))
     }
-    // SAFETY: caches are never unmapped.
-    let limit = unsafe { &(&(*slab).limits)[class] };
-    let old = limit.load(Relaxed) as usize;
-    let new = if old == 0 {
-        (FIRST_BYTES / size_of_class(class)).max(1)
-    } else {
-        old * 2
-    };
-    let most = (MOST_BYTES / size_of_class(class)).clamp(1, MOST_OBJECTS);
-    let new = new.min(most);
-    limit.store(new as u32, Relaxed);
-    new > old
+
+    /// Objects that a list has room for.
+    fn limit(&self, class: usize) -> usize {
+        self.limits[class].load(Relaxed) as usize
+    }
+
+    /// Gives a list room for `new` objects; false: it has no longer room for `old`, as another thread was faster.
+    fn set_limit(&self, class: usize, old: usize, new: usize) -> bool {
+        let done = self.limits[class]
+            .compare_exchange(old as u32, new as u32, Relaxed, Relaxed)
+            .is_ok();
+        if done {
+            // Less than nothing for a moment if the one that gave what is taken here has not counted it yet.
+            let more = new.wrapping_sub(old).wrapping_mul(size_of_class(class));
+            self.room.fetch_add(more, Relaxed);
+            HEAP.cached_room.fetch_add(more, Relaxed);
+        }
+        done
+    }
+
+    /// Gives a list more room; false: it has all that it may have.
+    fn grow(&self, rseq: Rseq, class: usize) -> bool {
+        let (old, size) = (self.limit(class), size_of_class(class));
+        let most = (MOST_BYTES / size).clamp(1, MOST_OBJECTS);
+        if old >= most {
+            return false;
+        }
+        if old == 0 {
+            // Short lists are worth having in any case.
+            if !is_large(class) {
+                return self.set_limit(class, 0, first_capacity(class));
+            }
+            let misses = self.seen[class].load(Relaxed);
+            if misses < MISSES.into() {
+                self.seen[class].store(misses + 1, Relaxed);
+                return false;
+            }
+        }
+        let limit = most_room();
+        let new = next_capacity(&HEAP, class, old, most, limit).min(most);
+        if new <= old {
+            return false;
+        }
+        let need = (new - old) * size;
+        if !fits_beside(&HEAP, self.room.load(Relaxed), need) {
+            return false;
+        }
+        if self.room.load(Relaxed) + need > limit {
+            let misses = self.refills.load(Relaxed) + self.flushes.load(Relaxed);
+            if !misses.is_multiple_of(STEAL_EVERY) || !self.steal(rseq, class, need, limit) {
+                return false;
+            }
+        }
+        self.set_limit(class, old, new)
+    }
+
+    /// Takes room from a few other lists, as [`crate::thread_cache::ThreadCache`] does from bins. True: `need` bytes more for `class`
+    /// are within the limit now.
+    fn steal(&self, rseq: Rseq, class: usize, need: usize, limit: usize) -> bool {
+        let fits = || self.room.load(Relaxed) + need <= limit;
+        let mut at = self.cursor.load(Relaxed) as usize;
+        for _ in 0..STEAL_STEPS {
+            if fits() {
+                break;
+            }
+            at = if at + 1 < NUM_CLASSES { at + 1 } else { 1 };
+            if at != class {
+                self.lose_room(rseq, at);
+            }
+        }
+        self.cursor.store(at as u32, Relaxed);
+        fits()
+    }
+
+    /// A list's part in [`CpuCache::steal`].
+    fn lose_room(&self, rseq: Rseq, class: usize) {
+        let (old, least) = (self.limit(class), first_capacity(class));
+        if old <= least {
+            return;
+        }
+        let len = self.len(class);
+        if usize::from(self.seen[class].swap(len as u16, Relaxed)) == len && len > old / 2 {
+            give_half(rseq, class);
+            self.seen[class].store(self.len(class) as u16, Relaxed);
+        }
+        let unused = old.saturating_sub(self.len(class));
+        if unused * 2 >= old {
+            self.set_limit(class, old, (old - unused / 2).max(least));
+        }
+    }
 }
 
 /// An object of a class whose list is empty. Null: no memory. Signals are blocked.
 pub(crate) fn refill(rseq: Rseq, class: usize) -> *mut u8 {
-    let slab = slab(rseq);
-    grow(slab, class);
-    REFILLS.fetch_add(1, Relaxed);
-    let want = if slab.is_null() {
-        1
-    } else {
-        // SAFETY: caches are never unmapped.
-        let limit = unsafe { (&(*slab).limits)[class].load(Relaxed) as usize };
-        limit.div_ceil(2).min(batch_of(class))
-    };
+    let want = cache_of(rseq).map_or(1, |cache| {
+        cache.grow(rseq, class);
+        cache.refills.fetch_add(1, Relaxed);
+        cache.limit(class).div_ceil(2).clamp(1, batch_of(class))
+    });
     let mut objects = [null_mut(); MAX_BATCH];
-    let got = HEAP.refill(class, cpu_number(rseq), &mut objects[..want.max(1)]);
+    let spare = || {
+        give_idle(rseq, class, 1);
+        surplus::look_at_another(rseq);
+    };
+    let got = HEAP.refill_after(class, cpu_number(rseq), &mut objects[..want], spare);
     let Some((&first, rest)) = objects[..got].split_first() else {
         return null_mut();
     };
@@ -172,27 +280,23 @@ pub(crate) fn refill(rseq: Rseq, class: usize) -> *mut u8 {
 /// # Safety
 /// The object is of the class and nobody uses it.
 pub(crate) unsafe fn overflow(rseq: Rseq, class: usize, object: *mut u8) {
-    let slab = slab(rseq);
-    if !slab.is_null() {
-        // SAFETY: caches are never unmapped; the word may be old by now, but then the object is new.
-        let list = unsafe { (&(*slab).lists)[class].load(Relaxed) };
-        if rseq::first_of(list) == object {
-            die(Fault::DoubleFree, object as usize);
-        }
-    }
+    let cache = cache_of(rseq);
     // SAFETY: the caller's duty.
     unsafe {
-        if grow(slab, class) && push(rseq, class, object) {
-            return;
-        }
-        let list = rseq.take_all(&SLABS, class);
-        if list != 0 {
-            FLUSHES.fetch_add(1, Relaxed);
-            let len = rseq::len_of(list);
-            let rest = flush(class, cpu_number(rseq), list, len.div_ceil(2));
-            // What is left goes back, unless another thread has freed objects here meanwhile.
-            if rest != 0 && !rseq.install(&SLABS, class, rest) {
-                flush(class, cpu_number(rseq), rest, len / 2);
+        if let Some(cache) = cache {
+            // The word may be old by now, but then the object is new.
+            if rseq::first_of(cache.lists[class].load(Relaxed)) == object {
+                die(Fault::DoubleFree, object as usize);
+            }
+            if cache.grow(rseq, class) && push(rseq, class, object) {
+                return;
+            }
+            let given = give_half(rseq, class);
+            let old = cache.limit(class);
+            let less = old.saturating_sub(given / 2).max(first_capacity(class));
+            if given > 0 && less < old && cache.room.load(Relaxed) > most_room() {
+                // There are more caches now than when this one grew, or less is in use.
+                cache.set_limit(class, old, less);
             }
         }
         if !push(rseq, class, object) {
@@ -201,16 +305,39 @@ pub(crate) unsafe fn overflow(rseq: Rseq, class: usize, object: *mut u8) {
     }
 }
 
+/// Gives the newer half of a list of the CPU's to the middle tier; how many objects that was.
+fn give_half(rseq: Rseq, class: usize) -> usize {
+    // SAFETY: what the section took is nobody else's.
+    unsafe {
+        let list = rseq.take_all(&SLABS, class);
+        if list == 0 {
+            return 0;
+        }
+        if let Some(cache) = cache_of(rseq) {
+            cache.flushes.fetch_add(1, Relaxed);
+        }
+        let len = rseq::len_of(list);
+        let half = len.div_ceil(2);
+        let rest = flush(class, cpu_number(rseq), list, half, true);
+        // What is left goes back, unless another thread has freed objects here meanwhile.
+        if rest != 0 && !rseq.install(&SLABS, class, rest) {
+            flush(class, cpu_number(rseq), rest, len / 2, true);
+            return len;
+        }
+        half
+    }
+}
+
 /// What the middle tier knows the CPU by.
 fn cpu_number(rseq: Rseq) -> u32 {
     rseq.cpu() as u32 + 1
 }
 
-/// Gives the first `left` objects of a list to the middle tier; the list of the others.
+/// Gives the first `left` objects of a list to the middle tier, to their spans without `transfer`; the list of the others.
 ///
 /// # Safety
 /// The list is the caller's and has so many.
-unsafe fn flush(class: usize, cpu: u32, mut list: u64, mut left: usize) -> u64 {
+unsafe fn flush(class: usize, cpu: u32, mut list: u64, mut left: usize, transfer: bool) -> u64 {
     let mut last = null_mut();
     while left > 0 {
         let mut objects = [null_mut(); MAX_BATCH];
@@ -227,7 +354,13 @@ unsafe fn flush(class: usize, cpu: u32, mut list: u64, mut left: usize) -> u64 {
             list = unsafe { last.cast::<u64>().read() };
         }
         // SAFETY: the caller's duty.
-        unsafe { HEAP.flush(class, cpu, batch, false) };
+        unsafe {
+            if transfer {
+                HEAP.flush(class, cpu, batch, false);
+            } else {
+                HEAP.give(class, batch);
+            }
+        }
     }
     list
 }
@@ -235,47 +368,76 @@ unsafe fn flush(class: usize, cpu: u32, mut list: u64, mut left: usize) -> u64 {
 /// Empties the caches of all CPUs. What could not be reached is in the result, in bytes.
 pub(crate) fn empty_all() -> usize {
     let _registry = REGISTRY.lock();
+    // SAFETY: we have the registry's lock.
+    made()
+        .map(|(cpu, cache)| unsafe { empty(cpu, cache) })
+        .sum()
+}
+
+/// Empties the cache of a CPU. What could not be reached is in the result, in bytes.
+///
+/// # Safety
+/// The caller holds the registry's lock.
+unsafe fn empty(cpu: usize, cache: &'static CpuCache) -> usize {
     let mut unreached = 0;
-    for (cpu, made) in MADE.iter().enumerate() {
-        let slab = made.load(Relaxed);
-        if slab.is_null() {
+    SLABS[cpu].store(null_mut(), Relaxed);
+    let ours = rseq::restart_on(cpu);
+    for (class, list) in cache.lists.iter().enumerate().skip(1) {
+        let word = list.load(Relaxed);
+        if word == 0 {
             continue;
         }
-        SLABS[cpu].store(null_mut(), Relaxed);
-        let ours = rseq::restart_on(cpu);
-        // SAFETY: caches are never unmapped; R3.
-        let lists = unsafe { &(*slab).lists };
-        for (class, list) in lists.iter().enumerate().skip(1) {
-            let word = list.load(Relaxed);
-            if word == 0 {
-                continue;
-            }
-            if ours {
-                list.store(0, Relaxed);
-                // SAFETY: nobody else can reach the objects.
-                unsafe { flush(class, cpu as u32 + 1, word, rseq::len_of(word)) };
-            } else {
-                unreached += rseq::len_of(word) * size_of_class(class);
-            }
+        if ours {
+            list.store(0, Relaxed);
+            // SAFETY: nobody else can reach the objects (R3).
+            unsafe { flush(class, cpu as u32 + 1, word, rseq::len_of(word), false) };
+        } else {
+            unreached += rseq::len_of(word) * size_of_class(class);
         }
-        SLABS[cpu].store(slab, core::sync::atomic::Ordering::Release);
     }
+    SLABS[cpu].store(core::ptr::from_ref(cache).cast_mut(), Release);
     unreached
 }
 
-/// Bytes in the caches of all CPUs, and how many there are.
-pub(crate) fn held() -> (usize, u32) {
-    let (mut bytes, mut caches) = (0, 0);
-    for made in &MADE {
-        let slab = made.load(Relaxed);
-        if !slab.is_null() {
-            caches += 1;
-            // SAFETY: caches are never unmapped.
-            let lists = unsafe { &(*slab).lists };
-            for (class, list) in lists.iter().enumerate() {
-                bytes += rseq::len_of(list.load(Relaxed)) * size_of_class(class);
-            }
-        }
-    }
-    (bytes, caches)
+/// In a fork child: what lists have room for is counted anew, as another thread may have been about to. Bytes of all.
+pub(crate) fn count_room() -> usize {
+    made()
+        .map(|(_, cache)| {
+            let room = (1..NUM_CLASSES)
+                .map(|class| cache.limit(class) * size_of_class(class))
+                .sum();
+            cache.room.store(room, Relaxed);
+            room
+        })
+        .sum()
+}
+
+/// The caches that exist. They are never unmapped.
+fn made() -> impl Iterator<Item = (usize, &'static CpuCache)> {
+    let cpus = END.load(Relaxed);
+    MADE[..cpus].iter().enumerate().filter_map(|(cpu, made)| {
+        // SAFETY: null, or a record that is there for good.
+        unsafe { made.load(Relaxed).as_ref() }.map(|cache| (cpu, cache))
+    })
+}
+
+/// Objects of a class in the caches of all CPUs.
+pub(crate) fn objects(class: usize) -> usize {
+    made().map(|(_, cache)| cache.len(class)).sum()
+}
+
+/// What the caches of all CPUs did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) caches: u32,
+    pub(crate) refills: u64,
+    pub(crate) flushes: u64,
+}
+
+pub(crate) fn totals() -> Totals {
+    made().fold(Totals::default(), |sum, (_, cache)| Totals {
+        caches: sum.caches + 1,
+        refills: sum.refills + cache.refills.load(Relaxed),
+        flushes: sum.flushes + cache.flushes.load(Relaxed),
+    })
 }

@@ -114,8 +114,16 @@ impl FrontEnd for Cpus {
         cpu_cache::refill(self.0, class)
     }
 
-    fn lend(&self, _class: usize) -> *mut u8 {
-        null_mut()
+    // Not where the code is that every process touches.
+    #[cold]
+    #[inline(never)]
+    fn lend(&self, class: usize) -> *mut u8 {
+        let _slow_path = SlowPath::enter();
+        HEAP.lend(
+            class,
+            |class| cpu_cache::pop(self.0, class),
+            |class| cpu_cache::refill(self.0, class),
+        )
     }
 
     fn cached(&self, class: usize) -> *mut u8 {

@@ -34,25 +34,43 @@ impl<O: Os> Heap<O> {
     }
 }
 
-impl ThreadCache {
-    /// An object of a larger class that is at hand, null if there is none.
-    pub(crate) fn lend<O: Os>(&self, heap: &Heap<O>, class: usize) -> *mut u8 {
+impl<O: Os> Heap<O> {
+    /// An object of a larger class that is at hand, null if there is none: `cached` takes one of a class out of a cache, `refill` one
+    /// that is free in a span.
+    #[inline]
+    pub(crate) fn lend(
+        &self,
+        class: usize,
+        cached: impl Fn(usize) -> *mut u8,
+        refill: impl Fn(usize) -> *mut u8,
+    ) -> *mut u8 {
         let most = longest(size_of_class(class));
         for larger in class + 1..NUM_CLASSES {
             if size_of_class(larger) > most {
                 break;
             }
-            let mut object = self.pop(larger);
-            if object.is_null() && !heap.central(larger).is_dry() {
-                object = self.refill(heap, larger);
+            let mut object = cached(larger);
+            if object.is_null() && !self.central(larger).is_dry() {
+                object = refill(larger);
             }
             if !object.is_null() {
-                let served = &heap.central(class).served;
+                let served = &self.central(class).served;
                 served.store(served.load(Relaxed).saturating_add(1), Relaxed);
                 return object;
             }
         }
         null_mut()
+    }
+}
+
+impl ThreadCache {
+    /// As [`Heap::lend`].
+    pub(crate) fn lend<O: Os>(&self, heap: &Heap<O>, class: usize) -> *mut u8 {
+        heap.lend(
+            class,
+            |class| self.pop(class),
+            |class| self.refill(heap, class),
+        )
     }
 }
 

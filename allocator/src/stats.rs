@@ -13,7 +13,9 @@ use crate::profile::{self, ProfileStats, profile_stats};
 use crate::size_class::{NUM_CLASSES, size_of_class};
 use crate::slow_path::SlowPath;
 use crate::units::{OS_PAGE, page_bytes};
-use crate::{cpu_cache, dump, front_end, hardened, helper, scavenger, thread, thread_cache};
+use crate::{
+    cpu_cache, dump, front_end, hardened, helper, scavenger, thread, thread_cache, transfer_cache,
+};
 use core::fmt::{self, Write};
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -160,7 +162,6 @@ pub fn stats() -> Stats {
 /// [`stats`], for threads of the allocator's own, too.
 pub(crate) fn count() -> Stats {
     let mut stats = Stats::default();
-    let mut cached = [0; 2];
     {
         let registry = REGISTRY.lock();
         stats.threads = registry.caches;
@@ -168,7 +169,6 @@ pub(crate) fn count() -> Stats {
         stats.flushes = registry.ended_flushes;
         stats.tiny_blocks = registry.ended_tiny_blocks;
         registry.members.for_each(|cache| {
-            cached[usize::from(cache.is_data())] += cache.bytes();
             stats.refills += cache.refills.load(Relaxed);
             stats.flushes += cache.flushes.load(Relaxed);
             stats.tiny_blocks += cache.tiny.blocks.load(Relaxed);
@@ -181,19 +181,17 @@ pub(crate) fn count() -> Stats {
     stats.helper_running = helper::exists();
     stats.helper_starts = helper::STARTS.load(Relaxed);
     stats.helper_released_bytes = helper::RELEASED.load(Relaxed);
-    let (cpu_bytes, caches) = cpu_cache::held();
-    cached[0] += cpu_bytes;
-    stats.thread_cache_bytes = cached.iter().sum();
-    stats.cpu_caches = caches;
-    stats.refills += cpu_cache::REFILLS.load(Relaxed);
-    stats.flushes += cpu_cache::FLUSHES.load(Relaxed);
+    let of_cpus = cpu_cache::totals();
+    stats.cpu_caches = of_cpus.caches;
+    stats.refills += of_cpus.refills;
+    stats.flushes += of_cpus.flushes;
     stats.orphaned_caches = ORPHANED.load(Relaxed);
-    for (heap, cached) in heaps().zip(cached) {
-        stats.add(heap, cached);
+    for (heap, is_data) in heaps().zip([false, true]) {
+        stats.add(heap, is_data);
     }
     if let Some(heap) = crate::partition::data() {
         let mut data = Stats::default();
-        data.add(heap, cached[1]);
+        data.add(heap, true);
         stats.data_in_use_bytes = data.in_use_bytes;
         stats.data_heap_bytes = data.heap_bytes;
     }
@@ -214,25 +212,77 @@ fn process_resident() -> usize {
         * OS_PAGE
 }
 
+/// Times that the objects of a class are counted again because some went from tier to tier meanwhile.
+const RECOUNTS: u32 = 4;
+
+/// Objects of one class, of one partition.
+struct Objects {
+    /// In caches of threads and CPUs.
+    cached: usize,
+    /// In the middle tier's upper half.
+    transfer: transfer_cache::Totals,
+    /// Handed out by the spans: with the program, cached or in transit.
+    outside: usize,
+    /// Bytes in the class's spans, and kernel pages of these that were given back.
+    span_bytes: usize,
+    purged_pages: usize,
+}
+
+/// Counts the objects of a class while threads move them. What goes from a cache to its span between two counts would be in neither or
+/// in both, and a program that frees much would seem to hold nothing: then they are counted again, a few times.
+fn count_objects(heap: &Heap<Linux>, class: usize, is_data: bool) -> Objects {
+    let (transfer, central) = (heap.transfer(class), heap.central(class));
+    let mut left = RECOUNTS;
+    loop {
+        let before = (transfer.totals(), central.activity());
+        let cached = cached_objects(class, is_data);
+        let after = transfer.totals();
+        let inner = central.inner.lock();
+        if left == 0 || before == (after, inner.handed_out + inner.taken_back) {
+            return Objects {
+                cached,
+                transfer: after,
+                outside: inner.handed_out.saturating_sub(inner.taken_back) as usize,
+                span_bytes: page_bytes(inner.pages as usize),
+                purged_pages: inner.purged_pages as usize,
+            };
+        }
+        left -= 1;
+    }
+}
+
+/// Objects of a class in caches of threads and CPUs, of which the data partition has none of the latter.
+fn cached_objects(class: usize, is_data: bool) -> usize {
+    let mut objects = 0;
+    REGISTRY.lock().members.for_each(|cache| {
+        if cache.is_data() == is_data {
+            objects += cache.len(class);
+        }
+    });
+    if !is_data {
+        objects += cpu_cache::objects(class);
+    }
+    objects
+}
+
 impl Stats {
-    /// Adds the figures of one partition, of which threads' caches hold `cached` bytes.
-    fn add(&mut self, heap: &Heap<Linux>, cached: usize) {
+    /// Adds the figures of one partition.
+    fn add(&mut self, heap: &Heap<Linux>, is_data: bool) {
         let mut small_span_bytes = 0;
-        let mut small_live_bytes = 0;
+        let mut outside_bytes = 0;
         let mut in_transfer_bytes = 0;
+        let mut cached_bytes = 0;
         for class in 1..NUM_CLASSES {
             let size = size_of_class(class);
-            let transfer = heap.transfer(class).totals();
-            in_transfer_bytes += transfer.objects * size;
-            self.transfer_hits += transfer.hits;
-            self.transfer_shards_added += transfer.shards - 1;
-            self.transfer_stores += transfer.stores;
-            let central = heap.central(class).inner.lock();
-            small_span_bytes += page_bytes(central.pages as usize);
-            // Live, cached or in transit: everything that has left the central free list.
-            let outside = central.handed_out.saturating_sub(central.taken_back) as usize;
-            small_live_bytes += outside * size;
-            self.purged_bytes += central.purged_pages as usize * OS_PAGE;
+            let objects = count_objects(heap, class, is_data);
+            cached_bytes += objects.cached * size;
+            in_transfer_bytes += objects.transfer.objects * size;
+            self.transfer_hits += objects.transfer.hits;
+            self.transfer_shards_added += objects.transfer.shards - 1;
+            self.transfer_stores += objects.transfer.stores;
+            outside_bytes += objects.outside * size;
+            small_span_bytes += objects.span_bytes;
+            self.purged_bytes += objects.purged_pages * OS_PAGE;
         }
         heap.for_each_lock(|lock| self.lock_waits += u64::from(lock.contended()));
         let inner = heap.pages.inner.lock();
@@ -255,12 +305,14 @@ impl Stats {
         let large_bytes = page_bytes(inner.in_use).saturating_sub(small_span_bytes);
         drop(inner);
         self.refused_by_limit += heap.pages.limits.refused();
+        self.thread_cache_bytes += cached_bytes;
         self.transfer_cache_bytes += in_transfer_bytes;
         self.small_span_bytes += small_span_bytes;
         self.large_bytes += large_bytes;
-        self.central_bytes += small_span_bytes.saturating_sub(small_live_bytes);
+        self.central_bytes += small_span_bytes.saturating_sub(outside_bytes);
+        // Summed up first: what is cached as one class may have left spans of another ([`crate::joining`]).
         self.in_use_bytes +=
-            (small_live_bytes + large_bytes).saturating_sub(cached + in_transfer_bytes);
+            (outside_bytes + large_bytes).saturating_sub(cached_bytes + in_transfer_bytes);
     }
 }
 

@@ -427,6 +427,8 @@ extern "C" fn after_fork_child() {
     });
     ORPHANED.fetch_add(orphans, Ordering::Relaxed);
     own.alone(&HEAP);
+    HEAP.cached_room
+        .fetch_add(crate::cpu_cache::count_room(), Ordering::Relaxed);
     registry.members.forget();
     let attached = own.thread() != 0;
     for cache in [attached.then_some(own), data].into_iter().flatten() {

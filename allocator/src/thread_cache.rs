@@ -14,8 +14,8 @@
 //! in a bin are the words from its head to `slots[cap]`, which is null; F3 `budget` = Σ cap × size ≤ the limit, the
 //! smallest capacities excepted.
 
-mod capacity;
-mod surplus;
+pub(crate) mod capacity;
+pub(crate) mod surplus;
 
 use crate::cutting::Cutting;
 use crate::fault::DETECT;

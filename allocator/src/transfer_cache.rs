@@ -77,7 +77,7 @@ pub trait Places {
 }
 
 /// What a class's shards hold and did, together.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub shards: usize,
     pub objects: usize,

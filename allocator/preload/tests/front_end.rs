@@ -275,6 +275,179 @@ fn only_the_child_of_vfork_goes_without_its_cpus_cache() {
     );
 }
 
+/// What CPUs' caches hold: opening of the programs, which are bound to one CPU and say so on standard output if there are no such caches.
+const THRIFT: &str = r#"
+#define _GNU_SOURCE
+#include <malloc.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "check.h"
+size_t spanalloc_stats_json(char *, size_t);
+static char json[1 << 16];
+static long field(const char *name) {
+    char key[64]; snprintf(key, sizeof key, "\"%s\":", name);
+    spanalloc_stats_json(json, sizeof json);
+    char *at = strstr(strstr(json, "\"heap_bytes\""), key); CHECK(at); /* behind the settings */
+    return strtol(at + strlen(key), NULL, 10);
+}
+/* The n-th CPU of those that the program may use; 0: there are not so many. */
+static int bind_to(int n) {
+    static cpu_set_t all; static int asked;
+    if (!asked) { asked = 1; CHECK(!sched_getaffinity(0, sizeof all, &all)); }
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &all) && n-- == 0) {
+            cpu_set_t one; CPU_ZERO(&one); CPU_SET(cpu, &one);
+            CHECK(!sched_setaffinity(0, sizeof one, &one));
+            return 1;
+        }
+    return 0;
+}
+/* Allocates `count` blocks and frees them. */
+static void round_of(size_t size, int count) {
+    static char *blocks[20000];
+    CHECK(count <= 20000);
+    for (int i = 0; i < count; i++) CHECK(blocks[i] = malloc(size));
+    for (int i = 0; i < count; i++) free(blocks[i]);
+}
+/* A block that stays, on pages that are not resident. */
+static void grow(size_t size) { char *kept = malloc(size); CHECK(kept); kept[0] = kept[size - 1] = 1; }
+static void begin(void) {
+    free(malloc(1));
+    CHECK(bind_to(0));
+    spanalloc_stats_json(json, sizeof json);
+    if (!strstr(json, "\"front_end\":\"cpu\"")) { puts("none"); exit(0); }
+}
+"#;
+
+fn thrift(name: &str, body: &str, settings: &str) {
+    let program = compile(name, &format!("{THRIFT}{body}"));
+    let output = passes(preloaded(program).env("SPANALLOC_CONF", settings));
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.is_empty() || errors.contains("front_end=cpu needs"),
+        "{said} {errors}"
+    );
+}
+
+#[test]
+fn what_a_cpus_cache_holds_is_bounded_by_what_is_in_use_and_by_the_setting() {
+    let body = r#"
+int main(void) {
+    begin();
+    long most = 0;
+    for (int again = 0; again < 20; again++)
+        for (size_t size = 64; size <= 32 << 10; size += size / 4) {
+            round_of(size, (256 << 10) / size);
+            long held = field("thread_cache_bytes");
+            if (held > most) most = held;
+        }
+    /* A quarter of what is in spans or 64 KiB, and what lists of short objects have in any case. */
+    long bound = strstr(getenv("SPANALLOC_CONF"), "thread_cache_bytes") ? 64 << 10 : field("span_peak_bytes") / 4;
+    if (most > bound + (64 << 10)) { fprintf(stderr, "%ld bytes were cached, bound %ld\n", most, bound); return 1; }
+    CHECK(most > 32 << 10);
+    return 0;
+}
+"#;
+    thrift("thrift_budget.c", body, "front_end=cpu");
+    thrift(
+        "thrift_budget.c",
+        body,
+        "front_end=cpu,thread_cache_bytes=64k",
+    );
+}
+
+#[test]
+fn room_goes_from_full_lists_at_rest_to_those_in_use() {
+    thrift(
+        "thrift_room.c",
+        r#"
+int main(void) {
+    begin();
+    for (int i = 0; i < 20; i++) round_of(512, 500);
+    long idle = field("thread_cache_bytes");
+    for (int i = 0; i < 300; i++) round_of(64, 2000);
+    /* Those of 64 bytes have most of the room now: of 512 bytes few are left. */
+    int cached = 0;
+    long before = field("refills");
+    while (cached < 500 && field("refills") == before) { CHECK(malloc(512)); cached++; }
+    if (cached > 65) { fprintf(stderr, "%d of %ld bytes are left\n", cached, idle); return 1; }
+    return 0;
+}
+"#,
+        "front_end=cpu,thread_cache_bytes=64k,helper=0",
+    );
+}
+
+#[test]
+fn lists_at_rest_are_emptied_while_the_heap_grows() {
+    for (growth, count) in [("20000", 400), ("1 << 20", 60)] {
+        let body = format!(
+            r#"
+int main(void) {{
+    begin();
+    for (size_t size = 48; size <= 2048; size += size / 4) round_of(size, 100);
+    long held = field("thread_cache_bytes");
+    CHECK(held > 16 << 10);
+    for (int i = 0; i < {count}; i++) grow({growth});
+    long left = field("thread_cache_bytes");
+    if (left > held / 4) {{ fprintf(stderr, "%ld, then %ld bytes were cached\n", held, left); return 1; }}
+    return 0;
+}}
+"#
+        );
+        thrift(
+            "thrift_growth.c",
+            &body,
+            "front_end=cpu,decay_ms=100000,helper=0",
+        );
+    }
+}
+
+#[test]
+fn a_cpu_on_which_nobody_allocates_any_more_loses_its_cache_when_the_heap_grows() {
+    thrift(
+        "thrift_left.c",
+        r#"
+int main(void) {
+    begin();
+    for (size_t size = 48; size <= 2048; size += size / 4) round_of(size, 100);
+    long held = field("thread_cache_bytes");
+    CHECK(held > 16 << 10);
+    if (!bind_to(1)) return 0; /* There is one CPU. */
+    for (int i = 0; i < 1000 && field("thread_cache_bytes") > held / 4; i++) { grow(100000); usleep(1000); }
+    if (field("thread_cache_bytes") > held / 4) { fprintf(stderr, "%ld, then %ld bytes\n", held, field("thread_cache_bytes")); return 1; }
+    return 0;
+}
+"#,
+        "front_end=cpu,decay_ms=20,helper=0",
+    );
+}
+
+#[test]
+fn the_helper_empties_the_caches_of_all_cpus_at_rest() {
+    thrift(
+        "thrift_helper.c",
+        r#"
+int main(void) {
+    begin();
+    for (size_t size = 48; size <= 2048; size += size / 4) round_of(size, 100);
+    CHECK(field("thread_cache_bytes") > 16 << 10);
+    char *large = malloc(16 << 20); CHECK(large); memset(large, 1, 16 << 20); free(large);
+    free(malloc(100)); round_of(1000, 2000);
+    CHECK(field("helper_starts") > 0);
+    for (int left = 500; field("thread_cache_bytes") > 0 && left > 0; left--) usleep(10000);
+    CHECK(field("thread_cache_bytes") == 0);
+    return 0;
+}
+"#,
+        "front_end=cpu,decay_ms=20",
+    );
+}
+
 #[test]
 fn under_valgrind_threads_have_caches_and_it_is_said() {
     assert!(common::installed("valgrind"), "install valgrind");

@@ -252,3 +252,50 @@ fn a_dump_comes_at_exit_and_on_a_signal_to_a_process_that_rests() {
     let quiet = passes(&mut preloaded(program));
     assert!(quiet.stderr.is_empty());
 }
+
+/// What the program holds is counted tier by tier while blocks go from one to the next: what was cached a moment ago and is in its
+/// span now must not seem to be in neither. Threads that give their caches away all the time hold four blocks beside what they use.
+#[test]
+fn what_is_in_use_is_not_lost_between_two_tiers() {
+    let program = compile(
+        "uordblks.c",
+        &format!(
+            "{HEAD}{}",
+            r#"
+#include <malloc.h>
+#include <pthread.h>
+#define KEPT 4
+#define SIZE 4096
+static volatile int stop;
+static void *work(void *argument) {
+    static __thread void *mine[2048];
+    static const int sizes[] = {64, 200, 1000, 3000};
+    while (!stop)
+        for (int s = 0; s < 4; s++) {
+            int count = (128 << 10) / sizes[s];
+            for (int i = 0; i < count; i++) CHECK(mine[i] = malloc(sizes[s]));
+            for (int i = 0; i < count; i++) free(mine[i]);
+            malloc_trim(0);
+        }
+    return argument;
+}
+int main(void) {
+    char *kept[KEPT];
+    pthread_t threads[3];
+    for (int i = 0; i < KEPT; i++) { CHECK(kept[i] = malloc(SIZE)); memset(kept[i], 1, SIZE); }
+    for (int i = 0; i < 3; i++) CHECK(!pthread_create(&threads[i], 0, work, 0));
+    for (int i = 0; i < 2000; i++) CHECK(mallinfo2().uordblks >= KEPT * SIZE);
+    stop = 1;
+    for (int i = 0; i < 3; i++) pthread_join(threads[i], 0);
+    size_t now = mallinfo2().uordblks;
+    CHECK(now >= KEPT * SIZE && now < (256 << 10));
+    for (int i = 0; i < KEPT; i++) free(kept[i]);
+    return 0;
+}
+"#
+        ),
+    );
+    for settings in ["", "front_end=cpu"] {
+        passes(preloaded(&program).env("SPANALLOC_CONF", settings));
+    }
+}

@@ -84,5 +84,8 @@ int main(void) {
 
 #[test]
 fn the_first_blocks_of_many_classes_share_pages() {
-    passes(&mut preloaded(compile("one_of_each.c", ONE_OF_EACH)));
+    let program = compile("one_of_each.c", ONE_OF_EACH);
+    for settings in ["", "front_end=cpu"] {
+        passes(preloaded(&program).env("SPANALLOC_CONF", settings));
+    }
 }

@@ -234,11 +234,13 @@ fn allocate_large(size: usize, align: usize) -> *mut u8 {
         .0
 }
 
-/// To be called before a large block of `size` is made of pages that are not resident: what is at rest in the thread's cache
-/// goes back.
+/// To be called before a large block of `size` is made of pages that are not resident: what is at rest in the thread's cache, or its
+/// CPU's, goes back.
 fn give_idle(size: usize) {
     if let Some(cache) = own() {
         cache.give_idle(&HEAP, 0, pages_for(size));
+    } else {
+        cpu_cache::give_idle_large(size);
     }
 }
 

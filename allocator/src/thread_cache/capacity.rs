@@ -13,7 +13,7 @@ use core::sync::atomic::Ordering::Relaxed;
 const FIRST_BYTES: usize = 1 << 10;
 /// A bin of objects that are longer than twice that has room from the miss after so many on: programs have one buffer of many lengths
 /// each, and what a bin keeps of it serves no other length.
-const MISSES: u8 = 8;
+pub(crate) const MISSES: u8 = 8;
 /// This part of the room that all caches have does not count as in use where what they may have is measured by that.
 const ROOM_SHARE: usize = 2;
 /// What the caches of all threads may add up to, beside the least for each.
@@ -26,23 +26,74 @@ const CLASS_SHARE: usize = 2;
 const LARGE_SHARE: usize = 4;
 /// Bins that one miss looks at for room to take over. More would cost busy classes more than the
 /// room is worth.
-const STEAL_STEPS: usize = 4;
+pub(crate) const STEAL_STEPS: usize = 4;
 /// One miss in so many looks for room in other bins.
-const STEAL_EVERY: u64 = 16;
+pub(crate) const STEAL_EVERY: u64 = 16;
 const _: () = assert!(
     2 * MAX_BATCH - 1 <= u8::MAX as usize,
     "capacities are bytes"
 );
 
 /// Objects of the class are too long for a bin that is there in any case.
-pub(super) fn is_large(class: usize) -> bool {
+pub(crate) fn is_large(class: usize) -> bool {
     size_of_class(class) > 2 * FIRST_BYTES
 }
 
+/// The first capacity of a class: about twice [`FIRST_BYTES`], at least two objects.
+pub(crate) fn first_capacity(class: usize) -> usize {
+    (2 * (FIRST_BYTES / size_of_class(class)).clamp(1, 16) - 1).max(2)
+}
+
+/// What one cache of so many may have room for.
+#[inline]
+pub(crate) fn limit<O: Os>(heap: &Heap<O>, caches: usize) -> usize {
+    let caches = caches.max(1);
+    // A cache that grows makes the heap grow, which would be a reason for a larger cache.
+    let room = heap.cached_room.load(Relaxed) / ROOM_SHARE;
+    (heap.pages.in_use_bytes().saturating_sub(room) / (3 + caches))
+        .min(TOTAL_BYTES / caches)
+        .max(LEAST_BYTES)
+        .min(LIMIT_BYTES.load(Relaxed))
+}
+
+/// Room for `need` bytes more in a cache that has room for `budget` is within what all caches may have.
+#[inline]
+pub(crate) fn fits_beside<O: Os>(heap: &Heap<O>, budget: usize, need: usize) -> bool {
+    budget + need <= LEAST_BYTES || heap.cached_room.load(Relaxed) + need <= TOTAL_BYTES
+}
+
+/// For how many objects a bin that has room for `cap` is to have room next, at most `most`, in a cache that has `limit` in all. No more
+/// than `cap`: it has what it may have. (Bins of short objects begin with [`first_capacity`] in any case.)
+#[inline]
+pub(crate) fn next_capacity<O: Os>(
+    heap: &Heap<O>,
+    class: usize,
+    cap: usize,
+    most: usize,
+    limit: usize,
+) -> usize {
+    let size = size_of_class(class);
+    if cap == 0 {
+        // Of large ones a single place takes most of what there is.
+        return if 4 * size <= limit {
+            first_capacity(class)
+        } else {
+            1
+        };
+    }
+    let part = if size <= FIRST_BYTES {
+        CLASS_SHARE
+    } else {
+        LARGE_SHARE
+    };
+    let share = heap.central(class).bytes() / (part * size);
+    (2 * cap + 1).min(most).min(share)
+}
+
 impl ThreadCache {
-    /// The first capacity of a class: about twice [`FIRST_BYTES`], at least two objects.
+    /// See [`first_capacity`].
     pub(super) fn first_capacity(class: usize) -> usize {
-        (2 * (FIRST_BYTES / size_of_class(class)).clamp(1, 16) - 1).max(2)
+        first_capacity(class)
     }
 
     /// Makes a bin's places `cap`, which its objects must fit in. False: no memory, nothing has changed.
@@ -88,13 +139,7 @@ impl ThreadCache {
 
     /// What the thread's bins may add up to.
     pub(super) fn limit<O: Os>(heap: &Heap<O>) -> usize {
-        let threads = CACHES.load(Relaxed).max(1);
-        // A cache that grows makes the heap grow, which would be a reason for a larger cache.
-        let room = heap.cached_room.load(Relaxed) / ROOM_SHARE;
-        (heap.pages.in_use_bytes().saturating_sub(room) / (3 + threads))
-            .min(TOTAL_BYTES / threads)
-            .max(LEAST_BYTES)
-            .min(LIMIT_BYTES.load(Relaxed))
+        limit(heap, CACHES.load(Relaxed))
     }
 
     /// Doubles a bin's capacity within the class's and the thread's limits; false: not possible.
@@ -104,37 +149,24 @@ impl ThreadCache {
         if cap >= most {
             return false;
         }
-        let size = size_of_class(class);
         let limit = Self::limit(heap);
-        let target = if cap == 0 {
-            let first = Self::first_capacity(class);
+        if cap == 0 {
             // Small bins are worth having in any case.
             if !is_large(class) {
-                return self.set_capacity(heap, class, first);
+                return self.set_capacity(heap, class, Self::first_capacity(class));
             }
             let misses = self.seen[class].load(Relaxed);
             if misses < MISSES {
                 self.seen[class].store(misses + 1, Relaxed);
                 return false;
             }
-            // Of large ones a single place takes most of what there is.
-            if 4 * size <= limit { first } else { 1 }
-        } else {
-            let part = if size <= FIRST_BYTES {
-                CLASS_SHARE
-            } else {
-                LARGE_SHARE
-            };
-            let share = heap.central(class).bytes() / (part * size);
-            (2 * cap + 1).min(most).min(share)
-        };
+        }
+        let target = next_capacity(heap, class, cap, most, limit);
         if target <= cap {
             return false;
         }
-        let need = (target - cap) * size;
-        if self.budget.load(Relaxed) + need > LEAST_BYTES
-            && heap.cached_room.load(Relaxed) + need > TOTAL_BYTES
-        {
+        let need = (target - cap) * size_of_class(class);
+        if !fits_beside(heap, self.budget.load(Relaxed), need) {
             return false;
         }
         if self.budget.load(Relaxed) + need > limit {

@@ -10,7 +10,7 @@ use crate::size_class::{NUM_CLASSES, batch_of};
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Bins that growth looks at for each page: a span costs some page faults, and looking must not cost as much.
-const STEPS: usize = 8;
+pub(crate) const STEPS: usize = 8;
 
 impl ThreadCache {
     /// To be called before `pages` that are not resident are taken for `class` (0: for a large block): gives the middle tier what
