@@ -169,7 +169,7 @@ impl<O: Os> Heap<O> {
 fn check_small(span: &Span) {
     let class = span.class as usize;
     assert!(span.objects as usize <= objects_in(class, span.pages as usize));
-    assert!(span.fresh <= span.objects, "S1: watermark");
+    assert!(span.fresh() <= span.objects, "S1: watermark");
     let mut set = 0;
     for word in 0..span.words() {
         // SAFETY: the bitmap has that many words.
@@ -177,7 +177,7 @@ fn check_small(span: &Span) {
         set += bits.count_ones();
         for bit in 0..64 {
             let object = word * 64 + bit;
-            if object < span.fresh as usize {
+            if object < span.fresh() as usize {
                 continue;
             }
             let inside = object < span.objects as usize;
@@ -201,7 +201,8 @@ fn check_small(span: &Span) {
 }
 
 fn check_joined(span: &Span, table: SpanTable) {
-    let Some(continued) = Continued::of(span, table) else {
+    // SAFETY: the walker holds the class's lock.
+    let Some(continued) = (unsafe { Continued::of(span, table) }) else {
         assert!(!span.joined, "J2: joined objects need a bitmap");
         return;
     };

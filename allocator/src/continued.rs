@@ -14,19 +14,24 @@ use core::sync::atomic::{
 /// The second bitmap of a span: a bit is set while its object belongs to the one before it. Changed under the lock of the span's
 /// class; the bits of a block are read by whoever has it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Continued<'a>(&'a [AtomicU64]);
+pub(crate) struct Continued(&'static [AtomicU64]);
 
-impl<'a> Continued<'a> {
+impl Continued {
     /// That of a small span, if there is one.
-    pub(crate) fn of(span: &'a Span, table: SpanTable) -> Option<Self> {
-        let at = span.continued.load(Acquire);
-        // SAFETY: J3; the bitmap has a word for every 64 objects.
-        (at != 0).then(|| unsafe {
-            Self(core::slice::from_raw_parts(
-                table.behind(at).cast::<AtomicU64>(),
-                span.words(),
-            ))
-        })
+    ///
+    /// # Safety
+    /// The caller holds the lock of the span's class, or has an object of the span and uses what it gets no longer.
+    pub(crate) unsafe fn of(span: *const Span, table: SpanTable) -> Option<Self> {
+        // SAFETY: the caller's duty, S3; by J3 the bitmap is there, and has a word for every 64 objects.
+        unsafe {
+            let at = (*span).continued.load(Acquire);
+            (at != 0).then(|| {
+                Self(core::slice::from_raw_parts(
+                    table.behind(at).cast::<AtomicU64>(),
+                    usize::from((*span).objects).div_ceil(64),
+                ))
+            })
+        }
     }
 
     /// The word of the object, its bit the lowest; 0 for none of the span.
@@ -81,30 +86,47 @@ fn longest_within(bytes: usize) -> usize {
 
 /// Number of the object that starts at `addr` in a small span, and how many objects the block has. An address at which no block
 /// starts ends the process.
-pub(crate) fn block_at(table: SpanTable, span: &Span, addr: usize) -> (usize, usize) {
-    let (index, starts) = object_at(
-        reciprocal_of(span.class.into()),
-        addr.wrapping_sub(span.origin),
-    );
-    let bits = Continued::of(span, table).map_or(0, |continued| continued.from(index));
-    if !starts || index >= usize::from(span.fresh) || bits & 1 != 0 {
+///
+/// # Safety
+/// The caller holds the lock of the span's class, or has an object of the span (S3).
+pub(crate) unsafe fn block_at(table: SpanTable, span: *const Span, addr: usize) -> (usize, usize) {
+    // SAFETY: the caller's duty.
+    let ((index, starts), bits, fresh) = unsafe {
+        let found = object_at(
+            reciprocal_of((*span).class.into()),
+            addr.wrapping_sub((*span).origin),
+        );
+        let bits = Continued::of(span, table).map_or(0, |continued| continued.from(found.0));
+        (found, bits, (*span).fresh.load(Relaxed))
+    };
+    if !starts || index >= usize::from(fresh) || bits & 1 != 0 {
         die(Fault::InteriorPointer, addr);
     }
     (index, (bits >> 1).trailing_ones() as usize + 1)
 }
 
 /// The class that a block of so many objects of a span stands for.
-pub(crate) fn class_of_block(span: &Span, objects: usize) -> usize {
+///
+/// # Safety
+/// As [`block_at`].
+pub(crate) unsafe fn class_of_block(span: *const Span, objects: usize) -> usize {
+    // SAFETY: the caller's duty.
+    let own = usize::from(unsafe { (*span).class });
     match objects {
-        1 => span.class.into(),
-        _ => longest_within(objects * span.size()),
+        1 => own,
+        _ => longest_within(objects * size_of_class(own)),
     }
 }
 
 /// Whether a block of so many objects of a span may have been asked for as one of `class`.
-pub(crate) fn serves(span: &Span, objects: usize, class: usize) -> bool {
+///
+/// # Safety
+/// As [`block_at`].
+pub(crate) unsafe fn serves(span: *const Span, objects: usize, class: usize) -> bool {
+    // SAFETY: the caller's duty.
+    let own = usize::from(unsafe { (*span).class });
     match objects {
-        1 => usize::from(span.class) == class,
-        _ => size_of_class(class).div_ceil(span.size()) == objects,
+        1 => own == class,
+        _ => size_of_class(class).div_ceil(size_of_class(own)) == objects,
     }
 }

@@ -13,14 +13,14 @@ use crate::fault::{Fault, die};
 use crate::process::{HEAP, REGISTRY};
 use crate::rseq::{self, List, MAX_CPUS, Rseq};
 use crate::size_class::{MAX_BATCH, NUM_CLASSES, batch_of, size_of_class};
-use crate::thread_cache::CACHES;
 use crate::thread_cache::capacity::{
     self, MISSES, STEAL_EVERY, STEAL_STEPS, first_capacity, fits_beside, is_large, next_capacity,
 };
+use crate::thread_cache::{CACHES, LIMIT_BYTES};
 use crate::tls;
 use core::ptr::null_mut;
 use core::sync::atomic::{
-    AtomicIsize, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
+    AtomicIsize, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Relaxed, Release},
 };
 
@@ -33,6 +33,10 @@ pub(crate) use surplus::{empty_idle, give_idle_large};
 /// ([`crate::thread_cache::capacity`]).
 const MOST_BYTES: usize = 128 << 10;
 const MOST_OBJECTS: usize = 4 * MAX_BATCH;
+/// A cache has room for so many times as much as a thread's would, and a list for as much more of its class: a miss is two system calls
+/// dearer, as signals are blocked.
+const ROOM: usize = 2;
+const SHARE: usize = 2;
 
 /// The cache of one CPU. Sections alone change `lists`; everything else is changed by whoever runs on the CPU, or did a moment ago, and
 /// sums are right whatever two of them do at once.
@@ -44,6 +48,8 @@ struct CpuCache {
     limits: [AtomicU32; NUM_CLASSES],
     /// Objects in each list when it was looked at last, misses while it has no room.
     seen: [AtomicU16; NUM_CLASSES],
+    /// What was done last with each list: [`FILLED`] or [`EMPTIED`].
+    last: [AtomicU8; NUM_CLASSES],
     /// The lists that were looked at last: for objects at rest, and for room.
     looked: AtomicU32,
     cursor: AtomicU32,
@@ -54,6 +60,9 @@ struct CpuCache {
     flushes: AtomicU64,
     rest: surplus::Rest,
 }
+
+const FILLED: u8 = 1;
+const EMPTIED: u8 = 2;
 
 const LIMITS: usize = core::mem::offset_of!(CpuCache, limits);
 
@@ -140,7 +149,8 @@ fn cache_of(rseq: Rseq) -> Option<&'static CpuCache> {
 
 /// What a cache may have room for.
 fn most_room() -> usize {
-    capacity::limit(&HEAP, COUNT.load(Relaxed) + CACHES.load(Relaxed))
+    let as_threads = capacity::limit(&HEAP, COUNT.load(Relaxed) + CACHES.load(Relaxed));
+    (ROOM * as_threads).min(LIMIT_BYTES.load(Relaxed))
 }
 
 impl CpuCache {
@@ -152,6 +162,12 @@ impl CpuCache {
     /// Objects that a list has room for.
     fn limit(&self, class: usize) -> usize {
         self.limits[class].load(Relaxed) as usize
+    }
+
+    /// The list is to be filled, or emptied, as it was the last time: another CPU takes what this one gives, or the other way round, and
+    /// who leaves no half of it needs half as many misses. Says what is done.
+    fn goes_one_way(&self, class: usize, what: u8) -> bool {
+        self.last[class].swap(what, Relaxed) == what
     }
 
     /// Gives a list room for `new` objects; false: it has no longer room for `old`, as another thread was faster.
@@ -187,7 +203,7 @@ impl CpuCache {
             }
         }
         let limit = most_room();
-        let new = next_capacity(&HEAP, class, old, most, limit).min(most);
+        let new = next_capacity(&HEAP, class, old, most, limit, SHARE).min(most);
         if new <= old {
             return false;
         }
@@ -230,7 +246,7 @@ impl CpuCache {
         }
         let len = self.len(class);
         if usize::from(self.seen[class].swap(len as u16, Relaxed)) == len && len > old / 2 {
-            give_half(rseq, class);
+            give(rseq, class, false);
             self.seen[class].store(self.len(class) as u16, Relaxed);
         }
         let unused = old.saturating_sub(self.len(class));
@@ -245,7 +261,13 @@ pub(crate) fn refill(rseq: Rseq, class: usize) -> *mut u8 {
     let want = cache_of(rseq).map_or(1, |cache| {
         cache.grow(rseq, class);
         cache.refills.fetch_add(1, Relaxed);
-        cache.limit(class).div_ceil(2).clamp(1, batch_of(class))
+        let most = cache.limit(class);
+        let want = if cache.goes_one_way(class, FILLED) {
+            most
+        } else {
+            most.div_ceil(2)
+        };
+        want.clamp(1, batch_of(class))
     });
     let mut objects = [null_mut(); MAX_BATCH];
     let spare = || {
@@ -291,7 +313,7 @@ pub(crate) unsafe fn overflow(rseq: Rseq, class: usize, object: *mut u8) {
             if cache.grow(rseq, class) && push(rseq, class, object) {
                 return;
             }
-            let given = give_half(rseq, class);
+            let given = give(rseq, class, cache.goes_one_way(class, EMPTIED));
             let old = cache.limit(class);
             let less = old.saturating_sub(given / 2).max(first_capacity(class));
             if given > 0 && less < old && cache.room.load(Relaxed) > most_room() {
@@ -305,8 +327,8 @@ pub(crate) unsafe fn overflow(rseq: Rseq, class: usize, object: *mut u8) {
     }
 }
 
-/// Gives the newer half of a list of the CPU's to the middle tier; how many objects that was.
-fn give_half(rseq: Rseq, class: usize) -> usize {
+/// Gives the newer half of a list of the CPU's to the middle tier, or `all` of it; how many objects that was.
+fn give(rseq: Rseq, class: usize, all: bool) -> usize {
     // SAFETY: what the section took is nobody else's.
     unsafe {
         let list = rseq.take_all(&SLABS, class);
@@ -317,11 +339,11 @@ fn give_half(rseq: Rseq, class: usize) -> usize {
             cache.flushes.fetch_add(1, Relaxed);
         }
         let len = rseq::len_of(list);
-        let half = len.div_ceil(2);
+        let half = if all { len } else { len.div_ceil(2) };
         let rest = flush(class, cpu_number(rseq), list, half, true);
         // What is left goes back, unless another thread has freed objects here meanwhile.
         if rest != 0 && !rseq.install(&SLABS, class, rest) {
-            flush(class, cpu_number(rseq), rest, len / 2, true);
+            flush(class, cpu_number(rseq), rest, len - half, true);
             return len;
         }
         half

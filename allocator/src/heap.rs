@@ -367,13 +367,11 @@ impl<O: Os> Heap<O> {
             }
             match (*span).state {
                 State::Large if self.pages.map.address((*span).start) == ptr => Block::Large(span),
-                State::Large if page >= (*span).start as usize && page < (*span).end() as usize => {
-                    die(Fault::InteriorPointer, addr)
-                }
+                State::Large if covers(span, page) => die(Fault::InteriorPointer, addr),
                 // Some of the span's objects are joined.
-                State::Small if page >= (*span).start as usize && page < (*span).end() as usize => {
-                    let (_, objects) = block_at(self.pages.map.table(), &*span, addr);
-                    Block::Small(class_of_block(&*span, objects))
+                State::Small if covers(span, page) => {
+                    let (_, objects) = block_at(self.pages.map.table(), span, addr);
+                    Block::Small(class_of_block(span, objects))
                 }
                 // A free run, or an old number within one.
                 _ => die(Fault::DoubleFree, addr),
@@ -427,6 +425,16 @@ impl<O: Os> Heap<O> {
         }
         visit(self.pages.inner.raw());
     }
+}
+
+/// The run has this page.
+///
+/// # Safety
+/// `span` is a record.
+unsafe fn covers(span: *const Span, page: usize) -> bool {
+    // SAFETY: the caller's duty, S3.
+    let (start, pages) = unsafe { ((*span).start as usize, (*span).pages as usize) };
+    page.wrapping_sub(start) < pages
 }
 
 const _: () = assert!(MAX_SMALL == 32 * PAGE_SIZE);

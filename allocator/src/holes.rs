@@ -91,7 +91,8 @@ impl Central {
             inner.retire_kept(heap);
             self.publish(&inner);
             let more;
-            (pages, more) = inner.purge_some(heap, SPANS_FOR_FRESH, LOOKS_FOR_FRESH);
+            let mut looks = LOOKS_FOR_FRESH;
+            (pages, more) = inner.purge_some(heap, SPANS_FOR_FRESH, usize::MAX, &mut looks);
             if !more {
                 now |= NOTHING_LEFT;
             }
@@ -122,7 +123,8 @@ impl Central {
         let mut bytes = 0;
         loop {
             let mut inner = self.inner.lock();
-            let (pages, more) = inner.purge_some(heap, SPANS_AT_ONCE, usize::MAX);
+            let mut looks = usize::MAX;
+            let (pages, more) = inner.purge_some(heap, SPANS_AT_ONCE, usize::MAX, &mut looks);
             bytes += pages * OS_PAGE;
             if !more {
                 return bytes;
@@ -132,35 +134,38 @@ impl Central {
 }
 
 impl Inner {
-    /// Purges up to `spans`, the emptiest first, among the first `looks`; kernel pages given back, and whether there may be
-    /// more to do.
+    /// Purges spans that have changed since they were looked at, the emptiest first, until so many `spans` or `enough` kernel pages were
+    /// given back, the system refuses, or none of the `looks` is left; kernel pages given back, and whether there may be more to do.
+    #[inline(never)]
     fn purge_some<O: Os>(
         &mut self,
         heap: &PageHeap<O>,
-        spans: usize,
-        mut looks: usize,
+        mut spans: usize,
+        enough: usize,
+        looks: &mut usize,
     ) -> (usize, bool) {
         let table = heap.map.table();
         let mut pages = 0;
-        let mut purged = 0;
         for list in self.lists.into_iter().rev() {
             let mut id = list.head;
             while id != 0 {
-                if looks == 0 {
+                if *looks == 0 {
                     return (pages, false);
                 }
-                looks -= 1;
+                *looks -= 1;
                 // SAFETY: numbers in the lists have records; we hold the class's lock.
-                let span = unsafe { &mut *table.get(id) };
-                id = span.next;
-                if span.purged != 0 {
-                    continue;
-                }
-                let (given, refused) = self.purge(heap, span);
-                pages += given;
-                purged += usize::from(given > 0);
-                if refused || purged == spans {
-                    return (pages, !refused);
+                unsafe {
+                    let span = table.get(id);
+                    id = (*span).next;
+                    if (*span).purged != 0 {
+                        continue;
+                    }
+                    let (given, refused) = self.purge(heap, span);
+                    pages += given;
+                    spans -= usize::from(given > 0);
+                    if refused || spans == 0 || pages >= enough {
+                        return (pages, !refused);
+                    }
                 }
             }
         }
@@ -168,14 +173,20 @@ impl Inner {
     }
 
     /// Purges a span of the class; as [`purge_span`].
-    fn purge<O: Os>(&mut self, heap: &PageHeap<O>, span: &mut Span) -> (usize, bool) {
-        let (given, refused) = purge_span(heap, span);
-        span.purged = if given > 0 { given as u8 } else { LOOKED_AT };
-        // The next object that comes is noticed.
-        let available = span.available();
-        span.set_notice(available as u16, available);
-        self.purged_pages += given as u32;
-        (given, refused)
+    ///
+    /// # Safety
+    /// The span is of this class, whose lock is held.
+    unsafe fn purge<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span) -> (usize, bool) {
+        // SAFETY: the caller's duty.
+        unsafe {
+            let (given, refused) = purge_span(heap, &*span);
+            (*span).purged = if given > 0 { given as u8 } else { LOOKED_AT };
+            // The next object that comes is noticed.
+            let available = (*span).available();
+            Span::set_notice(span, available as u16, available);
+            self.purged_pages += given as u32;
+            (given, refused)
+        }
     }
 
     /// What the class has handed out in all, as [`Central::seen`] remembers it.
@@ -184,11 +195,17 @@ impl Inner {
     }
 
     /// An object of the span comes or goes: what was given back is not known any more.
+    ///
+    /// # Safety
+    /// The span is of this class, whose lock is held.
     #[inline]
-    pub(crate) fn disturb(&mut self, span: &mut Span) {
-        if span.purged != 0 {
-            self.purged_pages -= span.given_back();
-            span.purged = 0;
+    pub(crate) unsafe fn disturb(&mut self, span: *mut Span) {
+        // SAFETY: the caller's duty.
+        unsafe {
+            if (*span).purged != 0 {
+                self.purged_pages -= (*span).given_back();
+                (*span).purged = 0;
+            }
         }
     }
 }
@@ -201,7 +218,7 @@ fn purge_span<O: Os>(heap: &PageHeap<O>, span: &Span) -> (usize, bool) {
     let touched = if span.needzero {
         span.objects
     } else {
-        span.fresh
+        span.fresh()
     } as usize;
     let mut given = 0;
     let mut object = 0;

@@ -165,10 +165,13 @@ impl<O: Os> Heap<O> {
         // SAFETY: numbers in the map have records; the caller's duty.
         unsafe {
             let own = map.page_of(first as usize).and_then(|page| {
-                let span = map.span_of_page(page).as_ref()?;
+                let span = map.span_of_page(page);
+                if span.is_null() {
+                    return None;
+                }
                 // The bitmap, not the flag: meanwhile the last run may have gone.
-                (span.state == State::Small && span.continued.load(Acquire) != 0)
-                    .then_some(usize::from(span.class))
+                ((*span).state == State::Small && (*span).continued.load(Acquire) != 0)
+                    .then_some(usize::from((*span).class))
             });
             if let Some(own) = own {
                 let taken = self
@@ -204,12 +207,12 @@ impl Central {
         let table = heap.map.table();
         let mut id = search.next.load(Relaxed);
         // SAFETY: what was a number in the lists has a record.
-        let stood = unsafe { &*table.get(id) };
-        let mut list = if id != 0 && stood.is_in_list_of(own) {
-            usize::from(stood.list)
-        } else {
-            id = 0;
-            inner.lists.len()
+        let mut list = match unsafe { Span::list_of_class(table.get(id), own) } {
+            Some(list) if id != 0 => list,
+            _ => {
+                id = 0;
+                inner.lists.len()
+            }
         };
         let mut got = 0;
         let mut looks = 0;
@@ -228,14 +231,16 @@ impl Central {
             }
             looks += 1;
             // SAFETY: numbers in the lists have records; we hold the class's lock.
-            let span = unsafe { &mut *table.get(id) };
-            let next = span.next;
-            if span.id != inner.kept {
-                got += inner.join_in(heap, span, size, &mut objects[got..]);
-            }
-            // Where the batch was full something may be left.
-            if got < objects.len() || usize::from(span.list) != list {
-                id = next;
+            unsafe {
+                let span = table.get(id);
+                let next = (*span).next;
+                if id != inner.kept {
+                    got += inner.join_in(heap, span, size, &mut objects[got..]);
+                }
+                // Where the batch was full something may be left.
+                if got < objects.len() || usize::from((*span).list) != list {
+                    id = next;
+                }
             }
         }
         search.next.store(id, Relaxed);
@@ -263,16 +268,16 @@ impl Central {
             let Some(span) = view.span_at(object as usize) else {
                 break;
             };
-            // SAFETY: numbers in the map have records, also where they are old.
-            let span = unsafe { &mut *span };
-            if span.state != State::Small
-                || usize::from(span.class) != own
-                || span.continued.load(Relaxed) == 0
-            {
-                break;
+            // SAFETY: numbers in the map have records, also where they are old; one of this class's is ours, whose lock we hold.
+            unsafe {
+                if (*span).state != State::Small
+                    || usize::from((*span).class) != own
+                    || (*span).continued.load(Relaxed) == 0
+                {
+                    break;
+                }
+                inner.take_back(heap, span, class, object as usize);
             }
-            // SAFETY: the span is of this class, whose lock we hold.
-            unsafe { inner.take_back(heap, span, class, object as usize) };
             taken += 1;
         }
         self.publish(&inner);
@@ -286,78 +291,87 @@ impl Central {
 impl Inner {
     /// Joins free objects of the span to blocks of `size` bytes or a little more, none on a kernel page that was given back. Returns how
     /// many they are.
-    fn join_in<O: Os>(
+    ///
+    /// # Safety
+    /// The span is of this class, whose lock is held.
+    unsafe fn join_in<O: Os>(
         &mut self,
         heap: &PageHeap<O>,
-        span: &mut Span,
+        span: *mut Span,
         size: usize,
         blocks: &mut [*mut u8],
     ) -> usize {
-        let own = span.size();
-        let each = size.div_ceil(own);
         let mut got = 0;
-        for index in 0..usize::from(span.fresh).div_ceil(64) {
-            // SAFETY: the bitmap has a word for every 64 objects.
-            let mut starts = starts_of_runs(unsafe { *span.bits.add(index) }, each);
-            // What was never handed out may not be resident.
-            let used = usize::from(span.fresh) - index * 64;
-            if used < 64 {
-                starts &= !(u64::MAX << (used + 1).saturating_sub(each));
+        // SAFETY: the caller's duty; the bitmap has a word for every 64 objects.
+        unsafe {
+            let (own, fresh) = ((*span).size(), usize::from((*span).fresh()));
+            let each = size.div_ceil(own);
+            for index in 0..fresh.div_ceil(64) {
+                let mut starts = starts_of_runs(*(*span).bits.add(index), each);
+                // What was never handed out may not be resident.
+                let used = fresh - index * 64;
+                if used < 64 {
+                    starts &= !(u64::MAX << (used + 1).saturating_sub(each));
+                }
+                while starts != 0 && got < blocks.len() {
+                    let at = starts.trailing_zeros() as usize;
+                    let first = index * 64 + at;
+                    let next = match behind_given_back(&*span, first, each) {
+                        Some(behind) => behind - index * 64,
+                        None if self.join_at(heap, span, first, each) => {
+                            blocks[got] = with_exposed_provenance_mut((*span).origin + first * own);
+                            got += 1;
+                            at + each
+                        }
+                        None => return got,
+                    };
+                    starts &= u64::MAX.checked_shl(next as u32).unwrap_or(0);
+                }
             }
-            while starts != 0 && got < blocks.len() {
-                let at = starts.trailing_zeros() as usize;
-                let first = index * 64 + at;
-                let next = match behind_given_back(span, first, each) {
-                    Some(behind) => behind - index * 64,
-                    None if self.join_at(heap, span, first, each) => {
-                        blocks[got] = with_exposed_provenance_mut(span.origin + first * own);
-                        got += 1;
-                        at + each
-                    }
-                    None => return got,
-                };
-                starts &= u64::MAX.checked_shl(next as u32).unwrap_or(0);
-            }
-        }
-        if got > 0 {
-            let purged = span.purged;
-            // SAFETY: the span is of this class.
-            unsafe { self.relist(heap.map.table(), span) };
-            if purged != 0 {
-                // What was given back still is; the next object that comes is noticed.
-                let available = span.available();
-                span.set_notice(available as u16, available);
+            if got > 0 {
+                let purged = (*span).purged;
+                self.relist(heap.map.table(), span);
+                if purged != 0 {
+                    // What was given back still is; the next object that comes is noticed.
+                    let available = (*span).available();
+                    Span::set_notice(span, available as u16, available);
+                }
             }
         }
         got
     }
 
     /// Makes one block of the free objects from `first` on, all in one word of the bitmap. False: no memory for the second one.
-    fn join_at<O: Os>(
+    ///
+    /// # Safety
+    /// As [`Inner::join_in`].
+    unsafe fn join_at<O: Os>(
         &mut self,
         heap: &PageHeap<O>,
-        span: &mut Span,
+        span: *mut Span,
         first: usize,
         objects: usize,
     ) -> bool {
-        if span.continued.load(Relaxed) == 0 {
-            let place = heap.take_second_bitmap(span);
-            if place == 0 {
-                return false;
+        // SAFETY: the caller's duty; the bitmap has a word for every 64 objects.
+        unsafe {
+            if (*span).continued.load(Relaxed) == 0 {
+                let place = heap.take_second_bitmap((*span).words());
+                if place == 0 {
+                    return false;
+                }
+                (*span).continued.store(place, Release);
             }
-            span.continued.store(place, Release);
+            if !(*span).joined {
+                (*span).joined = true;
+                // Who sees this sees the bitmap.
+                heap.map.clear_small(span);
+            }
+            if let Some(continued) = Continued::of(span, heap.map.table()) {
+                continued.join(first, objects);
+            }
+            *(*span).bits.add(first / 64) &= !mask_of(first, objects);
+            (*span).until_notice += objects as i32;
         }
-        if !span.joined {
-            span.joined = true;
-            // SAFETY: the span is of a class whose lock is held. Who sees this sees the bitmap.
-            unsafe { heap.map.clear_small(span) };
-        }
-        if let Some(continued) = Continued::of(span, heap.map.table()) {
-            continued.join(first, objects);
-        }
-        // SAFETY: the bitmap has a word for every 64 objects.
-        unsafe { *span.bits.add(first / 64) &= !mask_of(first, objects) };
-        span.until_notice += objects as i32;
         self.handed_out += objects as u64;
         true
     }
@@ -369,36 +383,36 @@ impl Inner {
     unsafe fn take_back<O: Os>(
         &mut self,
         heap: &PageHeap<O>,
-        span: &mut Span,
+        span: *mut Span,
         class: usize,
         addr: usize,
     ) {
         let table = heap.map.table();
-        let (first, objects) = block_at(table, span, addr);
-        // SAFETY: the bitmap has a word for every 64 objects.
-        let word = unsafe { &mut *span.bits.add(first / 64) };
-        if *word >> (first % 64) & 1 != 0 {
-            die(Fault::DoubleFree, addr);
-        }
-        if !serves(span, objects, class) {
-            die(Fault::WrongSize, addr);
-        }
-        *word |= mask_of(first, objects);
-        if objects > 1
-            && let Some(continued) = Continued::of(span, table)
-        {
-            continued.part(first, objects);
-            if continued.is_empty() {
-                span.joined = false;
-                // SAFETY: the span is of a class whose lock is held.
-                unsafe { heap.map.set_small(span) };
+        // SAFETY: the caller's duty; the bitmap has a word for every 64 objects.
+        unsafe {
+            let (first, objects) = block_at(table, span, addr);
+            let word = (*span).bits.add(first / 64);
+            if *word >> (first % 64) & 1 != 0 {
+                die(Fault::DoubleFree, addr);
             }
-        }
-        self.taken_back += objects as u64;
-        span.until_notice -= objects as i32;
-        if span.until_notice < 0 {
-            // SAFETY: the span is of this class.
-            unsafe { self.noticed(heap, span) };
+            if !serves(span, objects, class) {
+                die(Fault::WrongSize, addr);
+            }
+            *word |= mask_of(first, objects);
+            if objects > 1
+                && let Some(continued) = Continued::of(span, table)
+            {
+                continued.part(first, objects);
+                if continued.is_empty() {
+                    (*span).joined = false;
+                    heap.map.set_small(span);
+                }
+            }
+            self.taken_back += objects as u64;
+            (*span).until_notice -= objects as i32;
+            if (*span).until_notice < 0 {
+                self.noticed(heap, span);
+            }
         }
     }
 }

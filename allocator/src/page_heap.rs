@@ -365,8 +365,8 @@ impl<O: Os> PageHeap<O> {
     }
 
     /// See [`Inner::second_bitmap`].
-    pub(crate) fn take_second_bitmap(&self, span: &Span) -> u32 {
-        self.inner.lock().second_bitmap(self, span)
+    pub(crate) fn take_second_bitmap(&self, words: usize) -> u32 {
+        self.inner.lock().second_bitmap(self, words)
     }
 
     /// Zeroed memory for a record that is never given back. Null: no memory.

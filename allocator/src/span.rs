@@ -3,12 +3,14 @@
 //! Records lie outside the pages that they describe, 64 bytes each, and are named by a 32-bit
 //! number, so that lists and the page map stay small. Invariants: S1 the set bits of `bits` are exactly the
 //! objects that the middle tier holds, [`Span::available`] is their number and those from `fresh` on are among
-//! them; S2 live + cached + available objects are `objects`.
+//! them; S2 live + cached + available objects are `objects`; S3 whoever has an object of a span reads `start`, `pages`, `state`,
+//! `class`, `origin`, `objects`, `fresh` and `continued` of its record without a lock: of these only the last two change meanwhile, which
+//! are atomics, and nobody makes a reference to the record of a span in use that excludes others.
 
 #[cfg(not(loom))]
 use crate::size_class::size_of_class;
 use crate::units::PAGE_SHIFT;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
 
 /// What a run of pages is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,7 @@ pub struct Span {
     /// Objects that fit into the span.
     pub objects: u16,
     /// Objects from this number on were never handed out (Go's freeindex, as a watermark).
-    pub fresh: u16,
+    pub fresh: AtomicU16,
     /// With more objects available than this the span belongs into another list, or all are back, or it was purged.
     pub notice: u16,
     /// `notice` less what is available: one count serves both.
@@ -105,10 +107,17 @@ impl Span {
         u16::from_le_bytes([self.class, u8::from(self.joined)])
     }
 
-    /// It holds objects of this class, of which some are available.
+    /// The list of the class that the span is in, if it is one of the class's and some of its objects are available.
+    ///
+    /// # Safety
+    /// `span` is a record; the caller holds the lock of the class.
     #[must_use]
-    pub fn is_in_list_of(&self, class: usize) -> bool {
-        self.state == State::Small && usize::from(self.class) == class && self.list != NO_LIST
+    pub unsafe fn list_of_class(span: *const Self, class: usize) -> Option<usize> {
+        // SAFETY: the caller's duty. The list is read last: only a span of the class has one that the lock guards.
+        unsafe {
+            let ours = (*span).state == State::Small && usize::from((*span).class) == class;
+            (ours && (*span).list != NO_LIST).then(|| usize::from((*span).list))
+        }
     }
 
     /// First page behind the run.
@@ -132,11 +141,31 @@ impl Span {
         (i32::from(self.notice) - self.until_notice) as u32
     }
 
-    /// Wants to be told when more than `notice` objects are available, now that `available` are.
+    /// The span wants to be told when more than `notice` objects are available, now that `available` are.
+    ///
+    /// # Safety
+    /// The caller holds the lock of its class, or is the only one to know it.
     #[inline]
-    pub fn set_notice(&mut self, notice: u16, available: u32) {
-        self.notice = notice;
-        self.until_notice = i32::from(notice) - available as i32;
+    pub unsafe fn set_notice(span: *mut Self, notice: u16, available: u32) {
+        // SAFETY: the caller's duty.
+        unsafe {
+            (*span).notice = notice;
+            (*span).until_notice = i32::from(notice) - available as i32;
+        }
+    }
+
+    /// How many objects have been handed out once or are behind one that was.
+    #[inline]
+    #[must_use]
+    pub fn fresh(&self) -> u16 {
+        self.fresh.load(Relaxed)
+    }
+
+    /// Object number `end - 1` was handed out. With the lock of the class.
+    #[inline]
+    pub fn hand_out(&self, end: u16) {
+        // Nobody else writes it meanwhile.
+        self.fresh.store(self.fresh().max(end), Relaxed);
     }
 
     /// Marks all objects of a new span as available.
@@ -150,8 +179,9 @@ impl Span {
             // SAFETY: the caller's duty.
             unsafe { *self.bits.add(word) = u64::MAX >> (64 - inside) };
         }
-        self.fresh = 0;
-        self.set_notice(self.objects, self.objects.into());
+        self.fresh = AtomicU16::new(0);
+        // SAFETY: the span is new.
+        unsafe { Self::set_notice(self, self.objects, self.objects.into()) };
     }
 
     /// The first object from `from` on, and below `end`, that is available (`FREE`) or is not.
@@ -295,7 +325,7 @@ mod tests {
             list: NO_LIST,
             purged: 0,
             objects: 0,
-            fresh: 0,
+            fresh: AtomicU16::new(0),
             notice: 0,
             until_notice: 0,
             continued: AtomicU32::new(0),

@@ -345,8 +345,8 @@ int main(void) {
             long held = field("thread_cache_bytes");
             if (held > most) most = held;
         }
-    /* A quarter of what is in spans or 64 KiB, and what lists of short objects have in any case. */
-    long bound = strstr(getenv("SPANALLOC_CONF"), "thread_cache_bytes") ? 64 << 10 : field("span_peak_bytes") / 4;
+    /* Half of what is in spans or the setting, and what lists of short objects have in any case. */
+    long bound = strstr(getenv("SPANALLOC_CONF"), "thread_cache_bytes") ? 64 << 10 : field("span_peak_bytes") / 2;
     if (most > bound + (64 << 10)) { fprintf(stderr, "%ld bytes were cached, bound %ld\n", most, bound); return 1; }
     CHECK(most > 32 << 10);
     return 0;

@@ -268,8 +268,9 @@ fn what_is_in_use_is_not_lost_between_two_tiers() {
 #define SIZE 4096
 #define LEAST 32
 static volatile int stop;
-/* Some 2 KiB of each of 32 sizes are in a cache when it is emptied, bin by bin. What is on its way is in both tiers for a moment: */
-#define MOVING (3 * LEAST * 128)
+/* Some 2 KiB of each of 32 sizes are in a cache when it is emptied, bin by bin. What is on its way is in both tiers for a moment, and a
+   bin that grows has no certain length. */
+#define MOVING (32 << 10)
 static void *work(void *argument) {
     void *mine[LEAST];
     while (!stop) {

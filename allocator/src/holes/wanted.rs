@@ -5,10 +5,8 @@
 //! back than is about to be put to use, or twice that; only at a new peak, so that a heap that has reached its size is left alone; and
 //! where looks are in vain, some growths go without one.
 
-use super::Inner;
 use crate::heap::Heap;
 use crate::os::Os;
-use crate::page_heap::PageHeap;
 use crate::size_class::NUM_CLASSES;
 use crate::units::{OS_PAGE, page_bytes};
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
@@ -72,7 +70,9 @@ impl<O: Os> Heap<O> {
             given += page_bytes(inner.retire_kept(&self.pages)) / OS_PAGE;
             central.publish(&inner);
             if given < enough && inner.free_bytes(class) >= OS_PAGE {
-                given += inner.purge_until(&self.pages, enough - given, &mut looks);
+                let (pages, _) =
+                    inner.purge_some(&self.pages, usize::MAX, enough - given, &mut looks);
+                given += pages;
             }
             if given >= enough || looks == 0 {
                 break;
@@ -86,38 +86,6 @@ impl<O: Os> Heap<O> {
         };
         wanted.pause.store(pause, Relaxed);
         wanted.left.store(pause, Relaxed);
-    }
-}
-
-impl Inner {
-    /// Purges spans that have changed since they were looked at, the emptiest first, until `enough` kernel pages were given back
-    /// or none of the `looks` is left; how many pages they were.
-    fn purge_until<O: Os>(
-        &mut self,
-        heap: &PageHeap<O>,
-        enough: usize,
-        looks: &mut usize,
-    ) -> usize {
-        let table = heap.map.table();
-        let mut pages = 0;
-        for list in self.lists.into_iter().rev() {
-            let mut id = list.head;
-            while id != 0 && *looks > 0 {
-                *looks -= 1;
-                // SAFETY: numbers in the lists have records; we hold the class's lock.
-                let span = unsafe { &mut *table.get(id) };
-                id = span.next;
-                if span.purged != 0 {
-                    continue;
-                }
-                let (given, refused) = self.purge(heap, span);
-                pages += given;
-                if refused || pages >= enough {
-                    return pages;
-                }
-            }
-        }
-        pages
     }
 }
 

@@ -56,9 +56,11 @@ fn a_joined_one(world: &mut World) -> usize {
         });
         let block = *world.addresses.last().expect("there is memory");
         let map = &world.heap.pages.map;
-        // SAFETY: the block is live.
-        let span = unsafe { &*map.span_of_page(map.page_of(block).expect("a block")) };
-        let (first, objects) = block_at(map.table(), span, block);
+        // SAFETY: the block is live, and nobody else is there.
+        let (span, (first, objects)) = unsafe {
+            let span = map.span_of_page(map.page_of(block).expect("a block"));
+            (&*span, block_at(map.table(), span, block))
+        };
         let behind = first + objects;
         let free = span.next_object::<true>(behind, usize::from(span.objects)) == Some(behind);
         if objects > 1 && free {
@@ -70,14 +72,16 @@ fn a_joined_one(world: &mut World) -> usize {
 }
 
 /// Which objects belong to the one before them in the span of some live block of several, and the number of its last one.
-fn end_of_a_joined_one(world: &mut World) -> (Continued<'_>, usize) {
+fn end_of_a_joined_one(world: &mut World) -> (Continued, usize) {
     let block = a_joined_one(world);
     let map = &world.heap.pages.map;
-    // SAFETY: the block is live.
-    let span = unsafe { &*map.span_of_page(map.page_of(block).expect("a block")) };
-    let (first, objects) = block_at(map.table(), span, block);
-    let continued = Continued::of(span, map.table()).expect("it has several objects");
-    (continued, first + objects - 1)
+    // SAFETY: the block is live, and nobody else is there.
+    unsafe {
+        let span = map.span_of_page(map.page_of(block).expect("a block"));
+        let (first, objects) = block_at(map.table(), span, block);
+        let continued = Continued::of(span, map.table()).expect("it has several objects");
+        (continued, first + objects - 1)
+    }
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl Stretch {
             return Self::default();
         }
         let unit = (1 << share.ilog2()).min(MAX_UNIT);
-        let [from, to] = [before, span.fresh]
+        let [from, to] = [before, span.fresh()]
             .map(|objects| (usize::from(objects) * size).next_multiple_of(unit));
         let end = (usize::from(span.objects) * size).next_multiple_of(OS_PAGE);
         Self {

@@ -25,6 +25,7 @@
 
 use super::{Inner, PageHeap, Use};
 use crate::os::Os;
+use crate::size_class::size_of_class;
 use crate::span::{Span, State};
 use crate::units::{page_bytes, pages_for};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -233,21 +234,24 @@ impl Inner {
         while page < end && unused <= limit {
             // SAFETY: the heap has grown past `end`; numbers in the map have records. An interior page
             // of a free run or a large block may carry an old number, whose record does not cover it.
-            let span = unsafe {
+            unsafe {
                 let span = heap.map.span_of_page(page);
                 if span.is_null() {
                     return false;
                 }
-                &*span
-            };
-            let covers = (span.start..span.end()).contains(&(page as u32));
-            if !covers || !matches!(span.state, State::Small | State::FreeDirty) {
-                return false;
+                // Of a small span the lock of its class guards the rest (S3).
+                let (start, end, state) =
+                    ((*span).start, (*span).start + (*span).pages, (*span).state);
+                let covers = (start..end).contains(&(page as u32));
+                if !covers || !matches!(state, State::Small | State::FreeDirty) {
+                    return false;
+                }
+                if state == State::Small && !(*span).needzero {
+                    let never = (*span).objects - (*span).fresh.load(Relaxed);
+                    unused += usize::from(never) * size_of_class((*span).class.into());
+                }
+                page = end as usize;
             }
-            if span.state == State::Small && !span.needzero {
-                unused += usize::from(span.objects - span.fresh) * span.size();
-            }
-            page = span.end() as usize;
         }
         unused <= limit
     }
@@ -310,7 +314,7 @@ mod tests {
             let span = heap.allocate(SPAN_PAGES, 1, purpose(class));
             assert!(!span.is_null());
             // SAFETY: the span is ours; no bit is set.
-            unsafe { (*span).fresh = (*span).objects };
+            unsafe { (*span).hand_out((*span).objects) };
         }
     }
 
@@ -435,7 +439,7 @@ mod tests {
         for _ in 0..RANGE_BYTES / page_bytes(2 * SPAN_PAGES) {
             let span = heap.allocate(2 * SPAN_PAGES, 1, Use::Small(class));
             // SAFETY: as in `fill`.
-            unsafe { (*span).fresh = (*span).objects };
+            unsafe { (*span).hand_out((*span).objects) };
         }
         // What is never handed out.
         for _ in 0..RANGE_BYTES / page_bytes(SPAN_PAGES) {
@@ -495,7 +499,7 @@ mod tests {
         while heap.inner.lock().in_use < pages_for(40 << 20) {
             let span = heap.allocate(SPAN_PAGES, 1, Use::Small(class));
             // SAFETY: as in `fill`.
-            unsafe { (*span).fresh = (*span).objects };
+            unsafe { (*span).hand_out((*span).objects) };
             spans.push(span);
         }
         let huge = |span: *mut Span| heap.inner.lock().huge.splits(record(span));

@@ -7,7 +7,7 @@ use crate::page_map::{CLASSES_SKIP, Plan, RECORDS_SKIP};
 use crate::span::{NO_LIST, Span, State};
 use crate::units::pages_for;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
 
 /// Bitmaps come in these sizes (words); spans of up to 64 objects have theirs in the record.
 const BITMAP_WORDS: [usize; 4] = [2, 4, 8, 16];
@@ -110,7 +110,7 @@ impl Inner {
                 list: NO_LIST,
                 purged: 0,
                 objects: 0,
-                fresh: 0,
+                fresh: AtomicU16::new(0),
                 notice: 0,
                 until_notice: 0,
                 continued: AtomicU32::new(0),
@@ -186,9 +186,8 @@ impl Inner {
         }
     }
 
-    /// A second bitmap for a small span, all zeros: how far behind the records it lies. 0: no memory.
-    pub(crate) fn second_bitmap<O: Os>(&mut self, heap: &PageHeap<O>, span: &Span) -> u32 {
-        let words = span.words();
+    /// A second bitmap of so many words for a small span, all zeros: how far behind the records it lies. 0: no memory.
+    pub(crate) fn second_bitmap<O: Os>(&mut self, heap: &PageHeap<O>, words: usize) -> u32 {
         let Some(kind) = BITMAP_WORDS.iter().position(|&size| size >= words) else {
             return 0;
         };

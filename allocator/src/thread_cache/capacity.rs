@@ -71,6 +71,7 @@ pub(crate) fn next_capacity<O: Os>(
     cap: usize,
     most: usize,
     limit: usize,
+    shares: usize,
 ) -> usize {
     let size = size_of_class(class);
     if cap == 0 {
@@ -86,7 +87,7 @@ pub(crate) fn next_capacity<O: Os>(
     } else {
         LARGE_SHARE
     };
-    let share = heap.central(class).bytes() / (part * size);
+    let share = shares * heap.central(class).bytes() / (part * size);
     (2 * cap + 1).min(most).min(share)
 }
 
@@ -161,7 +162,7 @@ impl ThreadCache {
                 return false;
             }
         }
-        let target = next_capacity(heap, class, cap, most, limit);
+        let target = next_capacity(heap, class, cap, most, limit, 1);
         if target <= cap {
             return false;
         }
