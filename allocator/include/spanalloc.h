@@ -59,7 +59,8 @@ int spanalloc_walk(int (*visit)(const struct spanalloc_region *, void *context),
 /* Limits the bytes in use (spans: blocks, rounded up, and what caches hold); 0: no limit. Beyond hard,
  * requests get null and ENOMEM. callback (or null) is called when the use grows beyond soft (which 1)
  * and when hard has refused a request (which 2), in the thread whose request it was, with no lock held:
- * it may free and release. Without callback, crossing soft gives all free memory back. */
+ * it may free and release. Without callback, crossing soft gives all free memory back. If more than soft is
+ * in use already, all that is free is given back at once, and callback is called if it is still more. */
 void spanalloc_set_limits(size_t soft, size_t hard, void (*callback)(unsigned which, size_t in_use_bytes));
 
 /* Prints the statistics as text on standard error. Does not allocate. */

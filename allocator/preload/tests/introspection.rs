@@ -210,6 +210,47 @@ int main(void) {
     passes(preloaded(by_setting).env("SPANALLOC_CONF", "limit_hard=10m"));
 }
 
+/// A soft limit below what is in use: nobody crosses it any more, so that what is free goes back at once, and who has set it is told
+/// if that is not enough.
+#[test]
+fn a_soft_limit_below_what_is_in_use_gives_back_at_once() {
+    let program = compile(
+        "limit_below.c",
+        &format!(
+            "{HEAD}{}",
+            r#"
+#define N 40000
+static char *blocks[N];
+static volatile int soft;
+static void told(unsigned which, size_t in_use) { free(malloc(50)); CHECK(which == 1 && in_use > 1 << 20); soft++; }
+static long resident(void) {
+    long pages = 0; FILE *f = fopen("/proc/self/statm", "r");
+    CHECK(f && fscanf(f, "%*s %ld", &pages) == 1); fclose(f); return pages * 4096;
+}
+int main(void) {
+    long before = resident();
+    for (int i = 0; i < N; i++) { CHECK(blocks[i] = malloc(1000)); memset(blocks[i], i, 1000); }
+    long high = resident() - before;
+    /* All but each hundredth: these keep their spans, whose pages can go. */
+    for (int i = 0; i < N; i++) if (i % 100) { free(blocks[i]); blocks[i] = NULL; }
+    spanalloc_set_limits(1 << 20, 0, told);
+    long left = resident() - before;
+    CHECK(soft == 1);
+    if (left > high / 3) { fprintf(stderr, "%ld of %ld bytes are left\n", left, high); return 1; }
+    for (int i = 0; i < N; i += 100) { for (int k = 0; k < 1000; k++) CHECK(blocks[i][k] == (char)i); free(blocks[i]); }
+    /* In caches and spans of which nothing is used: not told. */
+    spanalloc_set_limits(1 << 20, 0, told);
+    CHECK(soft == 1);
+    return 0;
+}
+"#
+        ),
+    );
+    for settings in ["decay_ms=-1,helper=0", "decay_ms=-1,front_end=cpu"] {
+        passes(preloaded(&program).env("SPANALLOC_CONF", settings));
+    }
+}
+
 #[test]
 fn a_dump_comes_at_exit_and_on_a_signal_to_a_process_that_rests() {
     let program = compile(

@@ -1,5 +1,6 @@
 //! Telling that a limit was reached, when no lock is held.
 
+use super::trim::trim;
 use crate::limits;
 use crate::partition::heaps;
 use crate::slow_path::SlowPath;
@@ -14,7 +15,8 @@ static ON_LIMIT: AtomicPtr<()> = AtomicPtr::new(null_mut());
 /// Limits what the program may have in use, in bytes of spans (see [`limits`]); 0: no limit. Beyond
 /// `hard` requests get null. `callback` is called when the use grows beyond `soft` and when `hard` has
 /// refused a request, by the thread whose request it was and with no lock held, so that it may free
-/// and trim. Without a callback, crossing `soft` gives all free memory back.
+/// and trim. Without a callback, crossing `soft` gives all free memory back. If more than `soft` is in use when it is set, everything
+/// that is free is given back at once ([`trim`]), and the callback is called if it is still more.
 ///
 /// ```
 /// # #[global_allocator]
@@ -41,6 +43,21 @@ pub fn set_limits(soft: usize, hard: usize, callback: Option<OnLimit>) {
         heap.pages.limits.set_soft(soft);
         heap.pages.limits.set_hard(hard);
     }
+    if soft != 0 && in_use_bytes() > soft {
+        // Nobody will cross it: caches and partly used spans count, so there may be less.
+        trim(0);
+        let in_use = in_use_bytes();
+        if let Some(callback) = callback
+            && in_use > soft
+        {
+            callback(limits::SOFT, in_use);
+        }
+    }
+}
+
+/// What counts towards the limits.
+fn in_use_bytes() -> usize {
+    heaps().map(|heap| heap.pages.in_use_bytes()).sum()
 }
 
 #[cold]
@@ -61,6 +78,6 @@ pub(super) fn tell_limits() {
         }
         // SAFETY: only functions of this type are stored.
         let callback = unsafe { core::mem::transmute::<*mut (), OnLimit>(callback) };
-        callback(which, heaps().map(|heap| heap.pages.in_use_bytes()).sum());
+        callback(which, in_use_bytes());
     }
 }

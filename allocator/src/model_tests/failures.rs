@@ -6,7 +6,7 @@ use crate::heap_tests::Random;
 use crate::os::fake::FakeOs;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The n-th request to the system fails, for every n, once each for mapping and giving back.
+/// The n-th request to the system fails, for every n, once each for mapping, giving back and moving.
 #[test]
 fn a_failure_of_the_system_at_any_one_point_is_survived() {
     let script = |fail: &dyn Fn(&FakeOs)| {
@@ -28,16 +28,22 @@ fn a_failure_of_the_system_at_any_one_point_is_survived() {
             }
         }
         let os = &world.heap.pages.os;
-        let calls = (os.maps.load(Relaxed), os.purges.load(Relaxed));
+        let calls = [&os.maps, &os.purges, &os.moves].map(|calls| calls.load(Relaxed));
         world.finish();
         calls
     };
-    let (maps, purges) = script(&|_| {});
-    assert!(maps > 5 && purges > 50, "{maps} maps, {purges} purges");
+    let [maps, purges, moves] = script(&|_| {});
+    assert!(
+        maps > 5 && purges > 50 && moves > 3,
+        "{maps} maps, {purges} purges, {moves} moves"
+    );
     for nth in 0..maps {
         script(&|os| os.map_to_fail.store(nth, Relaxed));
     }
     for nth in 0..purges.min(150) {
         script(&|os| os.purge_to_fail.store(nth, Relaxed));
+    }
+    for nth in 0..moves.min(150) {
+        script(&|os| os.move_to_fail.store(nth, Relaxed));
     }
 }

@@ -26,6 +26,9 @@ pub struct FakeOs {
     pub purges: AtomicUsize,
     pub purges_allowed: AtomicUsize,
     pub moves_allowed: AtomicUsize,
+    /// Calls of `move_pages`, and the number of the one that fails.
+    pub moves: AtomicUsize,
+    pub move_to_fail: AtomicUsize,
     /// Calls of `renew`.
     pub renewals: AtomicUsize,
     pub refuse_unmaps: AtomicBool,
@@ -76,6 +79,8 @@ impl FakeOs {
             purges: AtomicUsize::new(0),
             purges_allowed: AtomicUsize::new(usize::MAX),
             moves_allowed: AtomicUsize::new(usize::MAX),
+            moves: AtomicUsize::new(0),
+            move_to_fail: AtomicUsize::new(usize::MAX),
             renewals: AtomicUsize::new(0),
             refuse_unmaps: AtomicBool::new(false),
             collapses: std::sync::Mutex::default(),
@@ -183,7 +188,9 @@ impl Os for FakeOs {
     }
 
     fn move_pages(&self, from: usize, to: usize, len: usize) -> bool {
-        if !Self::spend(&self.moves_allowed) {
+        if self.moves.fetch_add(1, Relaxed) == self.move_to_fail.load(Relaxed)
+            || !Self::spend(&self.moves_allowed)
+        {
             return false;
         }
         // SAFETY: both ranges lie in spans that the caller owns and do not overlap.
