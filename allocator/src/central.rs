@@ -389,19 +389,25 @@ impl Inner {
                 if NEAR {
                     let first = index / 64 * 64;
                     let word_start = (*span).origin + first * size;
+                    let inside_word = (all - first).min(64);
                     while let Some(&object) = next {
                         let offset = (object as usize).wrapping_sub(word_start);
                         let (inside, starts) = object_at(reciprocal, offset);
-                        if inside >= 64 || !starts || first + inside >= all {
+                        if inside >= inside_word || !starts {
                             // Of the next span, or wrong.
                             break;
                         }
-                        let with = word | 1 << inside;
-                        if DETECT && with == word {
-                            wrong(heap, class, object);
+                        let rest = left.as_slice();
+                        let (lowest, more) = neighbours(rest, object, size, inside, inside_word);
+                        let these = u64::MAX >> (63 - more) << lowest;
+                        if DETECT && word & these != 0 {
+                            let twice = (word & these).trailing_zeros() as usize;
+                            let twice = word_start + twice * size;
+                            wrong(heap, class, with_exposed_provenance_mut(twice));
                         }
-                        word = with;
-                        given += 1;
+                        word |= these;
+                        given += more as i32 + 1;
+                        left = rest[more..].iter();
                         next = left.next();
                     }
                 }
@@ -481,6 +487,37 @@ impl Inner {
             self.pages -= (*span).pages;
             heap.free(span);
         }
+    }
+}
+
+/// How many of the `objects` lie each beside the one before, the first of them beside `object`, all on the same side and among
+/// the `all` objects of a word of the bitmap, in which `object` is number `inside`; and the lowest number of them all.
+#[inline(always)]
+fn neighbours(
+    objects: &[*mut u8],
+    object: *mut u8,
+    size: usize,
+    inside: usize,
+    all: usize,
+) -> (usize, usize) {
+    let in_steps = |step: usize, most: usize| {
+        let mut expected = object as usize;
+        let others = &objects[..most.min(objects.len())];
+        let is_next = |&&other: &&*mut u8| {
+            expected = expected.wrapping_add(step);
+            other as usize == expected
+        };
+        others.iter().take_while(is_next).count()
+    };
+    match objects.first() {
+        Some(&next) if next as usize == object as usize + size => {
+            (inside, in_steps(size, all - inside - 1))
+        }
+        Some(&next) if next as usize + size == object as usize => {
+            let more = in_steps(size.wrapping_neg(), inside);
+            (inside - more, more)
+        }
+        _ => (inside, 0),
     }
 }
 
@@ -613,6 +650,7 @@ fn take_runs(word: &mut u64, start: usize, size: usize, mut places: &mut [*mut u
 mod tests {
     use super::*;
     use crate::heap::Heap;
+    use crate::heap_tests::Random;
     use crate::os::fake::FakeOs;
     use crate::size_class::class_of;
 
@@ -637,5 +675,49 @@ mod tests {
             }
         });
         heap.check_invariants();
+    }
+
+    #[test]
+    fn neighbours_are_those_on_one_side_up_to_the_end_of_the_word() {
+        let mut random = Random::new(1);
+        for round in 0..20_000 {
+            let size = 16 * (1 + random.below(8));
+            let all = 1 + random.below(64);
+            // Numbers that go up, down or anywhere, also beyond the word.
+            let mut at = random.below(all) as isize;
+            let numbers: Vec<isize> = (0..1 + random.below(70))
+                .scan(1, |step, _| {
+                    let number = at;
+                    match random.below(20) {
+                        0 => *step = 1,
+                        1 => *step = -1,
+                        2 => at = random.below(all) as isize,
+                        _ => {}
+                    }
+                    at += *step;
+                    Some(number)
+                })
+                .collect();
+            let start = 1 << 20;
+            let objects: Vec<*mut u8> = numbers
+                .iter()
+                .map(|&number| {
+                    with_exposed_provenance_mut((start + number * size as isize).cast_unsigned())
+                })
+                .collect();
+            let inside = numbers[0];
+            let follow = |step: isize| {
+                (1..numbers.len())
+                    .take_while(|&n| {
+                        let number = inside + step * n as isize;
+                        numbers[n] == number && (0..all as isize).contains(&number)
+                    })
+                    .count()
+            };
+            let (up, down) = (follow(1), follow(-1));
+            let expected = (inside as usize - down, up + down);
+            let found = neighbours(&objects[1..], objects[0], size, inside as usize, all);
+            assert_eq!(found, expected, "round {round}: {numbers:?} of {all}");
+        }
     }
 }
