@@ -15,7 +15,7 @@ use crate::sync::Padded;
 use crate::transfer_cache::TransferCache;
 use crate::units::{MAX_REQUEST, PAGE_SIZE, pages_for};
 use core::ptr::null_mut;
-use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 /// Bytes that the transfer cache may hold of one class, but no more than ...
 const TRANSFER_BYTES: usize = 1 << 20;
@@ -34,6 +34,11 @@ const RECALL_BYTES: usize = 64 << 10;
 /// ... and never with less.
 const RECALL_LEAST: usize = 8 << 10;
 
+/// In `growths`: transfer caches may hold batches only because the heap has not grown for a while.
+const NEAR: u32 = 1;
+/// In `growths`: the step for each time.
+const GROWTH: u32 = 2;
+
 /// Middle tier and back end. A small program touches the back end and the first classes: they lie together, and begin in the
 /// page of the library's own data.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ pub struct Heap<O> {
     pub(crate) cached_room: AtomicUsize,
     /// Raised when all thread caches shall be emptied; each does so at its next slow path.
     pub(crate) epoch: Epoch,
+    /// Times that pages were wanted that are not resident, in steps of [`GROWTH`]; [`NEAR`].
+    growths: AtomicU32,
     /// The class that was looked at last ([`crate::holes`]).
     pub(crate) looked: AtomicUsize,
     /// The same for classes in use.
@@ -94,6 +101,7 @@ impl<O: Os> Heap<O> {
             cached_room: AtomicUsize::new(0),
             epoch: Epoch::new(),
             looked: AtomicUsize::new(0),
+            growths: AtomicU32::new(0),
             wanted: Wanted::new(),
             sparse: Classes::new(),
             searches: [const { Search::new() }; NUM_CLASSES],
@@ -115,6 +123,7 @@ impl<O: Os> Heap<O> {
             (&raw mut (*place).cached_room).write(AtomicUsize::new(0));
             (&raw mut (*place).epoch).write(Epoch::new());
             (&raw mut (*place).looked).write(AtomicUsize::new(0));
+            (&raw mut (*place).growths).write(AtomicU32::new(0));
             (&raw mut (*place).wanted).write(Wanted::new());
             (&raw mut (*place).sparse).write(Classes::new());
             (&raw mut (*place).searches).write([const { Search::new() }; NUM_CLASSES]);
@@ -176,18 +185,33 @@ impl<O: Os> Heap<O> {
             // A handler of the end may stand on a path that holds locks or has left a bin half flushed.
             return;
         }
+        self.growths.fetch_add(GROWTH, Relaxed);
         spare();
         self.recall();
         self.purge_unwanted(pages);
     }
 
-    /// Empties the transfer caches of all classes if they hold much.
+    /// Changes whenever pages are wanted that are not resident.
+    pub(crate) fn growths(&self) -> u32 {
+        self.growths.load(Relaxed) & !NEAR
+    }
+
+    /// To be called before a batch is stored that is to be sorted as soon as the heap grows.
+    pub(crate) fn storing_near(&self) {
+        if self.growths.load(Relaxed) & NEAR == 0 {
+            self.growths.fetch_or(NEAR, Relaxed);
+        }
+    }
+
+    /// Empties the transfer caches of all classes if they hold much, or what belongs there only while the heap does not grow.
     fn recall(&self) {
         let held: usize = (1..NUM_CLASSES)
             .map(|class| self.transfer(class).held() * size_of_class(class))
             .sum();
         let much = (self.pages.in_use_bytes() / RECALL_SHARE).clamp(RECALL_LEAST, RECALL_BYTES);
-        if held < much {
+        // Whoever stores such a batch at the same time may leave one behind, which counts as others do then.
+        let near = self.growths.fetch_and(!NEAR, Relaxed) & NEAR != 0;
+        if held < much && !near {
             return;
         }
         for class in 1..NUM_CLASSES {
