@@ -158,8 +158,10 @@ fn measure(case: &Case, allocators: &[Allocator], arguments: &Arguments) -> Vec<
     let least = Duration::from_millis(arguments.round_ms.max(1)).as_nanos() as f64;
     let prepared = |&allocator: &Allocator| {
         let mut work = (case.prepare)(allocator);
-        // The first round fills caches and is not counted.
         let mut operations = arguments.operations.unwrap_or(1).max(1);
+        // The first round takes memory from the kernel: 16 MiB for the first time take longer than a whole round shall,
+        // and a round of one operation is a measure of what the allocator before it left in the caches.
+        work.round(operations);
         loop {
             let start = Instant::now();
             work.round(operations);
