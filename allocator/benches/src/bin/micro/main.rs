@@ -25,6 +25,8 @@ pub enum Statistic {
 
 /// Nanoseconds per operation of single operations, beside jemalloc, mimalloc and the system's
 /// allocator; goals beside them; geometric means of the ratios to the system's.
+/// "goal here" is the goal in terms of this machine, where gperftools is measured, too: times what that takes here, by what the
+/// same library took where the goals were set.
 ///
 /// Examples:
 ///   micro                          all cases, about two minutes
@@ -69,14 +71,26 @@ pub trait Work {
     fn round(&mut self, operations: usize) -> f64;
 }
 
+/// What spanalloc shall reach in a case.
+#[derive(Clone, Copy)]
+pub struct Goal {
+    /// Nanoseconds per operation, on the machine on which the goals were set (two virtual CPUs, AMD Zen 4).
+    pub nanoseconds: f64,
+    /// Nanoseconds per operation of [`PEER`] there, where they say something about a machine: not where threads wait for each other.
+    pub peer: Option<f64>,
+}
+
+/// Whose time here and where the goals were set tells how fast this machine is: gperftools 2.10 of Debian 12, the same binary.
+pub const PEER: &str = "gperftools";
+
 /// What is measured.
 pub struct Case {
     /// Name in the table.
     pub name: &'static str,
     /// What one operation is.
     pub operation: &'static str,
-    /// Nanoseconds per operation that spanalloc shall reach, if there is a goal.
-    pub goal: Option<f64>,
+    /// What spanalloc shall reach, if there is a goal.
+    pub goal: Option<Goal>,
     /// Prepares the case for an allocator.
     pub prepare: Box<dyn Fn(Allocator) -> Box<dyn Work>>,
 }
@@ -84,7 +98,7 @@ pub struct Case {
 /// One row: nanoseconds per operation by allocator, in the order of their names.
 pub struct Row {
     pub name: &'static str,
-    pub goal: Option<f64>,
+    pub goal: Option<Goal>,
     pub nanoseconds: Vec<f64>,
 }
 

@@ -1,6 +1,6 @@
 //! The table and the JSON that leave the program.
 
-use crate::Row;
+use crate::{PEER, Row};
 use std::fmt::Write;
 
 /// The allocator that all are compared with.
@@ -20,6 +20,25 @@ fn ratio(value: f64, other: Option<f64>) -> String {
     other.map_or_else(|| "-".to_owned(), |other| format!("{:.2}", value / other))
 }
 
+/// The goal in terms of this machine: as much more than the goal as [`PEER`] takes more here than where the goal was set. Nothing if
+/// that is not among the columns (`names`).
+fn goal_here(names: &[&str], row: &Row) -> Option<f64> {
+    let goal = row.goal?;
+    let at = names.iter().position(|&name| name == PEER)?;
+    Some(goal.nanoseconds * row.nanoseconds[at] / goal.peer?)
+}
+
+/// `goal` for people, and whether `own` misses it.
+fn judged(own: f64, goal: Option<f64>) -> String {
+    goal.map_or_else(
+        || "-".to_owned(),
+        |goal| {
+            let mark = if own <= goal { "" } else { " missed" };
+            format!("{}{mark}", figure(goal))
+        },
+    )
+}
+
 /// A figure with three digits that matter, at least.
 fn figure(value: f64) -> String {
     match value {
@@ -31,14 +50,18 @@ fn figure(value: f64) -> String {
 }
 
 /// Rows for people: nanoseconds per operation by allocator (`names`), the first one's ratio to the system's
-/// allocator and to the best of all others, the goal.
+/// allocator and to the best of all others, the goal, and the goal in terms of this machine.
 pub fn text(names: &[&str], rows: &[Row]) -> String {
     let mut out = String::from("nanoseconds per operation");
     let _ = write!(out, "\n{:24}", "case");
     for name in names {
         let _ = write!(out, "{name:>11}");
     }
-    let _ = writeln!(out, "{:>10}{:>8}{:>9}", "/ system", "/ best", "goal");
+    let _ = writeln!(
+        out,
+        "{:>10}{:>8}{:>16}{:>16}",
+        "/ system", "/ best", "goal", "goal here"
+    );
     let system = names.iter().position(|&name| name == SYSTEM);
     for row in rows {
         let _ = write!(out, "{:24}", row.name);
@@ -50,19 +73,9 @@ pub fn text(names: &[&str], rows: &[Row]) -> String {
         let to_system = ratio(own, system.map(|at| row.nanoseconds[at]));
         let to_best = ratio(own, others.reduce(f64::min));
         let _ = write!(out, "{to_system:>10}{to_best:>8}");
-        match row.goal {
-            Some(goal) => {
-                let mark = if row.nanoseconds[0] <= goal {
-                    ""
-                } else {
-                    " missed"
-                };
-                let _ = writeln!(out, "{:>9}{mark}", figure(goal));
-            }
-            None => {
-                let _ = writeln!(out, "{:>9}", "-");
-            }
-        }
+        let goal = judged(own, row.goal.map(|goal| goal.nanoseconds));
+        let here = judged(own, goal_here(names, row));
+        let _ = writeln!(out, "{goal:>16}{here:>16}");
     }
     if let Some(system) = system {
         let _ = write!(out, "{:24}", "geometric mean / system");
@@ -83,7 +96,10 @@ pub fn json(names: &[&str], rows: &[Row]) -> String {
             let _ = write!(out, ", \"{name}\": {value:.3}");
         }
         if let Some(goal) = row.goal {
-            let _ = write!(out, ", \"goal\": {goal}");
+            let _ = write!(out, ", \"goal\": {}", goal.nanoseconds);
+        }
+        if let Some(here) = goal_here(names, row) {
+            let _ = write!(out, ", \"goal_here\": {here:.3}");
         }
         out.push_str(if number + 1 < rows.len() {
             "},\n"
@@ -106,13 +122,17 @@ pub fn json(names: &[&str], rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Goal;
 
     #[test]
     fn means_are_geometric_and_relative_to_the_system() {
         let rows = [
             Row {
                 name: "a",
-                goal: Some(1.0),
+                goal: Some(Goal {
+                    nanoseconds: 1.0,
+                    peer: Some(4.0),
+                }),
                 nanoseconds: vec![1.0, 2.0, 4.0],
             },
             Row {
@@ -123,13 +143,20 @@ mod tests {
         ];
         assert!((mean_ratio(&rows, 0, 2) - 1.0).abs() < 1e-12);
         assert!((mean_ratio(&rows, 2, 2) - 1.0).abs() < 1e-12);
-        let names = ["own", "peer", "system"];
+        let names = ["own", PEER, "system"];
         let text = text(&names, &rows);
         assert!(text.contains("0.25    0.50"), "{text}");
-        assert!(!text.contains("missed"), "{text}");
+        // The peer takes 2 where it took 4: half of the goal is asked for here, and 1 is too much.
+        assert!(
+            text.contains("            1.00     0.50 missed\n"),
+            "{text}"
+        );
         let json = json(&names, &rows);
-        assert!(json.contains("\"peer\": 2.000"), "{json}");
-        assert!(json.contains("\"goal\": 1}"), "{json}");
+        assert!(json.contains("\"gperftools\": 2.000"), "{json}");
+        assert!(
+            json.contains("\"goal\": 1, \"goal_here\": 0.500}"),
+            "{json}"
+        );
     }
 
     #[test]
