@@ -4,6 +4,12 @@
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+/* Installs a filter of so many instructions for this process and its children. */
+static void filter(struct sock_filter *code, unsigned short length) {
+    struct sock_fprog program = {length, code};
+    CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    CHECK(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+}
 /* From now on the call fails with this error. */
 static void refuse(unsigned call, unsigned error) {
     struct sock_filter code[] = {
@@ -12,9 +18,7 @@ static void refuse(unsigned call, unsigned error) {
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog program = {4, code};
-    CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-    CHECK(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+    filter(code, sizeof code / sizeof *code);
 }
 /* The same, only where the call's argument number `at`, from 0 on, has this value. */
 static void refuse_where(unsigned call, unsigned at, unsigned value, unsigned error) {
@@ -26,7 +30,5 @@ static void refuse_where(unsigned call, unsigned at, unsigned value, unsigned er
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog program = {6, code};
-    CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-    CHECK(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+    filter(code, sizeof code / sizeof *code);
 }
