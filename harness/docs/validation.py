@@ -70,7 +70,8 @@ def marks(row):
     missed = "" if row["within_goal"] is not False else " **miss**"
     # Under this allocator the program does not ask for what was recorded.
     if (row.get("asked") or {}).get("otherwise"):
-        missed += f" (asks {percent(row['asked']['differs'], True)})"
+        own = row["asked"].get("error")
+        missed += f" (asks {percent(row['asked']['differs'], True)}" + (f", from its own {percent(own, True)})" if own is not None else ")")
     return missed + (" ?" if row.get("decided") is False else "")
 
 
@@ -112,6 +113,9 @@ def section(name, found):
             out += ["", f"Under {row['subject']} the program asks {'otherwise' if asked['otherwise'] else 'for the same'}: at most "
                     f"{mib(asked['peak_live_bytes'])} alive and {asked['allocations']:.0f} allocations in {asked['recordings']} recordings with "
                     f"it underneath, {mib(live)} and {allocations:.0f} in those replayed ({percent(asked['differs'], True)} alive)."]
+            if asked.get("error") is not None:
+                out[-1] += (f" Predicted from recordings with it underneath: {mib(asked['predicted_peak_bytes'])}, "
+                            f"{percent(asked['error'], True)}.")
     for remark in found.get("remarks") or []:
         out += ["", f"{remark}."]
     if found["own_mappings_bytes"] >= 1048576:

@@ -15,7 +15,7 @@ mod place;
 mod recorded;
 mod signals;
 
-pub use asked::asked;
+pub use asked::{asked, recorded_under};
 pub use cost::{calibration, told as told_cost};
 pub use place::{default_out, part_of};
 pub use recorded::Recorded;

@@ -6,6 +6,7 @@ mod recordings;
 mod replayed;
 mod rounds;
 mod sides;
+mod underneath;
 
 use crate::cli::ValidateArgs;
 use crate::cmd::run::subjects;
@@ -15,11 +16,9 @@ use crate::error::{Error, Outcome};
 use crate::exec::Limits;
 use crate::out::Terminal;
 use crate::progress::Progress;
-use crate::recording;
 use crate::subject::Subject;
-use crate::validation::{self, Asked, Facts, Row, Run, Samples, Seen};
+use crate::validation::{self, Facts, Row, Run, Samples, Seen};
 use crate::{embed, interrupt};
-use heaplab_workloads::trace::TraceSummary;
 use recordings::Recordings;
 use rounds::Rounds;
 use sides::Sides;
@@ -124,8 +123,8 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     } = sides;
     let threads = recordings.threads();
     let mut rows = rows(&subjects, threads, peaks.samples, times, runs.samples);
-    for (row, subject) in rows.iter_mut().zip(&in_place) {
-        row.asked = asked(row, subject, threads, &recordings.traces, &trial);
+    for ((row, subject), in_place) in rows.iter_mut().zip(&subjects).zip(&in_place) {
+        row.asked = underneath::asked(row, subject, in_place, &recordings, &trial);
     }
     trial.progress.clear();
     let facts = Facts {
@@ -189,38 +188,6 @@ fn further(
             }
         })
         .collect()
-}
-
-/// What the program asks for under a subject whose row is off or has no verdict; nothing under the one that was recorded.
-fn asked(
-    row: &Row,
-    subject: &Subject,
-    threads: u64,
-    replayed: &[TraceSummary],
-    trial: &Trial<'_>,
-) -> Option<Asked> {
-    let recorded = trial.brought.as_ref().map(|brought| &brought.libc);
-    let told = row.within_goal == Some(true) && row.decided != Some(false);
-    if told || row.error.is_none() || subject.library.as_ref() == recorded {
-        return None;
-    }
-    let command = &trial.args.command;
-    let mut under = Vec::new();
-    for _ in 0..trial.args.first_runs() {
-        if interrupt::requested() {
-            return None;
-        }
-        (trial.progress).started(&format!("recording under {}", subject.label));
-        let service = trial.args.service.service(command).ok()?;
-        match recording::asked(subject, command, service, true) {
-            Ok(trace) => under.push(trace),
-            Err(why) => {
-                trial.progress.detail(&format!("{}: {why}", subject.label));
-                return None;
-            }
-        }
-    }
-    Asked::new(&under, replayed, validation::least_goal(threads))
 }
 
 fn rows(

@@ -1,5 +1,5 @@
-//! What a program asks of a subject: recorded with the subject underneath, and only the totals kept. A program may ask otherwise under
-//! another allocator, where it looks at how large its blocks really are or goes by the clock.
+//! What a program asks of a subject: recorded with the subject underneath. A program may ask otherwise under another allocator, where
+//! it looks at how large its blocks really are or goes by the clock.
 
 use super::Recording;
 use crate::exec::signal_name;
@@ -10,11 +10,12 @@ use heaplab_workloads::record::SessionOptions;
 use heaplab_workloads::trace::TraceSummary;
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 
-/// Records `command` with `subject` underneath; `first_only`: nothing of the processes that it starts.
+/// The totals of [`recorded_under`]; the recording itself is not kept.
 ///
 /// # Errors
-/// One lower-case sentence: the program cannot be recorded or does not end as it should.
+/// As there.
 pub fn asked(
     subject: &Subject,
     command: &[OsString],
@@ -22,9 +23,24 @@ pub fn asked(
     first_only: bool,
 ) -> Result<TraceSummary, String> {
     let folder = tempfile::tempdir().map_err(|e| format!("no folder for a recording: {e}"))?;
+    let out = folder.path().join("asked.hltrace");
+    recorded_under(subject, command, service, first_only, &out)
+}
+
+/// Records `command` with `subject` underneath into `out`; `first_only`: nothing of the processes that it starts.
+///
+/// # Errors
+/// One lower-case sentence: the program cannot be recorded or does not end as it should.
+pub fn recorded_under(
+    subject: &Subject,
+    command: &[OsString],
+    service: Option<Service>,
+    first_only: bool,
+    out: &Path,
+) -> Result<TraceSummary, String> {
     let recorded = Recording {
         command,
-        out: folder.path().join("asked.hltrace"),
+        out: out.to_path_buf(),
         keep_addresses: false,
         session: SessionOptions {
             first_only,

@@ -24,6 +24,12 @@ pub struct Asked {
     pub differs: f64,
     /// By more than a prediction may err.
     pub otherwise: bool,
+    /// Median peak of replays of the recordings with the subject underneath; absent where none succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted_peak_bytes: Option<f64>,
+    /// That against the program's own peak: what of the row's error is the replay's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<f64>,
 }
 
 impl Asked {
@@ -40,7 +46,19 @@ impl Asked {
             replayed,
             differs,
             otherwise: differs.abs() > goal,
+            predicted_peak_bytes: None,
+            error: None,
         })
+    }
+
+    /// With the peaks of replays of the recordings underneath, beside the program's own.
+    #[must_use]
+    pub fn replayed_as(mut self, peaks: &[f64], actual: Option<f64>) -> Self {
+        self.predicted_peak_bytes = stats::median(peaks);
+        self.error = (self.predicted_peak_bytes.zip(actual))
+            .filter(|(_, actual)| *actual > 0.0)
+            .map(|(predicted, actual)| predicted / actual - 1.0);
+        self
     }
 
     /// A sentence for the row of `subject`.
@@ -54,12 +72,22 @@ impl Asked {
             bytes(self.replayed[2]),
             self.replayed[0],
         );
+        let replayed = match (self.predicted_peak_bytes, self.error) {
+            (Some(peak), Some(error)) => format!(
+                " Predicted from those recordings: {}, {:+.1} %.",
+                bytes(peak),
+                100.0 * error
+            ),
+            _ => String::new(),
+        };
         match self.otherwise {
             true => format!(
-                "! {subject}: under it the program asks otherwise, which no recording made elsewhere can predict: it {figures}, {:+.1} %.",
+                "! {subject}: under it the program asks otherwise, which no recording made elsewhere can predict: it {figures}, {:+.1} %.{replayed}",
                 100.0 * self.differs
             ),
-            false => format!("  {subject}: under it the program asks for the same: it {figures}."),
+            false => format!(
+                "  {subject}: under it the program asks for the same: it {figures}.{replayed}"
+            ),
         }
     }
 }
@@ -104,8 +132,16 @@ mod tests {
         assert!(
             told.contains("! jemalloc: under it the program asks otherwise")
                 && told.contains("82.00 MiB alive")
-                && told.contains("-8.9 %"),
+                && told.ends_with("-8.9 %."),
             "{told}"
         );
+        let replayed = other.replayed_as(&[99.0, 99.0, 110.0], Some(100.0));
+        assert!((replayed.error.unwrap() + 0.01).abs() < 1e-12);
+        let told = replayed.told("jemalloc");
+        assert!(
+            told.ends_with("-8.9 %. Predicted from those recordings: 99 B, -1.0 %."),
+            "{told}"
+        );
+        assert_eq!(same.replayed_as(&[], Some(100.0)).error, None);
     }
 }

@@ -178,7 +178,11 @@ fn record_once(trial: &Trial<'_>, out: &Path, with_remarks: bool) -> Result<Once
     }
 }
 
-fn compiled(trace: &Path, trial: &Trial<'_>) -> Result<Comparison, Error> {
+/// How a recording is replayed: its script, made with its times.
+///
+/// # Errors
+/// A damaged recording; a folder that takes no more.
+pub fn compiled(trace: &Path, trial: &Trial<'_>) -> Result<Comparison, Error> {
     let shown = trace.display().to_string();
     // What an allocator gives back by the clock depends on the program's time between its calls.
     let params = Params {
@@ -216,6 +220,12 @@ fn compiled(trace: &Path, trial: &Trial<'_>) -> Result<Comparison, Error> {
     })
 }
 
+/// What the recorder took of each event, nanoseconds.
+pub fn recorder_ns(trace: &TraceSummary) -> f64 {
+    let measured = (trace.finish.as_ref()).and_then(|finish| finish.recorder_ns_per_event);
+    measured.unwrap_or(0.0)
+}
+
 /// How the clock follows each recording's: less what the recorder took, and with the difference between what the subject takes
 /// and what the recorded allocator takes, which is the C library's; that is replayed once for it.
 fn clocks(
@@ -227,9 +237,7 @@ fn clocks(
     let system = subject::parse("system")?;
     let keep: Vec<RecordedClock> = (traces.iter().enumerate())
         .map(|(number, trace)| RecordedClock {
-            recorder_ns: (trace.finish.as_ref())
-                .and_then(|finish| finish.recorder_ns_per_event)
-                .unwrap_or(0.0),
+            recorder_ns: recorder_ns(trace),
             keep: Some(trial.folder.join(format!("times-{}", first + number))),
             recorded: None,
         })
