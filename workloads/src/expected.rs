@@ -55,15 +55,20 @@ impl Expected {
     }
 }
 
+/// Whether these are the parameters of what is written down.
+pub fn are_own(model: &Model, params: &ModelParams) -> bool {
+    let own_threads = params
+        .threads
+        .is_none_or(|threads| threads == model.threads());
+    params.seed == 1 && params.scale == 1.0 && own_threads
+}
+
 /// Compares a script at default parameters with what was written down for its model.
 ///
 /// # Errors
 /// The counts or the checksum differ.
 pub fn check(model: &Model, params: &ModelParams, info: &ScriptInfo) -> Result<(), WorkloadError> {
-    let own_threads = params
-        .threads
-        .is_none_or(|threads| threads == model.threads());
-    if params.seed != 1 || params.scale != 1.0 || !own_threads {
+    if !are_own(model, params) {
         return Ok(());
     }
     let written = match model.definition().expect {

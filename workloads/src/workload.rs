@@ -356,7 +356,26 @@ impl Workload {
 
     /// The script of this workload in `cache`, compiled if it is not there yet. `progress` takes what is done and how much there is, of
     /// the check of a script that is there, and of the making of one.
+    ///
+    /// # Errors
+    /// Parameters that the workload cannot take; a script that is not what the model's `expect` says, whatever the seed is: then
+    /// the one that it speaks of is made as well.
     pub fn compile(
+        &self,
+        params: &Params,
+        cache: &Path,
+        progress: Progress<'_>,
+    ) -> Result<CompiledScript, WorkloadError> {
+        if let Self::Model(model) = self
+            && model.definition().expect.is_some()
+            && !expected::are_own(model, &model_params(params))
+        {
+            self.make(&Params::default(), cache, progress)?;
+        }
+        self.make(params, cache, progress)
+    }
+
+    fn make(
         &self,
         params: &Params,
         cache: &Path,

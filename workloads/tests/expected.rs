@@ -80,29 +80,28 @@ fn a_script_that_differs_is_an_error_and_is_not_kept() {
         text.replacen("ops = ", &line, 1)
     };
     let folder = tempfile::tempdir().unwrap();
-    let compile = |text: &str| {
+    let compile = |text: &str, seed: u64| {
         let file = folder.path().join("mine.toml");
         std::fs::write(&file, text).unwrap();
         let workload = Workload::resolve(file.to_str().unwrap()).unwrap();
-        workload.compile(
-            &Params::default(),
-            &folder.path().join("cache"),
-            &mut |_, _| {},
-        )
+        let params = Params {
+            seed,
+            ..Params::default()
+        };
+        workload.compile(&params, &folder.path().join("cache"), &mut |_, _| {})
     };
-    let error = compile(&with(expected.calls + 1)).unwrap_err().to_string();
-    assert!(
-        error.contains("is not the one that was written down"),
-        "{error}"
-    );
-    assert_eq!(
-        std::fs::read_dir(folder.path().join("cache"))
-            .unwrap()
-            .count(),
-        0
-    );
-    assert_eq!(
-        compile(&with(expected.calls)).unwrap().info.checksum,
-        expected.checksum
-    );
+    // A seed of chance has no script that was written down: that of the model's own parameters is made and compared.
+    for seed in [1, 5] {
+        let error = compile(&with(expected.calls + 1), seed).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("is not the one that was written down"),
+            "{error}"
+        );
+        let kept = std::fs::read_dir(folder.path().join("cache")).unwrap();
+        assert_eq!(kept.count(), 0, "seed {seed}");
+    }
+    let made = |seed: u64| compile(&with(expected.calls), seed).unwrap().info.checksum;
+    assert_eq!(made(1), expected.checksum);
+    assert_ne!(made(5), expected.checksum);
 }
