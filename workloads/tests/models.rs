@@ -1,10 +1,12 @@
 //! Built-in models compile to sound scripts, the same to the byte for the same seed.
 
 mod common;
+#[path = "common/text.rs"]
+mod text;
 
-use common::{follow_order, interpret};
 use heaplab_script::{OpKind, Script};
 use heaplab_workloads::{Model, ModelParams, Params, Workload};
+use text::script_with;
 
 fn small() -> ModelParams {
     ModelParams {
@@ -16,22 +18,13 @@ fn small() -> ModelParams {
 
 #[test]
 fn every_model_is_sound() {
-    let folder = tempfile::tempdir().unwrap();
     assert!(Model::list().len() >= 8);
     for about in Model::list() {
         let model = Model::builtin(&about.name).unwrap();
         assert_eq!(model.name(), about.name, "the file is named like the model");
         assert!(!model.definition().sources.is_empty());
-        let path = folder.path().join(&about.name);
-        let info = model.compile(&small(), &path, &mut |_, _| {}).unwrap();
-        let script = Script::open(&path).unwrap();
-        script.verify_checksum().unwrap();
-        follow_order(&script);
-        let mut turn = 0u64;
-        interpret(&script, |count| {
-            turn = turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (turn >> 33) as usize % count
-        });
+        let script = script_with(&model, &small());
+        let info = script.info();
         let peak = model.peak(&small()).unwrap();
         assert_eq!(
             (peak.calls, peak.live_bytes),

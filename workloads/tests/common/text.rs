@@ -1,4 +1,4 @@
-//! Models written down in a test.
+//! Models in tests: written down there, compiled, executed.
 #![allow(dead_code)] // No test needs all of it.
 
 use crate::common::{follow_order, interpret};
@@ -19,11 +19,14 @@ pub fn model(rest: &str) -> Model {
 
 /// Compiles and executes a model under the rules of scripts.
 pub fn script(model: &Model) -> Script {
+    script_with(model, &ModelParams::default())
+}
+
+/// The same with other parameters.
+pub fn script_with(model: &Model, params: &ModelParams) -> Script {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
-    let info = model
-        .compile(&ModelParams::default(), &path, &mut |_, _| {})
-        .unwrap();
+    let info = model.compile(params, &path, &mut |_, _| {}).unwrap();
     let script = Script::open(&path).unwrap();
     script.verify_checksum().unwrap();
     follow_order(&script);
