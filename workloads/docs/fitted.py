@@ -34,7 +34,6 @@ WHY_TIME = {
     "ripgrep-json": "and threads: with mimalloc the trace took 18.0 ns in one run, 15.7 and 8.3 in two on two processors",
 }
 WHY_PEAK = {
-    "git-log": "the other three are within 4 %; what spanalloc has more of in the trace was not found",
     "nginx-pages": "glibc maps the first block of 264 KiB by itself and keeps the next ones in the heap. In the trace it comes again to where it was; in the "
     "model some of the small blocks that are alive meanwhile lie there by then, and it takes another 264 KiB (with `-a system:mmap_threshold=131072`, "
     "which is not moved by frees, 628 and 632 KiB)",

@@ -5,8 +5,7 @@ use super::collect::{Alive, Cell, Collected};
 use super::cuts::Cuts;
 use super::phrases::Phrases;
 use super::roles::Roles;
-use super::{Waves, waves};
-use crate::model::definition::Recall;
+use super::{Again, Waves, waves};
 use std::fmt::Write as _;
 
 /// Calls that a thread makes in a row at most: beyond, the order of threads matters to nobody.
@@ -33,7 +32,7 @@ pub(super) struct Fit<'a> {
     /// By role.
     pub phrases: &'a [Phrases],
     /// How phrases are said again.
-    pub recall: Option<&'a Recall>,
+    pub recall: Option<Again>,
     /// Factor on all live sets.
     pub factor: f64,
     /// How far phrases may lead live sets; none: as the language has it.
@@ -104,11 +103,18 @@ fn write_phrases(out: &mut String, fit: &Fit<'_>, role: usize, cells: &[Cell]) {
         out.push_str(&phrase.text(&fit.classes.names, &heard, &calls));
     }
     out.push_str("]\n");
-    if let Some(recall) = &fit.recall {
+    if let Some(recall) = fit.recall {
+        let redrawn = match recall.redrawn {
+            true => fit.phrases[role].redrawn,
+            false => 0.0,
+        };
         let _ = writeln!(
             out,
             "recall = {{ chance = {}, calls = {}, memory = {}, redrawn = {} }}",
-            recall.chance, recall.calls, recall.memory, recall.redrawn
+            recall.chance,
+            recall.calls,
+            recall.memory,
+            short(redrawn)
         );
     }
 }

@@ -26,7 +26,6 @@ mod waves;
 
 use crate::compile::Source;
 use crate::error::WorkloadError;
-use crate::model::definition::Recall;
 use crate::model::{Model, ModelParams};
 use asked::Asked;
 use classes::Classes;
@@ -56,29 +55,43 @@ const NEAR: f64 = 0.02;
 const PEAK_WEIGHT: f64 = 10.0;
 const SILENCE: f64 = 0.2;
 /// What an error of the sum of the classes' own peaks, as a part of the peak of all, weighs.
-const SPREAD_WEIGHT: f64 = 1.0;
+const SPREAD_WEIGHT: f64 = 0.5;
 /// What an error of the functions called and of the misses of small caches weighs: a miss costs about twice what a branch does that
 /// was not foreseen.
 const ASKED_WEIGHT: f64 = 2.0;
-/// How a role's threads may say again what they said: what is tried, and how many of them first.
-const SCOUTS: usize = 5;
-const RECALLS: [Option<Recall>; 12] = [
+/// How threads may say again what they said: what is tried, and how many of them first.
+const SCOUTS: usize = 6;
+const AGAIN: [Option<Again>; 16] = [
     None,
-    recall(0.9, 100, 4096, 0.0),
-    recall(0.9, 300, 16384, 0.0),
-    recall(0.98, 300, 4096, 0.0),
-    recall(0.98, 300, 4096, 0.3),
-    recall(0.5, 100, 4096, 0.0),
-    recall(0.98, 300, 1024, 0.0),
-    recall(0.98, 300, 16384, 0.0),
-    recall(0.98, 2000, 1024, 0.0),
-    recall(0.98, 2000, 4096, 0.0),
-    recall(0.98, 2000, 4096, 0.3),
-    recall(0.98, 2000, 16384, 0.3),
+    again(0.9, 100, 4096, false),
+    again(0.9, 300, 16384, false),
+    again(0.98, 300, 4096, false),
+    again(0.9, 300, 16384, true),
+    again(0.98, 300, 4096, true),
+    again(0.5, 100, 4096, false),
+    again(0.9, 100, 4096, true),
+    again(0.98, 300, 1024, false),
+    again(0.98, 300, 1024, true),
+    again(0.98, 300, 16384, false),
+    again(0.98, 300, 16384, true),
+    again(0.98, 2000, 1024, false),
+    again(0.98, 2000, 4096, false),
+    again(0.98, 2000, 4096, true),
+    again(0.98, 2000, 16384, true),
 ];
 
-const fn recall(chance: f64, calls: u32, memory: u32, redrawn: f64) -> Option<Recall> {
-    Some(Recall {
+/// How threads say again what they said: see [`crate::model::definition::Recall`].
+#[derive(Clone, Copy, Debug)]
+struct Again {
+    chance: f64,
+    calls: u32,
+    memory: u32,
+    /// Whether so many sizes are others as in the trace; none if not.
+    redrawn: bool,
+}
+
+const fn again(chance: f64, calls: u32, memory: u32, redrawn: bool) -> Option<Again> {
+    Some(Again {
         chance,
         calls,
         memory,
@@ -211,7 +224,7 @@ struct Best {
     fitted: Fitted,
     /// How far it is from the trace.
     worse: f64,
-    recall: Option<Recall>,
+    recall: Option<Again>,
     /// The factor on live sets that the next one begins with.
     factor: f64,
 }
@@ -219,17 +232,17 @@ struct Best {
 impl Search<'_> {
     /// Tries some of what there is to try, to see how near these classes and parts can come.
     fn scout(&mut self) -> Result<(), WorkloadError> {
-        (RECALLS[..SCOUTS].iter()).try_for_each(|recall| self.attempt(recall.as_ref(), WAVES[0]))
+        (AGAIN[..SCOUTS].iter()).try_for_each(|recall| self.attempt(*recall, WAVES[0]))
     }
 
     /// Tries the rest. The nearest model.
     fn finish(mut self) -> Result<Option<Best>, WorkloadError> {
-        for recall in &RECALLS[SCOUTS..] {
-            self.attempt(recall.as_ref(), WAVES[0])?;
+        for recall in &AGAIN[SCOUTS..] {
+            self.attempt(*recall, WAVES[0])?;
         }
         let recall = self.best.as_ref().and_then(|best| best.recall);
         for waves in &WAVES[1..] {
-            self.attempt(recall.as_ref(), *waves)?;
+            self.attempt(recall, *waves)?;
         }
         // Where threads free each other's blocks, phrases may keep live sets from what they are: then each call is drawn alone.
         if self.worse() >= SILENCE {
@@ -247,7 +260,7 @@ impl Search<'_> {
     /// Tries models whose phrases are said again like this, with live sets that follow so much of the trace's waves.
     fn attempt(
         &mut self,
-        recall: Option<&Recall>,
+        recall: Option<Again>,
         waves: Option<Waves>,
     ) -> Result<(), WorkloadError> {
         let counts = self.counts;
@@ -299,7 +312,7 @@ impl Search<'_> {
                         left_out: self.roles.left_out.clone(),
                     },
                     worse,
-                    recall: recall.copied(),
+                    recall,
                     factor: if error < NEAR { factor } else { 1.0 },
                 });
             }

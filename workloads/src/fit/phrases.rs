@@ -25,6 +25,8 @@ const EASY: f64 = 0.5;
 /// Followers of a phrase that are told, and the least percentage of one.
 const MOST_FOLLOWERS: usize = 8;
 const LEAST_SHARE: u32 = 2;
+/// Calls after which a stretch counts as said again, to see how many of its drawn sizes are others.
+const STRETCH: usize = 8;
 /// Separates what did not follow.
 const BREAK: u16 = 0;
 /// A call as a phrase has it: what, class, size (0: drawn).
@@ -52,6 +54,8 @@ pub(super) struct Phrases {
     pub phrases: Vec<Phrase>,
     /// Sizes that phrases name.
     pub named: Vec<u32>,
+    /// Of the sizes that they do not name, the share that was another one when the calls before it came again.
+    pub redrawn: f64,
 }
 
 impl Phrases {
@@ -115,8 +119,36 @@ pub(super) fn find(threads: &[&[Said]], parts: usize, most: usize) -> Phrases {
     });
     Phrases {
         phrases: phrases.collect(),
+        redrawn: redrawn(threads, &named),
         named,
     }
+}
+
+/// Of the sizes that are not named, the share that was another one when the calls before it came again.
+fn redrawn(threads: &[&[Said]], named: &[u32]) -> f64 {
+    let (mut again, mut others) = (0u64, 0u64);
+    for calls in threads {
+        let words: Vec<Word> = calls.iter().map(|said| word_of(said, named)).collect();
+        let mut last: HashMap<&[Word], u32> = HashMap::new();
+        for (at, said) in calls.iter().enumerate().skip(STRETCH) {
+            let drawn = matches!(said.deed, Deed::Allocate(_)) && said.size > 0 && words[at].2 == 0;
+            if drawn && let Some(before) = last.insert(&words[at - STRETCH..=at], said.size) {
+                again += 1;
+                others += u64::from(before != said.size);
+            }
+        }
+    }
+    others as f64 / again.max(1) as f64
+}
+
+/// A call as phrases have it.
+fn word_of(said: &Said, named: &[u32]) -> Word {
+    let size = match (said.deed, named.binary_search(&said.size)) {
+        // Ranks are few.
+        (Deed::Free, _) | (_, Ok(_)) => said.size,
+        _ => 0,
+    };
+    (said.deed, said.class, size)
 }
 
 /// Sizes that are said: frequent ones of classes in which the size can be known from the calls before.
@@ -185,12 +217,7 @@ fn spell(threads: &[&[Said]], named: &[u32]) -> (Vec<Term>, Vec<(u16, u8)>) {
                 all.push((BREAK, said.part));
             }
             last = Some(said.part);
-            let size = match (said.deed, named.binary_search(&said.size)) {
-                // Ranks are few.
-                (Deed::Free, _) | (_, Ok(_)) => said.size,
-                _ => 0,
-            };
-            let word = (said.deed, said.class, size);
+            let word = word_of(said, named);
             let number = *numbers.entry(word).or_insert_with(|| {
                 terms.push(Term {
                     word: Some(word),
@@ -362,5 +389,42 @@ impl Phrase {
             then.join(" "),
             weights.join(", ")
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::definition::{By, Way};
+
+    /// A size is asked for after the same calls, a hundred times.
+    fn rounds(size: impl Fn(u32) -> u32) -> Vec<Said> {
+        let said = |deed, size| Said {
+            deed,
+            class: 0,
+            part: 0,
+            size,
+        };
+        let by = Way {
+            by: By::Malloc,
+            partly: false,
+        };
+        (0..100)
+            .flat_map(|round| {
+                let mut calls = vec![said(Deed::FreeNewest, 0); STRETCH];
+                calls.push(said(Deed::Allocate(by), size(round)));
+                calls
+            })
+            .collect()
+    }
+
+    #[test]
+    fn sizes_that_are_others_after_the_same_calls_are_counted() {
+        let share = |size: &dyn Fn(u32) -> u32, named: &[u32]| redrawn(&[&rounds(size)[..]], named);
+        assert_eq!(share(&|_| 70, &[]), 0.0);
+        assert_eq!(share(&|round| 70 + round, &[]), 1.0);
+        assert_eq!(share(&|round| 70 + round / 3, &[]), 33.0 / 99.0);
+        // Phrases name the size of each: nothing is drawn.
+        assert_eq!(share(&|round| 70 + round % 2, &[70, 71]), 0.0);
     }
 }

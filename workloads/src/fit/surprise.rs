@@ -12,7 +12,7 @@ const ENTRIES: usize = 1 << 12;
 /// Calls that are remembered for contexts: a power of two above the longest.
 const REMEMBERED: usize = 64;
 /// What an unexpected size costs beside an unexpected kind, about.
-const SIZES: f64 = 0.5;
+const SIZES: f64 = 1.0;
 const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[derive(Clone, Copy, Default)]
