@@ -315,7 +315,9 @@ fn what_is_kept_is_written_as_far_as_in_the_trace() {
         .collect();
     assert!((15..60).contains(&large.len()), "{}", large.len());
     let share = large.iter().sum::<u64>() as f64 / (large.len() as u64 * SIZE) as f64;
-    assert!(share > 0.8, "{share}");
+    // All of them, but for some that stay although a phrase said them as one of those that go; if all were written as an average
+    // allocation is, it would be 0.14.
+    assert!(share > 0.7, "{share}");
 }
 
 /// Blocks that a program keeps and frees at its end are freed by the model.
