@@ -203,7 +203,7 @@ impl CpuCache {
             }
         }
         let limit = most_room();
-        let new = next_capacity(&HEAP, class, old, most, limit, SHARE).min(most);
+        let new = next_capacity(&HEAP, class, old, most, || limit, SHARE).min(most);
         if new <= old {
             return false;
         }

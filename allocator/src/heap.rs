@@ -35,7 +35,7 @@ const RECALL_BYTES: usize = 64 << 10;
 const RECALL_LEAST: usize = 8 << 10;
 
 /// In `growths`: transfer caches may hold batches only because the heap has not grown for a while.
-const NEAR: u32 = 1;
+const UNSORTED: u32 = 1;
 /// In `growths`: the step for each time.
 const GROWTH: u32 = 2;
 
@@ -50,7 +50,7 @@ pub struct Heap<O> {
     pub(crate) cached_room: AtomicUsize,
     /// Raised when all thread caches shall be emptied; each does so at its next slow path.
     pub(crate) epoch: Epoch,
-    /// Times that pages were wanted that are not resident, in steps of [`GROWTH`]; [`NEAR`].
+    /// Times that pages were wanted that are not resident, in steps of [`GROWTH`]; [`UNSORTED`].
     growths: AtomicU32,
     /// The class that was looked at last ([`crate::holes`]).
     pub(crate) looked: AtomicUsize,
@@ -193,14 +193,15 @@ impl<O: Os> Heap<O> {
 
     /// Changes whenever pages are wanted that are not resident.
     pub(crate) fn growths(&self) -> u32 {
-        self.growths.load(Relaxed) & !NEAR
+        self.growths.load(Relaxed) & !UNSORTED
     }
 
-    /// To be called before a batch is stored that is to be sorted as soon as the heap grows.
-    pub(crate) fn storing_near(&self) {
-        if self.growths.load(Relaxed) & NEAR == 0 {
-            self.growths.fetch_or(NEAR, Relaxed);
+    /// To be called before a batch of so many objects of a class is stored that is to be sorted as soon as the heap grows.
+    pub(crate) fn storing_unsorted(&self, class: usize, objects: usize) {
+        if self.growths.load(Relaxed) & UNSORTED == 0 {
+            self.growths.fetch_or(UNSORTED, Relaxed);
         }
+        self.central(class).pass(objects);
     }
 
     /// Empties the transfer caches of all classes if they hold much, or what belongs there only while the heap does not grow.
@@ -210,8 +211,8 @@ impl<O: Os> Heap<O> {
             .sum();
         let much = (self.pages.in_use_bytes() / RECALL_SHARE).clamp(RECALL_LEAST, RECALL_BYTES);
         // Whoever stores such a batch at the same time may leave one behind, which counts as others do then.
-        let near = self.growths.fetch_and(!NEAR, Relaxed) & NEAR != 0;
-        if held < much && !near {
+        let unsorted = self.growths.fetch_and(!UNSORTED, Relaxed) & UNSORTED != 0;
+        if held < much && !unsorted {
             return;
         }
         for class in 1..NUM_CLASSES {

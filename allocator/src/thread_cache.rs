@@ -16,6 +16,7 @@
 
 pub(crate) mod capacity;
 pub(crate) mod surplus;
+mod unsorted;
 
 use crate::cutting::Cutting;
 use crate::fault::DETECT;
@@ -36,16 +37,6 @@ pub const DEFAULT_BYTES: usize = 1 << 20;
 pub static LIMIT_BYTES: AtomicUsize = AtomicUsize::new(DEFAULT_BYTES);
 /// Caches of living threads.
 pub(crate) static CACHES: AtomicUsize = AtomicUsize::new(0);
-
-/// The objects of a class whose spans are no longer than this lie together, in whatever order they are freed: half of the least
-/// second-level cache in use.
-const NEAR_BYTES: usize = 96 << 10;
-/// Of shorter objects their addresses would take too much.
-const NEAR_SIZE: usize = 64;
-/// With so many addresses stored, half of 8 KiB and a batch, no further batch is.
-const NEAR_STORED: usize = 640;
-/// Flushes of a thread without growth of the heap after which the heap counts as having reached its size.
-const SETTLED: u32 = 2048;
 
 /// A place for an object. Only its owner reads or writes it.
 type Slot = *mut u8;
@@ -365,7 +356,7 @@ impl ThreadCache {
             let count = cap.div_ceil(2);
             self.flush(heap, class, count);
             let shrunk = (cap - count / 2).max(Self::first_capacity(class));
-            if shrunk < cap && self.budget.load(Relaxed) > Self::limit(heap) {
+            if shrunk < cap && !self.has_budget(heap, 0) {
                 // There are more threads now than when this one grew.
                 let done = self.set_capacity(heap, class, shrunk);
                 debug_assert!(done, "fewer places need no memory");
@@ -396,7 +387,7 @@ impl ThreadCache {
             // batch, but is right about those that were freed in the order of addresses, or nearly.
             let apart = (oldest[0] as usize).abs_diff(oldest[count - 1] as usize);
             let compact = apart <= 2 * count * size_of_class(class)
-                || (transfer && self.keeps_near(heap, class));
+                || (transfer && self.keeps_unsorted(heap, class, oldest));
             if transfer {
                 heap.flush(class, self.thread(), oldest, compact);
             } else {
@@ -407,35 +398,12 @@ impl ThreadCache {
         self.set_room(class, room + count);
     }
 
-    /// Whether a batch of `class` whose objects lie in no order is better stored as it is than sorted: all of the class is near, and
-    /// the heap has not grown for a while, so that nobody waits for the spans to become free.
-    fn keeps_near<O: Os>(&self, heap: &Heap<O>, class: usize) -> bool {
-        // Between threads evidence decides ([`crate::transfer_cache`]).
-        if heap.central(class).bytes() > NEAR_BYTES || CACHES.load(Relaxed) > 1 {
-            return false;
-        }
-        // Their addresses take room, too, which a class keeps.
-        if size_of_class(class) < NEAR_SIZE || heap.transfer(class).held() > NEAR_STORED {
-            return false;
-        }
-        let (flushes, growths) = (self.flushes.load(Relaxed) as u32, heap.growths());
-        if self.growths.load(Relaxed) != growths {
-            self.growths.store(growths, Relaxed);
-            self.settling.store(flushes, Relaxed);
-        }
-        let settled = flushes.wrapping_sub(self.settling.load(Relaxed)) >= SETTLED;
-        if settled {
-            heap.storing_near();
-        }
-        settled
-    }
-
     /// Empties all bins.
     pub fn flush_all<O: Os>(&self, heap: &Heap<O>) {
-        // What is asked for is wanted in its spans.
-        let flushes = self.flushes.load(Relaxed) as u32;
-        self.settling.store(flushes, Relaxed);
         for class in 1..NUM_CLASSES {
+            // What is asked for is wanted in its spans.
+            let flushes = self.flushes.load(Relaxed) as u32;
+            self.settling.store(flushes, Relaxed);
             while self.len(class) > 0 {
                 self.flush(heap, class, self.len(class).min(batch_of(class)));
             }
@@ -519,81 +487,5 @@ impl Member for ThreadCache {
 impl Default for ThreadCache {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use crate::heap_tests::Random;
-    use crate::os::fake::FakeOs;
-    use crate::size_class::class_of;
-
-    /// Takes so many objects of a class as a front end does and frees them in no order.
-    fn round(
-        cache: &ThreadCache,
-        heap: &Heap<FakeOs>,
-        class: usize,
-        count: usize,
-        random: &mut Random,
-    ) {
-        let mut objects: Vec<*mut u8> = (0..count)
-            .map(|_| match cache.pop(class) {
-                object if object.is_null() => cache.refill(heap, class),
-                object => object,
-            })
-            .collect();
-        while !objects.is_empty() {
-            let object = objects.swap_remove(random.below(objects.len()));
-            assert!(!object.is_null());
-            // SAFETY: the object is of the class, and nobody uses it any more.
-            unsafe {
-                if !cache.push(class, object) {
-                    cache.overflow(heap, class, object);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn batches_without_order_are_stored_while_all_is_near_and_the_heap_does_not_grow() {
-        let mut random = Random::new(1);
-        // 63 KiB, and four times as much as is near.
-        for (count, near) in [(1_000, true), (4 * NEAR_BYTES / 64, false)] {
-            let heap = Box::new(Heap::new(FakeOs::new(64 << 20)));
-            let cache = ThreadCache::new();
-            cache.start(1, heap.epoch());
-            let class = class_of(64).expect("small");
-            // Batches that the cache gave away in some rounds, and those that were stored as they were. (Some lie in order by chance.)
-            let mut given_and_stored = |rounds| {
-                let now = || {
-                    let stores = heap.transfer(class).totals().stores;
-                    [cache.flushes.load(Relaxed), stores]
-                };
-                let before = now();
-                (0..rounds).for_each(|_| round(&cache, &heap, class, count, &mut random));
-                [0, 1].map(|at| now()[at] - before[at])
-            };
-            let [given, stored] = given_and_stored(10);
-            assert!(4 * stored < 3 * given, "{stored} of {given} while it grew");
-            given_and_stored(SETTLED as usize / 4);
-            let [given, stored] = given_and_stored(10);
-            let most = 10 * stored > 9 * given;
-            assert_eq!(most, near, "{stored} of {given} at rest");
-            if near {
-                assert!(heap.transfer(class).held() > 0);
-                // Less than what is called back in any case.
-                let other = class_of(2048).expect("small");
-                assert!(!cache.refill(&heap, other).is_null());
-                assert_eq!(heap.transfer(class).held(), 0, "it grew");
-                let [given, stored] = given_and_stored(10);
-                assert!(
-                    4 * stored < 3 * given,
-                    "{stored} of {given} when it had grown"
-                );
-            }
-            cache.check_invariants();
-            heap.check_invariants();
-        }
     }
 }

@@ -56,6 +56,18 @@ pub(crate) fn limit<O: Os>(heap: &Heap<O>, caches: usize) -> usize {
         .min(LIMIT_BYTES.load(Relaxed))
 }
 
+/// `bytes` are no more than [`limit`], without its divisions: misses come here that find no room.
+#[inline]
+fn is_within_limit<O: Os>(heap: &Heap<O>, caches: usize, bytes: usize) -> bool {
+    let caches = caches.max(1);
+    let room = heap.cached_room.load(Relaxed) / ROOM_SHARE;
+    let in_use = heap.pages.in_use_bytes().saturating_sub(room);
+    let is_little = || {
+        bytes.saturating_mul(3 + caches) <= in_use && bytes.saturating_mul(caches) <= TOTAL_BYTES
+    };
+    bytes <= LIMIT_BYTES.load(Relaxed) && (bytes <= LEAST_BYTES || is_little())
+}
+
 /// Room for `need` bytes more in a cache that has room for `budget` is within what all caches may have.
 #[inline]
 pub(crate) fn fits_beside<O: Os>(heap: &Heap<O>, budget: usize, need: usize) -> bool {
@@ -70,13 +82,13 @@ pub(crate) fn next_capacity<O: Os>(
     class: usize,
     cap: usize,
     most: usize,
-    limit: usize,
+    limit: impl FnOnce() -> usize,
     shares: usize,
 ) -> usize {
     let size = size_of_class(class);
     if cap == 0 {
         // Of large ones a single place takes most of what there is.
-        return if 4 * size <= limit {
+        return if 4 * size <= limit() {
             first_capacity(class)
         } else {
             1
@@ -87,8 +99,18 @@ pub(crate) fn next_capacity<O: Os>(
     } else {
         LARGE_SHARE
     };
-    let share = shares * heap.central(class).bytes() / (part * size);
-    (2 * cap + 1).min(most).min(share)
+    let (bytes, wanted) = (
+        shares * heap.central(class).bytes(),
+        (2 * cap + 1).min(most),
+    );
+    // Where a bin has its share, or may have all that it wants, there is nothing to divide.
+    if bytes < (cap + 1) * part * size {
+        cap
+    } else if bytes >= wanted * part * size {
+        wanted
+    } else {
+        bytes / (part * size)
+    }
 }
 
 impl ThreadCache {
@@ -139,8 +161,13 @@ impl ThreadCache {
     }
 
     /// What the thread's bins may add up to.
-    pub(super) fn limit<O: Os>(heap: &Heap<O>) -> usize {
+    fn limit<O: Os>(heap: &Heap<O>) -> usize {
         limit(heap, CACHES.load(Relaxed))
+    }
+
+    /// The thread's bins, with room for `need` bytes more, are within what they may add up to.
+    pub(super) fn has_budget<O: Os>(&self, heap: &Heap<O>, need: usize) -> bool {
+        is_within_limit(heap, CACHES.load(Relaxed), self.budget.load(Relaxed) + need)
     }
 
     /// Doubles a bin's capacity within the class's and the thread's limits; false: not possible.
@@ -150,7 +177,6 @@ impl ThreadCache {
         if cap >= most {
             return false;
         }
-        let limit = Self::limit(heap);
         if cap == 0 {
             // Small bins are worth having in any case.
             if !is_large(class) {
@@ -162,6 +188,7 @@ impl ThreadCache {
                 return false;
             }
         }
+        let limit = || Self::limit(heap);
         let target = next_capacity(heap, class, cap, most, limit, 1);
         if target <= cap {
             return false;
@@ -170,11 +197,11 @@ impl ThreadCache {
         if !fits_beside(heap, self.budget.load(Relaxed), need) {
             return false;
         }
-        if self.budget.load(Relaxed) + need > limit {
+        if !self.has_budget(heap, need) {
             // A busy thread misses often for want of room; looking for some each time costs it more than
             // the misses do.
             let misses = self.refills.load(Relaxed) + self.flushes.load(Relaxed);
-            if !misses.is_multiple_of(STEAL_EVERY) || !self.steal(heap, class, need, limit) {
+            if !misses.is_multiple_of(STEAL_EVERY) || !self.steal(heap, class, need) {
                 return false;
             }
         }
@@ -183,10 +210,10 @@ impl ThreadCache {
 
     /// Takes room from a few other bins: half of what is unused where that is much, and what bins at rest have, whose objects
     /// go to the middle tier. True: `need` bytes more for `class` fit into the budget now.
-    fn steal<O: Os>(&self, heap: &Heap<O>, class: usize, need: usize, limit: usize) -> bool {
+    fn steal<O: Os>(&self, heap: &Heap<O>, class: usize, need: usize) -> bool {
         let mut at = self.cursor.load(Relaxed) as usize;
         for _ in 0..STEAL_STEPS {
-            if self.budget.load(Relaxed) + need <= limit {
+            if self.has_budget(heap, need) {
                 break;
             }
             at = if at + 1 < NUM_CLASSES { at + 1 } else { 1 };
@@ -195,7 +222,7 @@ impl ThreadCache {
             }
         }
         self.cursor.store(at as u32, Relaxed);
-        self.budget.load(Relaxed) + need <= limit
+        self.has_budget(heap, need)
     }
 
     /// A bin's part in [`ThreadCache::steal`].
@@ -243,6 +270,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_within_the_limit_is_no_more_than_it() {
+        let heap = Box::new(Heap::new(FakeOs::new(64 << 20)));
+        let mut limits = std::collections::BTreeSet::new();
+        for room in [0, 100_000, 80 << 20] {
+            heap.cached_room.store(room, Relaxed);
+            for _ in 0..6 {
+                for caches in [0, 1, 2, 7, 300, 1 << 20] {
+                    let most = limit(&heap, caches);
+                    let case = format!("{most} bytes of {caches} caches, {room} in all");
+                    assert!(is_within_limit(&heap, caches, most), "{case}");
+                    assert!(!is_within_limit(&heap, caches, most + 1), "{case}");
+                    limits.insert(most);
+                }
+                assert!(!heap.allocate_large(777_777, 1).0.is_null());
+            }
+        }
+        assert!(limits.len() > 20, "{limits:?}");
     }
 
     #[test]
