@@ -241,14 +241,6 @@ impl Central {
         inner.handed_out + inner.taken_back
     }
 
-    /// Counts objects that come back and will be handed out again without being sorted into their spans in between: the class is wanted
-    /// and replaces its objects all the same.
-    pub(crate) fn pass(&self, objects: usize) {
-        let mut inner = self.inner.lock();
-        inner.handed_out += objects as u64;
-        inner.taken_back += objects as u64;
-    }
-
     /// Gives the kept free span back to the page heap.
     pub fn trim<O: Os>(&self, heap: &PageHeap<O>) {
         let mut inner = self.inner.lock();

@@ -196,12 +196,11 @@ impl<O: Os> Heap<O> {
         self.growths.load(Relaxed) & !UNSORTED
     }
 
-    /// To be called before a batch of so many objects of a class is stored that is to be sorted as soon as the heap grows.
-    pub(crate) fn storing_unsorted(&self, class: usize, objects: usize) {
+    /// To be called before a batch is stored that is to be sorted as soon as the heap grows.
+    pub(crate) fn storing_unsorted(&self) {
         if self.growths.load(Relaxed) & UNSORTED == 0 {
             self.growths.fetch_or(UNSORTED, Relaxed);
         }
-        self.central(class).pass(objects);
     }
 
     /// Empties the transfer caches of all classes if they hold much, or what belongs there only while the heap does not grow.

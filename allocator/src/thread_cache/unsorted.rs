@@ -55,7 +55,7 @@ impl ThreadCache {
             && held <= RUNS_STORED
             && (is_near() || lie_in_runs(batch, size));
         if kept {
-            heap.storing_unsorted(class, batch.len());
+            heap.storing_unsorted();
         }
         kept
     }
