@@ -198,7 +198,7 @@ mod tests {
             if kept {
                 assert!(held > RUNS_STORED / 2, "{case}, {held} objects");
                 of.grow();
-                let [_, stored] = of.given_and_stored(1, RUNS_SETTLED as usize * 16, run);
+                let [_, stored] = of.given_and_stored(1, count, run);
                 assert!(stored < 10, "{case} before growth, {stored} after it");
             }
             of.cache.check_invariants();
