@@ -25,6 +25,9 @@ use std::path::Path;
 
 const MAGIC: &str = "# heaplab baseline 1";
 
+/// Bytes of a baseline at most: half a million figures.
+const MOST_BYTES: u64 = 64 * heaplab_bounded::MIB;
+
 /// Details of the machine that change counts and are kept in the header where they are known.
 const KEPT_DETAILS: [&str; 5] = ["toolchain", "rustc", "cc", "tunables", "glibc_tunables"];
 
@@ -233,7 +236,7 @@ impl Baseline {
     /// [`BaselineError::Absent`] if there is none, else as [`Baseline::parse`].
     pub fn read(path: &Path) -> Result<Baseline, BaselineError> {
         let name = path.display().to_string();
-        match std::fs::read_to_string(path) {
+        match heaplab_bounded::read_text(path, MOST_BYTES) {
             Ok(text) => Baseline::parse(&text, &name),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(BaselineError::Absent(name)),
             Err(e) => Err(BaselineError::File(name, e)),

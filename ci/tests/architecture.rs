@@ -45,6 +45,12 @@ const RULES: &[Rule] = &[
         unsafe_in: &["src/buffer.rs", "src/map.rs", "src/newcomer.rs"],
     },
     Rule {
+        folder: "workloads/bounded",
+        uses: &[],
+        crates: Some(&[]),
+        unsafe_in: &[],
+    },
+    Rule {
         folder: "workloads/ring",
         uses: &[],
         crates: Some(&["libc"]),
@@ -58,7 +64,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         folder: "workloads/symbols",
-        uses: &[],
+        uses: &["heaplab-bounded"],
         crates: None,
         unsafe_in: &[],
     },
@@ -94,19 +100,24 @@ const RULES: &[Rule] = &[
     },
     Rule {
         folder: "workloads",
-        uses: &["heaplab-script", "heaplab-ring", "heaplab-unwind"],
+        uses: &[
+            "heaplab-bounded",
+            "heaplab-script",
+            "heaplab-ring",
+            "heaplab-unwind",
+        ],
         crates: None,
         unsafe_in: &["src/map.rs"],
     },
     Rule {
         folder: "reports",
-        uses: &[],
+        uses: &["heaplab-bounded"],
         crates: None,
         unsafe_in: &[],
     },
     Rule {
         folder: "ci",
-        uses: &["heaplab-reports"],
+        uses: &["heaplab-bounded", "heaplab-reports"],
         crates: None,
         unsafe_in: &[],
     },
@@ -131,6 +142,7 @@ const RULES: &[Rule] = &[
     Rule {
         folder: "harness",
         uses: &[
+            "heaplab-bounded",
             "heaplab-ci",
             "heaplab-reports",
             "heaplab-ring",

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 /// Name of the file that says how the session was started.
 pub const SESSION_FILE: &str = "session.json";
 const SCHEMA: &str = "heaplab.session/1";
+/// Bytes of the journal at most; one of a whole suite has some ten million.
+const MOST_BYTES: u64 = 1024 * heaplab_bounded::MIB;
 
 /// How a session was started; enough to start it again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +121,7 @@ impl Session {
     /// Usage if the folder holds no session or a finished one; verification if its journal is damaged.
     pub fn resume(folder: &Path) -> Result<(Self, Start, Vec<RunLine>), Error> {
         let path = folder.join(SESSION_FILE);
-        let text = fs::read_to_string(&path).map_err(|e| match e.kind() {
+        let text = heaplab_bounded::read_text(&path, MOST_BYTES).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Error::usage(format!(
                 "'{}' holds no session; give the folder that an interrupted `heaplab run` printed",
                 folder.display()
@@ -140,7 +142,8 @@ impl Session {
             ));
         }
         let path = folder.join(RUNS_FILE);
-        let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, &e))?;
+        let text = heaplab_bounded::read_text(&path, MOST_BYTES)
+            .map_err(|e| Error::io("read", &path, &e))?;
         let good = text.rfind('\n').map_or(0, |at| at + 1);
         let mut lines = Vec::new();
         for (number, line) in text[..good].lines().enumerate() {

@@ -12,6 +12,9 @@ pub const RESULT_FILE: &str = "result.json";
 /// Name of the journal of finished runs within its folder.
 pub const RUNS_FILE: &str = "runs.jsonl";
 
+/// Bytes of a result set at most: a hundred times what the suite `full` has.
+const MOST_BYTES: u64 = 512 * heaplab_bounded::MIB;
+
 /// Reads a result set from its folder or directly from a file.
 pub fn load(folder_or_file: &Path) -> Result<ResultSet, ReportError> {
     let path = if folder_or_file.is_dir() {
@@ -28,7 +31,7 @@ pub fn load(folder_or_file: &Path) -> Result<ResultSet, ReportError> {
     } else {
         folder_or_file.to_owned()
     };
-    let text = fs::read(&path).map_err(|e| ReportError::read(&path, e))?;
+    let text = heaplab_bounded::read(&path, MOST_BYTES).map_err(|e| ReportError::read(&path, e))?;
     let malformed = |e: serde_json::Error| ReportError::Malformed {
         path: path.clone(),
         message: e.to_string(),

@@ -161,6 +161,9 @@ impl TraceWorkload {
     }
 }
 
+/// Bytes of a model's file at most; the longest that is fitted to a recording has some ten thousand.
+const MODEL_BYTES: u64 = 16 * heaplab_bounded::MIB;
+
 /// Changes when the same trace would give another script; part of every hash.
 const TRACE_VERSION: u32 = 2;
 
@@ -250,6 +253,11 @@ impl Workload {
         let path = Path::new(name_or_path);
         let extension = path.extension().and_then(|extension| extension.to_str());
         if extension == Some("toml") {
+            heaplab_bounded::check(path, MODEL_BYTES).map_err(|source| WorkloadError::Io {
+                action: "read",
+                path: path.to_path_buf(),
+                source,
+            })?;
             return Ok(Self::Model(Box::new(Model::load(path)?)));
         }
         if let Some(model) = Model::builtin(name_or_path) {

@@ -4,7 +4,7 @@
 #[path = "common/random.rs"]
 mod random;
 
-use heaplab_workloads::trace::{ImportOptions, Trace, import};
+use heaplab_workloads::trace::{ImportFormat, ImportOptions, Trace, import};
 use random::Random;
 use rayon::prelude::*;
 use std::path::Path;
@@ -111,4 +111,34 @@ fn mutated_recordings_never_panic() {
         .sum();
     println!("{cases} mutated recordings, {imported} of them imported");
     assert!(imported > cases / 100 && imported < cases, "{imported}");
+}
+
+#[test]
+fn what_never_ends_its_line_is_no_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (from, out) = (folder.path().join("x"), folder.path().join("x.hltrace"));
+    let sparse = std::fs::File::create(&from).expect("made");
+    sparse.set_len(64 << 30).expect("a size");
+    for format in [None, Some(ImportFormat::Csv), Some(ImportFormat::Mtrace)] {
+        let options = ImportOptions {
+            format,
+            ..ImportOptions::default()
+        };
+        let error = import(&from, &out, &options, &mut |_, _| {}).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("line 1: it has more than 16 MiB, this is no text"),
+            "{error}"
+        );
+    }
+    let error = import(
+        std::path::Path::new("/dev/zero"),
+        &out,
+        &ImportOptions::default(),
+        &mut |_, _| {},
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains("it is a device"), "{error}");
+    assert!(!out.exists());
 }

@@ -14,6 +14,9 @@ use std::path::Path;
 /// The text of the built-in policy, documented line by line: what `--policy` files are laid over.
 pub const DEFAULT_TEXT: &str = include_str!("../../policy.toml");
 
+/// Bytes of a policy at most; the built-in one has a few thousand.
+const MOST_BYTES: u64 = heaplab_bounded::MIB;
+
 /// By which rule a metric is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -167,7 +170,7 @@ impl Policy {
     /// As [`Policy::parse`], and when the file cannot be read.
     pub fn load(path: &Path) -> Result<Policy, PolicyError> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|e| PolicyError::Read {
+        let text = heaplab_bounded::read_text(path, MOST_BYTES).map_err(|e| PolicyError::Read {
             file: name.clone(),
             source: e,
         })?;

@@ -5,7 +5,6 @@ mod functions;
 
 pub(crate) use functions::{Function, functions};
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 
 /// What was found in an ELF file.
@@ -23,6 +22,9 @@ pub struct Elf {
     /// Allocator that the texts of a program without symbols, or its sections, tell of.
     pub told_otherwise: Option<&'static str>,
 }
+
+/// Bytes of a library or program at most: browsers with debug information have 2 GiB.
+const MOST_BYTES: u64 = 4096 * heaplab_bounded::MIB;
 
 /// What a Go program allocates with, in words.
 const GO: &str = "the Go runtime's allocator";
@@ -106,7 +108,7 @@ impl Elf {
 /// # Errors
 /// A few words when it cannot be read or is something else.
 pub fn inspect(path: &Path) -> Result<Elf, String> {
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let bytes = heaplab_bounded::read(path, MOST_BYTES).map_err(|error| error.to_string())?;
     parse(&bytes)
 }
 
@@ -305,6 +307,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_truncated_file_is_an_error_at_every_length() {

@@ -166,7 +166,7 @@ impl ChunkReader {
             reason,
         };
         if !about.is_file() {
-            return Err(not("it is not a regular file".into()));
+            return Err(not(heaplab_bounded::other_than_a_file(about.file_type())));
         }
         let file = File::open(path).map_err(|error| TraceError::io("open", path, error))?;
         let length = file

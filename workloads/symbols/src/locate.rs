@@ -2,8 +2,11 @@
 
 use crate::Options;
 use object::{Object, ObjectSection};
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+
+/// Bytes of a module at most: a trace may name anything as one. Browsers with debug information have 2 GiB.
+const MOST_BYTES: u64 = 4096 * heaplab_bounded::MIB;
 
 /// The files of a module.
 #[derive(Debug)]
@@ -16,10 +19,15 @@ pub struct Located {
     pub supplement: Option<PathBuf>,
 }
 
+/// A module's or debug file's content.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    heaplab_bounded::read(path, MOST_BYTES)
+}
+
 /// Finds the files; the error says why none can be believed.
 pub fn locate(path: &Path, build_id: &str, options: &Options) -> Result<Located, String> {
     let separate = by_build_id(build_id, options);
-    let data = match fs::read(path) {
+    let data = match read(path) {
         Ok(data) => data,
         Err(error) => {
             // The module is gone, but its separate debug file tells everything.
@@ -95,7 +103,7 @@ fn by_link(
 }
 
 fn supplement(debug: &Path, options: &Options) -> Option<PathBuf> {
-    let data = fs::read(debug).ok()?;
+    let data = read(debug).ok()?;
     let file = object::File::parse(&*data).ok()?;
     let (name, id) = file.gnu_debugaltlink().ok().flatten()?;
     let name = Path::new(std::str::from_utf8(name).ok()?);
@@ -108,7 +116,7 @@ fn supplement(debug: &Path, options: &Options) -> Option<PathBuf> {
 }
 
 fn build_id_of(path: &Path) -> Option<String> {
-    let data = fs::read(path).ok()?;
+    let data = read(path).ok()?;
     let file = object::File::parse(&*data).ok()?;
     file.build_id().ok().flatten().map(hex)
 }

@@ -1,8 +1,7 @@
 //! Names by the symbol tables of a file, for code without DWARF.
 
-use crate::locate::Located;
+use crate::locate::{Located, read};
 use object::{Object, ObjectSymbol, ObjectSymbolTable, SymbolKind};
-use std::fs;
 
 /// Functions by address.
 #[derive(Debug, Default)]
@@ -19,7 +18,7 @@ impl Table {
             .into_iter()
             .flatten()
         {
-            if let Ok(data) = fs::read(path)
+            if let Ok(data) = read(path)
                 && let Ok(file) = object::File::parse(&*data)
             {
                 collect(&file, &mut functions);

@@ -1,14 +1,17 @@
-//! Lines of a text file, compressed or not, of bounded length.
+//! Lines of a text file, compressed or not, of bounded length. Pipes may be read, devices that never end may not.
 
 use crate::trace::error::TraceError;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a line at most; what is longer in the formats is text that nobody needs, and hostile files.
 const LONGEST: u64 = 1 << 16;
+/// Bytes after which a line is no line any more but something else than text: command lines have 2 MiB at most.
+const NO_LINE: u64 = 16 << 20;
 
 /// Counts the bytes of the file that were read, for progress.
 struct Counting {
@@ -39,8 +42,16 @@ pub(super) struct Lines {
 impl Lines {
     pub fn open(path: &Path) -> Result<Self, TraceError> {
         let failed = |error| TraceError::io("open", path, error);
+        let about = fs::metadata(path).map_err(failed)?;
+        if !about.is_file() && !about.file_type().is_fifo() {
+            return Err(TraceError::Usage(format!(
+                "'{}' cannot be imported: {}",
+                path.display(),
+                heaplab_bounded::other_than_a_file(about.file_type())
+            )));
+        }
         let file = File::open(path).map_err(failed)?;
-        let length = file.metadata().map_err(failed)?.len();
+        let length = about.len();
         let read = Arc::new(AtomicU64::new(0));
         let counting = Counting {
             file,
@@ -96,6 +107,7 @@ impl Lines {
         self.number += 1;
         if self.buffer.len() as u64 == LONGEST && !self.buffer.ends_with(b"\n") {
             // The rest of an overlong line is skipped, a piece at a time.
+            let mut length = LONGEST;
             loop {
                 let rest = self.from.fill_buf().map_err(failed)?;
                 let end = rest.iter().position(|&byte| byte == b'\n');
@@ -104,6 +116,11 @@ impl Lines {
                 self.from.consume(skip);
                 if over {
                     break;
+                }
+                length += skip as u64;
+                if length > NO_LINE {
+                    let mib = NO_LINE >> 20;
+                    return Err(self.wrong(format!("it has more than {mib} MiB, this is no text")));
                 }
             }
         }
