@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 
 /// Block A (0x1000): 1 MiB, of which 4,096 bytes are written. Block B: 1 MiB, all written. Block C: 1 MiB, grown to 2 MiB
 /// and 3 MiB; seen before the second growth (300,000 bytes) and at the end (400,000). Block D is small. Of block E nothing is
-/// told. What is told of a block that nobody knows is left out.
+/// told. What is told of a block that nobody knows is left out. Block F has 1 KiB and is never written to.
 fn recorded(folder: &Path) -> PathBuf {
     let event = |time_ns, kind, address, size| RawEvent {
         time_ns,
@@ -44,6 +44,8 @@ fn recorded(folder: &Path) -> PathBuf {
         (RawKind::Free, 0x4000, 0),
         (RawKind::Free, 0x5000, 0),
         (RawKind::Written, 0x9000, 5),
+        (RawKind::Malloc, 0x8000, 1024),
+        (RawKind::Written, 0x8000, 0),
     ];
     let events: Vec<RawEvent> = (0u64..)
         .zip(calls)
@@ -79,7 +81,7 @@ fn births(path: &Path, thread: usize) -> Vec<(u64, Option<u64>)> {
     births
 }
 
-const BIRTHS: [(u64, Option<u64>); 7] = [
+const BIRTHS: [(u64, Option<u64>); 8] = [
     (MIB, Some(4096)),
     (MIB, None),
     (MIB, Some(300_000)),
@@ -87,6 +89,7 @@ const BIRTHS: [(u64, Option<u64>); 7] = [
     (MIB, None),
     (2 * MIB, Some(300_000)),
     (3 * MIB, Some(400_000)),
+    (1024, Some(0)),
 ];
 
 fn told(trace: &Trace) -> Vec<TraceEvent> {
@@ -103,10 +106,10 @@ fn a_birth_carries_what_was_seen_next() {
     let path = recorded(folder.path());
     let trace = Trace::open(&path).unwrap();
     let summary = trace.verify(&mut |_, _| {}).unwrap();
-    assert_eq!((summary.written_blocks, summary.foreign_frees), (4, 0));
+    assert_eq!((summary.written_blocks, summary.foreign_frees), (5, 0));
     assert_eq!(summary.peak_live_bytes, 6 * MIB + 100);
     let sizes: Vec<u64> = told(&trace).iter().map(|event| event.size).collect();
-    assert_eq!(sizes, [300_000, 4096, MIB, 400_000]);
+    assert_eq!(sizes, [300_000, 4096, MIB, 400_000, 0]);
     assert_eq!(births(&path, 0), BIRTHS);
 }
 

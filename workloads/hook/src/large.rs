@@ -5,7 +5,8 @@
 //! its pages occupy memory. So that pages do not count which an earlier block has left resident there, a fresh block's whole
 //! pages are given back first: its contents mean nothing yet, or are zeros.
 //!
-//! Live large blocks stand in a table ([`table`]); only where it may hold the block more is done at a free.
+//! Live large blocks stand in a table ([`table`]); only where it may hold the block more is done at a free. So do the first
+//! smaller ones of a process ([`early`]).
 //!
 //! A program may allocate and free large blocks all the time. What is done here is timed, and once it has taken more than one
 //! part in [`SHARE`] of the time since the first large block, fresh blocks are let pass unseen until it is less. The many
@@ -17,8 +18,10 @@ use heaplab_ring::{Kind, clock, sys};
 
 use crate::thread;
 
+mod early;
 pub(crate) mod table;
 
+pub use early::seen_from;
 pub use heaplab_ring::LARGE_BYTES;
 pub use table::may_hold;
 
@@ -77,7 +80,7 @@ fn spend(start: u64, part: usize, bytes: usize, times: u64) {
     spent(bytes).fetch_add(ticks.min(most).saturating_mul(times), Ordering::Relaxed);
 }
 
-/// After a block of at least [`LARGE_BYTES`] came from the allocator. Of its contents the first `kept` bytes are the
+/// After a block of at least [`seen_from`] bytes came from the allocator. Of its contents the first `kept` bytes are the
 /// program's; `None`: not known how many.
 ///
 /// # Safety
@@ -86,6 +89,12 @@ fn spend(start: u64, part: usize, bytes: usize, times: u64) {
 #[inline(never)]
 pub unsafe fn appeared(address: usize, bytes: usize, kept: Option<usize>) {
     if !thread::is_open() {
+        return;
+    }
+    if bytes < LARGE_BYTES {
+        if kept == Some(0) && early::takes_part() {
+            table::insert(address, bytes, 0);
+        }
         return;
     }
     let now = clock::tsc();
@@ -116,7 +125,9 @@ pub fn leaves(address: usize) {
 #[cold]
 #[inline(never)]
 fn leaves_slowly(address: usize) {
-    if let Some((bytes, _)) = table::remove(address) {
+    if let Some((bytes, _)) = table::remove(address)
+        && bytes >= LARGE_BYTES
+    {
         tell(address, bytes);
     }
 }
@@ -142,7 +153,8 @@ pub fn resizes(address: usize, size: usize) -> Before {
 #[cold]
 #[inline(never)]
 fn resizes_slowly(address: usize, size: usize) -> Before {
-    let Some((bytes, told)) = table::remove(address) else {
+    let Some((bytes, told)) = table::remove(address).filter(|(bytes, _)| *bytes >= LARGE_BYTES)
+    else {
         return Before::default();
     };
     let step = told / 8;
@@ -174,11 +186,17 @@ impl Before {
     }
 }
 
-/// Tells of all large blocks that are alive: the process ends.
+/// Tells of all blocks in the table: the process ends.
 #[cold]
 pub fn tell_all() {
     // Another thread may free a block meanwhile: what is not mapped any more is not told of.
-    table::each(tell);
+    table::each(|address, bytes| {
+        if bytes >= LARGE_BYTES {
+            tell(address, bytes);
+        } else if early::is_zero(address, bytes) {
+            thread::record(Kind::Written, address, 0, 0);
+        }
+    });
 }
 
 fn tell(address: usize, bytes: usize) {

@@ -17,7 +17,7 @@ const ENOMEM: c_int = 12;
 /// Records an allocation that returned `block`, and returns it: a function that ends with this call keeps nothing for after it.
 #[inline(always)]
 fn allocated(kind: Kind, block: *mut c_void, size: usize, align_log2: u8) -> *mut c_void {
-    if block.is_null() || size >= large::LARGE_BYTES {
+    if block.is_null() || size >= large::seen_from() {
         return failed_or_large(kind, block, size, align_log2);
     }
     #[cfg(feature = "stacks")]

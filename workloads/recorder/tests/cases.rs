@@ -89,6 +89,31 @@ fn of_large_blocks_it_is_told_how_much_was_written() {
     }
 }
 
+/// Blocks of the program that were told to have nothing written to.
+fn never_written(run: &Run) -> usize {
+    assert_eq!(run.status.code(), Some(0));
+    run.recorded.check();
+    run.assert_counts_equal();
+    let untouched = |event: &&_| {
+        matches!(
+            event,
+            heaplab_workloads::trace::raw::RawEvent {
+                kind: RawKind::Written,
+                size: 0,
+                ..
+            }
+        )
+    };
+    run.recorded.events().filter(untouched).count()
+}
+
+#[test]
+fn of_early_blocks_it_is_told_that_they_were_never_written_to() {
+    assert_eq!(never_written(&case("unwritten", 0)), 40);
+    // They are not among the first blocks any more.
+    assert_eq!(never_written(&case("unwritten", 300)), 0);
+}
+
 #[test]
 fn eight_threads_that_hand_blocks_over_are_counted_equal() {
     let run = case("handover", 0);

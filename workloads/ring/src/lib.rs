@@ -37,6 +37,9 @@ pub use record::{Kind, Record, RecordView};
 
 /// Blocks of so many bytes and more are *large*: it is told of them how much the program has written.
 pub const LARGE_BYTES: usize = 16 * 1024;
+/// Of blocks of so many bytes up to [`LARGE_BYTES`] it is told at most that they were never written to, and that of a process's first
+/// ones alone.
+pub const EARLY_BYTES: usize = 512;
 
 /// The environment variable that carries a session to the recorded program:
 /// `<fd>:<nonce in hex>:<path>`; the path serves when the descriptor was closed.

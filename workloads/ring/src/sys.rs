@@ -19,6 +19,7 @@ const PRCTL: usize = 157;
 const GETTID: usize = 186;
 const FUTEX: usize = 202;
 const OPENAT: usize = 257;
+const PROCESS_VM_READV: usize = 310;
 
 /// Largest errno; a result above `-4096` as unsigned is an error.
 const MAX_ERRNO: isize = 4095;
@@ -270,6 +271,24 @@ pub fn resident(address: usize, pages: &mut [u8]) -> Result<(), u32> {
     ];
     // SAFETY: the kernel reads no memory of the range and writes one byte for each of its pages.
     check(unsafe { syscall6(MINCORE, args) }).map(drop)
+}
+
+/// Copies memory of this process that may not be mapped any more: `false` where all of it could not be read.
+pub fn peek(address: usize, into: &mut [u8]) -> bool {
+    // An `iovec`: begin and length.
+    let there = [address, into.len()];
+    let here = [into.as_mut_ptr() as usize, into.len()];
+    let args = [
+        getpid() as usize,
+        here.as_ptr() as usize,
+        1,
+        there.as_ptr() as usize,
+        1,
+        0,
+    ];
+    // SAFETY: the kernel writes into `into` and checks what it reads itself.
+    let copied = unsafe { syscall6(PROCESS_VM_READV, args) };
+    usize::try_from(copied) == Ok(into.len())
 }
 
 /// Gives the memory of whole pages back: they read as zeros when they are next looked at. Where the kernel refuses (locked

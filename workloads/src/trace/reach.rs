@@ -12,7 +12,7 @@ use crate::error::WorkloadError;
 use std::collections::HashMap;
 
 /// Smaller blocks are never told of.
-const SEEN_BYTES: u64 = heaplab_ring::LARGE_BYTES as u64;
+const SEEN_BYTES: u64 = heaplab_ring::EARLY_BYTES as u64;
 /// What a resize added counts as written at once when it is less, bytes.
 const FILLED_BYTES: u64 = 64 << 10;
 /// Or when it was written in less, ns.

@@ -77,6 +77,48 @@ fn only_what_the_recording_saw_written_is_written() {
     }
 }
 
+/// The pattern of the checks once stood in blocks that the program never wrote to.
+#[test]
+fn what_was_never_written_to_is_left_alone() {
+    const BLOCKS: u32 = 512;
+    const PAGE_LOG2: u8 = 12;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let mut script = ScriptWriter::create(&path, 1).unwrap();
+    // Two pages each, from a page's begin on: the C library's header lies in the page before.
+    for slot in 0..BLOCKS {
+        let none = Op::new(OpKind::Written, 0, 0, 0, 0, 0);
+        let block = Op::new(OpKind::AlignedAlloc, 0, PAGE_LOG2, slot, 2 << PAGE_LOG2, 0);
+        script.push(0, none).unwrap();
+        script.push(0, block).unwrap();
+    }
+    for slot in 0..BLOCKS {
+        let free = Op::new(OpKind::Free, 0, PAGE_LOG2, slot, 2 << PAGE_LOG2, 0);
+        script.push(0, free).unwrap();
+    }
+    script.order(0, 3 * BLOCKS).unwrap();
+    script
+        .finish(ScriptInfo {
+            private_slots: BLOCKS,
+            ..ScriptInfo::default()
+        })
+        .unwrap();
+    let report = report(&RunSpec {
+        touch: Touch::Recorded,
+        samples: 7,
+        ..spec(&path, Measure::Memory, Mode::Lockstep)
+    });
+    let curve = report.memory.unwrap();
+    let requested = u64::from(BLOCKS) * (2 << PAGE_LOG2);
+    assert_eq!(curve.unwritten_at_peak_live_bytes, requested);
+    let pages = (curve.peak_resident_bytes - report.start_anon_bytes) >> PAGE_LOG2;
+    let headers = u64::from(BLOCKS);
+    assert!(
+        (headers..headers + headers / 2).contains(&pages),
+        "{pages} pages for {headers} headers"
+    );
+}
+
 /// The stack that a replay reaches, and the bare worker did not, stood in every figure.
 #[test]
 fn beside_the_heap_a_replay_has_no_more_than_the_bare_worker() {

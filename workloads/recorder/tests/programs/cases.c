@@ -124,6 +124,28 @@ static int use_plugin(const char *file, int flags) {
     return dlclose(plugin) ? 91 : 0;
 }
 
+// Blocks of less than 16 KiB. Of those that count at the end 40 are never written, on memory that nobody had before.
+static int unwritten(int count) {
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    // Behind all that the C library has freed so far.
+    char *fresh = sbrk(0);
+    while ((char *)malloc(1 << 20) < fresh) {}
+    for (int i = 0; i < count; i++) free(malloc(600));
+    for (int i = 0; i < 30; i++) {
+        char *first = malloc(1024), *last = malloc(1024), *none = malloc(1024);
+        first[0] = 1;
+        last[1023] = 1;
+        if (!none) return 98;
+    }
+    for (int i = 0; i < 10; i++) {
+        char *zeros = calloc(1, 2000), *grows = malloc(1024);
+        grows = realloc(grows, 1500);  // of what was resized nothing is told
+        free(malloc(1024));
+        if (!zeros || !grows || !malloc(511)) return 98;  // the last is too small to be told of
+    }
+    return 0;
+}
+
 // Large blocks of which parts are written. From the heap, so that one has the pages of another.
 static int written(void) {
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -262,6 +284,8 @@ int main(int argc, char **argv) {
         }
     } else if (!strcmp(mode, "written")) {
         return written();
+    } else if (!strcmp(mode, "unwritten")) {
+        return unwritten(count);
     } else if (!strcmp(mode, "churn")) {
         churn(count);
     } else if (!strcmp(mode, "kill") || !strcmp(mode, "abort") || !strcmp(mode, "_exit")) {
