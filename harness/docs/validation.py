@@ -137,8 +137,11 @@ def table(programs):
             "-" if others is None else f"{100 * others:.0f} %",
             *(cells.get(subject, "-") for subject in ("system", "jemalloc", "mimalloc", "spanalloc")), *agreed]) + " |")
     right = {which: [sum(n) for n in zip(*(pairs(found[which]) for _, found in programs))] for which in ("ranking", "time_ranking")}
-    out += ["", f"{sum(bool(row['within_goal']) for row in rows)} of {len(rows)} rows are within the goal, "
-            f"{sum(row.get('decided') is False for row in rows)} without a verdict (?). Over all programs {right['ranking'][0]} of "
+    held, open_, missed = ([bool(row["within_goal"]) for row in rows if test(row)] for test in (
+        lambda row: row.get("decided") and row["within_goal"], lambda row: not row.get("decided"),
+        lambda row: row.get("decided") and not row["within_goal"]))
+    out += ["", f"Of {len(rows)} rows {len(held)} are within the goal and {len(missed)} miss it; {len(open_)} have no verdict (?), and of "
+            f"these {sum(open_)} have a median within it. Over all programs {right['ranking'][0]} of "
             f"{right['ranking'][1]} pairs are ordered by peak as the program orders them, and {right['time_ranking'][0]} of "
             f"{right['time_ranking'][1]} by time."]
     return "\n".join(out)

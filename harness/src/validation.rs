@@ -42,6 +42,10 @@ impl Side {
 
 /// Figures from which an interval exists.
 const LEAST_FOR_INTERVAL: usize = 4;
+/// Figures from which a miss is believed where those of one side lie further apart than the goal. A program that takes one of two
+/// courses by chance has four runs on the one and four replays on the other once in 128 times, and its interval then excludes the goal; eight
+/// of each once in 32,768.
+const LEAST_FOR_MISS: usize = 8;
 
 /// One figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -199,7 +203,8 @@ fn interval(predicted: &[f64], actual: &[f64]) -> Option<[f64; 2]> {
 }
 
 /// Whether peaks of replays and runs suffice for a verdict: the interval of the error lies within what is aimed at, or on one side
-/// beyond it, and is of undisturbed ones. Too few for an interval do not; more of them would tell.
+/// beyond it (of a program whose own peaks lie further apart than that, with enough of them), and is of undisturbed ones. Too few
+/// for an interval do not; more of them would tell.
 pub fn decided(threads: u64, predicted: &[Seen], actual: &[Seen]) -> bool {
     verdict(threads, &Kept::of(predicted), &Kept::of(actual)).unwrap_or(false)
 }
@@ -207,12 +212,14 @@ pub fn decided(threads: u64, predicted: &[Seen], actual: &[Seen]) -> bool {
 /// `None` without an interval.
 fn verdict(threads: u64, predicted: &Kept, actual: &Kept) -> Option<bool> {
     let goal = goal(threads, &Side::of(&actual.values));
-    let ends = interval(&predicted.values, &actual.values)?;
-    Some(settled(goal, ends) && predicted.quiet && actual.quiet)
-}
-
-fn settled(goal: f64, [low, high]: [f64; 2]) -> bool {
-    (low >= -goal && high <= goal) || low > goal || high < -goal
+    let [low, high] = interval(&predicted.values, &actual.values)?;
+    let steady = |kept: &Kept| {
+        kept.values.len() >= LEAST_FOR_MISS
+            || Side::of(&kept.values).spread.is_some_and(|own| own <= goal)
+    };
+    let within = low >= -goal && high <= goal;
+    let missed = (low > goal || high < -goal) && steady(predicted) && steady(actual);
+    Some((within || missed) && predicted.quiet && actual.quiet)
 }
 
 /// Samples of a side, or why it has none.
@@ -424,6 +431,12 @@ mod tests {
         // Two courses: of one thread no verdict; of several the program's own spread is the goal, and is reached over.
         let two = [80.0, 81.0, 120.0, 121.0];
         assert!(!decided(1, &two, &two) && !decided(2, &two, &two));
+        // All replays on the one, all runs on the other: chance, if they are few.
+        let sides = |n: usize| {
+            let of = |at: [f64; 2]| at.iter().copied().cycle().take(n).collect::<Vec<_>>();
+            decided(1, &of([80.0, 84.0]), &of([120.0, 121.0]))
+        };
+        assert!(!sides(4) && !sides(6) && sides(8));
         // Between them lies nothing that a median of few could be.
         let row = |n: usize| {
             let many: Vec<f64> = two.iter().copied().cycle().take(n).collect();
