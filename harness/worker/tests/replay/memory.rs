@@ -88,12 +88,12 @@ fn what_was_never_written_to_is_left_alone() {
     // Two pages each, from a page's begin on: the C library's header lies in the page before.
     for slot in 0..BLOCKS {
         let none = Op::new(OpKind::Written, 0, 0, 0, 0, 0);
-        let block = Op::new(OpKind::AlignedAlloc, 0, PAGE_LOG2, slot, 2 << PAGE_LOG2, 0);
+        let block = Op::new(OpKind::AlignedAlloc, 0, 0, slot, 2 << PAGE_LOG2, PAGE_LOG2);
         script.push(0, none).unwrap();
         script.push(0, block).unwrap();
     }
     for slot in 0..BLOCKS {
-        let free = Op::new(OpKind::Free, 0, PAGE_LOG2, slot, 2 << PAGE_LOG2, 0);
+        let free = Op::new(OpKind::Free, 0, 0, slot, 2 << PAGE_LOG2, PAGE_LOG2);
         script.push(0, free).unwrap();
     }
     script.order(0, 3 * BLOCKS).unwrap();

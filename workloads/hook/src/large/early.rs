@@ -5,9 +5,10 @@
 //! contents are looked at: a block of malloc that lies on memory never used before, or a block of calloc, that has nothing but zeros when
 //! the process ends was not written to, unless with zeros only. That is told as 0 bytes written.
 //!
-//! Why only the first [`MOST`] of a process, and only those alive at its end: what takes part in the table costs each free of
-//! another block in its bucket a look, and what was freed before has other blocks' contents in it (of 18 programs the blocks that are all zeros
-//! when they are freed have been written to in two cases of five, those at the end in none).
+//! Why only the first [`MOST`] of a process: what takes part in the table costs each free of another block in its bucket a look. Why
+//! only those alive at its end: a block that is freed as zeros may have been written to all the same. A library that fills fresh blocks of
+//! malloc with a mark told them apart: in bc 17 of 41 blocks that ended as zeros had been written to, all of them freed before the end; of
+//! those alive at the end of 16 programs (those of `harness/docs/validate.sh`) 55 KiB had not, and 1 KiB (of dot) had.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
