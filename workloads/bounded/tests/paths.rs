@@ -2,6 +2,8 @@
 
 use heaplab_bounded::{MIB, check, read, read_text};
 use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -35,6 +37,21 @@ fn what_is_no_file_is_named() {
     ] {
         assert_eq!(refused(path), format!("it is a {what} and no regular file"));
     }
+}
+
+#[test]
+fn a_pipe_that_is_open_is_read_and_bounded() {
+    let through = |bytes: usize, most| {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let writing = std::thread::spawn(move || writer.write_all(&vec![b'a'; bytes]));
+        let found = read(Path::new(&format!("/dev/fd/{}", reader.as_raw_fd())), most);
+        // Whoever writes more than is read is told so.
+        drop(reader);
+        let _ = writing.join().unwrap();
+        found.map(|bytes| bytes.len())
+    };
+    assert_eq!(through(100_000, MIB).unwrap(), 100_000);
+    assert!(through(200_000, 1_000).is_err());
 }
 
 #[test]
