@@ -4,8 +4,7 @@
 validation.py                           writes VALIDATION.md anew, programs in the order of validate.sh
 validation.py --store NAME KIND WHAT COMMIT TIME <JSON
                                         keeps what `heaplab validate --format json` printed as validation/NAME.json
-
-validation/earlier.md has rows that were measured with an earlier method; they are shown as long as their program has no figures."""
+"""
 
 import json
 import os
@@ -147,29 +146,15 @@ def table(programs):
     return "\n".join(out)
 
 
-def earlier(names):
-    """What earlier.md says, without rows of programs that have figures; nothing where no row is left."""
-    path = os.path.join(STORE, "earlier.md")
-    if not os.path.exists(path):
-        return ""
-    with open(path) as file:
-        lines = file.read().rstrip().splitlines()
-    has_figures = re.compile(r"\| (" + "|".join(map(re.escape, names)) + r")( \(| \|)")
-    kept = [line for line in lines if not has_figures.match(line)]
-    left = [line for line in kept if line.startswith("| ") and not line.startswith("| program ")]
-    return "\n".join(kept) if left else ""
-
-
 def assemble():
     programs = [(name, found) for name in order() if (found := read(name))]
     with open(os.path.join(HERE, "validation-head.md")) as file:
         parts = [file.read().rstrip()]
     if programs:
         parts.append(table(programs))
-    parts.append(earlier([name for name, _ in programs]))
     parts += [section(name, found) for name, found in programs]
     with open(os.path.join(HERE, "VALIDATION.md"), "w") as file:
-        file.write("\n\n".join(part for part in parts if part) + "\n")
+        file.write("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":
