@@ -292,7 +292,8 @@ pub fn error(error: WorkloadError) -> Error {
             source,
         } => Error::io(action, &path, &source),
         WorkloadError::Trace(inner) => trace_error(inner),
-        WorkloadError::Impossible { .. } | WorkloadError::Unexpected { .. } => {
+        WorkloadError::NoRoom { .. } => Error::Environment(error.to_string()),
+        WorkloadError::Impossible { .. } | WorkloadError::Unexpected(_) => {
             Error::Verification(error.to_string())
         }
         WorkloadError::Script(inner) => Error::Environment(lower_first(&inner.to_string())),

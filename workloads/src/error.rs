@@ -42,14 +42,22 @@ pub enum WorkloadError {
         reason: String,
     },
     /// A script differs from what was written down for its model.
+    #[error("{0}")]
+    Unexpected(String),
+    /// A script would be larger than the room that there is for it.
     #[error(
-        "the script of model '{name}' is not the one that was written down: {reason}; results would not compare with others, please report this"
+        "the script of model '{name}' has up to {needed} bytes and '{}' has room for {free}: lower its `ops` or --scale, or point XDG_CACHE_HOME to a larger file system",
+        folder.display()
     )]
-    Unexpected {
+    NoRoom {
         /// The model.
         name: String,
-        /// What was found and what was expected.
-        reason: String,
+        /// Bytes of the script.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// Where.
+        folder: PathBuf,
     },
     /// Parameters that this workload cannot take.
     #[error("{0}")]

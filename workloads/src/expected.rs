@@ -71,7 +71,8 @@ pub fn check(model: &Model, params: &ModelParams, info: &ScriptInfo) -> Result<(
     if !are_own(model, params) {
         return Ok(());
     }
-    let written = match model.definition().expect {
+    let own = model.definition().expect;
+    let written = match own {
         Some(expect) => Some((expect.calls, expect.checksum)),
         None if model.is_builtin() => {
             Expected::of(model.name()).map(|expected| (expected.calls, expected.checksum))
@@ -84,11 +85,18 @@ pub fn check(model: &Model, params: &ModelParams, info: &ScriptInfo) -> Result<(
     if (calls, checksum) == (info.calls, info.checksum) {
         return Ok(());
     }
-    Err(WorkloadError::Unexpected {
-        name: model.name().to_owned(),
-        reason: format!(
-            "{} calls, checksum {:016x}, expected {calls} calls, checksum {checksum:016x}",
-            info.calls, info.checksum
+    let differs = format!(
+        "{} calls, checksum {:016x}, expected {calls} calls, checksum {checksum:016x}",
+        info.calls, info.checksum
+    );
+    let name = model.name();
+    Err(WorkloadError::Unexpected(match own {
+        Some(_) => format!(
+            "{}: the script of model '{name}' is not the one that `expect` names: {differs}; where the model was meant to change, write what it has now into `expect`",
+            model.place_of("expect")
         ),
-    })
+        None => format!(
+            "the script of model '{name}' is not the one that was written down: {differs}; results would not compare with others, please report this"
+        ),
+    }))
 }

@@ -94,8 +94,13 @@ fn a_script_that_differs_is_an_error_and_is_not_kept() {
     for seed in [1, 5] {
         let error = compile(&with(expected.calls + 1), seed).unwrap_err();
         let error = error.to_string();
+        // It stands before the last key of the model's own table.
+        let place = format!("{}:", folder.path().join("mine.toml").display());
+        let line = with(0).lines().position(|line| line.starts_with("expect"));
         assert!(
-            error.contains("is not the one that was written down"),
+            error.starts_with(&format!("{place}{}: ", line.unwrap() + 1))
+                && error.contains("is not the one that `expect` names")
+                && error.contains("write what it has now into `expect`"),
             "{error}"
         );
         let kept = std::fs::read_dir(folder.path().join("cache")).unwrap();

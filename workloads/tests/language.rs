@@ -332,7 +332,7 @@ fn faults_of_groups_and_phases_name_their_line() {
         ("ops = \n", "test.toml:6: a value is missing after `=`"),
         (
             "ops = 1\nops = 2\n",
-            "test.toml:7: duplicate key, found `ops`",
+            "test.toml:7: the key `ops` comes twice, expected it once",
         ),
     ] {
         let error = Model::parse(&format!("{HEAD}{text}"), "test.toml")

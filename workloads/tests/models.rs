@@ -269,3 +269,30 @@ change = [{ role = "first", group = "first", weight = 0 }]
     let calls = script.thread(1).len();
     assert!((4_000..6_000).contains(&calls), "{calls}");
 }
+
+/// A number of calls that no file system has room for is refused before anything is written.
+#[test]
+fn a_script_that_no_disk_holds_is_not_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let workload = Workload::resolve("tiny-churn").unwrap();
+    let Workload::Model(model) = workload else {
+        panic!("not a model");
+    };
+    let workload = Workload::Model(Box::new(model.with_ops(1 << 40)));
+    let params = Params {
+        scale: 1000.0,
+        ..Params::default()
+    };
+    let error = workload
+        .compile(&params, &cache, &mut |_, _| {})
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error
+            .starts_with("the script of model 'tiny-churn' has up to 17592186044416000 bytes and ")
+            && error.contains("lower its `ops` or --scale"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 0);
+}

@@ -505,3 +505,61 @@ fn keys_of_sizes_lifetimes_hand_overs_and_the_like() {
     }
     assert!(count > 200, "{count}");
 }
+
+/// Slips that concern more than one key, or the text itself.
+#[test]
+fn what_does_not_fit_together() {
+    let role = format!("[[role]]\nname = \"r\"\nlive = 5\nsize = {FIXED}");
+    let with =
+        |model: &str, more: &str| format!("{}\n{model}\n{role}\n{more}", sound(MODEL).join("\n"));
+    let many = role.replace("]]\nname = \"r\"", "]] # second\nname = \"q\"") + "\nthreads = 4096";
+    let course = "course = { live = [1, 2], weight = [1, 1] }";
+    let cases: &[(String, &str, &str)] = &[
+        (
+            with("", &many),
+            "# second",
+            "the roles have 4097 threads with this one, expected at most 4096 in all",
+        ),
+        (
+            with("", "").replace("[[role]]", "[role]"),
+            "[role]",
+            "`role` is a table, expected a head in double square brackets for each, [[…]]",
+        ),
+        (
+            with("", "lifetime = \"lifo\""),
+            "lifetime = ",
+            "`lifetime` is \"lifo\", expected a table that begins with its kind, { kind = \"…\", … }",
+        ),
+        (
+            with("", "live = 6"),
+            "live = 6",
+            "the key `live` comes twice, expected it once",
+        ),
+        (
+            with("", &format!("{course}\n[[phase]]\nname = \"p\"\nshare = 1")),
+            "[[role]]",
+            "group 'r' has a `course`, and there are [[phase]] tables: expected only one of the two",
+        ),
+        (
+            with("", "").replace(
+                "\nsize = { kind = \"fixed\", bytes = 8 }",
+                "\nsize = { kind = \"empirical\", quantiles = [1] }",
+            ),
+            "quantiles",
+            "`quantiles` is a list of 1, expected 2 to 65536 numbers",
+        ),
+        (
+            with("", "").replace("\"p\"", "\"a\\u0000b\""),
+            "purpose",
+            "expected one line that says what the model is for",
+        ),
+        (
+            with("", "").replace("name = \"t\"", &format!("name = \"{}\"", "t".repeat(101))),
+            "name",
+            "expected a name of a-z, 0-9 and '-', 100 at most",
+        ),
+    ];
+    for (text, mark, expected) in cases {
+        assert!(said(text, Some(mark), expected));
+    }
+}

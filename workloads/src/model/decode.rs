@@ -9,6 +9,12 @@ use std::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+/// Keys whose tables say of which kind they are.
+const KINDS: &[&str] = &["size", "lifetime", "hand-over", "allocations", "ranks"];
+
+/// Keys that come as often as there are tables of theirs.
+const HEADS: &[&str] = &["role", "group", "phase", "change"];
+
 /// Something that a model file may not say.
 #[derive(Debug)]
 pub struct Fault {
@@ -226,7 +232,7 @@ impl<'d> Value<'d> {
             DeValue::Float(number) => number.as_str().to_owned(),
             DeValue::Boolean(flag) => flag.to_string(),
             DeValue::Array(items) if items.is_empty() => "an empty list".to_owned(),
-            DeValue::Array(_) => "a list".to_owned(),
+            DeValue::Array(items) => format!("a list of {}", items.len()),
             other => format!("a {}", other.type_str()),
         }
     }
@@ -294,6 +300,9 @@ impl<'d> Value<'d> {
     pub fn table(&self, what: impl Into<String>) -> Read<Table<'d>> {
         match self.value.and_then(DeValue::as_table) {
             Some(entries) => Ok(Table::new(entries, self.at, what)),
+            None if KINDS.contains(&self.key) => {
+                Err(self.expected("a table that begins with its kind, { kind = \"…\", … }"))
+            }
             None => Err(self.expected("a table")),
         }
     }
@@ -301,7 +310,12 @@ impl<'d> Value<'d> {
     /// The elements of an array.
     pub fn list(&self) -> Read<Vec<Value<'d>>> {
         let Some(array) = self.value.and_then(DeValue::as_array) else {
-            return Err(self.expected("a list in square brackets"));
+            // A head in single brackets is the usual slip.
+            let table = matches!(self.value, Some(DeValue::Table(_))) && HEADS.contains(&self.key);
+            return Err(match table {
+                true => self.expected("a head in double square brackets for each, [[…]]"),
+                false => self.expected("a list in square brackets"),
+            });
         };
         Ok(array
             .iter()

@@ -53,6 +53,8 @@ impl Default for ModelParams {
 pub struct Model {
     definition: Definition,
     text: String,
+    /// Where the text is from, for errors.
+    file: String,
 }
 
 /// One line about a built-in model.
@@ -112,6 +114,7 @@ impl Model {
         Ok(Self {
             definition: definition::parse(text, file)?,
             text: text.to_owned(),
+            file: file.to_owned(),
         })
     }
 
@@ -137,6 +140,13 @@ impl Model {
     /// The file's text.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The file and the line on which one of the model's own keys stands.
+    pub(crate) fn place_of(&self, key: &str) -> String {
+        let mut lines = self.text.lines().map(str::trim_start);
+        let line = lines.position(|line| line.starts_with(key));
+        format!("{}:{}", self.file, 1 + line.unwrap_or(0))
     }
 
     /// What the file says.
@@ -204,6 +214,29 @@ impl Model {
         Ok(script::listen(&plan, take)?.peak_bytes)
     }
 
+    /// Whether a script of so many calls fits the file system of `out`: a model of one number too many would fill it first.
+    fn check_room(&self, calls: u64, out: &Path) -> Result<(), WorkloadError> {
+        let folder = match out.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        // Where nobody can say, writing will.
+        let Ok(about) = rustix::fs::statvfs(folder) else {
+            return Ok(());
+        };
+        let free = about.f_bavail.saturating_mul(about.f_frsize);
+        let needed = calls.saturating_mul(size_of::<Op>() as u64);
+        if needed <= free {
+            return Ok(());
+        }
+        Err(WorkloadError::NoRoom {
+            name: self.name().to_owned(),
+            needed,
+            free,
+            folder: folder.to_path_buf(),
+        })
+    }
+
     /// Draws the model and writes its script to `out`.
     ///
     /// # Errors
@@ -216,6 +249,7 @@ impl Model {
         progress: Progress<'_>,
     ) -> Result<ScriptInfo, WorkloadError> {
         let plan = Plan::new(&self.definition, params)?;
+        self.check_room(plan.calls, out)?;
         let info = script::write(&plan, out, progress)?;
         if let Err(error) = expected::check(self, params, &info) {
             // Nobody may find it in the cache.

@@ -1,6 +1,6 @@
 //! Which role each thread has.
 
-use super::definition::Definition;
+use super::definition::{Definition, MOST_THREADS};
 use crate::error::WorkloadError;
 
 /// Roles of `threads` threads in proportion to the definition, at least one each, interleaved so that neighbours differ.
@@ -12,9 +12,9 @@ pub fn assign(definition: &Definition, threads: Option<u32>) -> Result<Vec<usize
         .collect();
     let sum: u64 = shares.iter().sum();
     let wanted = threads.map_or(sum, u64::from);
-    if wanted < shares.len() as u64 || wanted > 4096 {
+    if wanted < shares.len() as u64 || wanted > u64::from(MOST_THREADS) {
         return Err(WorkloadError::Parameters(format!(
-            "model '{}' cannot run with {wanted} threads: it needs {} to 4096",
+            "model '{}' cannot run with {wanted} threads: it needs {} to {MOST_THREADS}",
             definition.name,
             shares.len()
         )));

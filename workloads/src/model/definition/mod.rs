@@ -9,7 +9,7 @@ mod role;
 
 use super::decode::{Read, Table, Value};
 use crate::error::WorkloadError;
-pub use distribution::{Distribution, Part};
+pub use distribution::{Distribution, MAX_VALUE, Part};
 pub use group::{Aligned, Course, Group, Grow, GrowBy, HandOver, Written};
 pub use lifetime::{BatchOrder, Dies, Lifetime};
 pub use phase::{Change, DropOrder, GroupChange, Phase};
@@ -82,6 +82,12 @@ impl Serialize for Expect {
     }
 }
 
+/// Letters of a name at most: files are called by it.
+pub const MOST_NAME: usize = 100;
+
+/// Threads of all roles together at most.
+pub const MOST_THREADS: u32 = 4096;
+
 const CATEGORIES: &[(&str, Category)] = &[
     ("classic", Category::Classic),
     ("application", Category::Application),
@@ -109,6 +115,9 @@ pub fn parse(text: &str, file: &str) -> Result<Definition, WorkloadError> {
         let found = text.get(span.clone()).unwrap_or_default().trim();
         let message = error.message().replace('\n', " ");
         let found = match found.lines().next() {
+            Some(found) if message == "duplicate key" => {
+                format!("the key `{found}` comes twice, expected it once")
+            }
             Some(found) if found.len() <= 60 => format!("{message}, found `{found}`"),
             Some(_) => message,
             // What the parser would have liked there is one of many.
@@ -129,12 +138,14 @@ fn read(mut table: Table<'_>) -> Read<Definition> {
     let name = table.need("name")?;
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let word = name.text()?;
-    if word.is_empty() || !word.bytes().all(plain) {
-        return Err(name.expected("a name of a-z, 0-9 and '-'"));
+    if !(1..=MOST_NAME).contains(&word.len()) || !word.bytes().all(plain) {
+        return Err(name.expected(format_args!(
+            "a name of a-z, 0-9 and '-', {MOST_NAME} at most"
+        )));
     }
     table.describe(format!("model '{word}'"));
     let purpose = table.need("purpose")?;
-    if purpose.text()?.trim().is_empty() || purpose.text()?.contains('\n') {
+    if purpose.text()?.trim().is_empty() || purpose.text()?.contains(char::is_control) {
         return Err(purpose.expected("one line that says what the model is for"));
     }
     let analysis = table.need("analysis")?;
@@ -157,14 +168,18 @@ fn read(mut table: Table<'_>) -> Read<Definition> {
         .get("expect")
         .map(|value| Expect::read(&value))
         .transpose()?;
-    let kinds = table.need("role")?;
-    let roles = roles(&kinds.present("[[role]], a table for each kind of thread")?)?;
+    let kinds = table
+        .need("role")?
+        .present("[[role]], a table for each kind of thread")?;
+    let roles = roles(&kinds)?;
     let phases = match table.get("phase") {
         Some(list) => phases(&list, &roles)?,
         None => Vec::new(),
     };
-    let courses =
-        check_courses(&roles, !phases.is_empty()).map_err(|reason| table.fault(reason))?;
+    let courses = match check_courses(&roles, !phases.is_empty()) {
+        Ok(courses) => courses,
+        Err((role, reason)) => return Err(kinds.list()?[role].fault(reason)),
+    };
     let parts = match table.get("parts") {
         Some(list) => parts(&list, courses)?,
         None => Vec::new(),
@@ -203,6 +218,12 @@ fn roles(list: &Value<'_>) -> Read<Vec<Role>> {
             return Err(value.fault(format_args!("another role is called '{}'", role.name)));
         }
         roles.push(role);
+        let threads: u32 = roles.iter().map(|role| role.threads).sum();
+        if threads > MOST_THREADS {
+            return Err(value.fault(format_args!(
+                "the roles have {threads} threads with this one, expected at most {MOST_THREADS} in all"
+            )));
+        }
     }
     for (value, role) in tables.iter().zip(&roles) {
         check_role(role, &roles).map_err(|(group, reason)| {
@@ -286,27 +307,29 @@ fn parts(list: &Value<'_>, courses: Option<usize>) -> Read<Vec<f64>> {
         .collect()
 }
 
-/// All courses cut the calls into the same parts, and phases would cut them again. How many there are.
-fn check_courses(roles: &[Role], has_phases: bool) -> Result<Option<usize>, String> {
+/// All courses cut the calls into the same parts, and phases would cut them again. How many there are; else the role that is wrong.
+fn check_courses(roles: &[Role], has_phases: bool) -> Result<Option<usize>, (usize, String)> {
     let mut parts = None;
-    for role in roles {
+    for (index, role) in roles.iter().enumerate() {
         for group in &role.groups {
             let Some(course) = &group.course else {
                 continue;
             };
             let mine = course.live.len();
             if has_phases {
-                return Err(format!(
+                let reason = format!(
                     "group '{}' has a `course`, and there are [[phase]] tables: expected only one of the two",
                     group.name
-                ));
+                );
+                return Err((index, reason));
             }
             match parts {
                 Some((other, name)) if other != mine => {
-                    return Err(format!(
+                    let reason = format!(
                         "the course of group '{}' has {mine} parts and that of '{name}' {other}, expected as many in all",
                         group.name
-                    ));
+                    );
+                    return Err((index, reason));
                 }
                 _ => parts = Some((mine, &group.name)),
             }

@@ -1,5 +1,6 @@
 //! A role: threads that do the same.
 
+use super::MOST_THREADS;
 use super::group::Group;
 use super::phrase::Phrase;
 use crate::model::decode::{Read, Table, Value};
@@ -88,7 +89,7 @@ impl Role {
         let mut table = value.table("role")?;
         let name = table.need("name")?.text()?.to_owned();
         table.describe(format!("role '{name}'"));
-        let threads = table.whole("threads", 1..=4096, 1)? as u32;
+        let threads = table.whole("threads", 1..=u64::from(MOST_THREADS), 1)? as u32;
         let burst = table.whole("burst", 1..=1 << 20, BURST)? as u32;
         let ramp = table.share("ramp", 0.0)?;
         let pause = table
