@@ -369,3 +369,63 @@ fn live_sets_go_up_and_down_as_far() {
     let model = wandering(ops.iter().map(|op| op.kind() == Some(OpKind::Malloc)));
     assert!((0.6..1.5).contains(&(model / program)), "{program} {model}");
 }
+
+/// What is larger than anything that the language has is as large as can be there, also where a phrase names it, and that is said.
+#[test]
+fn blocks_that_no_model_can_have_are_the_largest_there_is() {
+    const GIB: u64 = 1 << 30;
+    let rounds = (0..400u64).flat_map(|number| {
+        let at = 3 * number;
+        [
+            (EventKind::Malloc, 2 * GIB, 0),
+            (EventKind::Malloc, 5 * GIB, 0),
+            (EventKind::Malloc, 64, 0),
+            (EventKind::Free, at, 0),
+            (EventKind::Free, at + 1, 0),
+            (EventKind::Free, at + 2, 0),
+        ]
+    });
+    let fitted = model_of(&rounds.collect::<Vec<_>>());
+    let sizes = ops(&fitted.model)
+        .into_iter()
+        .filter(|op| op.kind() == Some(OpKind::Malloc));
+    let largest = sizes.map(|op| op.size()).max();
+    assert_eq!(largest, Some(GIB), "{}", fitted.text);
+    let [said] = &fitted.left_out[..] else {
+        panic!("{:?}", fitted.left_out);
+    };
+    assert!(
+        said.contains("what 800 blocks had beyond") && said.contains("5368709120 the largest"),
+        "{said}"
+    );
+}
+
+/// Many threads that do the same are one role, however little each of them does.
+#[test]
+fn threads_with_little_to_do_each_are_not_forgotten() {
+    const THREADS: u32 = 250;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.hltrace");
+    let mut writer = TraceWriter::create(&path, &TraceHeader::default(), false, 1).unwrap();
+    for tick in 0..4 * u64::from(THREADS) {
+        let event = |kind, block, size| TraceEvent {
+            thread: tick as u32 % THREADS,
+            tick,
+            kind,
+            block,
+            size,
+            align_log2: 0,
+            address: 0,
+        };
+        let block = writer.event(event(EventKind::Malloc, 0, 64)).unwrap();
+        writer.event(event(EventKind::Free, block, 0)).unwrap();
+    }
+    writer.finish(None, |_| {}).unwrap();
+    let trace = Trace::open(&path).unwrap();
+    let mut source = TraceSource::new(&trace, 1.0, 0).unwrap();
+    let fitted = fit::fit(&mut source, "many", &mut |_, _| {}).unwrap();
+    let roles = &fitted.model.definition().roles;
+    let threads: Vec<u32> = roles.iter().map(|role| role.threads).collect();
+    assert_eq!(threads, [THREADS]);
+    assert!(fitted.left_out.is_empty(), "{:?}", fitted.left_out);
+}

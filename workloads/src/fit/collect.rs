@@ -3,7 +3,7 @@
 use super::asked::Asked;
 use super::classes::Classes;
 use super::cuts::Cuts;
-use super::distribution::Counts;
+use super::distribution::{Counts, MOST};
 use super::extent::Extent;
 use super::roles::Roles;
 use super::spread::Spread;
@@ -363,7 +363,7 @@ impl Collector<'_> {
                 deed,
                 class: class as u8,
                 part: self.part as u8,
-                size: u32::try_from(size).unwrap_or(0),
+                size: size.min(MOST) as u32,
             });
         }
         let cell = &mut self.cells[role][class];

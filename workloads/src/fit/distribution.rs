@@ -1,5 +1,6 @@
 //! Counts of values, and the short tables that stand for them.
 
+use crate::model::definition::MAX_VALUE;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -8,7 +9,7 @@ const EXACT: u64 = 1024;
 /// Entries of a table that a model shows.
 const ENTRIES: usize = 14;
 /// Largest number of a model.
-const MOST: u64 = 1 << 30;
+pub(super) const MOST: u64 = MAX_VALUE;
 
 /// How often each value was seen; the sum of values in each step, so that its mean is right.
 #[derive(Clone, Default)]

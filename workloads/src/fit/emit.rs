@@ -3,9 +3,11 @@
 use super::classes::Classes;
 use super::collect::{Alive, Cell, Collected};
 use super::cuts::Cuts;
+use super::distribution::MOST;
 use super::phrases::Phrases;
 use super::roles::Roles;
 use super::{Again, Waves, waves};
+use crate::model::definition::MOST_NAME;
 use std::fmt::Write as _;
 
 /// Calls that a thread makes in a row at most: beyond, the order of threads matters to nobody.
@@ -44,7 +46,7 @@ pub(super) fn text(fit: &Fit<'_>) -> String {
     let mut out = format!(
         "# Fitted by `heaplab trace model`: counts of sizes, deaths and threads, nothing else of the program.\n\
          name = \"{}\"\nkind = \"fitted\"\npurpose = \"fitted to a trace of {} calls in {} thread{}\"\n\
-         analysis = \"\"\"\nThe trace was cut into {} parts. A group holds the blocks of a class of sizes: which of them \
+         analysis = \"\"\"\nThe trace was cut into {} part{}. A group holds the blocks of a class of sizes: which of them \
          die\nnext, and in each part how many are alive and how many calls are made for them (`course`).\n\"\"\"\n\
          sources = [\"a recorded trace\"]\nops = {}\nparts = [{}]\n",
         plain(fit.name),
@@ -52,6 +54,7 @@ pub(super) fn text(fit: &Fit<'_>) -> String {
         fit.threads,
         if fit.threads == 1 { "" } else { "s" },
         fit.cuts.len(),
+        if fit.cuts.len() == 1 { "" } else { "s" },
         fit.counts.calls,
         list(&mut fit.cuts.lengths().map(|calls| calls.to_string())),
     );
@@ -123,6 +126,7 @@ fn plain(name: &str) -> String {
     let text: String = name
         .to_lowercase()
         .chars()
+        .take(MOST_NAME)
         .map(|sign| {
             if sign.is_ascii_lowercase() || sign.is_ascii_digit() {
                 sign
@@ -232,7 +236,7 @@ fn write_group(out: &mut String, fit: &Fit<'_>, role: usize, class: usize, cell:
         let _ = writeln!(
             out,
             "grow = {{ start = {}, factor = {:.3} }}",
-            start.clamp(1, 1 << 30),
+            start.clamp(1, u128::from(MOST)),
             (sum / steps.max(1) as f64).exp().clamp(1.001, 64.0)
         );
     } else if cell.resizes > 0 {

@@ -31,6 +31,7 @@ use asked::Asked;
 use classes::Classes;
 use collect::Collected;
 use cuts::Cuts;
+use distribution::MOST;
 use phrases::Phrases;
 use rayon::prelude::*;
 use roles::Roles;
@@ -257,6 +258,19 @@ impl Search<'_> {
         self.best.as_ref().map_or(f64::INFINITY, |best| best.worse)
     }
 
+    /// What no model of the trace has, in words.
+    fn left_out(&self) -> Vec<String> {
+        let mut all = self.roles.left_out.clone();
+        let (beyond, largest) = (self.survey.beyond, self.survey.largest);
+        if beyond > 0 {
+            let plural = if beyond == 1 { "" } else { "s" };
+            all.push(format!(
+                "what {beyond} block{plural} had beyond the {MOST} bytes that a model gives, of {largest} the largest"
+            ));
+        }
+        all
+    }
+
     /// Tries models whose phrases are said again like this, with live sets that follow so much of the trace's waves.
     fn attempt(
         &mut self,
@@ -309,7 +323,7 @@ impl Search<'_> {
                         trace_peak: counts.peak_bytes,
                         model_peak: peak,
                         surprise: (counts.surprise.shares(), surprise.shares()),
-                        left_out: self.roles.left_out.clone(),
+                        left_out: self.left_out(),
                     },
                     worse,
                     recall,

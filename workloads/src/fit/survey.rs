@@ -1,5 +1,6 @@
 //! First pass: what each thread does in all, how calls and bytes spread over sizes, and which blocks grow.
 
+use super::distribution::MOST;
 use crate::compile::{Action, Source};
 use crate::error::WorkloadError;
 use std::collections::HashMap;
@@ -95,6 +96,9 @@ pub(super) struct Survey {
     pub slot_calls: u64,
     pub calls: u64,
     pub allocations: u64,
+    /// Blocks that came to more bytes than a model gives, and the most that one had.
+    pub beyond: u64,
+    pub largest: u64,
     /// Largest sum of bytes alive, and after how many calls it was reached first.
     pub peak_bytes: u64,
     pub peak_at: u64,
@@ -190,6 +194,10 @@ pub(super) fn survey<S: Source>(
             && let Some(grown) = all.grown.get_mut(&of.number)
         {
             (grown.then, grown.seen) = (of.then, of.seen);
+        }
+        if size > MOST {
+            all.beyond += u64::from(of.size <= MOST);
+            all.largest = all.largest.max(size);
         }
         let (old, new) = (bin_of(of.size), bin_of(size));
         bytes_of[old] -= of.size;
