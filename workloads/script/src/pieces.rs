@@ -21,6 +21,9 @@ const HANDS: usize = 8;
 /// virtual machine has not used for a while costs more than drawing the ops that lie in it.
 const WAVE: usize = 16;
 
+/// Bytes of ops that are copied and then changed: they are still in the core's first cache.
+const HANDFUL: usize = 1 << 13;
+
 /// A segment and its place in the file.
 pub struct Piece {
     stream: usize,
@@ -148,18 +151,20 @@ fn batches(pieces: &[Piece]) -> Vec<Range<usize>> {
 
 /// Appends ops to `to` with the bases added to the slots of calls; returns the hash of the result.
 fn relocate(from: &[u8], to: &mut Vec<u8>, bases: Bases) -> u64 {
-    let begin = to.len();
-    to.extend_from_slice(from);
     let mut hash = SegmentHash::new();
-    for op in to[begin..].chunks_exact_mut(16) {
-        let (mut low, high) = (layout::read_u64(op, 0), layout::read_u64(op, 8));
-        if low as u8 <= OpKind::Free as u8 {
-            let shared = (low >> 8) as u8 & FLAG_SHARED != 0;
-            let base = if shared { bases.shared } else { bases.private };
-            low = low.wrapping_add(u64::from(base) << 32);
+    for part in from.chunks(HANDFUL) {
+        let begin = to.len();
+        to.extend_from_slice(part);
+        for op in to[begin..].chunks_exact_mut(16) {
+            let (mut low, high) = (layout::read_u64(op, 0), layout::read_u64(op, 8));
+            if low as u8 <= OpKind::Free as u8 {
+                let shared = (low >> 8) as u8 & FLAG_SHARED != 0;
+                let base = if shared { bases.shared } else { bases.private };
+                low = low.wrapping_add(u64::from(base) << 32);
+            }
+            op[..8].copy_from_slice(&low.to_le_bytes());
+            hash.pair(low, high);
         }
-        op[..8].copy_from_slice(&low.to_le_bytes());
-        hash.pair(low, high);
     }
     hash.value()
 }

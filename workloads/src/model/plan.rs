@@ -52,6 +52,8 @@ pub struct RolePlan {
     pub crosses: bool,
     /// It has one group, which is [`GroupPlan::straight`].
     pub lone: bool,
+    /// All its groups are [`GroupPlan::drawn`].
+    pub drawn: bool,
 }
 
 /// A group with its tables.
@@ -149,7 +151,7 @@ pub struct GrowPlan {
 }
 
 /// How blocks come to other threads.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Hand {
     Keep,
     Queue {
@@ -237,6 +239,7 @@ impl Plan {
                 role.crosses |= group.ring || !matches!(group.hand, Hand::Keep);
             }
             role.lone = matches!(&role.groups[..], [group] if group.straight);
+            role.drawn = !role.groups.is_empty() && role.groups.iter().all(GroupPlan::drawn);
         }
         // Alone, threads share the calls evenly: not so where one rests.
         let rests = (phases.iter()).any(|phase| phase.pick.iter().any(Option::is_none));
@@ -310,6 +313,7 @@ fn role_plan(definition: &Definition, role: &Role, scale: f64, tables: &mut usiz
         hold: 0,
         crosses: false,
         lone: false,
+        drawn: false,
     }
 }
 
@@ -419,6 +423,13 @@ impl GroupPlan {
         let target = (self.live as f64 * factor + self.rounding) as u64;
         // A set that begins with nothing has a block: a phase goes on by its calls, and nobody would make the first.
         target.max(u64::from(from < to && self.live > 0))
+    }
+
+    /// Whether it is straight and knows nothing but malloc and free of blocks that draw their ages, which others free by chance if at all.
+    fn drawn(&self) -> bool {
+        let ages = matches!(self.lifetime, Lifetime::Drawn { .. });
+        let hand = matches!(self.hand, Hand::Keep | Hand::Random { .. });
+        self.straight && ages && hand && self.calloc | self.aligned == 0
     }
 
     /// See [`GroupPlan::straight`], for a group of the role with this index, when all sizes are known.

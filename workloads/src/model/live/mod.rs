@@ -52,13 +52,32 @@ enum Shape {
         pick: Alias,
         ranks: Sampler,
     },
-    Wheel {
-        wheel: Wheel,
-        ages: Sampler,
-        /// Factor on ages, 2^32 for 1.
-        scale: u128,
-    },
+    Wheel(Drawn),
 }
+
+/// Blocks that draw their ages.
+#[derive(Debug)]
+struct Drawn {
+    wheel: Wheel,
+    ages: Sampler,
+    /// Factor on ages, 2^32 for 1.
+    scale: u64,
+}
+
+impl Drawn {
+    #[inline(always)]
+    fn put(&mut self, block: Block, random: &mut Pcg64) {
+        let age = u64::from(self.ages.draw(random));
+        let age = match self.scale {
+            SAME => age,
+            scale => ((u128::from(age) * u128::from(scale)) >> 32) as u64,
+        };
+        self.wheel.put(block, age.min(1 << 31) as u32);
+    }
+}
+
+/// [`Drawn::scale`] of ages that stay as they are.
+const SAME: u64 = 1 << 32;
 
 impl LiveSet {
     /// An empty set that is to hold `live` blocks. `scale` is a factor on drawn ages, from which the number of live blocks
@@ -103,11 +122,11 @@ impl LiveSet {
                 pick: Alias::new(&lifetime.recencies()),
                 ranks: ranks.as_ref().map_or(Sampler::Fixed(0), Sampler::new),
             },
-            Lifetime::Drawn { allocations } => Shape::Wheel {
+            Lifetime::Drawn { allocations } => Shape::Wheel(Drawn {
                 wheel: Wheel::new(),
                 ages: Sampler::new(allocations),
-                scale: u128::from(threshold(scale)),
-            },
+                scale: threshold(scale),
+            }),
         };
         Self {
             shape,
@@ -154,11 +173,28 @@ impl LiveSet {
             Shape::Chain { chain, .. } => {
                 chain.push(block);
             }
-            Shape::Wheel { wheel, ages, scale } => {
-                let age = (u128::from(ages.draw(random)) * *scale) >> 32;
-                wheel.put(block, age.min(1 << 31) as u32);
-            }
+            Shape::Wheel(drawn) => drawn.put(block, random),
         }
+    }
+
+    /// As [`LiveSet::put`], for a set whose blocks draw their ages; any other has no room for it.
+    #[inline(always)]
+    pub fn put_drawn(&mut self, block: Block, random: &mut Pcg64) {
+        if let Shape::Wheel(drawn) = &mut self.shape {
+            drawn.put(block, random);
+            self.bytes += u64::from(block.size());
+            self.count += 1;
+        }
+    }
+
+    /// As [`LiveSet::take_surplus`], for a set whose blocks draw their ages; any other has none.
+    #[inline(always)]
+    pub fn take_drawn(&mut self) -> Option<Block> {
+        let Shape::Wheel(drawn) = &mut self.shape else {
+            return None;
+        };
+        let block = drawn.wheel.take_due();
+        self.left(block)
     }
 
     /// The block that dies when one must, by the lifetime's rule.
@@ -187,7 +223,7 @@ impl LiveSet {
             }
             Shape::Nurseries(nurseries) => nurseries.take_surplus(0, random),
             Shape::Chain { chain, pick, ranks } => by_recency(chain, pick, ranks, random),
-            Shape::Wheel { wheel, .. } => wheel.take_due(),
+            Shape::Wheel(drawn) => drawn.wheel.take_due(),
         };
         self.left(block)
     }
@@ -216,7 +252,7 @@ impl LiveSet {
     pub fn take_surplus(&mut self, live: u64, random: &mut Pcg64) -> Option<Block> {
         let block = match &mut self.shape {
             Shape::Nurseries(nurseries) => nurseries.take_surplus(live, random),
-            Shape::Wheel { wheel, .. } => wheel.take_due(),
+            Shape::Wheel(drawn) => drawn.wheel.take_due(),
             _ => None,
         };
         self.left(block)
@@ -253,7 +289,7 @@ impl LiveSet {
                 let newest = chain.newest(0)?;
                 Some(chain.at(newest))
             }
-            Shape::Wheel { wheel, .. } => wheel.peek(random),
+            Shape::Wheel(drawn) => drawn.wheel.peek(random),
         }
     }
 
@@ -295,7 +331,7 @@ impl LiveSet {
                 Shape::Chain { chain, .. } => {
                     chain.push(block);
                 }
-                Shape::Wheel { wheel, .. } => wheel.restore(block, age),
+                Shape::Wheel(drawn) => drawn.wheel.restore(block, age),
             }
         }
         match order {
@@ -339,7 +375,7 @@ impl LiveSet {
                 let all = chain.drain();
                 all.into_iter().map(|block| (block, 0)).collect()
             }
-            Shape::Wheel { wheel, .. } => wheel.drain(),
+            Shape::Wheel(drawn) => drawn.wheel.drain(),
         }
     }
 }

@@ -323,7 +323,7 @@ impl<'p> Actor<'p> {
         let length = length(burst, limit, &mut desk.random);
         let mut calls = 0;
         while calls < length {
-            match call(plan, state, &mut desk, commons.as_deref_mut()) {
+            match call::<false>(plan, state, &mut desk, commons.as_deref_mut()) {
                 Step::Made => calls += 1,
                 Step::HandedOn => {}
                 Step::Nothing => break,

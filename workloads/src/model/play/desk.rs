@@ -95,8 +95,9 @@ impl Desk<'_> {
     }
 
     /// Allocates a block of so many bytes (0: drawn) in a way (none: drawn) and puts it where it belongs; false when a queue has no room.
+    /// `DRAWN`: the group is [`GroupPlan::drawn`].
     #[inline(always)]
-    pub fn allocate(
+    pub fn allocate<const DRAWN: bool>(
         &mut self,
         plan: &GroupPlan,
         state: &mut State,
@@ -106,8 +107,13 @@ impl Desk<'_> {
     ) -> bool {
         let random = &mut self.random;
         let mut crosses = plan.ring;
+        let hand = match plan.hand {
+            Hand::Random { share, role } => Hand::Random { share, role },
+            _ if DRAWN => Hand::Keep,
+            hand => hand,
+        };
         if let Some(commons) = &mut commons {
-            match plan.hand {
+            match hand {
                 Hand::Queue { share, batch, .. } => {
                     crosses |= random.next_u64() >> 32 < share;
                     if crosses && state.outbox.len() >= batch && !send(plan, state, random, commons)
@@ -128,6 +134,7 @@ impl Desk<'_> {
             bytes => bytes,
         };
         let (kind, align_log2) = match way {
+            _ if DRAWN => (OpKind::Malloc, 0),
             None => kind_of(plan, random),
             Some(way) => kind_by(way.by, plan, random),
         };
@@ -136,8 +143,8 @@ impl Desk<'_> {
             _ => (self.private.take(), self.number as u16),
         };
         let size = match &plan.grow {
-            Some(grow) => grow.start.min(drawn.max(1)),
-            None => drawn,
+            Some(grow) if !DRAWN => grow.start.min(drawn.max(1)),
+            _ => drawn,
         };
         let block = Block::new(Parts {
             slot,
@@ -147,15 +154,16 @@ impl Desk<'_> {
             align_log2,
             shared: crosses,
         });
-        match (&plan.hand, commons) {
+        match (hand, commons) {
+            _ if DRAWN => state.set.put_drawn(block, random),
             (Hand::Queue { batch, .. }, Some(commons)) if crosses => {
                 state.outbox.push(block);
-                if state.outbox.len() >= *batch {
+                if state.outbox.len() >= batch {
                     send(plan, state, random, commons);
                 }
             }
             (Hand::Exchange { table, .. }, Some(commons)) if crosses => {
-                let table = &mut commons.tables[*table];
+                let table = &mut commons.tables[table];
                 let place = below(random.next_u64(), table.len() as u64) as usize;
                 let other = std::mem::replace(&mut table[place], block);
                 if !other.is_none() {
@@ -165,7 +173,10 @@ impl Desk<'_> {
             _ => state.set.put(block, random),
         }
         let bytes = u64::from(size);
-        if plan.written < ALL && way.map_or_else(|| state.partly(plan.partly), |way| way.partly) {
+        if !DRAWN
+            && plan.written < ALL
+            && way.map_or_else(|| state.partly(plan.partly), |way| way.partly)
+        {
             // What it grows to later is written whole.
             let reach = (bytes * plan.written) >> 32;
             self.ops.push(Op::new(OpKind::Written, 0, 0, 0, reach, 0));

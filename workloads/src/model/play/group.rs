@@ -235,7 +235,7 @@ impl Actor<'_> {
     ) -> bool {
         let plan = &self.plan.groups[index];
         let (groups, mut desk) = self.desk();
-        let made = desk.allocate(plan, &mut groups[index], bytes, way, commons);
+        let made = desk.allocate::<false>(plan, &mut groups[index], bytes, way, commons);
         self.random = desk.left();
         made
     }

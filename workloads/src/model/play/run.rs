@@ -1,7 +1,8 @@
 //! Calls in a row of groups that do nothing but allocate and free: most of what models do.
 //!
 //! Nothing can come between such calls but another group's turn, so the thread sits down at its [`Desk`] once for all of them,
-//! and what other calls would have to ask each time is asked once.
+//! and what other calls would have to ask each time is asked once. There is a version of it all for roles whose blocks draw their
+//! ages (`DRAWN`, see `RolePlan::drawn`): the rest of what a call may be does not come up in it, which saves a fifth of the instructions.
 
 use super::actor::{Actor, State};
 use super::commons::Commons;
@@ -34,25 +35,41 @@ impl Actor<'_> {
     /// Up to `most` calls (at least 1) of the groups that `pick` chooses, until there may be something else to do first.
     #[inline(always)]
     pub(super) fn run(&mut self, pick: &Alias, most: u64, commons: Option<&mut Commons>) -> Run {
-        match commons {
-            Some(commons) if self.plan.crosses => self.run_crossing(pick, most, commons),
-            _ => self.run_apart(pick, most),
+        match (commons, self.plan.drawn) {
+            (Some(commons), true) if self.plan.crosses => {
+                self.run_crossing::<true>(pick, most, commons)
+            }
+            (Some(commons), false) if self.plan.crosses => {
+                self.run_crossing::<false>(pick, most, commons)
+            }
+            (_, true) => self.run_apart::<true>(pick, most),
+            (_, false) => self.run_apart::<false>(pick, most),
         }
     }
 
     /// No block of the role is ever touched by another thread.
     #[inline(never)]
-    fn run_apart(&mut self, pick: &Alias, most: u64) -> Run {
-        self.run_any(pick, most, None)
+    fn run_apart<const DRAWN: bool>(&mut self, pick: &Alias, most: u64) -> Run {
+        self.run_any::<DRAWN>(pick, most, None)
     }
 
     #[inline(never)]
-    fn run_crossing(&mut self, pick: &Alias, most: u64, commons: &mut Commons) -> Run {
-        self.run_any(pick, most, Some(commons))
+    fn run_crossing<const DRAWN: bool>(
+        &mut self,
+        pick: &Alias,
+        most: u64,
+        commons: &mut Commons,
+    ) -> Run {
+        self.run_any::<DRAWN>(pick, most, Some(commons))
     }
 
     #[inline(always)]
-    fn run_any(&mut self, pick: &Alias, most: u64, mut commons: Option<&mut Commons>) -> Run {
+    fn run_any<const DRAWN: bool>(
+        &mut self,
+        pick: &Alias,
+        most: u64,
+        mut commons: Option<&mut Commons>,
+    ) -> Run {
         let plans = &self.plan.groups[..];
         let alone = plans.len() == 1;
         let (mut current, mut run_left) = (self.current, self.run_left);
@@ -60,21 +77,21 @@ impl Actor<'_> {
         let mut made = 0;
         let end = 'calls: loop {
             // A batch that is being freed is freed as a whole.
-            let drains = plans[current].rule == Rule::Batch && groups[current].drains();
+            let drains = !DRAWN && plans[current].rule == Rule::Batch && groups[current].drains();
             let bound = alone || drains;
             if !bound && run_left == 0 {
                 current = pick.draw(desk.random.next_u64());
                 run_left = plans[current].run;
             }
             let (plan, state) = (&plans[current], &mut groups[current]);
-            if !plan.straight {
+            if !DRAWN && !plan.straight {
                 run_left -= u32::from(!bound);
                 break End::Other { bound };
             }
             loop {
                 run_left -= u32::from(!bound);
                 let step = loop {
-                    match call(plan, state, &mut desk, commons.as_deref_mut()) {
+                    match call::<DRAWN>(plan, state, &mut desk, commons.as_deref_mut()) {
                         Step::HandedOn => {}
                         step => break step,
                     }
@@ -86,7 +103,7 @@ impl Actor<'_> {
                 if made == most {
                     break 'calls End::Whole;
                 }
-                let turned = plan.rule == Rule::Batch && state.drains() != drains;
+                let turned = !DRAWN && plan.rule == Rule::Batch && state.drains() != drains;
                 if turned || !bound && run_left == 0 {
                     break;
                 }
@@ -131,7 +148,7 @@ enum End {
 
 /// One step of a group that is [`GroupPlan::straight`].
 #[inline(always)]
-pub(super) fn call(
+pub(super) fn call<const DRAWN: bool>(
     plan: &GroupPlan,
     state: &mut State,
     desk: &mut Desk<'_>,
@@ -140,6 +157,7 @@ pub(super) fn call(
     let level = state.set.len() as u64;
     let full = level >= state.target;
     let victim = match plan.rule {
+        _ if DRAWN => state.set.take_drawn(),
         Rule::Surplus => state.set.take_surplus(state.target, &mut desk.random),
         Rule::Phase if full && plan.live > 0 => return Step::Nothing,
         Rule::Phase => None,
@@ -151,7 +169,7 @@ pub(super) fn call(
     };
     match victim {
         Some(block) => desk.free_somewhere(plan, block, commons),
-        None => Step::of(desk.allocate(plan, state, 0, None, commons)),
+        None => Step::of(desk.allocate::<DRAWN>(plan, state, 0, None, commons)),
     }
 }
 
