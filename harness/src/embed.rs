@@ -1,13 +1,15 @@
 //! The files that travel inside the binary (worker, recorder, subjects), and the private cache they are written to.
 //!
 //! A file is only handed out when its folder and itself belong to the user, nobody else may write to them, and its hash
-//! is the one from the build: what is preloaded into programs must not be somebody else's.
+//! is the one from the build: what is preloaded into programs must not be somebody else's. Everybody may read them: a program
+//! that begins as root goes on as another user often enough (`setpriv`, `su`, servers), and the loader of what it executes then
+//! must find them.
 
 use crate::error::Error;
 use sha2::{Digest, Sha256};
-use std::fs::{self, DirBuilder, File as Handle, OpenOptions};
+use std::fs::{self, DirBuilder, File as Handle, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// One embedded file.
@@ -119,12 +121,16 @@ fn folders() -> Vec<PathBuf> {
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
-    let cache =
-        absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
     let user = rustix::process::geteuid().as_raw();
-    cache
+    let home = absolute("HOME").map(|home| home.join(".cache"));
+    let caches = match absolute("XDG_CACHE_HOME") {
+        Some(chosen) => vec![Some(chosen)],
+        // Root's home is closed to the users as which root runs programs.
+        None if user == 0 => vec![Some(PathBuf::from("/var/cache")), home],
+        None => vec![home],
+    };
+    (caches.into_iter().flatten())
         .map(|cache| cache.join("heaplab").join(&version))
-        .into_iter()
         .chain([std::env::temp_dir().join(format!("heaplab-{user}-{version}"))])
         .collect()
 }
@@ -135,12 +141,12 @@ fn folders() -> Vec<PathBuf> {
 /// When the folder cannot be made or written, belongs to somebody else or may be written by others.
 pub fn path_in(folder: &Path, which: Embedded) -> io::Result<PathBuf> {
     if let Some(above) = folder.parent() {
-        fs::create_dir_all(above)?;
+        if let Some(further) = above.parent() {
+            fs::create_dir_all(further)?;
+        }
+        create(above)?;
     }
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
+    create(folder)?;
     private(folder, true)?;
     let file = which.file();
     let path = folder.join(file.name);
@@ -148,6 +154,15 @@ pub fn path_in(folder: &Path, which: Embedded) -> io::Result<PathBuf> {
         write(folder, &path, file)?;
     }
     Ok(path)
+}
+
+/// Makes a folder that everybody may read, whatever the user's umask is; one that is there stays as it is.
+fn create(folder: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => fs::set_permissions(folder, Permissions::from_mode(0o755)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a path is the user's own and closed to others' writing; a symbolic link is neither.
@@ -187,6 +202,7 @@ fn write(folder: &Path, path: &Path, file: &File) -> io::Result<()> {
             .mode(0o700)
             .open(&temporary)?;
         handle.write_all(file.bytes)?;
+        handle.set_permissions(Permissions::from_mode(0o755))?;
         drop(handle);
         fs::rename(&temporary, path)
     })();
@@ -199,7 +215,6 @@ fn write(folder: &Path, path: &Path, file: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_file_is_written_once_and_again_when_it_was_changed() {
@@ -207,7 +222,9 @@ mod tests {
         let cache = folder.path().join("cache");
         let path = path_in(&cache, Embedded::Null).unwrap();
         let first = fs::metadata(&path).unwrap();
-        assert_eq!(first.mode() & 0o777, 0o700);
+        // Another user's process may load it.
+        assert_eq!(first.mode() & 0o777, 0o755);
+        assert_eq!(fs::metadata(&cache).unwrap().mode() & 0o777, 0o755);
         assert_eq!(
             fs::metadata(path_in(&cache, Embedded::Null).unwrap())
                 .unwrap()

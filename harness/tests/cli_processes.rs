@@ -286,6 +286,58 @@ fn setuid_programs_are_named_alone_and_in_a_tree() {
     assert!(notes.contains(file), "{notes}");
 }
 
+/// Where they end is known only when what they committed has been read, and that they are gone is known before.
+#[test]
+fn short_processes_end_behind_their_last_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let script = "for i in 1 2 3 4 5 6; do sh -c 'sleep 0.1; true' | cat; done";
+    let (code, _, err) =
+        run(heaplab(at).args(["record", "-o", "t.hltrace", "--", "sh", "-c", script]));
+    assert_eq!(code, 0, "{err}");
+    let info = json(at, &["trace", "info", "t.hltrace"]);
+    let table = info["process_table"].as_array().unwrap();
+    assert!(table.len() > 12, "{info}");
+    for process in table {
+        let (start, end) = (process["start_ns"].as_u64(), process["end_ns"].as_u64());
+        assert!(end > start, "{process}");
+    }
+}
+
+/// A program that goes on as another user finds the recorder, too.
+#[test]
+fn what_goes_on_as_another_user_is_recorded() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let (code, _, err) = run(heaplab(at)
+        .env_remove("XDG_CACHE_HOME")
+        .args([
+            "record",
+            "-o",
+            "t.hltrace",
+            "--",
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+        ])
+        .args(["sh", "-c", "ls /; id"]));
+    assert!(
+        code == 0 && !err.contains("not recorded") && !err.contains("ld.so"),
+        "{err}"
+    );
+    let info = json(at, &["trace", "info", "t.hltrace"]);
+    for program in ["setpriv", "sh", "ls", "id"] {
+        assert!(
+            programs(&info).iter().any(|name| name.ends_with(program)),
+            "{program}: {info}"
+        );
+    }
+}
+
 /// The first process ends at once; what it leaves behind is recorded to its end.
 #[test]
 fn the_recording_outlives_the_first_process() {

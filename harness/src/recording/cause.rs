@@ -154,8 +154,9 @@ impl Inspected {
             ),
             Ok(_) if self.carried.is_some() => self.own(self.carried.unwrap_or_default()),
             Ok(_) => format!(
-                "{file} did not load the recorder; it may clear LD_PRELOAD, start a static program in its place, or have \
-                 file capabilities: record the program that does the work by itself"
+                "{file} did not load the recorder; it may clear LD_PRELOAD, start a static program in its place, have \
+                 file capabilities, or run as a user who may not read the recorder (XDG_CACHE_HOME chooses the folder where it \
+                 lies): record the program that does the work by itself"
             ),
             Err(reason) => format!(
                 "{file} is not an executable for this machine ({reason}); record a dynamically linked x86-64 program"
