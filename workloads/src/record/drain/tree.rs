@@ -4,6 +4,7 @@ use super::super::sink::Sink;
 use super::super::target;
 use super::Drainer;
 use crate::trace::{Start, TraceError};
+use std::collections::HashSet;
 
 impl<S: Sink> Drainer<'_, S> {
     /// Writes who the processes are, as soon as it is known; with `all` also those that never said it. Then the ends of
@@ -32,8 +33,13 @@ impl<S: Sink> Drainer<'_, S> {
                 process.told = true;
             }
         }
+        // A process is known to be dead before what it committed has been read.
+        let unread: HashSet<u32> = (self.threads.values())
+            .filter(|stream| !stream.ended)
+            .map(|stream| stream.process)
+            .collect();
         for (number, process) in self.processes.iter_mut() {
-            if process.dead && process.told && !process.ended {
+            if process.dead && process.told && !process.ended && !unread.contains(&number) {
                 process.ended = true;
                 let end_ns = process.exit_ns.unwrap_or(0).max(process.last_ns);
                 self.sink.process_end(number, end_ns)?;
