@@ -3,7 +3,7 @@
 use super::shown;
 use super::watch::{Event, Server, wait};
 use crate::exec::RunFailure;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 const PORT_STEP: Duration = Duration::from_millis(2);
 /// Between two runs of a command.
 const COMMAND_STEP: Duration = Duration::from_millis(20);
+/// The host where none is named: both addresses of this machine, as a server may listen on one of them only (node does on
+/// `localhost` what comes first in its table).
+const THIS_MACHINE: &str = "localhost";
 /// A port of this machine that does not answer in this time does not answer.
 const CONNECT: Duration = Duration::from_millis(500);
 
@@ -37,7 +40,7 @@ impl Ready {
                 command => Ok(Self::Command(command.to_owned())),
             };
         };
-        let (host, port) = place.rsplit_once(':').unwrap_or(("127.0.0.1", place));
+        let (host, port) = place.rsplit_once(':').unwrap_or((THIS_MACHINE, place));
         match port.parse::<u16>() {
             Ok(number) if number > 0 && !host.is_empty() => {
                 Ok(Self::Tcp(format!("{host}:{number}")))
@@ -95,20 +98,37 @@ impl Ready {
 impl std::fmt::Display for Ready {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Tcp(place) => write!(f, "tcp:{place}"),
+            Self::Tcp(place) => match place.strip_prefix(THIS_MACHINE) {
+                Some(port) => write!(f, "tcp{port}"),
+                None => write!(f, "tcp:{place}"),
+            },
             Self::Command(command) => write!(f, "'{command}'"),
         }
     }
 }
 
 fn answers(place: &str) -> bool {
-    let found: Vec<SocketAddr> = place
-        .to_socket_addrs()
-        .map(Iterator::collect)
-        .unwrap_or_default();
-    found
+    addresses(place)
         .iter()
         .any(|address| TcpStream::connect_timeout(address, CONNECT).is_ok())
+}
+
+/// What a place may mean. A machine's own table may know `localhost` by one address, or not at all.
+fn addresses(place: &str) -> Vec<SocketAddr> {
+    let port = place
+        .rsplit_once(':')
+        .filter(|(host, _)| *host == THIS_MACHINE)
+        .and_then(|(_, port)| port.parse::<u16>().ok());
+    match port {
+        Some(port) => vec![
+            (Ipv4Addr::LOCALHOST, port).into(),
+            (Ipv6Addr::LOCALHOST, port).into(),
+        ],
+        None => place
+            .to_socket_addrs()
+            .map(Iterator::collect)
+            .unwrap_or_default(),
+    }
 }
 
 /// Runs the command once, not beyond `until` nor the server's end.

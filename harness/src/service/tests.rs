@@ -117,10 +117,24 @@ fn a_port_that_is_taken_is_no_sign_of_readiness() {
 }
 
 #[test]
+fn a_port_without_a_host_is_that_of_either_address_of_this_machine() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        // A machine may have no IPv6.
+        let Ok(listener) = std::net::TcpListener::bind(address) else {
+            continue;
+        };
+        let port = listener.local_addr().unwrap().port();
+        let ready = Ready::parse(&format!("tcp:{port}")).unwrap();
+        assert!(ready.must_be_free().is_err(), "{address}");
+        assert_eq!(ready.to_string(), format!("tcp:{port}"));
+    }
+}
+
+#[test]
 fn values_of_the_options() {
     assert_eq!(
         Ready::parse("tcp:80"),
-        Ok(Ready::Tcp("127.0.0.1:80".into()))
+        Ok(Ready::Tcp("localhost:80".into()))
     );
     assert_eq!(
         Ready::parse("tcp:[::1]:80"),
