@@ -2,6 +2,7 @@
 //! read and checked.
 
 mod child;
+pub(crate) mod descendants;
 mod machine;
 
 use crate::embed::{self, Embedded};

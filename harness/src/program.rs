@@ -83,11 +83,11 @@ impl ProgramOptions {
 pub struct ProgramReport {
     /// From start to end.
     pub wall_ns: u64,
-    /// CPU time in user mode, waited-for children included.
+    /// CPU time in user mode, of all its processes.
     pub user_ns: u64,
-    /// CPU time in the kernel, waited-for children included.
+    /// CPU time in the kernel, of all its processes.
     pub sys_ns: u64,
-    /// Largest resident set of the program or one of its waited-for children.
+    /// Largest resident set of one of its processes.
     pub peak_rss_bytes: u64,
     /// Peak of the memory of all its processes together, shared pages counted once; absent for a program that was over
     /// before the first look.
@@ -99,6 +99,9 @@ pub struct ProgramReport {
     /// Most of its processes at a time, as far as they were seen.
     #[serde(default)]
     pub processes: u32,
+    /// Processes of it that still ran when the first one had ended, and were killed.
+    #[serde(default)]
+    pub left_behind: u32,
     /// From the start to ready (`--until-ready`).
     #[serde(default)]
     pub ready_ns: Option<u64>,
@@ -319,6 +322,7 @@ fn attend(
     let server = Server::open(pid)?;
     let cancelled = || {
         options
+        left_behind: launched.left_behind,
             .limits
             .cancel
             .as_ref()

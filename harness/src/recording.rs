@@ -38,6 +38,8 @@ use std::time::{Duration, Instant};
 
 /// Processes that go on for longer than this after the program are worth a word.
 const SHOW_AFTER: Duration = Duration::from_secs(2);
+/// Between two looks at what a server has left behind.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What to record and where to.
 pub struct Recording<'a> {
@@ -95,20 +97,30 @@ impl Recording<'_> {
             .inspect_err(|_| {
                 let _ = std::fs::remove_file(&part);
             })?;
-        let attendant = self
+        let mut attendant = self
             .service
             .clone()
             .map(|service| attend(service, child.id()));
         let mut held_up = HeldUp::of(child.id());
-        let (status, drained) = self.drain(
-            &mut session,
-            &mut child,
-            &mut held_up,
-            &signals,
-            terminal,
-            &mut raw,
-        )?;
+        let mut beside = Beside {
+            held_up: &mut held_up,
+            attendant: &mut attendant,
+            signals: &signals,
+        };
+        let (status, drained) =
+            self.drain(&mut session, &mut child, &mut beside, terminal, &mut raw)?;
         signals.program_has_ended();
+        if let Some(attendant) = &mut attendant {
+            // Those that were not recorded, or not to the end.
+            clear_up(attendant, &session, &signals);
+            if attendant.left_behind() > 0 && !self.silent {
+                terminal.say(&format!(
+                    "! when the first process had ended, {} others of the program went on and were stopped; a script that starts a \
+                     server should replace itself by it (exec)",
+                    attendant.left_behind()
+                ));
+            }
+        }
         let cpu_ns =
             (children_cpu_ns().zip(cpu_before)).map(|(after, before)| after.saturating_sub(before));
         let served = attendant.map(Attendant::end);
@@ -213,11 +225,15 @@ impl Recording<'_> {
         &self,
         session: &mut Session,
         child: &mut Child,
-        held_up: &mut HeldUp,
-        signals: &Signals,
+        beside: &mut Beside<'_>,
         terminal: &Terminal,
         raw: &mut RawWriter,
     ) -> Result<(ExitStatus, Result<DrainSummary, RecordError>), Error> {
+        let Beside {
+            held_up,
+            attendant,
+            signals,
+        } = beside;
         let switch = session.switch();
         let mut status = None;
         let (mut since, mut told) = (None, false);
@@ -241,8 +257,11 @@ impl Recording<'_> {
             |others| {
                 // Those that are only a little slower to end are not worth a word.
                 let waited = since.get_or_insert_with(Instant::now).elapsed();
-                if !told && !self.silent && waited >= SHOW_AFTER {
+                if let Some(attendant) = attendant.as_mut() {
+                    attendant.end_what_is_left(others);
+                } else if !told && !self.silent && waited >= SHOW_AFTER {
                     told = true;
+                    let others = others.len();
                     terminal.say(&format!(
                         "the program has ended and {others} of its processes {} on, which {} recorded to the end; Ctrl-C ends \
                          the recording now",
@@ -260,6 +279,25 @@ impl Recording<'_> {
             None => signals.wait(child)?,
         };
         Ok((status, drained))
+    }
+}
+
+/// What goes on beside the moving of records.
+struct Beside<'a> {
+    held_up: &'a mut HeldUp,
+    attendant: &'a mut Option<Attendant>,
+    signals: &'a Signals,
+}
+
+/// Ends what a server has left behind; a signal to this process ends the wait for it.
+fn clear_up(attendant: &mut Attendant, session: &Session, signals: &Signals) {
+    while signals.asked_to_end().is_none() {
+        let left = session.members();
+        if left.is_empty() {
+            break;
+        }
+        attendant.end_what_is_left(&left);
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 

@@ -15,7 +15,8 @@ fn free_port() -> u16 {
 }
 
 /// `server PORT MODE`: answers one byte a connection and holds a block of 1 MiB for each; MODE `deaf` ignores SIGTERM,
-/// `shy` never listens, `frail` dies at the first connection that sends a byte.
+/// `shy` never listens, `frail` dies at the first connection that sends a byte, `daemon` goes on in a session of its own, in
+/// which it listens a moment later, `workers` leaves the answers to such a child and waits.
 fn small_server(folder: &Path) -> PathBuf {
     let source = folder.join("server.c");
     std::fs::write(
@@ -31,6 +32,8 @@ int main(int n, char **v) {
     const char *mode = n > 2 ? v[2] : "";
     if (!strcmp(mode, "deaf")) signal(SIGTERM, SIG_IGN);
     if (!strcmp(mode, "shy")) for (;;) pause();
+    if (!strcmp(mode, "daemon")) { if (fork()) return 0; setsid(); usleep(200000); }
+    if (!strcmp(mode, "workers")) { if (fork()) for (;;) pause(); setsid(); }
     int s = socket(AF_INET, SOCK_STREAM, 0), on = 1;
     setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(v[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -242,6 +245,60 @@ fn a_server_that_ignores_the_signal_is_killed_and_named() {
     assert_eq!(status, 0, "{out}{err}");
     let (status, out, _) = with("TERM");
     assert!(status == 4 && out.contains("did not end within"), "{out}");
+}
+
+/// What goes on when a server was to be over would answer in the place of the next one.
+#[test]
+fn nothing_of_a_server_goes_on_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = small_server(folder.path()).display().to_string();
+    let run_args = ["run", "-a", "system", "--blocks", "1", "--no-report"];
+    let record_args = ["record", "-o", "s.hltrace"];
+    // What is run, the load, and what is said of it.
+    let background = format!("{server} PORT; true");
+    for (program, load, failed, wanted) in [
+        (
+            vec![&*server, "PORT", "daemon"],
+            "true",
+            true,
+            "a server must stay in the foreground",
+        ),
+        (
+            vec![&*server, "PORT", "workers"],
+            "exit 3",
+            true,
+            "the load ended with exit status 3",
+        ),
+        (
+            vec!["sh", "-c", &background],
+            "true",
+            false,
+            "should replace itself by it (exec)",
+        ),
+    ] {
+        for (args, failure) in [(&run_args[..], 4), (&record_args[..], 125)] {
+            let port = free_port().to_string();
+            let words = program.iter().map(|word| word.replace("PORT", &port));
+            let (status, out, err) = run(heaplab(folder.path())
+                .args(args)
+                .args([
+                    "--until-ready",
+                    &format!("tcp:{port}"),
+                    "--load",
+                    load,
+                    "--",
+                ])
+                .args(words));
+            let case = format!("{args:?} {program:?}: {out}{err}");
+            assert_eq!(status, if failed { failure } else { 0 }, "{case}");
+            assert!(out.contains(wanted) || err.contains(wanted), "{case}");
+            // Bound and not only silent: a port that is listened at cannot be bound.
+            assert!(
+                std::net::TcpListener::bind(format!("127.0.0.1:{port}")).is_ok(),
+                "{case}"
+            );
+        }
+    }
 }
 
 #[test]

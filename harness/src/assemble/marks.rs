@@ -224,10 +224,23 @@ pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
     let together = (lines.iter())
         .filter(|line| number(line, "/processes").is_some_and(|most| most > 1))
         .filter_map(|line| Some((number(line, "/peak_pss_uncertain_bytes")?, line)));
-    if let Some((uncertain, line)) = together.max_by_key(|(uncertain, _)| *uncertain) {
+    if let Some((uncertain, line)) = together
+        .filter(|(uncertain, _)| *uncertain > 0)
+        .max_by_key(|(uncertain, _)| *uncertain)
+    {
         notes.push(format!(
             "memory of all processes of a program may be off by {} at most ({} under {}): what they had between two looks",
             units::bytes(uncertain as f64),
+            short(&line.workload),
+            line.subject
+        ));
+    }
+    let left = (lines.iter())
+        .filter_map(|line| Some((number(line, "/left_behind").filter(|left| *left > 0)?, line)));
+    if let Some((left, line)) = left.max_by_key(|(left, _)| *left) {
+        notes.push(format!(
+            "when the first process of {} had ended, {left} others of it still ran ({}) and were killed: a script that starts a server \
+             should replace itself by it (exec), so that the server gets the stop signal",
             short(&line.workload),
             line.subject
         ));

@@ -1,6 +1,7 @@
 //! A child process under watch: its output collected, a time limit and a cancel flag, its whole group killed and reaped.
 
-use super::{Limits, RunFailure};
+use super::{Limits, RunFailure, descendants};
+use rustix::process::Signal;
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
@@ -95,7 +96,10 @@ fn watch(
             .as_ref()
             .is_some_and(|flag| flag.load(Ordering::Relaxed));
         if cancelled || start.elapsed() >= limits.timeout {
+            // A server may have put itself or its workers into a session of their own.
+            let left = descendants::below(child.id());
             kill_group(child);
+            descendants::send(&left, Signal::KILL);
             let _ = child.wait();
             let how = if cancelled {
                 Watched::Cancelled
@@ -163,7 +167,7 @@ pub(crate) fn kill_group(child: &Child) {
         .and_then(rustix::process::Pid::from_raw)
     {
         // Fails when nobody is left, which is what we want.
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
     }
 }
 

@@ -6,6 +6,7 @@ use super::tree::{self, TreeMemory};
 use super::witness::Witnesses;
 use super::{HeapLook, ProgramOptions};
 use crate::disturbance::HeldUp;
+use crate::exec::descendants;
 use rustix::param::page_size;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -75,7 +76,7 @@ pub(super) fn watch(
     let Some(pid) = number(pid_file, stop) else {
         return seen;
     };
-    let launcher = tree::parent(pid);
+    let launcher = descendants::parent(pid);
     let with_heap = options.heap != HeapLook::None;
     let mut heap = Heap::of(pid, library, options.heap);
     let mut held_up = HeldUp::of(pid);
@@ -86,7 +87,7 @@ pub(super) fn watch(
         }
         // The others' memory is that of mappings, too, and reading which there are holds them up.
         if options.heap != HeapLook::Size && seen.tree.is_due() {
-            let found = launcher.map(tree::below).unwrap_or_default();
+            let found = launcher.map(descendants::below).unwrap_or_default();
             let (members, sizes): (Vec<u32>, Vec<u64>) = found
                 .into_iter()
                 .filter_map(|pid| Some((pid, tree::resident(pid)?)))

@@ -27,37 +27,6 @@ const PART: u32 = 20;
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(10);
 
-/// Numbers of all processes below `ancestor`, which is not among them.
-pub(super) fn below(ancestor: u32) -> Vec<u32> {
-    let mut found = Vec::new();
-    let mut open = vec![ancestor];
-    while let Some(parent) = open.pop() {
-        let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else {
-            continue;
-        };
-        for thread in threads.flatten() {
-            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            for child in children.split_whitespace().filter_map(|n| n.parse().ok()) {
-                found.push(child);
-                open.push(child);
-            }
-        }
-    }
-    found.sort_unstable();
-    found
-}
-
-/// The process that started `pid`.
-pub(super) fn parent(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit(')')
-        .next()?
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
-}
-
 /// Resident bytes of a process, shared ones included.
 pub(super) fn resident(pid: u32) -> Option<u64> {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
@@ -234,6 +203,7 @@ impl TreeMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exec::descendants::below;
     use std::process::Command;
 
     #[test]
@@ -254,11 +224,8 @@ mod tests {
         let sizes: Vec<u64> = members.iter().filter_map(|pid| resident(*pid)).collect();
         let mut tree = TreeMemory::default();
         tree.look(&members, &sizes);
-        for pid in members.iter().filter(|pid| **pid != child.id()) {
-            assert_eq!(parent(*pid), Some(child.id()));
-            let pid = rustix::process::Pid::from_raw(*pid as i32).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        }
+        let children = below(child.id());
+        crate::exec::descendants::send(&children, rustix::process::Signal::KILL);
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!((members.len(), tree.most()), (4, 4));

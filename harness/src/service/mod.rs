@@ -4,18 +4,20 @@
 //! The server is known by its process number only: it may be a child of ours or of the launcher. It is held by a pidfd, so
 //! that no signal ever reaches another process that got the same number.
 
+mod leftovers;
 mod metric;
 mod ready;
 mod signal;
 mod watch;
 
-use crate::exec::{RunFailure, collect, signal_name, tail};
+use crate::exec::{RunFailure, collect, descendants, signal_name, tail};
 use rustix::process::Signal;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+pub(crate) use leftovers::Leftovers;
 pub use metric::OwnMetric;
 pub use ready::Ready;
 pub use signal::StopSignal;
@@ -69,7 +71,7 @@ impl Service {
     }
 
     /// Goes with a server from its start to its end. `before_stop` is called when the load is over, while the server still
-    /// runs. On failure the server is killed.
+    /// runs. On failure the server is killed with all that it has started.
     ///
     /// # Errors
     /// The reason for a failed run: never ready, ended too early, a load that failed, a signal that was ignored.
@@ -81,7 +83,10 @@ impl Service {
     ) -> Result<Served, RunFailure> {
         let served = self.serve(server, cancelled, before_stop);
         if served.is_err() {
+            let workers = descendants::below(server.number());
+            // Before its workers, which it would start anew.
             server.send(Signal::KILL);
+            descendants::send(&workers, Signal::KILL);
         }
         served
     }

@@ -102,35 +102,102 @@ fn start_and_wait(command: &mut Command, report: &OsString) -> std::io::Result<L
     let pid = child.id();
     // The harness samples the program while it runs, so it must learn the number early.
     std::fs::write(pid_file(report), pid.to_string())?;
-    let mut status = 0;
-    // SAFETY: zero bytes are a valid rusage; both pointers are places for results.
-    let (usage, got) = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        let mut got = libc::wait4(pid as i32, &raw mut status, 0, &raw mut usage);
-        while got < 0 && *libc::__errno_location() == libc::EINTR {
-            got = libc::wait4(pid as i32, &raw mut status, 0, &raw mut usage);
+    let mut others = Vec::new();
+    let first = loop {
+        let ended = wait_for_one()?;
+        if ended.pid == pid as i32 {
+            break ended;
         }
-        (usage, got)
+        // Its parent has ended before it and it came to us; it belongs to the program all the same.
+        others.push(ended.usage);
     };
     let wall_ns = clock::now_ns() - start;
-    if got < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
+    // A server may have left processes behind, in a session of their own: they would answer in its place when the next one
+    // is waited for.
+    let left_behind = end_all_that_is_left(&mut others);
     let ns = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1_000;
+    let status = first.status;
+    let all = || others.iter().chain([&first.usage]);
+    let sum = |part: fn(&libc::rusage) -> libc::c_long| all().map(|usage| part(usage) as u64).sum();
     Ok(Launched {
         start_error: None,
         exit_code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
         signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
         wall_ns,
-        user_ns: ns(usage.ru_utime),
-        sys_ns: ns(usage.ru_stime),
-        peak_rss_bytes: usage.ru_maxrss as u64 * 1024,
-        minor_faults: usage.ru_minflt as u64,
-        major_faults: usage.ru_majflt as u64,
-        context_switches: (usage.ru_nvcsw + usage.ru_nivcsw) as u64,
+        user_ns: all().map(|usage| ns(usage.ru_utime)).sum(),
+        sys_ns: all().map(|usage| ns(usage.ru_stime)).sum(),
+        peak_rss_bytes: all()
+            .map(|usage| usage.ru_maxrss as u64 * 1024)
+            .max()
+            .unwrap_or(0),
+        minor_faults: sum(|usage| usage.ru_minflt),
+        major_faults: sum(|usage| usage.ru_majflt),
+        context_switches: sum(|usage| usage.ru_nvcsw + usage.ru_nivcsw),
+        left_behind,
         sampled: None,
         not_sampled: None,
     })
+}
+
+/// A child that has ended.
+struct EndedChild {
+    pid: i32,
+    status: i32,
+    usage: libc::rusage,
+}
+
+/// Waits until any child has ended.
+fn wait_for_one() -> std::io::Result<EndedChild> {
+    let mut status = 0;
+    // SAFETY: zero bytes are a valid rusage.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: both pointers are places for results.
+        let pid = unsafe { libc::wait4(-1, &raw mut status, 0, &raw mut usage) };
+        if pid >= 0 {
+            return Ok(EndedChild { pid, status, usage });
+        }
+        let error = std::io::Error::last_os_error();
+        if error.kind() != std::io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Kills the children that there are and those that come to us as they end; how many there were.
+fn end_all_that_is_left(usages: &mut Vec<libc::rusage>) -> u32 {
+    let mut ended = 0;
+    loop {
+        for child in children() {
+            // SAFETY: no memory is involved; a child that was not waited for keeps its number, so that no other process is meant.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+        }
+        // Without any child left this is an error.
+        let Ok(one) = wait_for_one() else {
+            return ended;
+        };
+        // One that had ended by itself was nobody's to wait for.
+        ended +=
+            u32::from(libc::WIFSIGNALED(one.status) && libc::WTERMSIG(one.status) == libc::SIGKILL);
+        usages.push(one.usage);
+    }
+}
+
+/// Process numbers of the children of all threads of this process.
+fn children() -> Vec<i32> {
+    let threads = std::fs::read_dir("/proc/self/task");
+    let of = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children"));
+    let lists = threads
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|thread| of(thread).ok());
+    let numbers = |list: String| -> Vec<i32> {
+        list.split_whitespace()
+            .filter_map(|n| n.parse().ok())
+            .collect()
+    };
+    lists.flat_map(numbers).collect()
 }
 
 /// Where the program's process number is left while it runs.

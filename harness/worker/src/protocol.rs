@@ -382,11 +382,11 @@ pub struct Launched {
     pub signal: Option<i32>,
     /// From before the start to after the end.
     pub wall_ns: u64,
-    /// CPU time in user mode, waited-for children included.
+    /// CPU time in user mode, of all its processes that have ended.
     pub user_ns: u64,
-    /// CPU time in the kernel, waited-for children included.
+    /// CPU time in the kernel, of all its processes that have ended.
     pub sys_ns: u64,
-    /// Largest resident set of the program or one of its waited-for children.
+    /// Largest resident set of one of its processes.
     pub peak_rss_bytes: u64,
     /// Faults served without I/O.
     pub minor_faults: u64,
@@ -394,6 +394,9 @@ pub struct Launched {
     pub major_faults: u64,
     /// Voluntary and involuntary switches.
     pub context_switches: u64,
+    /// Processes of it that still ran when the first one had ended, and were killed.
+    #[serde(default)]
+    pub left_behind: u32,
     /// Where its CPU time went, where that was asked for and permitted.
     #[serde(default)]
     pub sampled: Option<Sampled>,

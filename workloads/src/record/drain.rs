@@ -82,13 +82,13 @@ impl<'a, S: Sink> Drainer<'a, S> {
         }
     }
 
-    /// Until `first_alive` says that the program has ended, and `others`, told how many processes of the session go on
+    /// Until `first_alive` says that the program has ended, and `others`, told which processes of the session go on
     /// without it, that they are not waited for, or there are none. A sink that fails ends the recording, not the loop: what
     /// it does not take is counted to the end.
     pub fn run(
         mut self,
         mut first_alive: impl FnMut() -> bool,
-        mut others: impl FnMut(usize) -> bool,
+        mut others: impl FnMut(&[u32]) -> bool,
     ) -> Result<DrainSummary, RecordError> {
         let (mut ending_check, mut full_check) = (Instant::now(), Instant::now());
         let mut search = None::<Instant>;
@@ -104,10 +104,10 @@ impl<'a, S: Sink> Drainer<'a, S> {
                         search = Some(Instant::now());
                         let left = self.left();
                         // Nothing more is recorded of them once the file takes no more.
-                        let wait = left > 0 && !self.sink.has_failed() && others(left);
+                        let wait = !left.is_empty() && !self.sink.has_failed() && others(&left);
                         if !wait {
-                            self.summary.left_running = left as u32;
-                            left_behind = left > 0;
+                            self.summary.left_running = left.len() as u32;
+                            left_behind = !left.is_empty();
                         }
                         wait
                     }

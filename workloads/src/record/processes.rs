@@ -237,14 +237,13 @@ impl Processes {
         })
     }
 
-    /// Whether any process that was met still lives.
-    pub fn any_alive(&mut self) -> bool {
-        self.all.values_mut().any(|process| {
-            if !process.dead && process.target.is_over() {
-                process.dead = true;
-            }
-            !process.dead && process.target.is_visible()
-        })
+    /// Ids of the processes that were met and still live.
+    pub fn alive(&mut self) -> Vec<u32> {
+        let living = self.all.values_mut().filter_map(|process| {
+            process.dead = process.dead || process.target.is_over();
+            (!process.dead && process.target.is_visible()).then_some(process.pid)
+        });
+        living.collect()
     }
 }
 

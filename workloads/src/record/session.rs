@@ -6,6 +6,7 @@ use super::drain::Drainer;
 use super::room::default_pool_bytes;
 use super::sink::Sink;
 use super::summary::DrainSummary;
+use super::target;
 use heaplab_ring::layout::{MAX_CHUNKS, MIN_CHUNKS, session_bytes};
 use heaplab_ring::stack::StackMode;
 use heaplab_ring::{CHUNK_BYTES, Mapping, Pool, SESSION_VARIABLE, SessionConfig};
@@ -139,7 +140,7 @@ impl Session {
         self.drain_tree(program_alive, |_| true, sink)
     }
 
-    /// As [`Session::drain`]; `others` is asked every 100 ms after the program's end, with the number of processes that go
+    /// As [`Session::drain`]; `others` is asked every 100 ms after the program's end, with the ids of the processes that go
     /// on, whether to wait for them.
     ///
     /// # Errors
@@ -147,7 +148,7 @@ impl Session {
     pub fn drain_tree<S: Sink>(
         &mut self,
         program_alive: impl FnMut() -> bool,
-        others: impl FnMut(usize) -> bool,
+        others: impl FnMut(&[u32]) -> bool,
         sink: &mut S,
     ) -> Result<DrainSummary, RecordError> {
         let pool = self.mapping.pool();
@@ -155,6 +156,11 @@ impl Session {
         let result = drainer.run(program_alive, others);
         pool.stop();
         result
+    }
+
+    /// Ids of all processes that have this session in their environment, recorded or not.
+    pub fn members(&self) -> Vec<u32> {
+        target::members(self.nonce)
     }
 
     /// A switch for the recording that can be turned from elsewhere, such as a handler of a signal.

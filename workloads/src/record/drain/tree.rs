@@ -49,12 +49,12 @@ impl<S: Sink> Drainer<'_, S> {
     }
 
     /// Processes of the session that live, met or not.
-    pub(super) fn left(&mut self) -> usize {
-        let members = target::members(self.nonce).len();
-        if members == 0 && self.processes.any_alive() {
-            // Its environment has been overwritten.
-            return 1;
-        }
-        members
+    pub(super) fn left(&mut self) -> Vec<u32> {
+        let mut left = target::members(self.nonce);
+        // Their environment may have been overwritten.
+        left.extend(self.processes.alive());
+        left.sort_unstable();
+        left.dedup();
+        left
     }
 }
