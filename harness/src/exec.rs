@@ -11,7 +11,6 @@ use child::Watched;
 use heaplab_reports::{shell, units};
 use heaplab_script::file::Script;
 use heaplab_worker::protocol::{Answer, Report, RunSpec, SubjectProof};
-use machine::Limit;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use std::time::Duration;
 
 pub use child::signal_name;
 pub(crate) use child::{Ended, collect, kill_group, run_child, tail};
+pub(crate) use machine::Limit;
 
 /// Bounds of a run.
 #[derive(Clone, Debug)]
@@ -114,11 +114,7 @@ pub fn worker_command(subject: &Subject, spec: &RunSpec) -> Result<String, RunFa
             words.push(format!("{name}={value}"));
         }
     }
-    // A control group would be gone before the command is typed.
-    let limit = match spec.machine.memory_limit {
-        0 => Limit::None,
-        bytes => Limit::Data(bytes),
-    };
+    let limit = Limit::to_type(&spec.machine);
     words.extend(worker_words(subject, spec, &limit, &[])?);
     Ok(shell::command(&words))
 }

@@ -15,17 +15,19 @@ mod tree;
 mod witness;
 
 use crate::embed::{self, Embedded};
-use crate::exec::{Limits, RunFailure, run_child, signal_name, tail};
+use crate::error::Error;
+use crate::exec::{Limit, Limits, RunFailure, run_child, signal_name, tail};
 use crate::service::{OwnMetric, Served, Server, Service};
 use crate::subject::Subject;
-use heaplab_reports::shell;
-use heaplab_worker::protocol::{Launched, Sampled};
+use heaplab_reports::{shell, units};
+use heaplab_worker::protocol::{Launched, Machine, Sampled};
 use statistics::Asked;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard};
 
 pub use statistics::Statistics;
 
@@ -59,6 +61,8 @@ pub struct ProgramOptions {
     pub service: Option<Service>,
     /// Metrics read from the load's output, without a load from its own.
     pub metrics: Vec<OwnMetric>,
+    /// The machine that it sees: huge pages and memory.
+    pub machine: Machine,
     /// Ask the allocator for its own statistics. The run is good for nothing else: the agent's thread is in the program.
     pub ask: bool,
 }
@@ -73,6 +77,7 @@ impl ProgramOptions {
             sample_period_ns: SAMPLE_PERIOD_NS,
             service: None,
             metrics: Vec::new(),
+            machine: Machine::default(),
             ask: false,
         }
     }
@@ -144,6 +149,9 @@ pub struct ProgramReport {
     pub malloc_object: String,
     /// Libraries of the user's own LD_PRELOAD, loaded behind the subject.
     pub chained: Option<String>,
+    /// What enforced a memory limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_by: Option<String>,
 }
 
 /// CPU time from one sample to the next: a sample costs some 2 µs, so that this is 0.2 % of the program's time, the same for
@@ -187,6 +195,22 @@ pub fn run_program(
     argv: &[OsString],
     options: &ProgramOptions,
 ) -> Result<ProgramReport, RunFailure> {
+    let limit = Limit::new(&options.machine);
+    run_within(&limit, subject, argv, options).map_err(|failure| match limit.has_killed() {
+        true => RunFailure::new(format!(
+            "ended by the kernel at the memory limit of {}",
+            units::bytes(options.machine.memory_limit as f64)
+        )),
+        false => failure,
+    })
+}
+
+fn run_within(
+    limit: &Limit,
+    subject: &Subject,
+    argv: &[OsString],
+    options: &ProgramOptions,
+) -> Result<ProgramReport, RunFailure> {
     let chained = chained();
     let mut environment = environment(subject, chained.as_deref());
     let malloc_object = if subject.is_variant() {
@@ -209,15 +233,22 @@ pub fn run_program(
         statistics::add_agent(&mut environment, &agent, folder.path(), &malloc_object);
         asked = Some(Asked::new(folder.path()));
     }
-    let mut command = Command::new(worker);
+    let mut command = Command::new(&worker);
     // The launcher itself must run on the system's allocator: the subject is for the program only.
-    command
-        .env_remove("LD_PRELOAD")
-        .arg("--launch")
-        .arg(&report);
+    command.env_remove("LD_PRELOAD");
+    let enter = limit.enter(&options.machine);
+    if !enter.is_empty() {
+        command.arg("--enter").args(enter).arg("--").arg(&worker);
+    }
+    command.arg("--launch").arg(&report);
+    let counted = match subject.library {
+        None if !subject.is_variant() => behind_wrapper().get(argv).cloned(),
+        _ => None,
+    };
+    let counted = counted.unwrap_or_else(|| malloc_object.clone());
     let parts = match options.ask || options.heap == HeapLook::Size {
         true => Vec::new(),
-        false => share::parts(&malloc_object),
+        false => share::parts(&counted),
     };
     if !parts.is_empty() {
         command.args(["--sample", &options.sample_period_ns.to_string()]);
@@ -265,6 +296,22 @@ pub fn run_program(
     for metric in &options.metrics {
         own.insert(metric.name.clone(), metric.read(&output).map_err(failed)?);
     }
+    // A shell or `env` does not tell what the program that it starts allocates with.
+    let brought = (subject.library.is_none() && !subject.is_variant())
+        .then(|| seen.witnesses.brought())
+        .flatten()
+        .map(|path| path.display().to_string())
+        .filter(|brought| *brought != counted);
+    let mut launched = launched;
+    let mut malloc_object = malloc_object;
+    if let Some(brought) = brought {
+        // The samples were counted by another library's code. From the next run on they are not.
+        launched.sampled = None;
+        behind_wrapper().insert(argv.to_vec(), brought.clone());
+        malloc_object = brought;
+    } else if counted != malloc_object {
+        malloc_object = counted;
+    }
     let walked = seen.heap.and_then(|peak| peak.walked);
     let together = seen.tree.peak(launched.peak_rss_bytes);
     Ok(ProgramReport {
@@ -275,6 +322,7 @@ pub fn run_program(
         peak_pss_bytes: together.map(|peak| peak.bytes),
         peak_pss_uncertain_bytes: together.map_or(0, |peak| peak.uncertain),
         processes: seen.tree.most().max(1),
+        left_behind: launched.left_behind,
         ready_ns: served.ready_ns,
         load_ns: served.load_ns,
         sampled: launched.sampled,
@@ -292,7 +340,16 @@ pub fn run_program(
         exit_code: launched.exit_code.unwrap_or_default(),
         malloc_object,
         chained,
+        memory_limit_by: limit.name().map(str::to_owned),
     })
+}
+
+/// Of commands that start a program with an allocator of its own: that allocator's library, as it was found in the program.
+fn behind_wrapper() -> MutexGuard<'static, HashMap<Vec<OsString>, String>> {
+    static KNOWN: LazyLock<Mutex<HashMap<Vec<OsString>, String>>> = LazyLock::new(Mutex::default);
+    KNOWN
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Why a program left no report; of a server whose load never ended that is said.
@@ -322,7 +379,6 @@ fn attend(
     let server = Server::open(pid)?;
     let cancelled = || {
         options
-        left_behind: launched.left_behind,
             .limits
             .cancel
             .as_ref()
@@ -415,15 +471,29 @@ fn chained() -> Option<String> {
 }
 
 /// The command that [`run_program`] starts, for a shell (`--print-command`): a debugger or perf may stand before it.
-pub fn program_command(subject: &Subject, argv: &[OsString]) -> String {
+///
+/// # Errors
+/// When the worker that changes the machine cannot be written to the cache.
+pub fn program_command(
+    subject: &Subject,
+    argv: &[OsString],
+    machine: &Machine,
+) -> Result<String, Error> {
     let mut words = Vec::new();
+    let enter = Limit::to_type(machine).enter(machine);
+    if !enter.is_empty() {
+        words.push(embed::path(Embedded::Worker)?.display().to_string());
+        words.push("--enter".to_owned());
+        words.extend(enter);
+        words.push("--".to_owned());
+    }
     let environment = environment(subject, chained().as_deref());
     if !environment.is_empty() {
         words.push("env".to_owned());
         words.extend(environment);
     }
     words.extend(argv.iter().map(|word| word.to_string_lossy().into_owned()));
-    shell::command(&words)
+    Ok(shell::command(&words))
 }
 
 /// `NAME=VALUE` words that put the subject into force, a user's own preloaded libraries behind it.

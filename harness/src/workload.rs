@@ -167,6 +167,41 @@ fn machine(args: &WorkloadArgs, workload: &Workload) -> Result<Machine, Error> {
     })
 }
 
+/// The machine as a whole program is to see it.
+///
+/// # Errors
+/// Options that shape a replay and could do nothing for a program: what was asked for would not have been measured.
+pub fn program_machine(args: &WorkloadArgs) -> Result<Machine, Error> {
+    let replays_only = [
+        ("--api", !args.api.is_empty()),
+        ("--mode", args.mode.is_some()),
+        ("--touch", args.touch.is_some()),
+        ("--threads", !args.threads.is_empty()),
+        ("--scale", args.scale != 1.0),
+        ("--pace", args.pace != 1.0),
+        ("--idle", args.idle.is_some()),
+        ("--cpus", args.cpus.is_some()),
+        ("--thp always", args.thp == ThpArg::Always),
+        (
+            "--measure latency",
+            args.measure.contains(&MeasureArg::Latency),
+        ),
+    ];
+    if let Some((option, _)) = replays_only.iter().find(|(_, given)| *given) {
+        return Err(Error::usage(format!(
+            "{option} shapes a replay and can do nothing for a whole program; leave it out, or record the program and run the trace"
+        )));
+    }
+    Ok(Machine {
+        thp: match args.thp {
+            ThpArg::Never => Thp::Never,
+            ThpArg::Default | ThpArg::Always => Thp::Default,
+        },
+        memory_limit: args.memory_limit.unwrap_or(0),
+        ..Machine::default()
+    })
+}
+
 /// The recording behind a trace.
 fn recorded(workload: &Workload, scale: f64) -> Option<Recorded> {
     let Workload::Trace(recorded) = workload else {

@@ -330,6 +330,8 @@ fn redis_says_which_allocator_it_uses_today() {
         ])
         .args([
             "--",
+            "env",
+            "BEHIND=env",
             "redis-server",
             "--save",
             "",
@@ -342,7 +344,7 @@ fn redis_says_which_allocator_it_uses_today() {
         assert!(cell.metrics["set_rps"].median > 100.0, "{cell:?}");
         assert!(cell.metrics["peak_rss_bytes"].median > 1e6);
     }
-    // Debian's is linked to jemalloc, others are not: in both cases the row must say what it is.
+    // Debian's is linked to jemalloc, others are not: in both cases the row must say what it is, behind `env` as well.
     let system = &result.subjects[0];
     let linked = Command::new("ldd")
         .arg("/usr/bin/redis-server")
@@ -440,6 +442,57 @@ fn commands_are_printed_and_run_as_printed() {
         status == 0 && said.contains("libheaplab_jemalloc.so"),
         "{said}"
     );
+}
+
+#[test]
+fn the_machine_of_a_program_is_shaped_or_the_option_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |options: &[&str]| {
+        run(heaplab(folder.path())
+            .args(["run", "-a", "system", "--blocks", "1", "--no-report", "--format", "json"])
+            .args(options)
+            .args(["--", "python3", "-c"])
+            .arg("x = bytearray(100 << 20)\nfor l in open('/proc/self/status'):\n  if 'THP' in l: print(l)"))
+    };
+    let (status, out, err) = with(&[
+        "--thp",
+        "never",
+        "--metric",
+        "thp=x:higher:THP_enabled:\\s+([0-9])",
+    ]);
+    assert_eq!(status, 0, "{err}");
+    let result: ResultSet = serde_json::from_str(&out).unwrap();
+    let cell = &result.cells[0];
+    assert!(
+        cell.thp == "never" && cell.metrics["thp"].median == 0.0,
+        "{cell:?}"
+    );
+    let (status, out, _) = with(&["--memory-limit", "40MiB"]);
+    assert_eq!(status, 4);
+    let result: ResultSet = serde_json::from_str(&out).unwrap();
+    assert_eq!(result.cells[0].memory_limit, Some(40 << 20));
+    // By a control group, or by the program itself, which gets no memory beyond RLIMIT_DATA.
+    let reason = result.cells[0].reason.clone().unwrap();
+    assert!(
+        reason.contains("at the memory limit of 40.0 MiB") || reason.contains("MemoryError"),
+        "{reason}"
+    );
+    for options in [
+        &["--cpus", "8"][..],
+        &["--thp", "always"],
+        &["--idle", "1s"],
+        &["--mode", "paced"],
+        &["--api", "sized"],
+        &["--measure", "latency"],
+        &["--scale", "2"],
+        &["--shard", "1/2"],
+    ] {
+        let (status, _, err) = with(options);
+        assert!(
+            status == 2 && err.contains(options[0]),
+            "{options:?}: {err}"
+        );
+    }
 }
 
 #[test]

@@ -256,12 +256,16 @@ pub(super) fn runs(lines: &[RunLine]) -> Vec<String> {
     if let Some(why) = (lines.iter()).find_map(|line| line.answer["not_sampled"].as_str()) {
         notes.push(not_sampled(why));
     }
-    let limited = (lines.iter()).find_map(|line| line.answer["memory_limit_by"].as_str());
-    if let Some(by) = limited {
+    let limited =
+        (lines.iter()).find_map(|line| Some((line.answer["memory_limit_by"].as_str()?, line)));
+    if let Some((by, line)) = limited {
         notes.push(match by {
             "RLIMIT_DATA" => "the memory limit is RLIMIT_DATA, because no control group can be made here: it counts private \
                               writable mappings, touched or not"
                 .to_owned(),
+            by if line.measure == "program" => {
+                format!("the memory limit is that of a {by}: it counts pages of all processes, cached files among them")
+            }
             by => format!("the memory limit is that of a {by}: it counts pages, those of the worker's own tables as well"),
         });
     }

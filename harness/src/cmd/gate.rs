@@ -260,13 +260,15 @@ fn programs(
 ) -> Result<Finished, Error> {
     // The shell splits and expands, as the user would expect of one string.
     let commands = commands.map(|c| ["/bin/sh", "-c", c.as_str()].map(OsString::from).to_vec());
-    let mut comparison = program_comparison(&commands[0]);
+    let machine = workload::program_machine(&args.workload)?;
+    let mut comparison = program_comparison(&commands[0], machine);
     comparison.workload = args.base_cmd.clone().unwrap_or_default();
     let comparisons = [comparison];
     let shape = |kind: Kind| (kind.default_mode(), kind.default_touch());
     let options = ProgramOptions {
         service: args.service.service(&commands[0])?,
         metrics: args.metrics.metrics.clone(),
+        machine,
         ..ProgramOptions::plain(Limits {
             timeout: args.timeout,
             cancel: Some(interrupt::flag()),

@@ -192,6 +192,12 @@ fn program(
     notes: Vec<String>,
 ) -> Result<Outcome, Error> {
     let service = args.service.service(&args.command)?;
+    let machine = workload::program_machine(&args.workload)?;
+    if args.shard.is_some() {
+        return Err(Error::usage(
+            "--shard takes a part of several workloads; a program is one, leave it out",
+        ));
+    }
     let mut commands = vec![args.command.clone(); subjects.len()];
     for variant in &args.variants {
         if subjects.iter().any(|s| s.label == variant.name) {
@@ -203,7 +209,7 @@ fn program(
         subjects.push(Subject::variant(&variant.name));
         commands.push(variant.command.clone());
     }
-    let mut comparison = program_comparison(&args.command);
+    let mut comparison = program_comparison(&args.command, machine);
     if workload::kinds(&args.workload, &[]).contains(&Kind::Counts) {
         // After the program has run: what it does when it is not recorded is known then.
         comparison.kinds.push(Kind::Counts);
@@ -225,7 +231,7 @@ fn program(
                 "# {} {}\n{}\n",
                 comparisons[0].workload,
                 subject.label,
-                program_command(subject, command)
+                program_command(subject, command, &machine)?
             ));
         }
         out::print(&text)?;
@@ -242,6 +248,7 @@ fn program(
     let options = ProgramOptions {
         service,
         metrics: args.metrics.metrics.clone(),
+        machine,
         ..ProgramOptions::plain(limits)
     };
     let mut executor = Programs::new(&commands, &subjects, options);
@@ -259,7 +266,7 @@ fn program(
 }
 
 /// A command as a comparison: its words and a hash of the executable are what is run.
-pub fn program_comparison(command: &[OsString]) -> Comparison {
+pub fn program_comparison(command: &[OsString], machine: Machine) -> Comparison {
     let words: Vec<String> = command
         .iter()
         .map(|w| w.to_string_lossy().into_owned())
@@ -279,7 +286,7 @@ pub fn program_comparison(command: &[OsString]) -> Comparison {
         calls: 0,
         switches: 0,
         kinds: vec![Kind::Program],
-        machine: Machine::default(),
+        machine,
         pace: 1.0,
         recorded: None,
         note: None,

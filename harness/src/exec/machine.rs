@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How a memory limit is enforced.
 #[derive(Debug)]
-pub(super) enum Limit {
+pub(crate) enum Limit {
     /// There is none.
     None,
     /// A control group of our own; its folder is removed when the run is over.
@@ -21,15 +21,34 @@ pub(super) enum Limit {
 
 impl Limit {
     /// Enforces `machine`'s limit in the best way there is.
-    pub(super) fn new(machine: &Machine) -> Self {
+    pub(crate) fn new(machine: &Machine) -> Self {
         match machine.memory_limit {
             0 => Self::None,
             bytes => group(bytes).map_or(Self::Data(bytes), Self::Group),
         }
     }
 
+    /// The limit for a command that is typed later: a control group would be gone by then.
+    pub(crate) fn to_type(machine: &Machine) -> Self {
+        match machine.memory_limit {
+            0 => Self::None,
+            bytes => Self::Data(bytes),
+        }
+    }
+
+    /// Settings of `heaplab-worker --enter` that put `machine` with this limit into force.
+    pub(crate) fn enter(&self, machine: &Machine) -> Vec<String> {
+        let limit = match self {
+            Self::None => None,
+            Self::Group(folder) => Some(format!("cgroup={}", folder.display())),
+            Self::Data(bytes) => Some(format!("data={bytes}")),
+        };
+        let thp = (machine.thp == Thp::Never).then(|| "thp=never".to_owned());
+        limit.into_iter().chain(thp).collect()
+    }
+
     /// Whether the kernel has ended a process for it.
-    pub(super) fn has_killed(&self) -> bool {
+    pub(crate) fn has_killed(&self) -> bool {
         let Self::Group(folder) = self else {
             return false;
         };
@@ -42,7 +61,7 @@ impl Limit {
     }
 
     /// What the result says of it.
-    pub(super) fn name(&self) -> Option<&'static str> {
+    pub(crate) fn name(&self) -> Option<&'static str> {
         match self {
             Self::None => None,
             Self::Group(_) => Some("control group"),
@@ -126,15 +145,10 @@ pub(super) fn settings(
         enter.push("addresses=fixed".to_owned());
         variables.push(("HEAPLAB_RANDOM".to_owned(), "fixed".to_owned()));
     }
-    match limit {
-        Limit::None => {}
-        Limit::Group(folder) => enter.push(format!("cgroup={}", folder.display())),
-        Limit::Data(bytes) => enter.push(format!("data={bytes}")),
-    }
+    enter.extend(limit.enter(machine));
     let mut tunables = Vec::new();
     match machine.thp {
-        Thp::Default => {}
-        Thp::Never => enter.push("thp=never".to_owned()),
+        Thp::Default | Thp::Never => {}
         Thp::Always => {
             let file = "/sys/kernel/mm/transparent_hugepage/enabled";
             if crate::fingerprint::active_word(file).is_none_or(|word| word == "never") {

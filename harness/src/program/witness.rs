@@ -19,6 +19,8 @@ pub(super) struct Witness {
     pub looks: u32,
     /// The subject's library was mapped in one of its processes.
     pub mapped: bool,
+    /// An allocator's library that was mapped in one, looked for where the program uses what it uses today.
+    pub brought: Option<PathBuf>,
 }
 
 /// All executables.
@@ -38,10 +40,17 @@ impl Witnesses {
             let witness = self.found.entry(exe.clone()).or_default();
             witness.largest = witness.largest.max(*size);
             witness.looks += 1;
-            let Some(library) = library.filter(|_| self.done.get(pid) != Some(&exe)) else {
+            if self.done.get(pid) == Some(&exe) {
+                continue;
+            }
+            let Some(library) = library else {
+                // Ever more seldom: libraries are mapped at the start, or when a plugin is loaded.
+                if witness.brought.is_none() && witness.looks.is_power_of_two() {
+                    witness.brought = allocator_in(&maps(*pid));
+                }
                 continue;
             };
-            let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+            let maps = maps(*pid);
             // The kernel names mappings by the path behind all links (`libtcmalloc.so.4` is one).
             let path = library.canonicalize().unwrap_or_else(|_| library.into());
             let path = path.to_string_lossy();
@@ -50,6 +59,12 @@ impl Witnesses {
                 self.done.insert(*pid, exe);
             }
         }
+    }
+
+    /// The allocator's library that is mapped where most of the memory is.
+    pub fn brought(&self) -> Option<&Path> {
+        let largest = self.found.values().max_by_key(|witness| witness.largest);
+        largest?.brought.as_deref()
     }
 
     /// Why the subject was not in force where most of the memory is; `None` when it was, or nothing tells.
@@ -72,6 +87,25 @@ impl Witnesses {
         }
         None
     }
+}
+
+fn maps(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default()
+}
+
+/// The first mapped library that calls itself an allocator and has a malloc.
+fn allocator_in(maps: &str) -> Option<PathBuf> {
+    let files = maps
+        .lines()
+        .filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
+    let mut named = files.filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.contains("malloc") && name.contains(".so")
+    });
+    let has_malloc = |elf: Elf| elf.allocator_symbols.contains("malloc");
+    named
+        .find(|path| inspected(path).is_some_and(has_malloc))
+        .map(Path::to_owned)
 }
 
 /// Reads an executable once in the life of this process.
