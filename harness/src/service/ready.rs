@@ -108,9 +108,17 @@ impl std::fmt::Display for Ready {
 }
 
 fn answers(place: &str) -> bool {
-    addresses(place)
-        .iter()
-        .any(|address| TcpStream::connect_timeout(address, CONNECT).is_ok())
+    addresses(place).iter().any(|address| {
+        let connected = TcpStream::connect_timeout(address, CONNECT);
+        connected.is_ok_and(|stream| !is_its_own_end(&stream))
+    })
+}
+
+/// A connection to a port that nobody listens at succeeds where the kernel happens to give it that very port: it is then
+/// connected to itself. Ports above 32,767 are given so, one after the other, and who looks often enough meets it.
+fn is_its_own_end(stream: &TcpStream) -> bool {
+    let ends = (stream.local_addr(), stream.peer_addr());
+    matches!(ends, (Ok(local), Ok(peer)) if local == peer)
 }
 
 /// What a place may mean. A machine's own table may know `localhost` by one address, or not at all.

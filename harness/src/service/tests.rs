@@ -130,6 +130,18 @@ fn a_port_without_a_host_is_that_of_either_address_of_this_machine() {
     }
 }
 
+/// As many looks as there are ports to be given.
+#[test]
+fn looking_at_a_silent_port_does_not_connect_to_itself() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let ready = Ready::parse(&format!("tcp:127.0.0.1:{port}")).unwrap();
+    for look in 0..30_000 {
+        assert!(ready.must_be_free().is_ok(), "look {look} at {port}");
+    }
+}
+
 #[test]
 fn values_of_the_options() {
     assert_eq!(
