@@ -304,6 +304,45 @@ fn short_processes_end_behind_their_last_call() {
     }
 }
 
+/// Numbers of processes mean others there: the recording ends with the program all the same.
+#[test]
+fn processes_in_a_namespace_of_their_own_are_recorded_to_their_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let may = Command::new("unshare").args(["-pf", "true"]).status();
+    if !may.is_ok_and(|status| status.success()) {
+        return;
+    }
+    let mut child = heaplab(at)
+        .args([
+            "record",
+            "-q",
+            "-o",
+            "t.hltrace",
+            "--",
+            "unshare",
+            "-pf",
+            "--mount-proc",
+        ])
+        .args(["sh", "-c", "ls /; ls /; ls /; true"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = std::time::Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed().as_secs() > 60 {
+            child.kill().unwrap();
+            panic!("it waits for processes that are others");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let info = json(at, &["trace", "info", "t.hltrace"]);
+    assert!(
+        programs(&info).iter().filter(|name| *name == "ls").count() == 3,
+        "{info}"
+    );
+}
+
 /// A program that goes on as another user finds the recorder, too.
 #[test]
 fn what_goes_on_as_another_user_is_recorded() {

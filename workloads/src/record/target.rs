@@ -16,11 +16,11 @@ pub struct Target {
 impl Target {
     /// Looks at process `pid`, which joined the session with this nonce.
     pub fn new(pid: u32, nonce: u64) -> Self {
-        // One that is gone already, or whose environment cannot be read, is judged by its id alone.
+        // One that is gone already, or whose environment cannot be read, is judged by its id alone, unless it is older than
+        // the recording: in another namespace of process ids, small numbers are here those of the kernel's threads and of init.
         let visible = match std::fs::read(format!("/proc/{pid}/environ")) {
-            Ok(environ) if environ.is_empty() => true,
-            Ok(environ) => names_session(&environ, nonce),
-            Err(_) => true,
+            Ok(environ) if !environ.is_empty() => names_session(&environ, nonce),
+            _ => !is_older_than_we(pid),
         };
         let start = stat(pid).map(|(_, start)| start);
         Self {
@@ -69,6 +69,12 @@ impl Target {
     fn task(&self, os_tid: u32) -> PathBuf {
         format!("/proc/{}/task/{os_tid}", self.pid).into()
     }
+}
+
+/// Whether a process began before this one.
+fn is_older_than_we(pid: u32) -> bool {
+    let began = |pid| stat(pid)?.1.parse::<u64>().ok();
+    matches!((began(pid), began(std::process::id())), (Some(its), Some(ours)) if its < ours)
 }
 
 /// State and start time of a process.
@@ -120,6 +126,15 @@ mod tests {
         assert!(!target.is_over());
         assert_eq!(target.name(std::process::id()), None);
         assert!(members(0x1234_5678_9abc).is_empty());
+    }
+
+    #[test]
+    fn what_is_older_than_the_recording_was_not_recorded() {
+        assert!(!is_older_than_we(std::process::id()));
+        // Whoever it is: whether its environment can be read or not, it is not in our session.
+        assert!(std::process::id() == 1 || is_older_than_we(1));
+        assert!(!Target::new(1, 0x1234_5678_9abc).is_visible());
+        assert!(!Target::new(std::process::id(), 0x1234_5678_9abc).is_visible());
     }
 
     #[test]
