@@ -4,7 +4,7 @@
 mod elf;
 mod settings;
 
-pub use elf::{Elf, inspect};
+pub use elf::{Elf, GO, inspect};
 pub(crate) use elf::{Function, functions};
 
 use crate::embed::{self, Embedded};

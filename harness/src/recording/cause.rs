@@ -1,6 +1,6 @@
 //! Why a recording holds nothing, or not all: what the file of the program tells, in one sentence with a remedy.
 
-use crate::subject::{self, Elf};
+use crate::subject::{self, Elf, GO};
 use heaplab_workloads::record::DrainSummary;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,17 @@ use std::path::{Path, PathBuf};
 /// What to do about an allocator in the program itself.
 const REMEDY: &str = "for Rust wrap it, #[global_allocator] static A: heaplab_recorded::Recorded<ALLOCATOR>, for C call \
                       HEAPLAB_ALLOCATED and HEAPLAB_FREEING of heaplab.h in it, or build with the system's allocator";
+
+/// What to do about Go's, which no wrapper reaches.
+const GO_REMEDY: &str =
+    "only what its C code asks for can be recorded; Go's own runtime/pprof shows the rest";
+
+fn remedy(allocator: &str) -> &'static str {
+    match allocator {
+        GO => GO_REMEDY,
+        _ => REMEDY,
+    }
+}
 
 /// What every program holds that has the recorder linked in.
 const LINKED_IN: &[u8] = b"heaplab_record_v1";
@@ -111,7 +122,7 @@ impl Inspected {
         let allocator = self.carried?;
         Some(format!(
             "'{name}' carries {allocator} in its executable: what it allocates there is not in the trace; {}",
-            REMEDY
+            remedy(allocator)
         ))
     }
 
@@ -132,6 +143,7 @@ impl Inspected {
     fn not_loaded(&self) -> String {
         let file = self.file();
         match &self.elf {
+            Ok(elf) if !elf.dynamic && self.carried == Some(GO) => self.own(GO),
             Ok(elf) if !elf.dynamic => format!(
                 "{file} is a static executable, into which no recorder can be loaded; link it dynamically (without -static), or \
                  link the recorder in (C and C++: workloads/linked of heaplab's sources; Rust: the crate heaplab-recorded)"
@@ -155,8 +167,8 @@ impl Inspected {
             Ok(_) if self.carried.is_some() => self.own(self.carried.unwrap_or_default()),
             Ok(_) => format!(
                 "{file} did not load the recorder; it may clear LD_PRELOAD, start a static program in its place, have \
-                 file capabilities, or run as a user who may not read the recorder (XDG_CACHE_HOME chooses the folder where it \
-                 lies): record the program that does the work by itself"
+                 file capabilities, change its root folder, or run as a user who may not read the recorder (XDG_CACHE_HOME \
+                 chooses the folder where it lies): record the program that does the work by itself"
             ),
             Err(reason) => format!(
                 "{file} is not an executable for this machine ({reason}); record a dynamically linked x86-64 program"
@@ -181,8 +193,9 @@ impl Inspected {
 
     fn own(&self, allocator: &str) -> String {
         format!(
-            "{} carries {allocator} in its executable and never calls the C library's malloc; {REMEDY}",
-            self.file()
+            "{} carries {allocator} in its executable and never calls the C library's malloc; {}",
+            self.file(),
+            remedy(allocator)
         )
     }
 }
@@ -205,6 +218,31 @@ mod tests {
             assert!(seen.path.ends_with("sh"), "{line}: {seen:?}");
             assert!(seen.elf.is_ok_and(|elf| elf.dynamic));
         }
+    }
+
+    #[test]
+    fn a_go_program_is_not_told_to_wrap_its_allocator() {
+        let static_one = Inspected {
+            path: "prog".into(),
+            interpreter: false,
+            elf: subject::inspect(Path::new("/bin/sh")).map(|elf| Elf {
+                dynamic: false,
+                ..elf
+            }),
+            privileged: false,
+            carried: Some(GO),
+        };
+        let said = static_one.nothing("prog", &DrainSummary::default());
+        assert!(
+            said.as_deref()
+                .is_some_and(|said| said.contains("runtime/pprof")),
+            "{said:?}"
+        );
+        let warned = static_one.warning("prog").unwrap();
+        assert!(
+            warned.contains("runtime/pprof") && !warned.contains("global_allocator"),
+            "{warned}"
+        );
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct Elf {
 const MOST_BYTES: u64 = 4096 * heaplab_bounded::MIB;
 
 /// What a Go program allocates with, in words.
-const GO: &str = "the Go runtime's allocator";
+pub const GO: &str = "the Go runtime's allocator";
 
 /// Texts by which a stripped program gives an allocator away: messages that it can print.
 ///
