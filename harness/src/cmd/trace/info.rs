@@ -8,8 +8,9 @@ use crate::cli::trace::TraceFile;
 use crate::error::{Error, Outcome};
 use crate::out::{self, human_bytes, human_count};
 use heaplab_reports::shell;
-use heaplab_workloads::trace::{self, Trace, TraceSummary};
-use serde_json::json;
+use heaplab_workloads::record::StackMode;
+use heaplab_workloads::trace::{self, StackTable, Trace, TraceSummary};
+use serde_json::{Value, json};
 
 /// Threads that are listed for people; all are in the JSON.
 const THREADS_SHOWN: usize = 12;
@@ -27,6 +28,7 @@ pub fn run(args: &TraceFile) -> Result<Outcome, Error> {
         value["header"] = json!(header);
         value["command"] = json!(header.argv);
         value["notes"] = json!(trace.notes());
+        value["stacks"] = trace.stacks().map_or(Value::Null, stacks_json);
         value["marks"] = (trace.marks().iter())
             .map(|(tick, name)| {
                 json!({"time_ns": tick.saturating_mul(trace::TICK_NS), "name": name})
@@ -81,6 +83,9 @@ pub fn run(args: &TraceFile) -> Result<Outcome, Error> {
         if let Some(cost) = crate::recording::told_cost(finish) {
             rows.add("recorder", cost);
         }
+    }
+    if let Some(table) = trace.stacks() {
+        rows.add("stacks", stacks(table));
     }
     rows.add("complete", complete(summary));
     for note in trace.notes() {
@@ -137,6 +142,38 @@ pub fn threads(trace: &Trace) -> String {
         text.push_str(&format!("and {more} more; --format json lists all\n"));
     }
     text
+}
+
+fn stacks(table: &StackTable) -> String {
+    let which = match table.mode {
+        StackMode::Sampled { period } => {
+            format!(
+                "one for every {} allocated on average",
+                human_bytes(period.into())
+            )
+        }
+        StackMode::Full | StackMode::Off => "of each allocation".to_owned(),
+    };
+    let names = match table.symbols {
+        Some(_) => "names stored with the trace",
+        None => "names are looked up in the files of the program on this machine",
+    };
+    format!(
+        "{which}; {} different, {names}",
+        human_count(table.nodes.len() as u64)
+    )
+}
+
+fn stacks_json(table: &StackTable) -> Value {
+    let (mode, period) = match table.mode {
+        StackMode::Off => ("off", None),
+        StackMode::Sampled { period } => ("sampled", Some(period)),
+        StackMode::Full => ("full", None),
+    };
+    json!({
+        "mode": mode, "period_bytes": period, "frames": table.frames.len(), "modules": table.modules,
+        "symbols": table.symbols.is_some(),
+    })
 }
 
 fn complete(summary: &TraceSummary) -> String {
