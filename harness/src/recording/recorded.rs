@@ -94,6 +94,16 @@ pub(super) fn remarks(drained: &DrainSummary) -> Vec<String> {
             "a program replaced itself {times} (exec), as wrappers do; each image is a process of its own in the trace"
         ));
     }
+    if drained.left_out > 0 {
+        let processes = match drained.left_out {
+            1 => "1 further process".to_owned(),
+            more => format!("{more} further processes"),
+        };
+        remarks.push(format!(
+            "{processes} of the program {} left out: only the first one is recorded",
+            if drained.left_out == 1 { "is" } else { "are" }
+        ));
+    }
     if drained.lost_events > 0 {
         remarks.push(format!("{} events were lost", drained.lost_events));
     }
