@@ -356,7 +356,7 @@ fn what_a_program_asks_for_is_counted_under_each_subject() {
     assert!(figure(0, "peak_live_bytes") > figure(1, "peak_live_bytes"));
     assert!(
         result.notes.iter().any(|note| note
-            .contains("with its subject underneath; allocations repeated exactly in 2 of 2 cells")),
+            .contains("with its subject underneath; allocations repeated exactly in all 2 cells")),
         "{:?}",
         result.notes
     );

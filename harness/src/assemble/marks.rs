@@ -123,11 +123,15 @@ pub(super) fn counts(cells: &[Cell]) -> Vec<String> {
         let same = spreads.iter().filter(|spread| **spread == 0.0).count();
         let largest = spreads.iter().copied().fold(0.0, f64::max);
         (!spreads.is_empty()).then(|| {
-            format!(
-                "{name} repeated exactly in {same} of {} cells, in the others within {:.3} %",
-                spreads.len(),
-                100.0 * largest
-            )
+            let all = spreads.len();
+            match all - same {
+                0 if all == 1 => format!("{name} repeated exactly"),
+                0 => format!("{name} repeated exactly in all {all} cells"),
+                _ => format!(
+                    "{name} repeated exactly in {same} of {all} cells, in the others within {:.3} %",
+                    100.0 * largest
+                ),
+            }
         })
     };
     let of_programs = ["allocations", "bytes_allocated", "peak_live_bytes"];

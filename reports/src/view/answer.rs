@@ -159,7 +159,11 @@ fn alone(base: &Cell) -> String {
         .flatten()
         .filter_map(|name| base.metrics.get(name).map(|m| (name, m)))
         .map(|(name, m)| {
-            let per_op = if name == "ns_per_op" { " per op" } else { "" };
+            let per_op = match name {
+                "ns_per_op" => " per op",
+                "instructions" => " instructions",
+                _ => "",
+            };
             let peak = if name.starts_with("peak") {
                 "peak "
             } else {
