@@ -81,6 +81,15 @@ impl ProgramOptions {
             ask: false,
         }
     }
+
+    /// The bounds of a run: the time that a server is to be up is no part of that after which it hangs.
+    fn with_duration(&self) -> Limits {
+        let up = self.service.as_ref().and_then(|service| service.duration);
+        Limits {
+            timeout: self.limits.timeout + up.unwrap_or_default(),
+            ..self.limits.clone()
+        }
+    }
 }
 
 /// What one run of a program took.
@@ -270,7 +279,7 @@ fn run_within(
             .service
             .as_ref()
             .map(|service| scope.spawn(|| attend(service, &pid_file, options, &stop)));
-        let ended = run_child(command, &options.limits);
+        let ended = run_child(command, &options.with_duration());
         stop.store(true, Ordering::Relaxed);
         let served = attendant.and_then(|attendant| attendant.join().ok());
         (ended, watcher.join().unwrap_or_default(), served)

@@ -226,24 +226,26 @@ fn a_server_that_ignores_the_signal_is_killed_and_named() {
     let (server, port) = (small_server(folder.path()), free_port());
     let args = ["run", "-a", "system", "--blocks", "1", "--no-report"];
     let at = format!("tcp:{port}");
-    let with = |signal: &str| {
+    let with = |options: &[&str]| {
         run(heaplab(folder.path())
             .args(args)
-            .args([
-                "--until-ready",
-                &at,
-                "--stop-signal",
-                signal,
-                "--duration",
-                "10ms",
-                "--",
-            ])
+            .args(["--until-ready", &at])
+            .args(options)
+            .arg("--")
             .arg(&server)
             .args([&port.to_string(), "deaf"]))
     };
-    let (status, out, err) = with("INT");
+    // It is up for longer than a run may hang.
+    let (status, out, err) = with(&[
+        "--stop-signal",
+        "INT",
+        "--duration",
+        "2500ms",
+        "--timeout",
+        "2s",
+    ]);
     assert_eq!(status, 0, "{out}{err}");
-    let (status, out, _) = with("TERM");
+    let (status, out, _) = with(&["--duration", "10ms"]);
     assert!(status == 4 && out.contains("did not end within"), "{out}");
 }
 

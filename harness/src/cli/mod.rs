@@ -162,7 +162,7 @@ pub struct RunArgs {
     /// Print the exact worker commands instead of running them
     #[arg(long)]
     pub print_command: bool,
-    /// Seconds after which a run counts as hanging
+    /// Seconds after which a run counts as hanging; of a server beyond its --duration
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "120s")]
     pub timeout: std::time::Duration,
     /// A build of the program with its allocator linked in, as a further subject: NAME=CMD, with CMD in words as for a
@@ -225,7 +225,7 @@ pub struct ValidateArgs {
     /// What is printed on standard output
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
-    /// Seconds after which a run counts as hanging
+    /// Seconds after which a run counts as hanging; of a server beyond its --duration
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
     pub timeout: std::time::Duration,
     /// Servers.
@@ -406,7 +406,7 @@ pub struct GateRunArgs {
     /// Output.
     #[command(flatten)]
     pub output: OutputArgs,
-    /// Seconds after which a run counts as hanging
+    /// Seconds after which a run counts as hanging; of a server beyond its --duration
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
     pub timeout: std::time::Duration,
 }
