@@ -284,3 +284,56 @@ fn statuses_are_those_of_a_shell() {
     let (status, _, err) = run(heaplab(at).args(["profile"]));
     assert_eq!((status, err.lines().count()), (2, 1), "{err}");
 }
+
+/// A process of a tree is named as `trace info` lists it.
+#[test]
+fn one_process_of_a_tree_is_profiled_by_its_pid() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let program = compile(at, "cc", "lab.c", C, &["-O2", "-g"]);
+    let script = format!("true; {program}; ls");
+    let (status, _, err) = run(heaplab(at)
+        .args([
+            "record",
+            "--stacks",
+            "full",
+            "-o",
+            "tree.hltrace",
+            "--",
+            "sh",
+            "-c",
+        ])
+        .arg(&script));
+    assert_eq!(status, 0, "{err}");
+    let (_, info, _) = run(heaplab(at).args(["trace", "info", "tree.hltrace", "--format", "json"]));
+    let info: Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(info["stacks"]["mode"], "full");
+    let table = info["process_table"].as_array().unwrap();
+    let lab = table
+        .iter()
+        .find(|process| process["program"].as_str().unwrap().ends_with("lab"))
+        .unwrap();
+    let named = format!("tree.hltrace#{}", lab["pid"]);
+    for (words, out) in [
+        (vec![named.clone()], "one"),
+        (
+            vec![
+                "tree.hltrace".into(),
+                "--process".into(),
+                lab["pid"].to_string(),
+            ],
+            "two",
+        ),
+    ] {
+        let (status, _, err) = run(heaplab(at).args(["profile", "-o", out]).args(&words));
+        assert_eq!(status, 0, "{err}");
+        let found = profile(at, out);
+        is_at(top(&found, "leaked_bytes"), "lose", "lab.c", 5);
+        assert_eq!(found["totals"]["leaked_bytes"], 4 << 20);
+    }
+    let (status, _, err) = run(heaplab(at).args(["profile", "tree.hltrace#4000000000"]));
+    assert!(
+        status == 2 && err.contains("has no process '4000000000'"),
+        "{err}"
+    );
+}

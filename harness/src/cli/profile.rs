@@ -91,9 +91,9 @@ pub struct ProfileArgs {
     /// A block is short-lived when it is freed before its thread makes this many more allocations
     #[arg(long, value_name = "N", default_value = "10", value_parser = value::positive)]
     pub short_lived: u32,
-    /// Only this process of the trace: its number in `heaplab trace info`
-    #[arg(long, value_name = "N", requires = "trace")]
-    pub process: Option<u32>,
+    /// Only this process of the trace, as `heaplab trace info` lists it (TRACE#PID says the same)
+    #[arg(long, value_name = "PID", requires = "trace")]
+    pub process: Option<String>,
     /// Rows of each table
     #[arg(long, value_name = "N", default_value = "10", value_parser = value::positive)]
     pub top: u32,

@@ -1,5 +1,6 @@
 //! `heaplab profile`: where a program's bytes come from.
 
+use super::trace::{chosen, of_process};
 use crate::cli::profile::{ProfileArgs, ProfileFormat};
 use crate::clock::Utc;
 use crate::error::{Error, Outcome};
@@ -98,6 +99,15 @@ fn record(args: &ProfileArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     Ok(Outcome::Command(recorded.code()))
 }
 
+/// The process that was asked for, by the words of `trace info`; its number in the trace is what was taken before.
+fn chosen_process(trace: &Trace, word: &str, file: &Path) -> Result<u32, Error> {
+    let shown = PathBuf::from(format!("{}#{word}", file.display()));
+    chosen(trace, word, &shown).or_else(|error| match word.parse() {
+        Ok(number) if number < trace.summary().processes.max(1) => Ok(number),
+        _ => Err(error),
+    })
+}
+
 /// Makes the profile of a trace, writes it, and shows it. Beside a program's own output the tables go to standard error.
 fn report(
     args: &ProfileArgs,
@@ -106,22 +116,20 @@ fn report(
     terminal: &Terminal,
     beside: bool,
 ) -> Result<(), Error> {
-    let trace = Trace::open(path).map_err(trace_error)?;
+    let (file, word) = match of_process(path) {
+        Some((file, word)) => (file, Some(word)),
+        None => (path.to_owned(), args.process.clone()),
+    };
+    let trace = Trace::open(&file).map_err(trace_error)?;
     if trace.stacks().is_none() {
-        return Err(naming::no_stacks(path));
+        return Err(naming::no_stacks(&file));
     }
-    let shown = path.display();
-    if let Some(process) = args.process
-        && process >= trace.summary().processes.max(1)
-    {
-        return Err(Error::usage(format!(
-            "'{shown}' has no process {process}; `heaplab trace info {}` lists them",
-            shell::path(path)
-        )));
-    }
+    let process = word
+        .map(|word| chosen_process(&trace, &word, &file))
+        .transpose()?;
     let options = ProfileOptions {
         temporary: u64::from(args.short_lived),
-        process: args.process,
+        process,
     };
     let mut watch = Watch::new(terminal, "reading");
     if beside {

@@ -1,6 +1,6 @@
 //! `heaplab trace cut`: a part that replays.
 
-use super::{make, of_process, open, other_file};
+use super::{chosen, make, of_process, open, other_file};
 use crate::cli::trace::TraceCut;
 use crate::error::{Error, Outcome};
 use crate::out::Terminal;
@@ -27,12 +27,7 @@ pub fn run(args: &TraceCut, terminal: &Terminal) -> Result<Outcome, Error> {
         }
         let source = open(&file)?;
         other_file(&file, &args.out)?;
-        let process = source.find_process(&word).map_err(|reason| {
-            Error::usage(format!(
-                "'{}' cannot be chosen: {reason}; `heaplab trace info` lists the processes of a trace",
-                args.file.display()
-            ))
-        })?;
+        let process = chosen(&source, &word, &args.file)?;
         return make(terminal, &args.out, |progress| {
             trace::one_process(&source, &args.out, process, progress)
         });

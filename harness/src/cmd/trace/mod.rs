@@ -57,8 +57,18 @@ fn open(path: &Path) -> Result<Trace, Error> {
     }
 }
 
+/// The process of a trace that a word names.
+pub(super) fn chosen(trace: &Trace, word: &str, shown: &Path) -> Result<u32, Error> {
+    trace.find_process(word).map_err(|reason| {
+        Error::usage(format!(
+            "'{}' cannot be chosen: {reason}; `heaplab trace info` lists the processes of a trace",
+            shown.display()
+        ))
+    })
+}
+
 /// `FILE#PROCESS` where that is no file and FILE is one.
-fn of_process(path: &Path) -> Option<(PathBuf, String)> {
+pub(super) fn of_process(path: &Path) -> Option<(PathBuf, String)> {
     let named = path.to_str()?;
     let (file, process) = named.rsplit_once('#')?;
     let file = PathBuf::from(file);
