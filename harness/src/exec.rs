@@ -92,9 +92,13 @@ pub fn describe(subject: &Subject, limits: &Limits) -> Result<SubjectProof, RunF
     }
 }
 
-/// Anonymous bytes of a worker with `threads` threads and no library.
+/// Anonymous bytes of a worker with `threads` threads and no library. At fixed addresses: at random ones the loader has a page more
+/// once in a hundred times.
 pub(crate) fn baseline(threads: u32, limits: &Limits) -> Result<u64, RunFailure> {
-    let mut command = Command::new(worker()?);
+    let worker = worker()?;
+    let mut command = Command::new(&worker);
+    command.args(["--enter", "addresses=fixed", "--"]);
+    command.arg(&worker);
     command.args(["--baseline", &threads.to_string()]);
     environment(&mut command);
     let ended = run_child(command, limits)?;

@@ -1,5 +1,6 @@
 //! Workers as the harness runs them: every built-in subject, and subjects that crash or hang.
 
+use heaplab::calibrate::baseline_bytes;
 use heaplab::exec::{Limits, run_worker, worker_command};
 use heaplab::subject::{self, Subject};
 use heaplab_script::file::{ScriptInfo, ScriptWriter};
@@ -232,4 +233,44 @@ print(written, again)
         "written and found again: {said}{}",
         String::from_utf8_lossy(&out.stderr)
     );
+}
+
+/// What of a worker is not in the bare one would be in every figure, and what differs from process to process in some: the stack that
+/// a run reaches and the statics that it writes to were.
+#[test]
+fn of_a_replay_only_the_heap_is_not_in_the_bare_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let mut script = ScriptWriter::create(&path, 1).unwrap();
+    for kind in [OpKind::Malloc, OpKind::Free] {
+        script.push(0, Op::new(kind, 0, 0, 0, 100, 0)).unwrap();
+    }
+    script.order(0, 2).unwrap();
+    let info = ScriptInfo {
+        private_slots: 1,
+        ..ScriptInfo::default()
+    };
+    script.finish(info).unwrap();
+    let limits = Limits::seconds(60);
+    let system = subject::parse("system").unwrap().remove(0);
+    let bare = baseline_bytes(1, &limits).unwrap();
+    for fixed in [true, false] {
+        let heap = |round: usize| {
+            let mut spec = RunSpec {
+                api: Api::Malloc,
+                ..spec(&path, Measure::Memory)
+            };
+            spec.machine.fixed_addresses = fixed;
+            let subject = Subject {
+                // Variables lie above the stack.
+                env: vec![("LONG".to_owned(), "x".repeat(round * 3000))],
+                ..system.clone()
+            };
+            let report = run_worker(&subject, &spec, &limits).unwrap();
+            report.memory.unwrap().peak_resident_bytes - bare
+        };
+        // At random addresses the loader has a page more once in a hundred times.
+        let least = (0..4).map(heap).min();
+        assert_eq!(least, Some(4096), "fixed addresses: {fixed}");
+    }
 }

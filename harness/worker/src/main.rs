@@ -31,6 +31,7 @@ mod perf;
 mod probe;
 mod proof;
 mod run;
+mod settled;
 mod shadow;
 mod shape;
 mod shared;
@@ -56,7 +57,7 @@ static ARENA: arena::Arena = arena::Arena::new();
 /// Called once by the C runtime with its argument vector.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
-    settle_stack();
+    settled::settle();
     let start_anon_bytes = statm::anonymous_bytes();
     clock::find_libc_clock();
     let arguments: Vec<OsString> = (1..count as usize)
@@ -97,17 +98,5 @@ pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> 
             Err(error) => fail::with(format!("the run's description cannot be read: {error}")),
         },
         None => fail::with("no run was described; start heaplab instead of its worker".to_owned()),
-    }
-}
-
-/// Writes to the part of the stack that a run may reach. The bare worker, whose bytes are subtracted from a run's, does not go
-/// so deep by itself: what it left out was 8 KiB of every figure, 2 % of the heap of bc.
-#[inline(never)]
-fn settle_stack() {
-    const DEPTH: usize = 64 << 10;
-    let mut room = std::mem::MaybeUninit::<[u8; DEPTH]>::uninit();
-    for offset in (0..DEPTH).step_by(4096) {
-        // SAFETY: inside the array.
-        unsafe { room.as_mut_ptr().cast::<u8>().add(offset).write_volatile(0) };
     }
 }

@@ -1,5 +1,7 @@
-//! Resident memory of this process, read without a call of the malloc family.
+//! Resident memory of this process, read without a call of the malloc family. What the main thread's stack had at the start
+//! is in none of its anonymous figures.
 
+use crate::settled;
 use std::ffi::CStr;
 
 /// Reads the start of a file of /proc into `buffer` and returns what was read.
@@ -40,7 +42,7 @@ pub fn anonymous_bytes() -> u64 {
     let mut fields = read(c"/proc/self/statm", &mut buffer).split(|byte| *byte == b' ');
     let resident = fields.nth(1).map_or(0, number);
     let shared = fields.next().map_or(0, number);
-    resident.saturating_sub(shared) * 4096
+    (resident.saturating_sub(shared) * 4096).saturating_sub(settled::stack_bytes())
 }
 
 /// Sums of `smaps_rollup`, bytes.
@@ -66,7 +68,7 @@ pub fn rollup() -> Option<Rollup> {
             .map_or(0, |line| number(&line[name.len()..]) * 1024)
     };
     (!text.is_empty()).then(|| Rollup {
-        anonymous: field(b"Anonymous:"),
+        anonymous: field(b"Anonymous:").saturating_sub(settled::stack_bytes()),
         hugetlb: field(b"Private_Hugetlb:") + field(b"Shared_Hugetlb:"),
         lazyfree: field(b"LazyFree:"),
         huge: field(b"AnonHugePages:"),
