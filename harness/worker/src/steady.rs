@@ -25,6 +25,9 @@ static FIXED: Wish = Wish::new(c"HEAPLAB_RANDOM");
 /// The thread's CPU time when the call began that is being made, nanoseconds, where its time runs on the subject's clock; 0: it
 /// stands still in calls. Not the counter: what other programs take meanwhile would be on the clock, and off it again at the next op.
 static CALL_BEGAN: AtomicU64 = AtomicU64::new(0);
+/// The latest time that was told in a call, where its time runs: what it took may be on the clock for less at the next op, and none of
+/// these clocks goes back.
+static TOLD_IN_CALL: AtomicU64 = AtomicU64::new(0);
 
 /// Sets the time that subjects are told from now on.
 #[inline(always)]
@@ -100,6 +103,9 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
     if began != 0 {
         // In a thread of the subject's own it is less, and nothing is added.
         told += thread_cpu_ns().saturating_sub(began);
+        told = told.max(TOLD_IN_CALL.fetch_max(told, Ordering::Relaxed));
+    } else {
+        told = told.max(TOLD_IN_CALL.load(Ordering::Relaxed));
     }
     if clock == libc::CLOCK_MONOTONIC_COARSE {
         // As the kernel's. A thread of the subject's own that wakes by the real clock between two steps sees the last one's time.
