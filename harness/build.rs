@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Name inside the binary, and name of the built file.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
     ("heaplab-worker", "heaplab-worker"),
     ("libheaplab_recorder.so", "libheaplab_recorder.so"),
     ("libspanalloc.so", "libspanalloc_preload.so"),
@@ -27,6 +27,10 @@ const FILES: [(&str, &str); 9] = [
     (
         "libheaplab_statistics_agent.so",
         "libheaplab_statistics_agent.so",
+    ),
+    (
+        "libheaplab_mappings_agent.so",
+        "libheaplab_mappings_agent.so",
     ),
 ];
 
@@ -89,18 +93,26 @@ fn build() -> Result<(), Box<dyn Error>> {
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
-    for source in ["build.rs", "worker/Cargo.toml", "worker/src", "statistics"] {
+    let own = [
+        "build.rs",
+        "worker/Cargo.toml",
+        "worker/src",
+        "statistics",
+        "mappings",
+    ];
+    for source in own {
         println!("cargo::rerun-if-changed={}", harness.join(source).display());
     }
     let target = target_folder(&out).join("embedded");
-    let own = [
+    let packages = [
         "spanalloc-preload",
         "heaplab-recorder",
         "heaplab-recorder-stacks",
         "heaplab-statistics-agent",
+        "heaplab-mappings-agent",
         "heaplab-worker",
     ];
-    cargo(root, &target, &own)?;
+    cargo(root, &target, &packages)?;
     cargo(&harness.join("subjects"), &target, &[])?;
     cargo(&harness.join("subjects/mimalloc-v3"), &target, &[])?;
     let mut files: Vec<(String, String)> = FILES

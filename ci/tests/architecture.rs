@@ -122,6 +122,18 @@ const RULES: &[Rule] = &[
         unsafe_in: &[],
     },
     Rule {
+        folder: "harness/mappings",
+        uses: &[],
+        crates: Some(&[]),
+        unsafe_in: &[],
+    },
+    Rule {
+        folder: "harness/mappings/agent",
+        uses: &["heaplab-mappings"],
+        crates: Some(&["libc"]),
+        unsafe_in: &["."],
+    },
+    Rule {
         folder: "harness/statistics",
         uses: &[],
         crates: Some(&[]),
@@ -144,6 +156,7 @@ const RULES: &[Rule] = &[
         uses: &[
             "heaplab-bounded",
             "heaplab-ci",
+            "heaplab-mappings",
             "heaplab-reports",
             "heaplab-ring",
             "heaplab-script",

@@ -48,6 +48,8 @@ pub enum Embedded {
     RecorderStacks,
     /// The preload library that asks a program's allocator for its statistics.
     StatisticsAgent,
+    /// The preload library that notes what a program maps by itself.
+    MappingsAgent,
 }
 
 impl Embedded {
@@ -65,6 +67,7 @@ impl Embedded {
             Self::Tcmalloc => "libheaplab_tcmalloc.so",
             Self::RecorderStacks => "libheaplab_recorder_stacks.so",
             Self::StatisticsAgent => "libheaplab_statistics_agent.so",
+            Self::MappingsAgent => "libheaplab_mappings_agent.so",
         }
     }
 
@@ -104,6 +107,27 @@ pub fn path(which: Embedded) -> Result<PathBuf, Error> {
         which.file().name,
         reasons.join("; ")
     )))
+}
+
+/// As [`path`], at a path that the dynamic loader can read in LD_PRELOAD: it takes spaces and colons for separators.
+///
+/// # Errors
+/// As [`path`], and where neither folder has such a path.
+pub fn preloadable(which: Embedded) -> Result<PathBuf, Error> {
+    let readable = |path: &Path| !path.to_string_lossy().contains([' ', ':']);
+    let path = path(which)?;
+    if readable(&path) {
+        return Ok(path);
+    }
+    let user = rustix::process::geteuid().as_raw();
+    let folder = std::env::temp_dir().join(format!("heaplab-recorder-{user}"));
+    let other = path_in(&folder, which).ok().filter(|p| readable(p));
+    other.ok_or_else(|| {
+        Error::environment(format!(
+            "'{}' has a space or a colon, which LD_PRELOAD cannot carry; set XDG_CACHE_HOME to a folder without",
+            path.display()
+        ))
+    })
 }
 
 /// Candidates for the cache, best first.
