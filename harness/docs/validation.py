@@ -117,8 +117,11 @@ def section(name, found):
                             f"{percent(asked['error'], True)}.")
     for remark in found.get("remarks") or []:
         out += ["", f"{remark}."]
-    if found["own_mappings_bytes"] >= 1048576:
-        out += ["", f"{mib(found['own_mappings_bytes'])} that do not come from malloc are left out of the actual peaks."]
+    own = {row["subject"]: row["own_mappings_bytes"] for row in subjects if row.get("own_mappings_bytes") is not None}
+    if max([found["own_mappings_bytes"], *own.values()]) >= 1048576:
+        under = ", ".join(f"{subject} {mib(bytes)}" for subject, bytes in own.items())
+        out += ["", "What does not come from malloc is left out of the actual peaks: " + (f"{under}." if own else
+                f"{mib(found['own_mappings_bytes'])}, measured on the C library's malloc.")]
     return "\n".join(out)
 
 

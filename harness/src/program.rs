@@ -7,6 +7,7 @@
 //!
 //! Memory of all processes together (`peak_pss_bytes`): see [`tree`].
 
+mod own;
 mod proof;
 mod sample;
 mod share;
@@ -29,6 +30,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
+pub use own::Apart;
 pub use statistics::Statistics;
 
 /// How the heap of a program is looked at while it runs.
@@ -63,6 +65,8 @@ pub struct ProgramOptions {
     pub metrics: Vec<OwnMetric>,
     /// The machine that it sees: huge pages and memory.
     pub machine: Machine,
+    /// Tell what the program maps by itself from what its allocator maps. Wants a heap that is looked at.
+    pub follow_mappings: bool,
     /// Ask the allocator for its own statistics. The run is good for nothing else: the agent's thread is in the program.
     pub ask: bool,
 }
@@ -78,6 +82,7 @@ impl ProgramOptions {
             service: None,
             metrics: Vec::new(),
             machine: Machine::default(),
+            follow_mappings: false,
             ask: false,
         }
     }
@@ -142,6 +147,15 @@ pub struct ProgramReport {
     pub beside_heap_bytes: Option<u64>,
     /// Part of it outside the classic heap (`brk`): mappings of the allocator, of the program itself, stacks of threads.
     pub outside_brk_bytes: Option<u64>,
+    /// Part of these that the program has mapped by itself; absent unless that was followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_outside_brk_bytes: Option<u64>,
+    /// Peak of anonymous memory without what the program has mapped by itself; absent unless that was followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<Apart>,
+    /// Why it could not be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_followed: Option<String>,
     /// Faults served without I/O.
     pub minor_faults: u64,
     /// Faults that needed I/O.
@@ -255,10 +269,20 @@ fn run_within(
         _ => None,
     };
     let counted = counted.unwrap_or_else(|| malloc_object.clone());
-    let parts = match options.ask || options.heap == HeapLook::Size {
+    let mut parts = match options.ask || options.heap == HeapLook::Size {
         true => Vec::new(),
         false => share::parts(&counted),
     };
+    if options.follow_mappings {
+        let agent = embed::preloadable(Embedded::MappingsAgent)
+            .map_err(|error| failed(error.to_string()))?;
+        let library = subject.library.as_deref();
+        own::add_agent(&mut environment, &agent, folder.path(), library);
+        // It stands before calls that count.
+        if !parts.is_empty() {
+            parts.push((agent, 0, u64::MAX));
+        }
+    }
     if !parts.is_empty() {
         command.args(["--sample", &options.sample_period_ns.to_string()]);
     }
@@ -274,7 +298,9 @@ fn run_within(
     let library = subject.library.as_deref();
     let (ended, seen, served) = std::thread::scope(|scope| {
         let asked = asked.as_mut();
-        let watcher = scope.spawn(|| sample::watch(&pid_file, library, options, asked, &stop));
+        let agents = folder.path();
+        let watcher =
+            scope.spawn(|| sample::watch(&pid_file, library, options, agents, asked, &stop));
         let attendant = options
             .service
             .as_ref()
@@ -322,6 +348,11 @@ fn run_within(
         malloc_object = counted;
     }
     let walked = seen.heap.and_then(|peak| peak.walked);
+    let (apart, not_followed) = match seen.apart {
+        Some(Ok(apart)) => (Some(apart), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
+    };
     let together = seen.tree.peak(launched.peak_rss_bytes);
     Ok(ProgramReport {
         wall_ns: launched.wall_ns,
@@ -342,6 +373,9 @@ fn run_within(
         anonymous_peak_bytes: seen.heap.map(|peak| peak.anonymous),
         beside_heap_bytes: walked.map(|walked| walked.others),
         outside_brk_bytes: walked.map(|walked| walked.outside_brk),
+        own_outside_brk_bytes: walked.filter(|_| apart.is_some()).map(|walked| walked.own),
+        apart,
+        not_followed,
         minor_faults: launched.minor_faults,
         major_faults: launched.major_faults,
         context_switches: launched.context_switches,
@@ -470,6 +504,19 @@ pub fn brought_allocator(argv: &[OsString], limits: &Limits) -> Option<String> {
 /// The C library of this machine.
 pub fn c_library() -> Option<PathBuf> {
     share::own_libc()
+}
+
+/// Puts a library in front of all others that an environment, given as `NAME=VALUE` words, has the loader load.
+fn preload_first(environment: &mut Vec<String>, library: &Path) {
+    const PRELOAD: &str = "LD_PRELOAD=";
+    let library = library.display();
+    match environment
+        .iter_mut()
+        .find(|word| word.starts_with(PRELOAD))
+    {
+        Some(word) => *word = format!("{PRELOAD}{library}:{}", &word[PRELOAD.len()..]),
+        None => environment.push(format!("{PRELOAD}{library}")),
+    }
 }
 
 /// The user's own LD_PRELOAD.

@@ -126,6 +126,9 @@ pub struct Row {
     pub actual_disturbed: usize,
     /// How many of the runs in which its time was sampled were.
     pub actual_allocation_disturbed: usize,
+    /// Median of what does not come from malloc at the peak of its runs, which is not in the peak: mapped by the program itself, the
+    /// loader's, stacks of threads.
+    pub own_mappings_bytes: Option<f64>,
     /// Median CPU time of the replayed calls, the harness's own cost included, seconds.
     pub predicted_allocation_s: Option<f64>,
     /// Median CPU time that the program itself spends in the allocator, sampled, seconds.
@@ -151,6 +154,8 @@ pub struct Row {
 pub struct Run {
     /// Peak heap, bytes.
     pub peak_bytes: f64,
+    /// What does not come from malloc and is not in it.
+    pub own_bytes: f64,
     /// Something else had the machine, in both of two runs.
     pub disturbed: bool,
     /// The same of the run in which its time was sampled.
@@ -277,6 +282,7 @@ impl Row {
             actual_samples: values(&actual_peaks),
             actual_disturbed: disturbed(&actual_peaks),
             actual_allocation_disturbed: runs.iter().filter(|run| run.time_disturbed).count(),
+            own_mappings_bytes: stats::median(&of(|run| Some(run.own_bytes))),
             predicted_allocation_s: stats::median(&predicted_allocation_samples),
             actual_allocation_s: spent.median,
             actual_allocation_spread: spent.spread,

@@ -141,7 +141,7 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         threads,
         peak_live_bytes: recordings.middle(|trace| trace.peak_live_bytes),
         complete: recordings.traces.iter().all(|trace| trace.complete),
-        own_mappings_bytes: own,
+        own_mappings_bytes: own.all(),
         harness_s,
         beside,
         remarks,

@@ -1,12 +1,14 @@
 //! Looks at a running program from outside: heap memory of its first process, memory of all its processes, and whether
 //! the subject is in each of them.
 
+use super::own::{Apart, Own};
 use super::statistics::Asked;
 use super::tree::{self, TreeMemory};
 use super::witness::Witnesses;
 use super::{HeapLook, ProgramOptions};
 use crate::disturbance::HeldUp;
 use crate::exec::descendants;
+use heaplab_mappings::Range;
 use rustix::param::page_size;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -40,6 +42,8 @@ impl Peak {
 pub(super) struct Seen {
     /// Heap of the first process, where it was asked for.
     pub heap: Option<Peak>,
+    /// The same without what it maps by itself, or why that is not known; where it was asked for.
+    pub apart: Option<Result<Apart, String>>,
     /// All processes.
     pub tree: TreeMemory,
     /// Executables and the subject in them.
@@ -64,11 +68,13 @@ pub(super) fn number(pid_file: &Path, stop: &AtomicBool) -> Option<u32> {
     }
 }
 
-/// Looks at the process whose number appears in `pid_file` and at all below its launcher, until `stop`.
+/// Looks at the process whose number appears in `pid_file` and at all below its launcher, until `stop`. The
+/// agents in the program write into the folder `agents`.
 pub(super) fn watch(
     pid_file: &Path,
     library: Option<&Path>,
     options: &ProgramOptions,
+    agents: &Path,
     mut asked: Option<&mut Asked>,
     stop: &AtomicBool,
 ) -> Seen {
@@ -79,6 +85,7 @@ pub(super) fn watch(
     let launcher = descendants::parent(pid);
     let with_heap = options.heap != HeapLook::None;
     let mut heap = Heap::of(pid, library, options.heap);
+    heap.own = options.follow_mappings.then(|| Own::of(pid, agents));
     let mut held_up = HeldUp::of(pid);
     while !stop.load(Ordering::Relaxed) {
         held_up.look();
@@ -105,6 +112,7 @@ pub(super) fn watch(
         });
     }
     seen.heap = heap.peak;
+    seen.apart = heap.own.map(Own::end);
     seen.held_up = held_up.share();
     seen
 }
@@ -117,6 +125,8 @@ struct Heap {
     step: Option<u64>,
     /// Opened once: a look is a single read.
     statm: Option<File>,
+    /// What it maps by itself, where that is followed.
+    own: Option<Own>,
     peak: Option<Peak>,
     highest: u64,
     walked: Option<Walked>,
@@ -137,6 +147,7 @@ impl Heap {
                 .filter(|path| !super::share::is_libc(path))
                 .and_then(|path| path.canonicalize().ok()),
             statm: File::open(format!("/proc/{pid}/statm")).ok(),
+            own: None,
             peak: None,
             highest: 0,
             walked: None,
@@ -165,7 +176,7 @@ impl Heap {
             self.highest = anonymous;
             self.walked = fs::read_to_string(format!("/proc/{}/smaps", self.pid))
                 .ok()
-                .map(|text| Walked::of(&text, self.library.as_deref()))
+                .map(|text| Walked::of(&text, self.library.as_deref(), self.own.as_mut()))
                 .or(self.walked);
         }
         if self.peak.is_none_or(|peak| anonymous > peak.anonymous) {
@@ -173,6 +184,10 @@ impl Heap {
                 anonymous,
                 walked: self.walked,
             });
+        }
+        if let Some(mut own) = self.own.take() {
+            own.look(anonymous, || self.anonymous());
+            self.own = Some(own);
         }
         true
     }
@@ -185,15 +200,19 @@ pub(super) struct Walked {
     pub others: u64,
     /// In mappings that are neither those nor the classic heap.
     pub outside_brk: u64,
+    /// Part of these that the program has mapped by itself, where that is followed.
+    pub own: u64,
 }
 
 impl Walked {
-    fn of(smaps: &str, library: Option<&Path>) -> Self {
+    fn of(smaps: &str, library: Option<&Path>, mut own: Option<&mut Own>) -> Self {
         let (mut found, mut other, mut brk) = (Self::default(), false, false);
+        let mut mapping = Range::default();
         for line in smaps.lines() {
             let mut words = line.split_whitespace();
             let first = words.next().unwrap_or_default();
             if !first.ends_with(':') {
+                mapping = ends(first);
                 // `start-end rwxp offset dev inode [path]`
                 let path = words.nth(4).unwrap_or_default();
                 let subject = library.is_some_and(|library| Path::new(path) == library);
@@ -204,12 +223,25 @@ impl Walked {
                 let bytes = kib.unwrap_or(0_u64) * 1024;
                 match (other, brk) {
                     (true, _) => found.others += bytes,
-                    (false, false) => found.outside_brk += bytes,
+                    (false, false) => {
+                        found.outside_brk += bytes;
+                        found.own += own.as_mut().map_or(0, |own| own.within(mapping, bytes));
+                    }
                     (false, true) => {}
                 }
             }
         }
         found
+    }
+}
+
+/// The addresses of `start-end`.
+fn ends(text: &str) -> Range {
+    let number = |text| u64::from_str_radix(text, 16).unwrap_or_default();
+    let (start, end) = text.split_once('-').unwrap_or_default();
+    Range {
+        start: number(start),
+        end: number(end),
     }
 }
 
@@ -225,10 +257,11 @@ mod tests {
         let expected = Walked {
             others: 12 * 1024,
             outside_brk: 50 * 1024,
+            own: 0,
         };
-        assert_eq!(Walked::of(smaps, None), expected);
+        assert_eq!(Walked::of(smaps, None, None), expected);
         // What a subject writes into its own data is its memory.
-        let with = Walked::of(smaps, Some(Path::new("/bin/x")));
+        let with = Walked::of(smaps, Some(Path::new("/bin/x")), None);
         assert_eq!((with.others, with.outside_brk), (8 * 1024, 54 * 1024));
         assert_eq!(
             field("VmRSS: 1 kB\nRssAnon:\t 7 kB\n", "RssAnon:"),

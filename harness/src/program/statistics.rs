@@ -133,15 +133,7 @@ impl Process {
 /// Puts the agent into a program's environment, given as `NAME=VALUE` words. It must be loaded before the subject: so it begins
 /// after it and ends before it.
 pub(super) fn add_agent(environment: &mut Vec<String>, agent: &Path, folder: &Path, object: &str) {
-    const PRELOAD: &str = "LD_PRELOAD=";
-    let agent = agent.display();
-    match environment
-        .iter_mut()
-        .find(|word| word.starts_with(PRELOAD))
-    {
-        Some(word) => *word = format!("{PRELOAD}{agent}:{}", &word[PRELOAD.len()..]),
-        None => environment.push(format!("{PRELOAD}{agent}")),
-    }
+    super::preload_first(environment, agent);
     environment.push(format!("HEAPLAB_STATISTICS={}", folder.display()));
     // A name without a path is an allocator that the program itself carries.
     let object = if object.starts_with('/') { object } else { "" };

@@ -32,7 +32,7 @@ pub struct Facts {
     pub peak_live_bytes: u64,
     /// The recordings hold everything.
     pub complete: bool,
-    /// Bytes that were subtracted from every actual peak.
+    /// Bytes that do not come from malloc on the C library's malloc; what was subtracted of a subject's peaks, its row says.
     pub own_mappings_bytes: u64,
     /// CPU time of the harness in every predicted time, seconds.
     pub harness_s: Option<f64>,
@@ -389,15 +389,27 @@ fn verdict(rows: &[Row], facts: &Facts) -> String {
             .into(),
         );
     }
-    if facts.own_mappings_bytes >= WORTH_A_LINE {
-        lines.push(format!(
-            "! {} that do not come from malloc (mapped by the program itself, stacks of threads) are left out of the actual\n\
-             \u{20}\u{20}peaks: no allocator changes them; CPython's small objects are such, PYTHONMALLOC=malloc brings them in",
-            human_bytes(facts.own_mappings_bytes)
-        ));
-    }
+    lines.extend(own_mappings(rows, facts));
     lines.extend(facts.remarks.iter().map(|remark| format!("! {remark}")));
     lines.join("\n") + "\n"
+}
+
+/// What is in no actual peak, under each subject.
+fn own_mappings(rows: &[Row], facts: &Facts) -> Option<String> {
+    let most = (rows.iter())
+        .filter_map(|row| row.own_mappings_bytes)
+        .fold(facts.own_mappings_bytes as f64, f64::max);
+    let under = |row: &Row| {
+        let bytes = human_bytes(row.own_mappings_bytes? as u64);
+        Some(format!("{} {bytes}", row.subject))
+    };
+    (most >= WORTH_A_LINE as f64).then(|| {
+        format!(
+            "! What does not come from malloc (mapped by the program itself, stacks of threads) is left out of the actual peaks: {}.\n\
+             \u{20}\u{20}CPython's small objects are such; PYTHONMALLOC=malloc brings them in.",
+            rows.iter().filter_map(under).collect::<Vec<_>>().join(", ")
+        )
+    })
 }
 
 fn order(pairs: Ranking) -> String {

@@ -6,7 +6,7 @@ use crate::cli::ValidateArgs;
 use crate::disturbance::Watch;
 use crate::exec::Limits;
 use crate::huge_pages;
-use crate::program::{self, HeapLook, ProgramOptions};
+use crate::program::{self, HeapLook, ProgramOptions, ProgramReport};
 use crate::subject::Subject;
 use crate::validation::Run;
 
@@ -17,10 +17,18 @@ const SAMPLE_PERIOD_NS: u64 = 200_000;
 /// Makes glibc take all memory from `brk`: what lies elsewhere is then not malloc's.
 const ALL_FROM_BRK: &str = "glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1";
 
+/// What a reader is told where the program's own mappings could not be followed in its runs.
+fn not_told_apart(why: &str) -> String {
+    format!(
+        "what the program maps by itself could not be followed ({why}): what it maps on the C library's malloc is left out under every subject"
+    )
+}
+
 /// How the program is run: with its heap looked at, a server as it was recorded.
 fn options(args: &ValidateArgs, heap: HeapLook, limits: &Limits) -> ProgramOptions {
     ProgramOptions {
         heap,
+        follow_mappings: true,
         sample_period_ns: SAMPLE_PERIOD_NS,
         // Checked when it was recorded.
         service: args.service.service(&args.command).ok().flatten(),
@@ -63,10 +71,55 @@ pub fn own_runs(args: &ValidateArgs) -> u32 {
     args.first_runs().max(OWN_RUNS)
 }
 
-/// Anonymous bytes that do not come from malloc at the peak of the program's heap: what it maps by itself (CPython's small
-/// objects do not pass malloc), stacks of threads, the loader's. They are the same under every allocator and no replay
-/// can know them. 0 where they cannot be measured.
-pub fn own_mappings(trial: &Trial<'_>) -> u64 {
+/// Anonymous bytes that do not come from malloc at the peak of the program's memory on the C library's malloc.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// What the program maps by itself, where that can be followed: CPython's small objects, ruby's pages of objects. In a run under
+    /// another allocator it is what it is there.
+    pub followed: Option<u64>,
+    /// What no call of the C library's tells of: the loader's, stacks of threads; all of it where nothing can be followed. It is the
+    /// same under every allocator.
+    pub rest: u64,
+}
+
+impl Own {
+    /// From runs: what lies outside `brk`, and which part of it the program has mapped by itself.
+    fn of(runs: &[(u64, Option<u64>)]) -> Self {
+        let followed: Option<Vec<u64>> = runs.iter().map(|(_, own)| *own).collect();
+        let rest: Vec<f64> = (runs.iter())
+            .map(|(outside, own)| match &followed {
+                Some(_) => outside.saturating_sub(own.unwrap_or(0)) as f64,
+                None => *outside as f64,
+            })
+            .collect();
+        let middle = |bytes: &[f64]| heaplab_reports::stats::median(bytes).unwrap_or(0.0) as u64;
+        Self {
+            followed: followed
+                .map(|own| middle(&own.iter().map(|n| *n as f64).collect::<Vec<_>>())),
+            rest: middle(&rest),
+        }
+    }
+
+    /// All of it.
+    pub fn all(&self) -> u64 {
+        self.followed.unwrap_or(0) + self.rest
+    }
+
+    /// The peak of a run without it, and how much that was; `None` where the run was over before it could be looked at.
+    fn without(&self, report: &ProgramReport) -> Option<(u64, u64)> {
+        let (peak, own) = match (self.followed, report.apart) {
+            (Some(_), Some(apart)) => (apart.peak_bytes, apart.own_bytes),
+            (own, _) => {
+                let own = own.unwrap_or(0);
+                (report.anonymous_peak_bytes?.saturating_sub(own), own)
+            }
+        };
+        Some((peak.saturating_sub(self.rest), own + self.rest))
+    }
+}
+
+/// Measures [`Own`]; nothing where that is not possible.
+pub fn own_mappings(trial: &Trial<'_>) -> Own {
     let system = Subject {
         label: "system".into(),
         name: "system".into(),
@@ -86,21 +139,23 @@ pub fn own_mappings(trial: &Trial<'_>) -> u64 {
         |_, _| {
             program::run_program(&system, command, &options)
                 .map_err(|failure| failure.reason)
-                .map(|report| report.outside_brk_bytes.unwrap_or(0))
+                .map(|report| {
+                    let outside = report.outside_brk_bytes.unwrap_or(0);
+                    (outside, report.own_outside_brk_bytes)
+                })
         },
     );
     let samples = found.samples.into_iter().next().and_then(Result::ok);
-    let samples: Vec<f64> = samples.into_iter().flatten().map(|n| n as f64).collect();
-    heaplab_reports::stats::median(&samples).map_or(0, |bytes| bytes as u64)
+    Own::of(&samples.unwrap_or_default())
 }
 
 /// Runs until each subject has as many as `wanted` says. The first `trial.args.first_runs()` of a subject are followed by one
-/// that is sampled and walked; what of the peak is no heap in further ones is what it was in those. `own` is what the program maps by
-/// itself, `live` what its blocks have at most, bytes.
+/// that is sampled and walked; what of the peak is no heap in further ones is what it was in those. `own` does not come from malloc,
+/// `live` is what its blocks have at most, bytes.
 pub fn runs(
     found: &mut Rounds<Run>,
     subjects: &[Subject],
-    (own, live): (u64, u64),
+    (own, live): (Own, u64),
     wanted: &[u32],
     trial: &Trial<'_>,
     remarks: &mut Vec<String>,
@@ -118,7 +173,7 @@ pub fn runs(
             heaplab_reports::stats::median(&known)
         })
         .collect();
-    let mut unsampled = None;
+    let (mut unsampled, mut not_followed) = (None, None);
     let progress = &trial.progress;
     found.up_to(wanted, subjects, "program", progress, |at, block| {
         let run = |options| {
@@ -136,11 +191,15 @@ pub fn runs(
             || "it ended before its heap could be looked at; give it more to do".to_string();
         // As the replays have them: with another number of huge pages another amount is resident.
         let ((report, disturbed), _) = huge_pages::over(live, || run(&looked_at))?;
-        let peak = report.anonymous_peak_bytes.ok_or_else(too_short)?;
-        let heap = |beside: u64| peak.saturating_sub(beside + own) as f64;
+        let (peak, own_bytes) = own.without(&report).ok_or_else(too_short)?;
+        if let Some(why) = report.not_followed {
+            not_followed.get_or_insert(why);
+        }
+        let heap = |beside: u64| peak.saturating_sub(beside) as f64;
         if let (true, Some(beside)) = (block >= first, beside[at]) {
             return Ok(Run {
                 peak_bytes: heap(beside as u64),
+                own_bytes: own_bytes as f64,
                 disturbed,
                 ..Run::default()
             });
@@ -152,6 +211,7 @@ pub fn runs(
         }
         Ok(Run {
             peak_bytes: heap(beside),
+            own_bytes: own_bytes as f64,
             disturbed,
             time_disturbed,
             beside_bytes: Some(beside as f64),
@@ -161,5 +221,41 @@ pub fn runs(
     });
     if let Some(why) = unsampled {
         remarks.push(program::not_sampled(&why));
+    }
+    if let Some(why) = not_followed {
+        let remark = not_told_apart(&why);
+        if !remarks.contains(&remark) {
+            remarks.push(remark);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::Apart;
+
+    #[test]
+    fn what_the_program_maps_itself_is_that_of_the_run_where_it_can_be_followed() {
+        let report = |apart: Option<(u64, u64)>| ProgramReport {
+            anonymous_peak_bytes: Some(150),
+            apart: apart.map(|(peak_bytes, own_bytes)| Apart {
+                peak_bytes,
+                own_bytes,
+            }),
+            ..ProgramReport::default()
+        };
+        let own = Own::of(&[(60, Some(50)), (64, Some(54)), (61, Some(51))]);
+        assert_eq!((own.followed, own.rest, own.all()), (Some(51), 10, 61));
+        // Less than on the C library's malloc, and at another instant than the peak of everything.
+        assert_eq!(own.without(&report(Some((110, 30)))), Some((100, 40)));
+        // Where it was not followed in this run, what it was there.
+        assert_eq!(own.without(&report(None)), Some((89, 61)));
+        // Not there: all of it, and in no run a second time.
+        let own = Own::of(&[(60, Some(50)), (64, None), (61, Some(51))]);
+        assert_eq!((own.followed, own.rest), (None, 61));
+        assert_eq!(own.without(&report(Some((110, 30)))), Some((89, 61)));
+        assert_eq!(Own::default().without(&report(None)), Some((150, 0)));
+        assert_eq!(own.without(&ProgramReport::default()), None);
     }
 }

@@ -14,8 +14,8 @@ pub struct Sides<'a> {
     pub subjects: &'a [Subject],
     /// The same as they are put into the program.
     pub in_place: &'a [Subject],
-    /// What the program maps by itself, bytes.
-    pub own: u64,
+    /// What does not come from malloc.
+    pub own: programs::Own,
     /// Recordings of the program.
     pub recordings: Recordings,
     /// Peaks of their replays, by subject.
