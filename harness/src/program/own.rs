@@ -301,7 +301,9 @@ impl Own {
             match File::open(&self.pages) {
                 Ok(pages) => files.pages = Some(pages),
                 // It has just ended, or the kernel has no such file.
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::NotFound || has_ended(&error) => {
+                    return Ok(false);
+                }
                 Err(error) => {
                     return Err(format!(
                         "'{}' cannot be read: {error}",
@@ -360,6 +362,11 @@ impl Own {
             }
         }
     }
+}
+
+/// Its memory is gone, and its number is there until it is waited for.
+fn has_ended(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 
 /// What remains of a range.
