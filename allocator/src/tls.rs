@@ -13,7 +13,9 @@ use crate::thread_cache::ThreadCache;
 #[cfg(not(feature = "portable-tls"))]
 use core::sync::atomic::AtomicPtr;
 
-/// The cache of threads that have none yet.
+/// The cache of threads that have none yet. Nobody writes to it, and nobody can once it is relocated; beside what else is so it takes no
+/// page of its own.
+#[unsafe(link_section = ".data.rel.ro.spanalloc_empty")]
 pub static EMPTY: ThreadCache = ThreadCache::new();
 /// The cache of threads that are past their end: it never becomes a real one. As the next two, it must be
 /// [`ThreadCache::shown`] before a slot names it.

@@ -244,3 +244,17 @@ fn every_field_of_the_json_is_documented_and_every_documented_field_is_there() {
     let documents = documented(include_str!("../docs/STATS.md"));
     assert_eq!(keys, documents, "left: JSON, right: docs/STATS.md");
 }
+
+/// The cache of threads that have none yet is the same for all of them: who could write to it would give them all a bin.
+#[test]
+fn nobody_can_write_to_the_empty_cache() {
+    let address = &raw const spanalloc::tls::EMPTY as usize;
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mapping = maps.lines().find(|line| {
+        let (start, rest) = line.split_once('-').unwrap();
+        let end = rest.split(' ').next().unwrap();
+        let number = |text| usize::from_str_radix(text, 16).unwrap();
+        (number(start)..number(end)).contains(&address)
+    });
+    assert!(mapping.unwrap().contains(" r--p "), "{mapping:?}");
+}
