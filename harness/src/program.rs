@@ -373,7 +373,9 @@ fn run_within(
         anonymous_peak_bytes: seen.heap.map(|peak| peak.anonymous),
         beside_heap_bytes: walked.map(|walked| walked.others),
         outside_brk_bytes: walked.map(|walked| walked.outside_brk),
-        own_outside_brk_bytes: walked.filter(|_| apart.is_some()).map(|walked| walked.own),
+        own_outside_brk_bytes: walked
+            .filter(|_| apart.is_some())
+            .and_then(|walked| walked.own),
         apart,
         not_followed,
         minor_faults: launched.minor_faults,

@@ -28,6 +28,9 @@ const ANEW_RARELY: u32 = 100;
 const MOST_BYTES: u64 = 16 << 30;
 /// Tries to read ranges that are being changed.
 const TRIES: u32 = 8;
+/// Tries to find the ranges at rest before mappings are walked, and the time between two.
+const SETTLES: u32 = 20;
+const SETTLE: Duration = Duration::from_micros(50);
 /// Pages told at a time.
 const PAGES: usize = 8192;
 const PAGE_OF_FILE: u64 = 1 << 61;
@@ -214,11 +217,34 @@ impl Own {
         }
     }
 
-    /// How much of a mapping with so many anonymous bytes is the program's own, now.
-    pub fn within(&mut self, mapping: Range, anonymous: u64) -> u64 {
-        if !self.update() {
-            return 0;
+    /// Brings the ranges up to date before mappings are walked. False: they are being changed all the time, or not known.
+    pub fn settle(&mut self) -> bool {
+        for _ in 0..SETTLES {
+            if self.update() {
+                return true;
+            }
+            if self.lost.is_some() {
+                break;
+            }
+            std::thread::sleep(SETTLE);
         }
+        false
+    }
+
+    /// Nothing was mapped or given back since [`Own::settle`]: what was walked meanwhile is of these ranges.
+    pub fn is_settled(&self) -> bool {
+        let Some(files) = &self.files else {
+            // Before there is an agent there are none; its first are in no walk that began before.
+            return !self.table.exists();
+        };
+        numbers(&files.table).is_some_and(|now| match now.state {
+            FOLLOWED => Some(now.sequence) == self.sequence && now.unsettled == 0,
+            _ => self.sequence.is_none(),
+        })
+    }
+
+    /// How much of a mapping with so many anonymous bytes is the program's own, by the ranges as they were settled.
+    pub fn within(&mut self, mapping: Range, anonymous: u64) -> u64 {
         let parts = (self.ranges.iter()).filter_map(|range| range.common(mapping));
         let parts: Vec<Range> = parts.collect();
         match parts[..] {
@@ -544,6 +570,24 @@ mod tests {
 
     fn renewals_of(own: &Own, from: u64, to: u64) -> Option<Vec<Range>> {
         renewals(&own.files.as_ref().unwrap().table, from, to)
+    }
+
+    #[test]
+    fn what_was_walked_while_ranges_changed_is_of_none_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut own = Own::of(std::process::id(), folder.path());
+        assert!(own.settle() && own.is_settled(), "there is no agent yet");
+        let all = Range {
+            start: 1 << 40,
+            end: (1 << 40) + 4096,
+        };
+        write(folder.path(), [2, FOLLOWED], &[all], &[]);
+        assert!(!own.is_settled(), "it began meanwhile");
+        assert!(own.settle() && own.is_settled());
+        write(folder.path(), [4, FOLLOWED], &[all], &[all]);
+        assert!(!own.is_settled(), "it was changed meanwhile");
+        write(folder.path(), [5, FOLLOWED], &[all], &[all]);
+        assert!(!own.settle(), "it is being changed");
     }
 
     #[test]

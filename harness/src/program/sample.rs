@@ -165,6 +165,18 @@ impl Heap {
         (size > 0).then(|| resident.saturating_sub(shared) * page_size() as u64)
     }
 
+    /// The mappings as they are; `None` when the process is gone.
+    fn walk(&mut self) -> Option<Walked> {
+        let settled = self.own.as_mut().is_some_and(Own::settle);
+        let text = fs::read_to_string(format!("/proc/{}/smaps", self.pid)).ok()?;
+        let mut own = self.own.as_mut().filter(|_| settled);
+        let mut walked = Walked::of(&text, self.library.as_deref(), own.as_deref_mut());
+        if own.is_some_and(|own| !own.is_settled()) {
+            walked.own = None;
+        }
+        Some(walked)
+    }
+
     /// False when the process is gone.
     fn look(&mut self) -> bool {
         let Some(anonymous) = self.anonymous() else {
@@ -173,11 +185,14 @@ impl Heap {
         if let Some(step) = self.step
             && (self.walked.is_none() || anonymous > self.highest + self.highest / step)
         {
-            self.highest = anonymous;
-            self.walked = fs::read_to_string(format!("/proc/{}/smaps", self.pid))
-                .ok()
-                .map(|text| Walked::of(&text, self.library.as_deref(), self.own.as_mut()))
-                .or(self.walked);
+            let walked = self.walk();
+            // A walk in which the program mapped something tells two states in one: the last that did not stands until there is another.
+            let stands =
+                self.own.is_some() && self.walked.is_some_and(|walked| walked.own.is_some());
+            if let Some(walked) = walked.filter(|walked| walked.own.is_some() || !stands) {
+                self.highest = anonymous;
+                self.walked = Some(walked);
+            }
         }
         if self.peak.is_none_or(|peak| anonymous > peak.anonymous) {
             self.peak = Some(Peak {
@@ -200,13 +215,14 @@ pub(super) struct Walked {
     pub others: u64,
     /// In mappings that are neither those nor the classic heap.
     pub outside_brk: u64,
-    /// Part of these that the program has mapped by itself, where that is followed.
-    pub own: u64,
+    /// Part of these that the program has mapped by itself, where that is followed and was at rest.
+    pub own: Option<u64>,
 }
 
 impl Walked {
     fn of(smaps: &str, library: Option<&Path>, mut own: Option<&mut Own>) -> Self {
         let (mut found, mut other, mut brk) = (Self::default(), false, false);
+        found.own = own.is_some().then_some(0);
         let mut mapping = Range::default();
         for line in smaps.lines() {
             let mut words = line.split_whitespace();
@@ -225,7 +241,9 @@ impl Walked {
                     (true, _) => found.others += bytes,
                     (false, false) => {
                         found.outside_brk += bytes;
-                        found.own += own.as_mut().map_or(0, |own| own.within(mapping, bytes));
+                        if let (Some(own), Some(found)) = (own.as_mut(), found.own.as_mut()) {
+                            *found += own.within(mapping, bytes);
+                        }
                     }
                     (false, true) => {}
                 }
@@ -257,7 +275,7 @@ mod tests {
         let expected = Walked {
             others: 12 * 1024,
             outside_brk: 50 * 1024,
-            own: 0,
+            own: None,
         };
         assert_eq!(Walked::of(smaps, None, None), expected);
         // What a subject writes into its own data is its memory.
