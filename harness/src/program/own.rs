@@ -175,15 +175,18 @@ impl Own {
         let Some(anonymous) = again() else {
             return;
         };
-        self.tell();
+        let told = self.tell();
         let now = self.files.as_ref().and_then(|files| numbers(&files.table));
-        if now.is_some_and(|now| Some(now.sequence) == self.sequence && now.unsettled == 0) {
+        let settled =
+            now.is_some_and(|now| Some(now.sequence) == self.sequence && now.unsettled == 0);
+        if told && settled {
             self.found(anonymous);
         }
     }
 
-    /// Has the kernel tell which pages are in memory, of those that were not, and now and then of all.
-    fn tell(&mut self) {
+    /// Has the kernel tell which pages are in memory, of those that were not, and now and then of all. False: not of all that it was
+    /// asked, as the program ended meanwhile.
+    fn tell(&mut self) -> bool {
         let now = Instant::now();
         let anew = now > self.anew + ANEW.max(self.anew_took * ANEW_RARELY);
         if anew {
@@ -193,13 +196,14 @@ impl Own {
             .flat_map(|range| without(*range, self.present.all()))
             .collect();
         let mut seen = Vec::new();
-        self.walk(&unseen, |run| seen.push(run));
+        let told = self.walk(&unseen, |run| seen.push(run));
         seen.into_iter().for_each(|run| self.present.add(run));
         self.looked = Instant::now();
         self.took = self.looked - now;
         if anew {
             (self.anew, self.anew_took) = (self.looked, self.took);
         }
+        told
     }
 
     fn found(&mut self, anonymous: u64) {
@@ -243,17 +247,18 @@ impl Own {
         })
     }
 
-    /// How much of a mapping with so many anonymous bytes is the program's own, by the ranges as they were settled.
-    pub fn within(&mut self, mapping: Range, anonymous: u64) -> u64 {
+    /// How much of a mapping with so many anonymous bytes is the program's own, by the ranges as they were settled; `None` where the program
+    /// has ended meanwhile.
+    pub fn within(&mut self, mapping: Range, anonymous: u64) -> Option<u64> {
         let parts = (self.ranges.iter()).filter_map(|range| range.common(mapping));
         let parts: Vec<Range> = parts.collect();
         match parts[..] {
             // All of it: what was counted before holds.
-            [part] if part == mapping => anonymous,
+            [part] if part == mapping => Some(anonymous),
             _ => {
                 let mut found = 0;
-                self.walk(&parts, |run| found += run.bytes());
-                anonymous.min(found)
+                let told = self.walk(&parts, |run| found += run.bytes());
+                told.then_some(anonymous.min(found))
             }
         }
     }
@@ -358,10 +363,10 @@ impl Own {
         Ok(false)
     }
 
-    /// Hands on the parts of ranges that are in memory and were not read from a file or shared.
-    fn walk(&mut self, ranges: &[Range], mut found: impl FnMut(Range)) {
+    /// Hands on the parts of ranges that are in memory and were not read from a file or shared. False: the kernel did not tell of all.
+    fn walk(&mut self, ranges: &[Range], mut found: impl FnMut(Range)) -> bool {
         let Some(pages) = self.files.as_ref().and_then(|files| files.pages.as_ref()) else {
-            return;
+            return ranges.is_empty();
         };
         let page = page_size() as u64;
         for range in ranges {
@@ -370,7 +375,7 @@ impl Own {
                 let wanted = 8 * (end - at).min(PAGES as u64) as usize;
                 let told = pages.read_at(&mut self.told[..wanted], 8 * at).unwrap_or(0);
                 if told < 8 {
-                    break;
+                    return false;
                 }
                 let words: Vec<bool> = self.told[..told].chunks_exact(8).map(counts).collect();
                 let mut first = at;
@@ -387,6 +392,7 @@ impl Own {
                 at = first;
             }
         }
+        true
     }
 }
 
@@ -515,9 +521,9 @@ mod tests {
         };
         assert_eq!(own.apart, Some(apart));
         // A mapping that is the program's as a whole has what was counted of it, another one what is told of the part.
-        assert_eq!(own.within(range(900, 4095), 5), 5);
-        assert_eq!(own.within(range(0, 4095), 1 << 30), 300 * 4096);
-        assert_eq!(own.within(range(200, 900), 1 << 30), 0);
+        assert_eq!(own.within(range(900, 4095), 5), Some(5));
+        assert_eq!(own.within(range(0, 4095), 1 << 30), Some(300 * 4096));
+        assert_eq!(own.within(range(200, 900), 1 << 30), Some(0));
         // Being changed: what was there before is not taken for what is there now.
         write(folder.path(), [3, FOLLOWED], &[], &[]);
         own.look(20_000 * 4096, || {
@@ -570,6 +576,29 @@ mod tests {
 
     fn renewals_of(own: &Own, from: u64, to: u64) -> Option<Vec<Range>> {
         renewals(&own.files.as_ref().unwrap().table, from, to)
+    }
+
+    #[test]
+    fn a_look_that_the_end_of_the_program_cut_short_finds_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut own = Own::of(std::process::id(), folder.path());
+        // Of the second range the kernel tells nothing, as of a process that has ended: no address is so high.
+        let range = |start: u64| Range {
+            start,
+            end: start + 4096,
+        };
+        write(
+            folder.path(),
+            [2, FOLLOWED],
+            &[range(1 << 40), range(1 << 60)],
+            &[],
+        );
+        own.look(4096, || Some(4096));
+        assert_eq!(own.apart, None);
+        write(folder.path(), [4, FOLLOWED], &[range(1 << 40)], &[]);
+        own.took = Duration::ZERO;
+        own.look(4096, || Some(4096));
+        assert_eq!(own.apart.unwrap().peak_bytes, 4096);
     }
 
     #[test]

@@ -168,7 +168,9 @@ impl Heap {
     /// The mappings as they are; `None` when the process is gone.
     fn walk(&mut self) -> Option<Walked> {
         let settled = self.own.as_mut().is_some_and(Own::settle);
-        let text = fs::read_to_string(format!("/proc/{}/smaps", self.pid)).ok()?;
+        let text = fs::read_to_string(format!("/proc/{}/smaps", self.pid)).ok();
+        // One that has just ended has no mappings any more.
+        let text = text.filter(|text| !text.is_empty())?;
         let mut own = self.own.as_mut().filter(|_| settled);
         let mut walked = Walked::of(&text, self.library.as_deref(), own.as_deref_mut());
         if own.is_some_and(|own| !own.is_settled()) {
@@ -241,8 +243,8 @@ impl Walked {
                     (true, _) => found.others += bytes,
                     (false, false) => {
                         found.outside_brk += bytes;
-                        if let (Some(own), Some(found)) = (own.as_mut(), found.own.as_mut()) {
-                            *found += own.within(mapping, bytes);
+                        if let (Some(own), Some(so_far)) = (own.as_mut(), found.own) {
+                            found.own = own.within(mapping, bytes).map(|own| so_far + own);
                         }
                     }
                     (false, true) => {}
