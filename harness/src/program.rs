@@ -18,7 +18,7 @@ mod witness;
 use crate::embed::{self, Embedded};
 use crate::error::Error;
 use crate::exec::{Limit, Limits, RunFailure, run_child, signal_name, tail};
-use crate::service::{OwnMetric, Served, Server, Service};
+use crate::service::{self, OwnMetric, Served, Server, Service};
 use crate::subject::Subject;
 use heaplab_reports::{shell, units};
 use heaplab_worker::protocol::{Launched, Machine, Sampled};
@@ -419,8 +419,7 @@ fn attend(
     options: &ProgramOptions,
     stop: &AtomicBool,
 ) -> Result<Served, RunFailure> {
-    let gone = || RunFailure::new("the program ended at once");
-    let pid = sample::number(pid_file, stop).ok_or_else(gone)?;
+    let pid = sample::number(pid_file, stop).ok_or_else(service::ended_early)?;
     let server = Server::open(pid)?;
     let cancelled = || {
         options

@@ -57,6 +57,11 @@ pub struct Served {
     pub ended_early: bool,
 }
 
+/// The first process was gone before the server was ready, whether that was noticed at its start or in the wait for it.
+pub(crate) fn ended_early() -> RunFailure {
+    RunFailure::new("the program ended before it was ready; a server must stay in the foreground")
+}
+
 impl Service {
     /// Checks what must hold before the server starts: a port that another process answers already would make a server
     /// look ready that is not even there.

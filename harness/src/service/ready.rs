@@ -87,9 +87,7 @@ impl Ready {
                 )));
             }
             if wait(&[server], Some(Instant::now() + step), cancelled)? == Event::Ended(0) {
-                return Err(RunFailure::new(
-                    "the program ended before it was ready; a server must stay in the foreground",
-                ));
+                return Err(super::ended_early());
             }
         }
     }

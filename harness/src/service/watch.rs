@@ -26,9 +26,7 @@ impl Server {
         let handle = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty()));
         match handle {
             Some(Ok(handle)) => Ok(Self { number, handle }),
-            Some(Err(rustix::io::Errno::SRCH)) | None => {
-                Err(RunFailure::new("the program ended at once"))
-            }
+            Some(Err(rustix::io::Errno::SRCH)) | None => Err(super::ended_early()),
             Some(Err(error)) => Err(RunFailure::new(format!(
                 "the program cannot be watched: {error}"
             ))),
