@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Name inside the binary, and name of the built file.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     ("heaplab-worker", "heaplab-worker"),
     ("libheaplab_recorder.so", "libheaplab_recorder.so"),
     ("libspanalloc.so", "libspanalloc_preload.so"),
     ("libheaplab_jemalloc.so", "libheaplab_jemalloc.so"),
     ("libheaplab_mimalloc.so", "libheaplab_mimalloc.so"),
     ("libheaplab_null.so", "libheaplab_null.so"),
+    ("libheaplab_planted.so", "libheaplab_planted.so"),
     ("libheaplab_mimalloc_v3.so", "libheaplab_mimalloc_v3.so"),
     (
         "libheaplab_recorder_stacks.so",

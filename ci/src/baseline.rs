@@ -21,6 +21,8 @@ use heaplab_reports::schema::{
 use heaplab_reports::stats::median;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 const MAGIC: &str = "# heaplab baseline 1";
@@ -228,6 +230,14 @@ impl Baseline {
             });
         }
         Ok(baseline)
+    }
+
+    /// Whether a path leads to a file that begins as one does; a folder, or whatever cannot be read, is none.
+    pub fn is_one(path: &Path) -> bool {
+        let mut begin = [0; MAGIC.len()];
+        path.is_file()
+            && File::open(path).is_ok_and(|mut file| file.read_exact(&mut begin).is_ok())
+            && begin == MAGIC.as_bytes()
     }
 
     /// Reads a file.

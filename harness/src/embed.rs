@@ -36,6 +36,8 @@ pub enum Embedded {
     Mimalloc,
     /// Calibration.
     Null,
+    /// Calibration of gates.
+    Planted,
     /// Competitor (v3).
     MimallocV3,
     /// Competitor, in builds with the feature of this name.
@@ -61,6 +63,7 @@ impl Embedded {
             Self::Jemalloc => "libheaplab_jemalloc.so",
             Self::Mimalloc => "libheaplab_mimalloc.so",
             Self::Null => "libheaplab_null.so",
+            Self::Planted => "libheaplab_planted.so",
             Self::MimallocV3 => "libheaplab_mimalloc_v3.so",
             Self::Snmalloc => "libheaplab_snmalloc.so",
             Self::Rpmalloc => "libheaplab_rpmalloc.so",

@@ -90,18 +90,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Makes the folder `out`, or `heaplab-results/<UTC>-<name>` with a number behind it where that exists.
+    /// A session in the [`folder`] of this name.
     ///
     /// # Errors
-    /// Usage if `out` exists and is not an empty folder; environment if the system refuses.
+    /// As [`folder`].
     pub fn create(out: Option<&Path>, name: &str, start: &Start) -> Result<Self, Error> {
-        let folder = match out {
-            Some(folder) => {
-                claim(folder)?;
-                folder.to_path_buf()
-            }
-            None => fresh_folder(Path::new("heaplab-results"), name)?,
-        };
+        let folder = folder(out, name)?;
         let path = folder.join(SESSION_FILE);
         let text = serde_json::to_string_pretty(start).unwrap_or_default();
         fs::write(&path, text + "\n").map_err(|e| Error::io("write", &path, &e))?;
@@ -202,6 +196,20 @@ impl Session {
     fn rewind(&mut self) -> std::io::Result<()> {
         self.journal.set_len(self.good)?;
         self.journal.seek(SeekFrom::Start(self.good)).map(|_| ())
+    }
+}
+
+/// Makes the folder `out`, or `heaplab-results/<UTC>-<name>` with a number behind it where that exists.
+///
+/// # Errors
+/// Usage if `out` exists and is not an empty folder; environment if the system refuses.
+pub fn folder(out: Option<&Path>, name: &str) -> Result<PathBuf, Error> {
+    match out {
+        Some(folder) => {
+            claim(folder)?;
+            Ok(folder.to_path_buf())
+        }
+        None => fresh_folder(Path::new("heaplab-results"), name),
     }
 }
 

@@ -76,7 +76,7 @@ enum Source {
     Installed(&'static [&'static str]),
 }
 
-const NAMES: [(&str, &str, Source); 11] = [
+const NAMES: [(&str, &str, Source); 12] = [
     ("system", "the C library's malloc", Source::System),
     ("jemalloc", "built in", Source::Inside(Embedded::Jemalloc)),
     (
@@ -98,6 +98,11 @@ const NAMES: [(&str, &str, Source); 11] = [
         "null",
         "built in, calibration only",
         Source::Inside(Embedded::Null),
+    ),
+    (
+        "planted",
+        "built in, the C library's malloc made worse on purpose (gate self-test)",
+        Source::Inside(Embedded::Planted),
     ),
     (
         "tcmalloc",

@@ -1,5 +1,6 @@
 //! The command line as types: what can be asked, with help and examples. No work is done here.
 
+pub mod gate;
 pub mod options;
 pub mod profile;
 pub mod trace;
@@ -7,6 +8,10 @@ pub mod usage;
 pub mod value;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use gate::{
+    BaselineArgs, BaselineCheckArgs, BaselineCommand, BaselineUpdateArgs, GateCommand,
+    GateCompareArgs, GateRunArgs, GateSelfTestArgs,
+};
 use options::{
     Format, GlobalArgs, MetricArgs, OutputArgs, RepeatArgs, ServiceArgs, SessionArgs, SubjectArgs,
     WorkloadArgs,
@@ -96,7 +101,8 @@ failed or nothing could be recorded, 126 the program is not executable, 127 it w
         subcommand,
         after_help = "Examples:
   heaplab gate run --base system --head ./libnew.so
-  heaplab gate compare old new"
+  heaplab gate baseline check -a spanalloc
+  heaplab gate self-test"
     )]
     Gate(GateCommand),
     /// Join the result sets of shards
@@ -336,95 +342,4 @@ pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
-}
-
-/// `heaplab gate …`
-#[derive(Subcommand, Debug, Clone)]
-pub enum GateCommand {
-    /// Compare two allocators or two builds of a program in this job and judge the difference
-    #[command(after_help = "Examples:
-  heaplab gate run --base system --head ./libnew.so
-  heaplab gate run --base old=./old.so --head new=./new.so --suite gate --format markdown
-  heaplab gate run --base-cmd './old --bench' --head-cmd './new --bench'
-
-Exit status: 0 pass, 1 regression, 4 a cell failed or is missing, 5 not decided (only with --strict), 6 the machine
-cannot judge.")]
-    Run(Box<GateRunArgs>),
-    /// Judge stored results: exact counts and memory
-    #[command(after_help = "Example:
-  heaplab gate compare baseline/ heaplab-results/20261125T020305Z-gate")]
-    Compare(GateCompareArgs),
-}
-
-/// `heaplab gate run`
-#[derive(Args, Debug, Clone)]
-pub struct GateRunArgs {
-    /// Subject before the change: NAME, PATH.so or NAME:key=value
-    #[arg(
-        long,
-        value_name = "SPEC",
-        requires = "head",
-        required_unless_present = "base_cmd"
-    )]
-    pub base: Option<String>,
-    /// Subject after the change
-    #[arg(long, value_name = "SPEC", requires = "base")]
-    pub head: Option<String>,
-    /// Program before the change, with arguments, as one word for the shell
-    #[arg(long, value_name = "CMD", requires = "head_cmd", conflicts_with_all = ["base", "head"])]
-    pub base_cmd: Option<String>,
-    /// Program after the change
-    #[arg(long, value_name = "CMD", requires = "base_cmd")]
-    pub head_cmd: Option<String>,
-    /// Workloads [default: the suite `gate`]
-    #[arg(value_name = "WORKLOAD")]
-    pub workloads: Vec<String>,
-    /// A named set of workloads [default: gate]
-    #[arg(long, value_name = "NAME", conflicts_with = "workloads")]
-    pub suite: Option<String>,
-    /// Limits per metric (TOML)
-    #[arg(long, value_name = "FILE")]
-    pub policy: Option<PathBuf>,
-    /// Exit with 5 where something could not be decided
-    #[arg(long)]
-    pub strict: bool,
-    /// Workload parameters.
-    #[command(flatten)]
-    pub workload: WorkloadArgs,
-    /// Repetitions.
-    #[command(flatten)]
-    pub repeat: RepeatArgs,
-    /// Only one cell: WORKLOAD
-    #[arg(long, value_name = "CELL")]
-    pub only: Option<String>,
-    /// Servers.
-    #[command(flatten)]
-    pub service: ServiceArgs,
-    /// Own metrics.
-    #[command(flatten)]
-    pub metrics: MetricArgs,
-    /// Output.
-    #[command(flatten)]
-    pub output: OutputArgs,
-    /// Seconds after which a run counts as hanging; of a server beyond its --duration
-    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
-    pub timeout: std::time::Duration,
-}
-
-/// `heaplab gate compare`
-#[derive(Args, Debug, Clone)]
-pub struct GateCompareArgs {
-    /// Result folder or result.json before
-    pub old: PathBuf,
-    /// Result folder or result.json after
-    pub new: PathBuf,
-    /// Limits per metric (TOML)
-    #[arg(long, value_name = "FILE")]
-    pub policy: Option<PathBuf>,
-    /// Exit with 5 where something could not be decided
-    #[arg(long)]
-    pub strict: bool,
-    /// What is printed on standard output
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub format: Format,
 }

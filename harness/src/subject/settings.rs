@@ -61,6 +61,7 @@ pub(super) fn environment(
                 "null has no settings; leave out what follows the colon",
             ));
         }
+        "planted" => one("HEAPLAB_PLANTED", joined("=", ",")),
         "system" => {
             let mut tunables = Vec::new();
             for (key, value) in settings {
