@@ -94,15 +94,7 @@ fn random(
     for _ in 0..events {
         let word = random.next();
         tick += word >> 36 & 1;
-        let event = |thread, kind, block, size| TraceEvent {
-            thread,
-            tick,
-            kind,
-            block,
-            size,
-            align_log2: 0,
-            address: 0,
-        };
+        let event = |thread, kind, block, size| TraceEvent::new(thread, tick, kind, block, size);
         if live.len() < 10_000 {
             let thread = (word >> 38 & 1) as u32;
             let block = writer.event(event(thread, EventKind::Malloc, 0, 1 + word % 1024))?;
@@ -129,15 +121,7 @@ fn regular(
         } else {
             live.len() == 5000
         };
-        let event = |kind, block, size| TraceEvent {
-            thread: 0,
-            tick: index / 3,
-            kind,
-            block,
-            size,
-            align_log2: 0,
-            address: 0,
-        };
+        let event = |kind, block, size| TraceEvent::new(0, index / 3, kind, block, size);
         match live.last().copied().filter(|_| draining) {
             Some(block) => {
                 live.pop();

@@ -86,15 +86,7 @@ fn pipeline(path: &Path) -> Trace {
     let mut writer = TraceWriter::create(path, &TraceHeader::default(), false, 1).unwrap();
     let mut waiting = std::collections::VecDeque::new();
     for index in 0..60_000u64 {
-        let event = |thread, kind, block, size| TraceEvent {
-            thread,
-            tick: index,
-            kind,
-            block,
-            size,
-            align_log2: 0,
-            address: 0,
-        };
+        let event = |thread, kind, block, size| TraceEvent::new(thread, index, kind, block, size);
         if waiting.len() < 100 || index % 2 == 0 {
             let size = if index % 4 == 0 { 40 } else { 500 };
             waiting.push_back(writer.event(event(0, EventKind::Malloc, 0, size)).unwrap());
@@ -140,15 +132,7 @@ fn deaths(path: &Path, which: impl Fn(u64, usize) -> usize) -> [f64; 6] {
     let mut writer = TraceWriter::create(path, &TraceHeader::default(), false, 1).unwrap();
     let mut alive = Vec::new();
     for index in 0..40_000u64 {
-        let event = |kind, block| TraceEvent {
-            thread: 0,
-            tick: index,
-            kind,
-            block,
-            size: 100,
-            align_log2: 0,
-            address: 0,
-        };
+        let event = |kind, block| TraceEvent::new(0, index, kind, block, 100);
         if alive.len() < 2000 {
             alive.push(writer.event(event(EventKind::Malloc, 0)).unwrap());
         } else {
@@ -192,16 +176,17 @@ fn model_of(calls: &[(EventKind, u64, u8)]) -> fit::Fitted {
     let mut blocks = Vec::new();
     for (tick, &(kind, number, align_log2)) in (0..).zip(calls) {
         let frees = kind == EventKind::Free;
-        let event = TraceEvent {
-            thread: 0,
-            tick,
-            kind,
-            block: if frees { blocks[number as usize] } else { 0 },
-            size: if frees { 0 } else { number },
-            align_log2,
-            address: 0,
+        let (block, size) = match frees {
+            true => (blocks[number as usize], 0),
+            false => (0, number),
         };
-        let block = writer.event(event).unwrap();
+        let event = TraceEvent::new(0, tick, kind, block, size);
+        let block = writer
+            .event(TraceEvent {
+                align_log2,
+                ..event
+            })
+            .unwrap();
         if !frees {
             blocks.push(block);
         }
@@ -266,16 +251,9 @@ fn what_is_kept_is_written_as_far_as_in_the_trace() {
     let mut tick = 0;
     let mut event = |kind, block, size| {
         tick += 1;
-        let event = TraceEvent {
-            thread: 0,
-            tick,
-            kind,
-            block,
-            size,
-            align_log2: 0,
-            address: 0,
-        };
-        writer.event(event).unwrap()
+        writer
+            .event(TraceEvent::new(0, tick, kind, block, size))
+            .unwrap()
     };
     let mut word = 1u64;
     for number in 0..30_000 {
@@ -408,15 +386,8 @@ fn threads_with_little_to_do_each_are_not_forgotten() {
     let path = folder.path().join("t.hltrace");
     let mut writer = TraceWriter::create(&path, &TraceHeader::default(), false, 1).unwrap();
     for tick in 0..4 * u64::from(THREADS) {
-        let event = |kind, block, size| TraceEvent {
-            thread: tick as u32 % THREADS,
-            tick,
-            kind,
-            block,
-            size,
-            align_log2: 0,
-            address: 0,
-        };
+        let event =
+            |kind, block, size| TraceEvent::new(tick as u32 % THREADS, tick, kind, block, size);
         let block = writer.event(event(EventKind::Malloc, 0, 64)).unwrap();
         writer.event(event(EventKind::Free, block, 0)).unwrap();
     }

@@ -13,15 +13,7 @@ struct Maker {
 impl Maker {
     fn event(&mut self, kind: EventKind, block: u32, size: u64, stack: u32) -> u32 {
         self.tick += 1;
-        let event = TraceEvent {
-            thread: 0,
-            tick: self.tick,
-            kind,
-            block,
-            size,
-            align_log2: 0,
-            address: 0,
-        };
+        let event = TraceEvent::new(0, self.tick, kind, block, size);
         self.writer.event_on(event, stack).expect("an event")
     }
 

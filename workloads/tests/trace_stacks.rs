@@ -32,15 +32,7 @@ fn sample(path: &Path, program: &str, mode: StackMode, count: u64) -> Trace {
     builder.table.symbols = Some(frames.map(|frame| vec![name(frame.address)]).collect());
     writer.stacks(&builder.table).expect("written");
     for index in 0..count {
-        let event = TraceEvent {
-            thread: 0,
-            tick: index * 10,
-            kind: EventKind::Malloc,
-            block: 0,
-            size: index + 1,
-            align_log2: 0,
-            address: 0,
-        };
+        let event = TraceEvent::new(0, index * 10, EventKind::Malloc, 0, index + 1);
         let block = writer
             .event_on(event, stacks[index as usize % 5])
             .expect("an event");

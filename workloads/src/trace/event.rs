@@ -212,6 +212,21 @@ pub struct TraceEvent {
     pub address: u64,
 }
 
+impl TraceEvent {
+    /// One without an alignment of its own, its address not kept.
+    pub fn new(thread: u32, tick: u64, kind: EventKind, block: u32, size: u64) -> Self {
+        Self {
+            thread,
+            tick,
+            kind,
+            block,
+            size,
+            align_log2: 0,
+            address: 0,
+        }
+    }
+}
+
 /// A block's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {

@@ -187,15 +187,9 @@ mod tests {
             ..Segment::default()
         };
         for index in 0..1 + number * 397 % 5000 {
-            let event = TraceEvent {
-                thread: (index % 3) as u32,
-                tick: index / 7,
-                kind: EventKind::Malloc,
-                block: index as u32,
-                size: index.wrapping_mul(number + 1) % 9000,
-                align_log2: 0,
-                address: 0,
-            };
+            let (thread, block) = ((index % 3) as u32, index as u32);
+            let size = index.wrapping_mul(number + 1) % 9000;
+            let event = TraceEvent::new(thread, index / 7, EventKind::Malloc, block, size);
             segment
                 .columns
                 .entry(event.thread)
