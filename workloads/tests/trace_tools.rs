@@ -123,21 +123,27 @@ fn scaling_multiplies_time_threads_and_blocks() {
     });
     let share = half.allocations as f64 / old.allocations as f64;
     assert!((0.45..0.55).contains(&share), "{share}");
-    let error = scale(
-        &trace,
-        &out,
-        &ScaleOptions {
-            load: 0.0,
-            ..ScaleOptions::default()
-        },
-        &mut |_, _| {},
-    );
-    assert!(
-        error
-            .unwrap_err()
-            .to_string()
-            .contains("load 0 is not possible")
-    );
+    let refused = |options| {
+        let error = scale(&trace, &out, &options, &mut |_, _| {});
+        error.unwrap_err().to_string()
+    };
+    let nothing = ScaleOptions {
+        load: 0.0,
+        ..ScaleOptions::default()
+    };
+    assert!(refused(nothing).contains("load 0 is not possible"));
+    // A file that no reader would take.
+    let years = |years: u64| ScaleOptions {
+        copies: 2,
+        stagger_ns: years * 365 * 86_400 * 1_000_000_000,
+        ..ScaleOptions::default()
+    };
+    let text = refused(years(230));
+    assert!(text.contains("230 years after the first"), "{text}");
+    assert!(refused(years(580)).contains("more than 228"));
+    make(years(200));
+    let made = Trace::open(&out).unwrap();
+    made.verify(&mut |_, _| {}).unwrap();
 }
 
 #[test]

@@ -123,7 +123,7 @@ pub fn merge(
 }
 
 /// Nanoseconds from the start of a recording to its end.
-fn end_ns(trace: &Trace) -> u64 {
+pub(super) fn end_ns(trace: &Trace) -> u64 {
     let summary = trace.summary();
     let said = summary
         .finish

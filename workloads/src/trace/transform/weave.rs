@@ -3,8 +3,10 @@
 use super::PROGRESS;
 use super::copier::{ABSENT, Copier, Numbers, owners};
 use super::forks::{Forks, Lineage, Origin};
+use super::merge::end_ns;
 use super::stacks::{StackCarrier, StackCursor};
 use crate::trace::alone::Inheritance;
+use crate::trace::columns::MAX_VALUE;
 use crate::trace::error::TraceError;
 use crate::trace::event::{Block, Effect, EventKind, TICK_NS, TraceEvent};
 use crate::trace::process::ProcessInfo;
@@ -154,6 +156,10 @@ impl Stream<'_> {
     }
 }
 
+fn years(ns: u64) -> u64 {
+    ns / 1_000_000_000 / 86_400 / 365
+}
+
 /// Appends all events of the inputs in the order of their times; events of one input keep their order. Memory is what
 /// reading all of them at once needs.
 pub(super) fn weave(
@@ -162,6 +168,16 @@ pub(super) fn weave(
     one_process: bool,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Copier, TraceError> {
+    for input in inputs {
+        if input.ns(end_ns(input.trace)) / TICK_NS >= MAX_VALUE {
+            return Err(TraceError::Usage(format!(
+                "the last event would be {} years after the first, and no trace can say more than {}: give a smaller \
+                 factor on time or a smaller distance",
+                years(input.ns(end_ns(input.trace))),
+                years(MAX_VALUE * TICK_NS)
+            )));
+        }
+    }
     let (owners, processes) = match one_process {
         true => (Vec::new(), Vec::new()),
         false => processes(inputs),
