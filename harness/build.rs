@@ -39,7 +39,7 @@ const FILES: [(&str, &str); 11] = [
 const OPTIONAL: [&str; 3] = ["snmalloc", "rpmalloc", "tcmalloc"];
 
 /// What the embedded files are made of, from the workspace root.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "Cargo.toml",
     "Cargo.lock",
     "allocator/Cargo.toml",
@@ -47,6 +47,7 @@ const SOURCES: [&str; 11] = [
     "allocator/preload",
     "workloads/ring",
     "workloads/hook",
+    "workloads/preloaded",
     "workloads/script",
     "workloads/unwind",
     "workloads/recorder",

@@ -57,8 +57,19 @@ const RULES: &[Rule] = &[
         unsafe_in: &["."],
     },
     Rule {
+        folder: "workloads/preloaded",
+        uses: &[],
+        crates: Some(&["libc"]),
+        unsafe_in: &["."],
+    },
+    Rule {
         folder: "workloads/recorder/stacks",
-        uses: &["heaplab-hook", "heaplab-ring", "heaplab-unwind"],
+        uses: &[
+            "heaplab-hook",
+            "heaplab-preloaded",
+            "heaplab-ring",
+            "heaplab-unwind",
+        ],
         crates: Some(&["libc"]),
         unsafe_in: &["."],
     },
@@ -94,7 +105,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         folder: "workloads/recorder",
-        uses: &["heaplab-hook", "heaplab-ring", "heaplab-unwind"],
+        uses: &[
+            "heaplab-hook",
+            "heaplab-preloaded",
+            "heaplab-ring",
+            "heaplab-unwind",
+        ],
         crates: Some(&["libc"]),
         unsafe_in: &["."],
     },
@@ -129,7 +145,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         folder: "harness/mappings/agent",
-        uses: &["heaplab-mappings"],
+        uses: &["heaplab-mappings", "heaplab-preloaded"],
         crates: Some(&["libc"]),
         unsafe_in: &["."],
     },
@@ -141,7 +157,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         folder: "harness/statistics/agent",
-        uses: &["heaplab-statistics"],
+        uses: &["heaplab-preloaded", "heaplab-statistics"],
         crates: Some(&["libc"]),
         unsafe_in: &["."],
     },

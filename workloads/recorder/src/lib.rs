@@ -18,6 +18,7 @@ compile_error!(
 );
 
 use heaplab_hook::member;
+use heaplab_preloaded as _;
 
 mod hooks;
 mod mappings;
@@ -28,13 +29,6 @@ mod process;
 mod real;
 #[cfg(feature = "stacks")]
 mod stacks;
-
-/// Nothing here panics on purpose; a defect must not unwind into the recorded program.
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // SAFETY: abort never returns and is allowed in any state.
-    unsafe { libc::abort() }
-}
 
 /// Runs before main, usually before any other constructor that allocates: everything that may
 /// be done lazily at the first event is done here when no event came earlier.
@@ -54,16 +48,3 @@ static CONSTRUCTOR: extern "C" fn() = constructor;
 #[used]
 #[unsafe(link_section = ".fini_array")]
 static DESTRUCTOR: extern "C" fn() = process::at_exit;
-
-// The unoptimised `core` names the personality routine of unwinding, which this library never
-// enters (`panic = "abort"`). Hidden, so that it cannot stand in for a recorded program's own.
-core::arch::global_asm!(
-    ".pushsection .text.heaplab_no_unwinding,\"ax\",@progbits",
-    ".globl rust_eh_personality",
-    ".hidden rust_eh_personality",
-    ".type rust_eh_personality, @function",
-    "rust_eh_personality:",
-    "ud2",
-    ".size rust_eh_personality, 2",
-    ".popsection",
-);

@@ -1,11 +1,13 @@
 //! mmap, munmap, mremap, brk and sbrk, recorded where the session asks for it. The C library's own calls, such as those of
 //! its allocator, do not come through here; those of other allocators do.
 //!
-//! The calls are made directly: these functions may be needed before the next library's can be looked up.
+//! The system calls are made directly: these functions may be needed before the next library's can be looked up.
 
+use core::arch::naked_asm;
 use core::ffi::{c_int, c_long, c_void};
 
 use heaplab_hook::{session, thread};
+use heaplab_preloaded::calls;
 use heaplab_ring::Kind;
 
 fn wanted() -> bool {
@@ -24,35 +26,18 @@ pub unsafe extern "C" fn mmap(
     offset: c_long,
 ) -> *mut c_void {
     // SAFETY: the caller's promises are passed on.
-    let mapped = unsafe {
-        libc::syscall(
-            libc::SYS_mmap,
-            address,
-            bytes,
-            c_long::from(protection),
-            c_long::from(flags),
-            c_long::from(fd),
-            offset,
-        )
-    } as usize;
-    if mapped != usize::MAX && wanted() {
-        thread::record(Kind::Mmap, mapped, bytes, 0);
+    let mapped = unsafe { calls::mmap(address, bytes, protection, flags, fd, offset) };
+    if mapped != libc::MAP_FAILED && wanted() {
+        thread::record(Kind::Mmap, mapped as usize, bytes, 0);
     }
-    mapped as *mut c_void
+    mapped
 }
 
 /// `mmap` under the name that programs with large files use.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mmap64(
-    address: *mut c_void,
-    bytes: usize,
-    protection: c_int,
-    flags: c_int,
-    fd: c_int,
-    offset: c_long,
-) -> *mut c_void {
-    // SAFETY: the caller's promises are passed on.
-    unsafe { mmap(address, bytes, protection, flags, fd, offset) }
+pub unsafe extern "C" fn mmap64() {
+    naked_asm!("jmp {mmap}", mmap = sym mmap)
 }
 
 /// C `munmap`.
@@ -62,7 +47,7 @@ pub unsafe extern "C" fn munmap(address: *mut c_void, bytes: usize) -> c_int {
         thread::record(Kind::Munmap, address as usize, bytes, 0);
     }
     // SAFETY: the caller's promises are passed on.
-    unsafe { libc::syscall(libc::SYS_munmap, address, bytes) as c_int }
+    unsafe { calls::munmap(address, bytes) }
 }
 
 /// `mremap`; the fifth argument is variadic in C, which on this machine is passed alike.
@@ -75,20 +60,11 @@ pub unsafe extern "C" fn mremap(
     wish: *mut c_void,
 ) -> *mut c_void {
     // SAFETY: the caller's promises are passed on.
-    let mapped = unsafe {
-        libc::syscall(
-            libc::SYS_mremap,
-            address,
-            old_bytes,
-            bytes,
-            c_long::from(flags),
-            wish,
-        )
-    } as usize;
-    if mapped != usize::MAX && wanted() {
-        thread::record(Kind::Mremap, mapped, bytes, 0);
+    let mapped = unsafe { calls::mremap(address, old_bytes, bytes, flags, wish) };
+    if mapped != libc::MAP_FAILED && wanted() {
+        thread::record(Kind::Mremap, mapped as usize, bytes, 0);
     }
-    mapped as *mut c_void
+    mapped
 }
 
 /// C `brk`.

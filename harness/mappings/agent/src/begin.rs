@@ -2,9 +2,9 @@
 
 use crate::table;
 use core::ffi::{CStr, c_char, c_int};
-use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use heaplab_mappings::PAGE_BYTES;
+use heaplab_preloaded::process_file;
 
 /// Folder in which each process has a file named `mappings-` and its number.
 const FOLDER: &CStr = c"HEAPLAB_MAPPINGS";
@@ -47,50 +47,9 @@ pub fn once() {
         if !object.is_null() && *object != 0 {
             find(CStr::from_ptr(object).to_bytes());
         }
-        if let Some(page) = map(CStr::from_ptr(folder)) {
+        if let Some(page) = process_file::create(CStr::from_ptr(folder), c"mappings-", PAGE_BYTES) {
             table::begin(page);
         }
-    }
-}
-
-/// The file of this process, mapped.
-///
-/// # Safety
-/// None beyond the calls of the C library.
-unsafe fn map(folder: &CStr) -> Option<*mut u8> {
-    let mut path = [0u8; PATH_BYTES];
-    // SAFETY: snprintf stays inside the buffer; the descriptor is closed; the mapping is as long as the file. The system call is made
-    // directly: this mapping is nobody's.
-    unsafe {
-        let used = libc::snprintf(
-            path.as_mut_ptr().cast::<c_char>(),
-            path.len(),
-            c"%s/mappings-%d".as_ptr(),
-            folder.as_ptr(),
-            libc::getpid(),
-        );
-        if used <= 0 || used as usize >= path.len() {
-            return None;
-        }
-        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
-        let file = libc::open(path.as_ptr().cast(), flags, 0o600);
-        if file < 0 {
-            return None;
-        }
-        let page = match libc::ftruncate(file, PAGE_BYTES as i64) {
-            0 => libc::syscall(
-                libc::SYS_mmap,
-                ptr::null_mut::<u8>(),
-                PAGE_BYTES,
-                i64::from(libc::PROT_READ | libc::PROT_WRITE),
-                i64::from(libc::MAP_SHARED),
-                i64::from(file),
-                0i64,
-            ),
-            _ => -1,
-        };
-        libc::close(file);
-        (page != -1).then_some(page as *mut u8)
     }
 }
 

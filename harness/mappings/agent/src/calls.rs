@@ -4,6 +4,7 @@ use crate::{begin, table};
 use core::arch::naked_asm;
 use core::ffi::{c_int, c_long, c_void};
 use heaplab_mappings::Range;
+use heaplab_preloaded::calls;
 
 /// What an end that is no multiple of it counts up to.
 const PAGE: u64 = 4096;
@@ -34,14 +35,7 @@ fn pages(address: usize, bytes: usize) -> Range {
 /// As `mmap(2)`.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mmap(
-    _: *mut c_void,
-    _: usize,
-    _: c_int,
-    _: c_int,
-    _: c_int,
-    _: c_long,
-) -> *mut c_void {
+pub unsafe extern "C" fn mmap() {
     naked_asm!(
         ".cfi_startproc",
         "endbr64",
@@ -63,14 +57,7 @@ pub unsafe extern "C" fn mmap(
 /// As `mmap(2)`.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mmap64(
-    _: *mut c_void,
-    _: usize,
-    _: c_int,
-    _: c_int,
-    _: c_int,
-    _: c_long,
-) -> *mut c_void {
+pub unsafe extern "C" fn mmap64() {
     naked_asm!("endbr64", "jmp {mmap}", mmap = sym mmap)
 }
 
@@ -95,27 +82,17 @@ unsafe extern "C" fn from(
     let at_once = own && flags & (libc::MAP_POPULATE | libc::MAP_LOCKED) != 0;
     let _unsettled = (at_once || flags & libc::MAP_FIXED != 0).then(table::unsettled);
     // SAFETY: the caller's promises are passed on.
-    let mapped = unsafe {
-        libc::syscall(
-            libc::SYS_mmap,
-            address,
-            bytes,
-            c_long::from(protection),
-            c_long::from(flags),
-            c_long::from(fd),
-            offset,
-        )
-    } as usize;
-    if mapped != usize::MAX
+    let mapped = unsafe { calls::mmap(address, bytes, protection, flags, fd, offset) };
+    if mapped != libc::MAP_FAILED
         && let Some(mut held) = table::hold()
     {
         match own {
-            true => held.mapped(pages(mapped, bytes)),
+            true => held.mapped(pages(mapped as usize, bytes)),
             // Something of the program's may have been there, mapped over at a fixed address.
-            false => held.gone(pages(mapped, bytes)),
+            false => held.gone(pages(mapped as usize, bytes)),
         }
     }
-    mapped as *mut c_void
+    mapped
 }
 
 /// C `munmap`.
@@ -130,7 +107,7 @@ pub unsafe extern "C" fn munmap(address: *mut c_void, bytes: usize) -> c_int {
     let held = table::hold().and_then(|mut held| held.meets(range).then_some(held));
     let _unsettled = held.is_some().then(table::unsettled);
     // SAFETY: the caller's promises are passed on.
-    let status = unsafe { libc::syscall(libc::SYS_munmap, address, bytes) } as c_int;
+    let status = unsafe { calls::munmap(address, bytes) };
     if let (Some(mut held), 0) = (held, status) {
         held.gone(range);
     }
@@ -155,22 +132,13 @@ pub unsafe extern "C" fn mremap(
     let own = table::hold().and_then(|mut held| (old_bytes > 0 && held.holds(old)).then_some(held));
     let _unsettled = own.is_some().then(table::unsettled);
     // SAFETY: the caller's promises are passed on.
-    let mapped = unsafe {
-        libc::syscall(
-            libc::SYS_mremap,
-            address,
-            old_bytes,
-            bytes,
-            c_long::from(flags),
-            wish,
-        )
-    } as usize;
-    if mapped == usize::MAX {
-        return mapped as *mut c_void;
+    let mapped = unsafe { calls::mremap(address, old_bytes, bytes, flags, wish) };
+    if mapped == libc::MAP_FAILED {
+        return mapped;
     }
-    let new = pages(mapped, bytes);
+    let new = pages(mapped as usize, bytes);
     match own {
-        Some(mut held) if mapped == address as usize => {
+        Some(mut held) if mapped == address => {
             let behind = |inner: Range, outer: Range| Range {
                 start: inner.end,
                 end: outer.end,
@@ -195,7 +163,7 @@ pub unsafe extern "C" fn mremap(
             }
         }
     }
-    mapped as *mut c_void
+    mapped
 }
 
 /// C `madvise`: some of its advice gives pages back.

@@ -16,24 +16,6 @@ mod table;
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu")))]
 compile_error!("the agent supports Linux on x86-64 with glibc only");
 
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // SAFETY: abort never returns and is allowed in any state.
-    unsafe { libc::abort() }
-}
-
-// The unoptimised `core` names the personality routine of unwinding, which this library never enters (`panic = "abort"`).
-core::arch::global_asm!(
-    ".pushsection .text.heaplab_no_unwinding,\"ax\",@progbits",
-    ".globl rust_eh_personality",
-    ".hidden rust_eh_personality",
-    ".type rust_eh_personality,@function",
-    "rust_eh_personality:",
-    "ud2",
-    ".size rust_eh_personality, 2",
-    ".popsection",
-);
-
 /// A program that maps nothing has its file, too: that it is empty is then known.
 #[used]
 #[unsafe(link_section = ".init_array")]

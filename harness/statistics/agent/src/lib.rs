@@ -10,9 +10,10 @@
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu")))]
 compile_error!("the agent supports Linux on x86-64 with glibc only");
 
-use core::ffi::{CStr, c_char, c_int, c_long, c_void};
+use core::ffi::{CStr, c_int, c_long, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use heaplab_preloaded::process_file;
 use heaplab_statistics as statistics;
 
 /// Folder in which each process has a file named by its number.
@@ -24,7 +25,6 @@ const PAUSE_NS: c_long = 1_000_000;
 /// Looks at whether the last words are written, before a process ends without them.
 const LOOKS_AT_END: u32 = 500;
 const STACK_BYTES: usize = 256 << 10;
-const PATH_BYTES: usize = 4096;
 
 /// The mapped file of the process [`OWNER`]; null before there is one.
 static PAGE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
@@ -35,24 +35,6 @@ static SERVED: AtomicI32 = AtomicI32::new(0);
 /// The process that wants its last words written, and the one that has them.
 static ENDING: AtomicI32 = AtomicI32::new(0);
 static ENDED: AtomicI32 = AtomicI32::new(0);
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // SAFETY: abort never returns and is allowed in any state.
-    unsafe { libc::abort() }
-}
-
-// The unoptimised `core` names the personality routine of unwinding, which this library never enters (`panic = "abort"`).
-core::arch::global_asm!(
-    ".pushsection .text.heaplab_no_unwinding,\"ax\",@progbits",
-    ".globl rust_eh_personality",
-    ".hidden rust_eh_personality",
-    ".type rust_eh_personality,@function",
-    "rust_eh_personality:",
-    "ud2",
-    ".size rust_eh_personality, 2",
-    ".popsection",
-);
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -81,7 +63,8 @@ fn begin() {
         if folder.is_null() {
             return;
         }
-        let Some(page) = map(CStr::from_ptr(folder)) else {
+        let folder = CStr::from_ptr(folder);
+        let Some(page) = process_file::create(folder, c"", statistics::PAGE_BYTES) else {
             return;
         };
         let object = libc::getenv(OBJECT.as_ptr());
@@ -97,42 +80,6 @@ fn begin() {
         OWNER.store(libc::getpid(), Ordering::Relaxed);
         PAGE.store(page, Ordering::Release);
         start();
-    }
-}
-
-/// The file of this process, mapped.
-///
-/// # Safety
-/// None beyond the calls of the C library.
-unsafe fn map(folder: &CStr) -> Option<*mut u8> {
-    let mut path = [0u8; PATH_BYTES];
-    // SAFETY: snprintf stays inside the buffer; the descriptor is closed; the mapping is as long as the file.
-    unsafe {
-        let used = libc::snprintf(
-            path.as_mut_ptr().cast::<c_char>(),
-            path.len(),
-            c"%s/%d".as_ptr(),
-            folder.as_ptr(),
-            libc::getpid(),
-        );
-        if used <= 0 || used as usize >= path.len() {
-            return None;
-        }
-        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
-        let file = libc::open(path.as_ptr().cast(), flags, 0o600);
-        if file < 0 {
-            return None;
-        }
-        let sized = libc::ftruncate(file, statistics::PAGE_BYTES as i64) == 0;
-        let page = if sized {
-            let access = libc::PROT_READ | libc::PROT_WRITE;
-            let bytes = statistics::PAGE_BYTES;
-            libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, file, 0)
-        } else {
-            libc::MAP_FAILED
-        };
-        libc::close(file);
-        (page != libc::MAP_FAILED).then_some(page.cast())
     }
 }
 
