@@ -7,7 +7,7 @@
 //!
 //! [`hooks`] are the exported functions of C, [`operators`] those of C++, [`real`] finds the next
 //! library's functions, [`process`] is what the program says about itself, [`own`] what an allocator of the program's own
-//! reports, [`mappings`] the calls below an allocator, [`musl`] what differs on that C library, `stacks` the part of the build that captures stacks; `heaplab-hook`
+//! reports, [`mappings`] the calls below an allocator, [`deepbind`] libraries that are bound past it, [`musl`] what differs on that C library, `stacks` the part of the build that captures stacks; `heaplab-hook`
 //! joins the session and writes. What is recorded and what is
 //! not stands in this folder's README.
 #![no_std]
@@ -20,6 +20,7 @@ compile_error!(
 use heaplab_hook::member;
 use heaplab_preloaded as _;
 
+mod deepbind;
 mod hooks;
 mod mappings;
 mod musl;

@@ -152,7 +152,7 @@ delete! {
 }
 
 /// The operators' names, by index.
-static NAMES: [&CStr; 20] = [
+pub static NAMES: [&CStr; 20] = [
     c"_Znwm",
     c"_Znam",
     c"_ZnwmRKSt9nothrow_t",

@@ -248,7 +248,7 @@ fn libraries_opened_at_run_time_are_recorded() {
     let program = compile(dir.path(), "cases", false);
     let plugin = compile(dir.path(), "plugin", true);
     let mut command = Command::new(&program);
-    let run = record(command.args(["plugin", "0"]).arg(&plugin));
+    let run = record(command.arg("plugin").arg(&plugin));
     assert_eq!(run.status.code(), Some(0));
     run.recorded.check();
     run.assert_counts_equal();
@@ -261,18 +261,6 @@ fn libraries_opened_at_run_time_are_recorded() {
     for size in 4001..=4005 {
         assert_eq!(sized(size), 3, "{size}");
     }
-    // Bound past every preloaded library: the program goes on as it would, the calls that we see are in the trace.
-    let mut command = Command::new(&program);
-    let run = record(command.args(["plugin", "1"]).arg(&plugin));
-    assert_eq!(run.status.code(), Some(0));
-    let sized = |size: u64| {
-        run.recorded
-            .events()
-            .filter(|event| event.size == size)
-            .count()
-    };
-    assert_eq!((sized(4005), sized(4003)), (3, 0));
-    assert_eq!((run.summary.lost_events, run.summary.torn_records), (0, 0));
 }
 
 #[test]

@@ -9,7 +9,7 @@
 mod bounds;
 mod capture;
 pub mod entry;
-mod modules;
+pub mod modules;
 mod rows;
 mod state;
 
@@ -99,6 +99,11 @@ fn ask() {
     };
     PERIOD.store(period, Ordering::Relaxed);
     MODE.store(mode, Ordering::Relaxed);
+}
+
+/// Whether code at `pc` has nothing on the stack but the address that it returns to.
+pub fn is_bare_at(pc: usize) -> bool {
+    modules::row(pc as u64, modules::epoch()) == heaplab_unwind::Row::from_rsp(8, None)
 }
 
 /// Before main: what the dynamic loader offers for finding modules.

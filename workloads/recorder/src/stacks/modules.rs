@@ -1,13 +1,15 @@
 //! Which module an address lies in, by glibc's `_dl_find_object` (2.35 and later: lock-free, made
 //! for unwinders in signal handlers), and telling the drainer of each module once an epoch.
 
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use heaplab_hook::{session, thread};
 use heaplab_ring::stack::{BYTES_PER_RECORD, MODULE_HEADER, pack_bytes};
 use heaplab_ring::{Kind, sys};
 use heaplab_unwind::{Memory, Row};
+
+use crate::deepbind::loaded::LinkMap;
 
 /// `struct dl_find_object` of x86-64.
 #[repr(C)]
@@ -18,13 +20,6 @@ struct Found {
     link_map: *const LinkMap,
     eh_frame_header: usize,
     reserved: [u64; 7],
-}
-
-/// The public beginning of `struct link_map`.
-#[repr(C)]
-struct LinkMap {
-    bias: usize,
-    name: *const c_char,
 }
 
 type Find = unsafe extern "C" fn(*mut c_void, *mut Found) -> c_int;

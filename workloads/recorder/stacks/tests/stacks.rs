@@ -138,6 +138,35 @@ fn a_corrupt_frame_pointer_does_no_harm() {
     assert_eq!(seen.count(), 3 * 23 * 2);
 }
 
+/// The opening returns by way of an instruction in the caller's object: a walk passes it.
+#[test]
+fn stacks_in_and_after_an_opening_with_deepbind_are_whole() {
+    for optimised in ["-O0", "-O2"] {
+        let (dir, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let plugin = compile(
+            folder.path(),
+            "host",
+            &["-DPLUGIN", "-shared", "-fPIC", optimised],
+        );
+        let program = compile(dir.path(), "host", &["-rdynamic", optimised]);
+        let recorded = record(
+            dir.path(),
+            Command::new(&program).arg(&plugin),
+            StackMode::Full,
+        );
+        assert!(recorded.output.status.success(), "{:?}", recorded.output);
+        begins(&recorded, 8002, &["plugin_take", "main"]);
+        begins(&recorded, 8001, &["host_take", "plugin_begins"]);
+        let found = &of_size(&recorded, 8001).functions;
+        let main = found.iter().position(|name| name == "main");
+        assert!(
+            main.is_some_and(|at| optimised == "-O2" || found[at - 1] == "opens"),
+            "{found:?}"
+        );
+        assert_eq!(found.last().map(String::as_str), Some("_start"));
+    }
+}
+
 /// What sampling estimates lies within four standard errors of the truth, for blocks far smaller than the period and
 /// blocks near it, in two threads.
 #[test]

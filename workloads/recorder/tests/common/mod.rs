@@ -6,7 +6,9 @@ mod recorded;
 mod run;
 
 pub use recorded::Recorded;
-pub use run::{Counted, Run, counted, record, record_with, round_trip, run};
+pub use run::{
+    Counted, Run, counted, record, record_alone, record_with, round_trip, round_trip_alone, run,
+};
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -6,12 +6,13 @@ use heaplab_workloads::trace::raw::{RawKind, RawWriter};
 use heaplab_workloads::trace::{
     FinishInfo, ResolveOptions, Trace, TraceHeader, TraceStats, resolve_file,
 };
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 /// What the counting library behind the recorder saw, in its own words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counted {
     pub allocations: u64,
     pub frees: u64,
@@ -70,10 +71,42 @@ pub fn run<S: Sink>(
     }
     let counts = dir.path().join("counts");
     fs::write(&counts, [0; 4096]).expect("counts file");
+    command.env("HEAPLAB_TEST_COUNTS", &counts);
+    let end = run_before(command, options, sink, &preload);
+    End {
+        counted: counted(&counts),
+        ..end
+    }
+}
+
+/// Runs `command` under the recorder alone: what is behind the recorder is the C library. Nothing is counted.
+pub fn record_alone(command: &mut Command) -> Run {
+    let mut recorded = Recorded::default();
+    let end = run_before(
+        command,
+        &SessionOptions::default(),
+        &mut recorded,
+        "".as_ref(),
+    );
+    Run {
+        recorded,
+        summary: end.summary,
+        status: end.status,
+        stdout: end.stdout,
+        counted: end.counted,
+    }
+}
+
+fn run_before<S: Sink>(
+    command: &mut Command,
+    options: &SessionOptions,
+    sink: &mut S,
+    behind: &OsStr,
+) -> End {
+    let dir = scratch();
     let mut session = Session::create(options).expect("session");
     command
-        .envs(session.environment_before(recorder(), &preload))
-        .env("HEAPLAB_TEST_COUNTS", &counts)
+        .envs(session.environment_before(recorder(), behind))
         .stdin(Stdio::null())
         .stdout(fs::File::create(dir.path().join("stdout")).expect("output file"));
     let mut child = command.spawn().expect("the program starts");
@@ -87,7 +120,7 @@ pub fn run<S: Sink>(
         summary,
         status: status.expect("the program ended"),
         stdout: fs::read_to_string(dir.path().join("stdout")).unwrap_or_default(),
-        counted: counted(&counts),
+        counted: Counted::default(),
     }
 }
 
@@ -107,23 +140,8 @@ pub fn counted(counts: &Path) -> Counted {
 /// Records `command` to a raw file, resolves that into a trace, and checks that the trace's own
 /// statistics equal what the second counter saw in the same run. Returns the statistics.
 pub fn round_trip(command: &mut Command) -> TraceStats {
-    let dir = scratch();
-    let (raw, out) = (dir.path().join("run.raw"), dir.path().join("run.hltrace"));
-    let mut writer = RawWriter::create(&raw, &TraceHeader::default()).expect("raw file");
-    let end = run(command, &SessionOptions::default(), &mut writer, &[]);
-    assert!(end.status.success(), "{:?}", end.status);
-    let finish = FinishInfo {
-        lost_events: end.summary.lost_events,
-        exit_status: end.status.code(),
-        duration_ns: end.summary.duration_ns,
-        cpu_ns: None,
-        ..FinishInfo::default()
-    };
-    writer.finish(finish).expect("the raw file is finished");
-    resolve_file(&raw, &out, &ResolveOptions::default(), &mut |_, _| {}).expect("resolved");
-    let trace = Trace::open(&out).expect("the trace opens");
-    trace.verify(&mut |_, _| {}).expect("the trace is sound");
-    let stats = trace.stats(&mut |_, _| {}).expect("statistics");
+    let record = |writer: &mut RawWriter| run(command, &SessionOptions::default(), writer, &[]);
+    let (stats, end) = resolved(record);
     let calls =
         |names: &[&str]| -> u64 { names.iter().filter_map(|&name| stats.calls.get(name)).sum() };
     let traced = Counted {
@@ -137,9 +155,38 @@ pub fn round_trip(command: &mut Command) -> TraceStats {
         "the final trace and the chained counter differ"
     );
     assert_eq!((stats.foreign_frees, stats.lost_frees), (0, 0));
+    stats
+}
+
+/// As [`round_trip`] under the recorder alone: nothing is counted.
+pub fn round_trip_alone(command: &mut Command) -> TraceStats {
+    let options = SessionOptions::default();
+    let record = |writer: &mut RawWriter| run_before(command, &options, writer, "".as_ref());
+    resolved(record).0
+}
+
+/// What is recorded to a raw file, as a trace.
+fn resolved(record: impl FnOnce(&mut RawWriter) -> End) -> (TraceStats, End) {
+    let dir = scratch();
+    let (raw, out) = (dir.path().join("run.raw"), dir.path().join("run.hltrace"));
+    let mut writer = RawWriter::create(&raw, &TraceHeader::default()).expect("raw file");
+    let end = record(&mut writer);
+    assert!(end.status.success(), "{:?}", end.status);
+    let finish = FinishInfo {
+        lost_events: end.summary.lost_events,
+        exit_status: end.status.code(),
+        duration_ns: end.summary.duration_ns,
+        cpu_ns: None,
+        ..FinishInfo::default()
+    };
+    writer.finish(finish).expect("the raw file is finished");
+    resolve_file(&raw, &out, &ResolveOptions::default(), &mut |_, _| {}).expect("resolved");
+    let trace = Trace::open(&out).expect("the trace opens");
+    trace.verify(&mut |_, _| {}).expect("the trace is sound");
+    let stats = trace.stats(&mut |_, _| {}).expect("statistics");
     assert!(stats.complete, "missing: {:?}", stats.missing);
     assert_eq!(stats.threads, end.summary.threads);
-    stats
+    (stats, end)
 }
 
 impl Run {
