@@ -5,6 +5,7 @@
 
 use crate::os::{Mapped, Os};
 use crate::units::{OS_PAGE, round_up};
+use core::ops::Range;
 use core::ptr::{null_mut, with_exposed_provenance_mut};
 
 /// A part of the planned address space that is mapped as far as needed, from its start upwards or downwards.
@@ -95,6 +96,9 @@ const STEP: usize = 64 << 10;
 pub struct Bump {
     section: Section,
     used: usize,
+    /// What is left of a place elsewhere that goes first, and what was handed out of it.
+    early: Range<usize>,
+    early_used: usize,
 }
 
 impl Bump {
@@ -104,13 +108,38 @@ impl Bump {
         Self {
             section: Section::none(),
             used: 0,
+            early: 0..0,
+            early_used: 0,
         }
     }
 
     /// On top of a section, whose first `used` bytes belong to others.
     #[must_use]
     pub const fn new(section: Section, used: usize) -> Self {
-        Self { section, used }
+        Self {
+            section,
+            used,
+            early: 0..0,
+            early_used: 0,
+        }
+    }
+
+    /// With a place of mapped zeros beside the section, for [`Bump::take_early`].
+    #[must_use]
+    pub const fn with_early(mut self, early: Range<usize>) -> Self {
+        self.early = early;
+        self
+    }
+
+    /// `bytes` of zeros aligned to `align` out of the place beside the section, or null.
+    pub fn take_early(&mut self, bytes: usize, align: usize) -> *mut u8 {
+        let from = round_up(self.early.start, align);
+        if from + bytes > self.early.end {
+            return null_mut();
+        }
+        self.early_used += from + bytes - self.early.start;
+        self.early.start = from + bytes;
+        with_exposed_provenance_mut(from)
     }
 
     /// Maps the section's first bytes. False: no memory.
@@ -129,10 +158,10 @@ impl Bump {
         with_exposed_provenance_mut(self.section.start() + from)
     }
 
-    /// Bytes handed out, those at the start that belong to others included.
+    /// Bytes handed out, those at the section's start that belong to others included.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.used
+        self.used + self.early_used
     }
 }
 
@@ -201,6 +230,20 @@ mod tests {
             !bump.allocate(&os, 1024, 8).is_null(),
             "a smaller record still fits"
         );
+    }
+
+    #[test]
+    fn the_place_beside_the_section_goes_first_as_long_as_it_has_room() {
+        let os = FakeOs::new(64 << 20);
+        let start = os.start() + (1 << 20);
+        let mut bump =
+            Bump::new(Section::new(os.start(), 128 << 10), 512).with_early(start..start + 300);
+        assert_eq!(bump.take_early(24, 8) as usize, start);
+        assert_eq!(bump.take_early(200, 64) as usize, start + 64);
+        assert!(bump.take_early(64, 64).is_null(), "36 bytes are left");
+        assert_eq!(bump.take_early(36, 4) as usize, start + 264);
+        assert_eq!(bump.used(), 512 + 300);
+        assert!(Bump::none().take_early(1, 1).is_null());
     }
 
     #[test]

@@ -361,7 +361,7 @@ impl<O: Os> PageHeap<O> {
         if !inner.prepare(self) {
             return null_mut();
         }
-        inner.record(self, bytes, 64)
+        inner.record_anywhere(self, bytes, 64)
     }
 
     /// See [`Inner::second_bitmap`].
@@ -397,7 +397,7 @@ impl<O: Os> Places for PageHeap<O> {
         let mut places = inner.places[width as usize - 1].take();
         if places.is_null() {
             let bytes = size_of::<*mut u8>() << width;
-            places = inner.record(self, bytes, bytes.min(64));
+            places = inner.record_anywhere(self, bytes, bytes.min(64));
         }
         then(places.cast());
     }

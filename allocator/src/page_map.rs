@@ -4,11 +4,11 @@
 //! One range of address space is planned at start and mapped piece by piece:
 //!
 //! ```text
-//! base: | <- span numbers | classes -> | <- span records | metadata -> | heap -> ................ |
+//! base: | <- span numbers | early | classes -> | <- span records | metadata -> | heap -> ................ |
 //! ```
 //!
-//! Numbers and records grow downwards, so that they share their first page with what follows: a small program has all its
-//! records in two pages.
+//! Numbers and records grow downwards, so that they share their first page with what follows, and the first thread cache lies between
+//! the first numbers and classes: a small program has all its records in two pages.
 //!
 //! Planning costs nothing: nothing is reserved, pieces are mapped when the heap grows, so address
 //! space limits and `mlockall` see only what is used. The heap's start and mapped length lie in
@@ -35,13 +35,13 @@ use core::sync::atomic::Ordering;
 /// Where the parts of the planned range begin.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Lowest address for span numbers, 4 bytes a page, downwards from [`CLASSES_SKIP`] behind `classes`.
+    /// Lowest address for span numbers, 4 bytes a page, downwards from [`NUMBERS_SKIP`] behind `classes`.
     pub numbers: usize,
-    /// Classes, 1 byte a page, behind [`CLASSES_SKIP`] bytes.
+    /// Classes, 1 byte a page, behind [`CLASSES_SKIP`] bytes, of which those from [`NUMBERS_SKIP`] on are for early records.
     pub classes: usize,
     /// Lowest address for span records, downwards from [`RECORDS_SKIP`] behind `metadata`.
     pub spans: usize,
-    /// Bitmaps and thread caches, behind [`RECORDS_SKIP`] bytes.
+    /// Bitmaps, thread caches and their places, behind [`RECORDS_SKIP`] bytes.
     pub metadata: usize,
     /// The heap.
     pub heap: usize,
@@ -78,14 +78,16 @@ impl Plan {
     }
 }
 
-/// Bytes before the class map in its first page; the first span numbers are there. The first objects of spans are at the
-/// starts of pages; with the class map's first entries and the first thread
-/// cache there too, pairs of malloc and free took 4.6 to 11 ns from process to process, and 5.2 to 6.8
+/// Bytes before early records in the class map's first page; the first span numbers are there, those of 2.75 MiB.
+pub(crate) const NUMBERS_SKIP: usize = 22 * 64;
+
+/// Bytes before the class map in that page. The first objects of spans are at the starts of pages; with the class map's first
+/// entries and the first thread cache there too, pairs of malloc and free took 4.6 to 11 ns from process to process, and 5.2 to 6.8
 /// with them apart (`micro pair` on an EPYC of family 25). The likely cause is the way prediction of
 /// the first cache, which sees no difference between such lines.
-pub(crate) const CLASSES_SKIP: usize = 50 * 64;
+pub(crate) const CLASSES_SKIP: usize = NUMBERS_SKIP + 30 * 64;
 
-/// Bytes before the first thread cache in its page; the first span records are there.
+/// Bytes before the metadata in its first page; the first span records are there.
 pub(crate) const RECORDS_SKIP: usize = 32 * 64;
 
 /// The map itself. All fields are set once, except `words`, which grows.
@@ -175,12 +177,11 @@ impl PageMap {
     /// Tells the map, and the process's `lookup` if it is its map, where everything will be. Only the class map's first
     /// byte must be mapped.
     pub fn set_plan(&self, plan: &Plan, lookup: Option<&Lookup>) {
-        let middle = plan.classes + CLASSES_SKIP;
         let first = plan.metadata + RECORDS_SKIP - size_of::<Span>();
         self.set_places(
             plan.heap,
-            with_exposed_provenance_mut(middle),
-            with_exposed_provenance_mut(middle),
+            with_exposed_provenance_mut(plan.classes + CLASSES_SKIP),
+            with_exposed_provenance_mut(plan.classes + NUMBERS_SKIP),
             with_exposed_provenance_mut(first),
             lookup,
         );
@@ -423,6 +424,7 @@ impl Default for PageMap {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::units::OS_PAGE;
 
     #[test]
     fn plan_parts_are_disjoint_and_in_order() {
@@ -430,6 +432,7 @@ mod tests {
             let plan = Plan::new(1 << 40, reach);
             let pages = reach >> PAGE_SHIFT;
             assert!(plan.numbers + pages * 4 <= plan.classes);
+            assert!(NUMBERS_SKIP.is_multiple_of(128) && CLASSES_SKIP < OS_PAGE);
             assert!(plan.classes + CLASSES_SKIP + pages < plan.spans);
             assert!(plan.spans + pages * 64 <= plan.metadata);
             assert!(plan.metadata + reach / 64 <= plan.heap);

@@ -1,13 +1,18 @@
-//! Free runs of pages by length: exact lists below 128 pages, four lists per doubling above, and
+//! Free runs of pages by length: exact lists below 128 pages, four lists per doubling above, one per doubling from 1 GiB on, and
 //! a bitmap of the lists that are not empty. Finds the best fit.
 
 use crate::span::{Span, SpanList, SpanTable};
 
 /// Runs shorter than this have a list for each length (Go: 128, TCMalloc: 256).
 const EXACT: usize = 128;
-const LISTS: usize = EXACT + 4 * (32 - 7);
+/// log₂ of it, and of the pages from which on there is a list for each doubling: so long are few, and every process has the lists in
+/// memory.
+const FINE_FROM: usize = EXACT.ilog2() as usize;
+const COARSE_FROM: usize = 17;
+const COARSE: usize = EXACT + 4 * (COARSE_FROM - FINE_FROM);
+const LISTS: usize = COARSE + 32 - COARSE_FROM;
 const WORDS: usize = LISTS.div_ceil(64);
-/// Long lists hold lengths within 25 %, so a bounded search for the best costs little fit.
+/// Lists of runs below 1 GiB hold lengths within 25 %, so a bounded search for the best costs little fit.
 const SEARCH: usize = 64;
 
 /// Free runs of one kind (dirty or clean).
@@ -26,7 +31,10 @@ fn list_of(pages: usize) -> usize {
         return pages;
     }
     let log = pages.ilog2() as usize;
-    EXACT + (log - 7) * 4 + ((pages >> (log - 2)) & 3)
+    if log >= COARSE_FROM {
+        return COARSE + log - COARSE_FROM;
+    }
+    EXACT + (log - FINE_FROM) * 4 + ((pages >> (log - 2)) & 3)
 }
 
 impl RunLists {
@@ -194,11 +202,12 @@ mod tests {
     #[test]
     fn lists_are_monotone_in_length_and_reach_the_largest_heap() {
         let mut last = 0;
-        for pages in 1..100_000 {
+        let doublings = (19..32).flat_map(|log| [(1 << log) - 1, 1 << log]);
+        for pages in (1..300_000).chain(doublings) {
             let list = list_of(pages);
             assert!(list == last || list == last + 1, "{pages} pages");
             last = list;
         }
-        assert!(list_of(u32::MAX as usize) < LISTS);
+        assert_eq!(list_of(u32::MAX as usize), LISTS - 1);
     }
 }

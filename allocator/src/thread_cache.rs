@@ -98,6 +98,11 @@ pub struct ThreadCache {
     pub(crate) tiny: Cutting,
 }
 
+const _: () = assert!(
+    size_of::<ThreadCache>() <= crate::page_map::CLASSES_SKIP - crate::page_map::NUMBERS_SKIP,
+    "the first one lies between the first span numbers and classes"
+);
+
 impl ThreadCache {
     /// A cache without room: every operation takes the slow path.
     #[must_use]

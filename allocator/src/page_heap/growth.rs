@@ -3,7 +3,7 @@
 use super::huge::RANGE_PAGES;
 use super::{Inner, PageHeap};
 use crate::os::{Mapped, Os};
-use crate::page_map::CLASSES_SKIP;
+use crate::page_map::{CLASSES_SKIP, NUMBERS_SKIP};
 use crate::span::{Span, State};
 use crate::units::{ARENA_PAGES, page_bytes, round_up};
 
@@ -193,7 +193,7 @@ impl Inner {
         let numbers = mapped_to * size_of::<u32>();
         if !self
             .numbers
-            .ensure(&heap.os, numbers.saturating_sub(CLASSES_SKIP), 32 << 10)
+            .ensure(&heap.os, numbers.saturating_sub(NUMBERS_SKIP), 32 << 10)
             || !self
                 .classes
                 .ensure(&heap.os, CLASSES_SKIP + mapped_to + 1, 8 << 10)

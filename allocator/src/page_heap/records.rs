@@ -3,7 +3,7 @@
 use super::{Inner, PageHeap};
 use crate::metadata::{Bump, Section};
 use crate::os::Os;
-use crate::page_map::{CLASSES_SKIP, Plan, RECORDS_SKIP};
+use crate::page_map::{CLASSES_SKIP, NUMBERS_SKIP, Plan, RECORDS_SKIP};
 use crate::span::{NO_LIST, Span, State};
 use crate::units::pages_for;
 use core::ptr::null_mut;
@@ -27,7 +27,8 @@ impl Inner {
             self.classes = Section::new(plan.classes, plan.spans - plan.classes);
             self.spans = Section::below(plan.metadata, plan.metadata - plan.spans);
             let metadata = Section::new(plan.metadata, plan.heap - plan.metadata);
-            self.metadata = Bump::new(metadata, RECORDS_SKIP);
+            let early = plan.classes + NUMBERS_SKIP..plan.classes + CLASSES_SKIP;
+            self.metadata = Bump::new(metadata, RECORDS_SKIP).with_early(early);
             // The first records are there now, among them that of number 0, which is never used; and the class map
             // answers for addresses outside of the heap from now on (P3).
             if !self.metadata.start(&heap.os)
@@ -55,6 +56,19 @@ impl Inner {
             (!record.is_null()).then_some(record)
         });
         record.unwrap_or(null_mut())
+    }
+
+    /// As [`Inner::record`], anywhere: bitmaps have to lie behind the records of spans ([`Span::continued`]), others need not.
+    pub(super) fn record_anywhere<O: Os>(
+        &mut self,
+        heap: &PageHeap<O>,
+        bytes: usize,
+        align: usize,
+    ) -> *mut u8 {
+        match self.metadata.take_early(bytes, align) {
+            record if record.is_null() => self.record(heap, bytes, align),
+            record => record,
+        }
     }
 
     /// Maps what so many more records take. False: no memory.
