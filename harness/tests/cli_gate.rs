@@ -85,3 +85,42 @@ fn what_a_gate_does_not_judge_is_refused() {
     assert_eq!(status, 2, "{err}");
     assert!(err.contains("--idle"), "{err}");
 }
+
+/// jemalloc gives back by the clock: by the real one it would do so at other calls in each run, and slow as a run under callgrind is, more
+/// often than in a program.
+#[test]
+fn counts_repeat_whatever_the_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, _, err) = run(heaplab(folder.path()).args([
+        "run",
+        "web-server",
+        "--scale",
+        "0.2",
+        "-a",
+        "jemalloc",
+        "--measure",
+        "counts",
+        "--blocks",
+        "3",
+        "--seed",
+        "7",
+        "--no-report",
+        "-o",
+        "r",
+    ]));
+    assert_eq!(status, 0, "{err}");
+    let result = std::fs::read_to_string(folder.path().join("r/result.json")).unwrap();
+    let result: serde_json::Value = serde_json::from_str(&result).unwrap();
+    let samples = &result["cells"][0]["metrics"]["instructions_in_subject"]["samples"];
+    let values: Vec<f64> = (samples.as_array().unwrap().iter())
+        .map(|sample| sample["value"].as_f64().unwrap())
+        .collect();
+    assert_eq!(values.len(), 3);
+    let (low, high) = values
+        .iter()
+        .fold((f64::INFINITY, 0.0_f64), |(low, high), v| {
+            (low.min(*v), high.max(*v))
+        });
+    // By the real clock they lie 0.3 % apart.
+    assert!(high - low <= 1e-5 * high, "{values:?}");
+}

@@ -160,7 +160,7 @@ pub(super) fn settings(
             tunables.push("glibc.malloc.hugetlb=1".to_owned());
         }
     }
-    if spec.measure == Measure::Memory && spec.mode == Mode::Lockstep {
+    if matches!(spec.measure, Measure::Memory | Measure::Counts) && spec.mode == Mode::Lockstep {
         variables.push(("HEAPLAB_CLOCK".to_owned(), "still".to_owned()));
     }
     let mut cpus = crate::fingerprint::usable_cpus();

@@ -10,6 +10,7 @@ use std::arch::asm;
 /// callgrind's requests begin here: the letters C and T.
 const TOOL: u64 = 0x4354_0000;
 /// Their numbers in `callgrind.h`.
+const TOGGLE_COLLECT: u64 = TOOL + 2;
 const START_INSTRUMENTATION: u64 = TOOL + 4;
 const STOP_INSTRUMENTATION: u64 = TOOL + 5;
 
@@ -21,6 +22,13 @@ pub fn start() {
 /// What follows does not count.
 pub fn stop() {
     request(STOP_INSTRUMENTATION);
+}
+
+/// What this thread does in `work` does not count; that of others does.
+pub fn apart(work: impl FnOnce()) {
+    request(TOGGLE_COLLECT);
+    work();
+    request(TOGGLE_COLLECT);
 }
 
 fn request(number: u64) {

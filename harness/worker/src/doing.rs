@@ -12,6 +12,8 @@ pub enum Doing {
         /// [`libc::FUTEX_PRIVATE_FLAG`] or 0.
         private: i32,
     },
+    /// It reads.
+    Read,
     /// It waits for something else.
     Wait,
     /// It is no more.
@@ -44,6 +46,7 @@ impl Doing {
                     _ => Self::Wait,
                 }
             }
+            libc::SYS_read => Self::Read,
             libc::SYS_mmap
             | libc::SYS_munmap
             | libc::SYS_mremap
@@ -79,7 +82,8 @@ mod tests {
             ("202 0x10 0x80 0x0 0x0 0x0 0x0 0x7 0x7\n", Doing::Wait),
             ("202 0x10 0x81 0x1 0x20 0x0 0x0 0x7 0x7\n", Doing::Wait),
             ("28 0x10 0x80 0x0 0x0 0x0 0x0 0x7 0x7\n", Doing::Work),
-            ("0 0x10 0x80 0x0 0x0 0x0 0x0 0x7 0x7\n", Doing::Wait),
+            ("0 0x10 0x80 0x0 0x0 0x0 0x0 0x7 0x7\n", Doing::Read),
+            ("7 0x10 0x80 0x0 0x0 0x0 0x0 0x7 0x7\n", Doing::Wait),
             ("-1 0x7 0x7\n", Doing::Work),
             ("running\n", Doing::Work),
             ("", Doing::Work),

@@ -4,10 +4,12 @@
 mod any;
 mod plain;
 
+use crate::callgrind;
 use crate::calls::Calls;
 use crate::check::Place;
 use crate::fail;
 use crate::numbers::grouped;
+use crate::op_clock::CALL_NS;
 use crate::pace::Pace;
 use crate::probe::Probe;
 use crate::steady;
@@ -19,6 +21,8 @@ use plain::{GROUP, PRIVATE_FREE, PRIVATE_MALLOC, word};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+/// Ops between two times that the subjects' clock shows while instructions are counted.
+const TICK_OPS: usize = 1024;
 /// How many ops ahead a slot is asked for.
 const AHEAD: usize = 8;
 const MALLOC: u8 = OpKind::Malloc as u8;
@@ -110,6 +114,7 @@ impl<P: Probe> Player<P> {
                         None if self.follows_clock() && !part.times.is_empty() => {
                             self.clocked(play, part);
                         }
+                        None if self.world.counts_in_order() => self.ticking(play, part),
                         None => play(self, part.ops),
                         Some(pace) => self.pace = Some(self.paced(play, part, pace)),
                     }
@@ -147,6 +152,25 @@ impl<P: Probe> Player<P> {
             self.probe.at(*time, self.thread);
             play(self, std::slice::from_ref(op));
             self.probe.done();
+        }
+    }
+
+    /// Plays ops while the subjects' clock goes on between stretches of them, so that nothing is added to any.
+    fn ticking(&mut self, play: Play<P>, part: Part<'_>) {
+        // SAFETY: it is this thread's turn, or it is the only one.
+        let op_clock = unsafe { &mut *self.world.op_clock() };
+        let mut played = 0;
+        for ops in part.ops.chunks(TICK_OPS) {
+            play(self, ops);
+            played += ops.len();
+            match part.times.get(played - 1) {
+                Some(time) => op_clock.reaches(*time),
+                None => op_clock.passes(ops.len() as u64 * CALL_NS),
+            }
+            if op_clock.steps() {
+                callgrind::apart(|| op_clock.step());
+            }
+            op_clock.show();
         }
     }
 

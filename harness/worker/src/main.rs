@@ -25,6 +25,7 @@ mod launch;
 mod lockstep;
 mod memory;
 mod numbers;
+mod op_clock;
 mod own_time;
 mod pace;
 mod perf;

@@ -2,11 +2,12 @@
 //! sample and the same in every run.
 
 use crate::clock;
+use crate::op_clock::{CALL_NS, OpClock};
 use crate::own_time::OwnTime;
 use crate::probe::Probe;
 use crate::sleepers::{Roll, Sleepers};
 use crate::statm;
-use crate::steady::{self, STEP_NS};
+use crate::steady::STEP_NS;
 use crate::world::World;
 use heaplab_worker::fill::{Fill, Fills};
 use heaplab_worker::peak::{Instant, Peak};
@@ -19,8 +20,6 @@ const DENSE: u64 = 8;
 const LIVE_FLOOR: u64 = 64 << 10;
 /// Samples during the idle tail, and as many during the trickle.
 const TAIL_SAMPLES: u64 = 20;
-/// What a call takes on the clock that subjects read in lockstep, nanoseconds: about what it takes with all checks.
-const CALL_NS: u64 = 250;
 /// With recorded times: a time without ops is slept from this length on, so that a thread of the subject's own gets it too, and
 /// all of them together no longer than this; beyond, only the clock goes on.
 const REST_NS: u64 = 1_000_000;
@@ -90,15 +89,10 @@ pub struct Recorder {
     /// Of the live bytes those that are never written.
     unwritten: u64,
     start_ns: u64,
-    /// The clock that subjects read, at call 0; 0: they read the real one.
-    subject_ns: u64,
-    /// What it has gone on since by calls, or by recorded times where the script has some.
-    passed_ns: u64,
+    /// The clock that subjects read.
+    clock: OpClock,
+    /// It goes by recorded times.
     timed: bool,
-    /// Threads of the subject's own; `None`: the clock is the real one, or they cannot be seen.
-    sleepers: Option<Sleepers>,
-    /// When they look at the clock next.
-    next_step: u64,
     /// How it differs from the recorded times; `None`: not at all.
     own_time: Option<OwnTime>,
     /// Of recorded times without ops those that were slept.
@@ -156,8 +150,7 @@ impl Recorder {
     pub fn start(&mut self, clock_of_ops: bool, own: Roll) {
         self.start_ns = clock::now_ns();
         if clock_of_ops {
-            self.subject_ns = steady::subject_clock(self.start_ns);
-            self.sleepers = Sleepers::new(own);
+            self.clock.begin(self.start_ns, Sleepers::new(own, false));
             self.show();
         }
         self.sample();
@@ -166,26 +159,10 @@ impl Recorder {
     /// Shows the subject how late it is; its own threads see that in steps.
     #[inline(always)]
     fn show(&mut self) {
-        let ns = self.subject_ns + self.passed_ns;
-        if ns >= self.next_step {
-            self.step(ns);
+        if self.clock.steps() {
+            self.apart(|recorder| recorder.clock.step());
         }
-        steady::set_subject_clock(ns);
-    }
-
-    #[cold]
-    fn step(&mut self, ns: u64) {
-        self.next_step = (ns / STEP_NS + 1) * STEP_NS;
-        let Some(sleepers) = self.sleepers.take() else {
-            return;
-        };
-        self.apart(|recorder| {
-            // Who has begun to work, or has just been started, sees the time at which that was.
-            let mut all = sleepers.settle(&[]);
-            steady::set_subject_clock(ns);
-            all &= sleepers.settle(&sleepers.wake());
-            recorder.sleepers = all.then_some(sleepers);
-        });
+        self.clock.show();
     }
 
     /// What the harness does by itself between two ops is no time of the subject's.
@@ -203,8 +180,8 @@ impl Recorder {
     #[inline(always)]
     fn moved(&mut self, live: i64, usable: i64, unwritten: i64) {
         self.calls += 1;
-        if self.subject_ns != 0 && !self.timed {
-            self.passed_ns += CALL_NS;
+        if self.clock.runs() && !self.timed {
+            self.clock.passes(CALL_NS);
             self.show();
         }
         self.live = self.live.wrapping_add_signed(live);
@@ -288,8 +265,8 @@ impl Recorder {
     }
 
     fn passes(&mut self, ns: u64) {
-        if self.subject_ns != 0 {
-            self.subject_ns += ns;
+        if self.clock.runs() {
+            self.clock.shift(ns);
             self.show();
         }
     }
@@ -297,7 +274,7 @@ impl Recorder {
     /// The next op was made at this time of the recording.
     #[inline(always)]
     fn at(&mut self, ns: u64, thread: u32) {
-        if self.subject_ns == 0 {
+        if !self.clock.runs() {
             return;
         }
         self.timed = true;
@@ -305,17 +282,17 @@ impl Recorder {
             Some(own_time) => own_time.shown(ns, thread),
             None => ns,
         };
-        let gap = ns.saturating_sub(self.passed_ns);
+        let gap = ns.saturating_sub(self.clock.passed_ns());
         if gap >= REST_NS {
             self.rest(gap);
         }
-        self.passed_ns = self.passed_ns.max(ns);
+        self.clock.reaches(ns);
         self.show();
         if let Some(own_time) = &mut self.own_time {
             own_time.begin();
         }
         if !self.fills.is_empty() {
-            let bytes = self.fills.advance(self.passed_ns);
+            let bytes = self.fills.advance(self.clock.passed_ns());
             self.wrote(bytes);
         }
     }
@@ -331,7 +308,7 @@ impl Recorder {
     /// As for [`Fills::begin`].
     unsafe fn fills(&mut self, fill: Fill) {
         // SAFETY: the caller's promise.
-        let bytes = unsafe { self.fills.begin(self.passed_ns, fill) };
+        let bytes = unsafe { self.fills.begin(self.clock.passed_ns(), fill) };
         self.wrote(bytes);
     }
 
@@ -358,7 +335,7 @@ impl Recorder {
         self.apart(|recorder| {
             for slice in slices(rest) {
                 clock::sleep_ns(slice);
-                recorder.passed_ns += slice;
+                recorder.clock.passes(slice);
                 recorder.show();
             }
         });

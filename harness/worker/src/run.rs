@@ -15,6 +15,7 @@ use crate::probe::{Bare, Probe};
 use crate::proof;
 use crate::shape;
 use crate::shared::{self, SharedArray};
+use crate::sleepers::Sleepers;
 use crate::slots::Slots;
 use crate::statm;
 use crate::steady;
@@ -220,6 +221,13 @@ fn repetition_of<P: Probe>(world: &'static World, report: &mut Report) {
         let recorder = unsafe { &mut *world.recorder() };
         world.crew.roll().enters(0);
         recorder.start(world.spec.mode == Mode::Lockstep, world.crew.roll());
+    }
+    if world.counts_in_order() {
+        // SAFETY: the other threads wait at the gate.
+        let op_clock = unsafe { &mut *world.op_clock() };
+        world.crew.roll().enters(0);
+        op_clock.begin(clock::now_ns(), Sleepers::new(world.crew.roll(), true));
+        op_clock.show();
     }
     let (usage, cpu, wall) = (
         clock::usage(false),

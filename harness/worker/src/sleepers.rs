@@ -87,15 +87,21 @@ pub struct Sleepers {
     own: Roll,
     /// /proc/self/task.
     folder: RawFd,
+    /// Threads may run one after the other by valgrind's leave.
+    emulated: bool,
 }
 
 impl Sleepers {
-    /// `None` where the kernel does not show a process its threads.
-    pub fn new(own: Roll) -> Option<Self> {
+    /// `None` where the kernel does not show a process its threads. `emulated`: this may be a run under valgrind.
+    pub fn new(own: Roll, emulated: bool) -> Option<Self> {
         let path: &CStr = c"/proc/self/task";
         // SAFETY: a valid C string.
         let folder = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-        (folder >= 0).then_some(Self { own, folder })
+        (folder >= 0).then_some(Self {
+            own,
+            folder,
+            emulated,
+        })
     }
 
     /// Waits until all of them are at rest, those of `woken` after they have run; false: one does not come to rest.
@@ -157,6 +163,16 @@ impl Sleepers {
         known && found.st_nlink <= own
     }
 
+    fn doing(&self, number: u32) -> Doing {
+        let path = format!("/proc/self/task/{number}/syscall");
+        match fs::read_to_string(path).map(|line| Doing::parse(&line)) {
+            // Who has work to do under valgrind waits for the others by reading from a pipe.
+            Ok(Doing::Read) if self.emulated => Doing::Work,
+            Ok(doing) => doing,
+            Err(_) => Doing::Gone,
+        }
+    }
+
     fn each(&self, mut see: impl FnMut(u32, Doing)) {
         if self.nobody() {
             return;
@@ -180,7 +196,7 @@ impl Sleepers {
             }
             names(&buffer[..got as usize], |number| {
                 if !self.own.has(number) {
-                    see(number, doing(number));
+                    see(number, self.doing(number));
                 }
             });
         }
@@ -207,11 +223,6 @@ fn names(mut entries: &[u8], mut see: impl FnMut(u32)) {
         }
         entries = &entries[length..];
     }
-}
-
-fn doing(number: u32) -> Doing {
-    fs::read_to_string(format!("/proc/self/task/{number}/syscall"))
-        .map_or(Doing::Gone, |line| Doing::parse(&line))
 }
 
 /// How often a thread has gone to wait since it began; 0: it is gone.

@@ -6,13 +6,14 @@ use crate::clock::Scale;
 use crate::latency;
 use crate::lockstep::Baton;
 use crate::memory::Recorder;
+use crate::op_clock::OpClock;
 use crate::pace;
 use crate::slots::Slots;
 use crate::threads::Crew;
 use hdrhistogram::Histogram;
 use heaplab_script::Cursor;
 use heaplab_script::file::Script;
-use heaplab_worker::protocol::RunSpec;
+use heaplab_worker::protocol::{Measure, Mode, RunSpec};
 use std::cell::UnsafeCell;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -59,11 +60,12 @@ pub struct World {
     pub began_ns: AtomicU64,
     /// What the subjects' clock shows at the first op, where it follows recorded times without lockstep; set before the gate opens.
     pub clock_base: AtomicU64,
+    op_clock: UnsafeCell<OpClock>,
     recorder: UnsafeCell<Recorder>,
     results: Mutex<Results>,
 }
 
-// SAFETY: `recorder` is used only by the thread whose turn it is (lockstep), everything else is atomic, locked, constant,
+// SAFETY: `recorder` and `op_clock` are used only by the thread whose turn it is (lockstep), everything else is atomic, locked, constant,
 // or handed over by a slot.
 unsafe impl Sync for World {}
 
@@ -117,6 +119,7 @@ impl World {
             baton: parts.baton,
             began_ns: AtomicU64::new(0),
             clock_base: AtomicU64::new(0),
+            op_clock: UnsafeCell::default(),
             recorder: UnsafeCell::new(parts.recorder),
             results: Mutex::new(results),
         }))
@@ -126,6 +129,16 @@ impl World {
     #[inline(always)]
     pub fn recorder(&self) -> *mut Recorder {
         self.recorder.get()
+    }
+
+    /// The clock that subjects read while instructions are counted; only for the thread whose turn it is.
+    pub fn op_clock(&self) -> *mut OpClock {
+        self.op_clock.get()
+    }
+
+    /// Whether subjects read that clock: counts in lockstep.
+    pub fn counts_in_order(&self) -> bool {
+        self.spec.measure == Measure::Counts && self.spec.mode == Mode::Lockstep
     }
 
     /// Adds to what the threads leave behind.
