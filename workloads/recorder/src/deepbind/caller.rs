@@ -4,10 +4,6 @@ use super::loaded;
 
 /// The instruction that takes the next address from the stack and goes there.
 const RET: u8 = 0xc3;
-/// How many are asked whether a walk of the stack would pass them.
-#[cfg(feature = "stacks")]
-const MOST_ASKED: usize = 4096;
-
 /// The address of a `ret` in the code that `caller` lies in; of the program's where no object has it, as the loader takes the
 /// program for the caller then.
 pub fn ret_near(caller: usize) -> Option<usize> {
@@ -48,22 +44,8 @@ pub fn ret_near(caller: usize) -> Option<usize> {
     of_caller.or(of_program)
 }
 
-#[cfg(not(feature = "stacks"))]
 fn ret_in(code: &[u8], start: usize) -> Option<usize> {
     code.iter()
         .position(|byte| *byte == RET)
         .map(|at| start + at)
-}
-
-/// The first that a walk passes without being led astray: nothing is on the stack there but the address to return to. Else the first.
-#[cfg(feature = "stacks")]
-fn ret_in(code: &[u8], start: usize) -> Option<usize> {
-    let mut all = (code.iter().enumerate())
-        .filter(|(_, byte)| **byte == RET)
-        .map(|(at, _)| start + at);
-    let first = all.next()?;
-    core::iter::once(first)
-        .chain(all.take(MOST_ASKED))
-        .find(|ret| crate::stacks::is_bare_at(ret - 1))
-        .or(Some(first))
 }

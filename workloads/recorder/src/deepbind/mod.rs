@@ -113,6 +113,8 @@ extern "C" fn begin(index: usize, mode: c_int, caller: usize) -> Way {
     };
     if mode & libc::RTLD_DEEPBIND != 0 && is_recorded() && !musl::is_here() {
         way.back = caller::ret_near(caller).unwrap_or(0);
+        #[cfg(feature = "stacks")]
+        crate::stacks::modules::will_return_to(way.back);
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };

@@ -101,11 +101,6 @@ fn ask() {
     MODE.store(mode, Ordering::Relaxed);
 }
 
-/// Whether code at `pc` has nothing on the stack but the address that it returns to.
-pub fn is_bare_at(pc: usize) -> bool {
-    modules::row(pc as u64, modules::epoch()) == heaplab_unwind::Row::from_rsp(8, None)
-}
-
 /// Before main: what the dynamic loader offers for finding modules.
 pub fn resolve() {
     modules::resolve();
