@@ -1,9 +1,34 @@
 //! The Parquet form of a trace, read back: it says of every event what the CSV table says. Needs the feature `parquet`.
 #![cfg(feature = "parquet")]
 
-use heaplab_workloads::trace::{ResolveOptions, Trace, export_csv, export_parquet, resolve_file};
+use heaplab_workloads::trace::{
+    ResolveOptions, Trace, TraceError, export_csv, export_parquet, resolve_file,
+};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::path::Path;
+
+#[test]
+fn what_the_file_says_of_a_failure_is_passed_on() {
+    struct Gone;
+    impl std::io::Write for Gone {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("t.hltrace");
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/raw-2.1.hltrace");
+    resolve_file(&fixture, &path, &ResolveOptions::default(), &mut |_, _| {}).expect("resolved");
+    let trace = Trace::open(&path).expect("a trace");
+    let error = export_parquet(&trace, Gone, &mut |_, _| {}).expect_err("nobody reads");
+    let TraceError::Io { source, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(source.kind(), std::io::ErrorKind::BrokenPipe);
+}
 
 /// Without addresses and with them.
 #[test]

@@ -6,6 +6,7 @@ use crate::trace::event::TICK_NS;
 use crate::trace::reader::Trace;
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
+use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::Type;
@@ -29,8 +30,15 @@ struct Columns {
     addresses: Option<Vec<i64>>,
 }
 
-fn failed(error: impl std::fmt::Display) -> TraceError {
-    let error = std::io::Error::other(error.to_string());
+fn failed(error: ParquetError) -> TraceError {
+    let error = match error {
+        // What the file said: a reader that has gone is no failure.
+        ParquetError::External(of_file) => match of_file.downcast::<std::io::Error>() {
+            Ok(error) => *error,
+            Err(other) => std::io::Error::other(other),
+        },
+        other => std::io::Error::other(other),
+    };
     TraceError::io("write", Path::new("the table"), error)
 }
 
@@ -129,7 +137,8 @@ fn put<D: DataType, W: Write + Send>(
     values: &mut Vec<D::T>,
 ) -> Result<(), TraceError> {
     let column = group.next_column().map_err(failed)?;
-    let mut column = column.ok_or_else(|| failed("a column is missing"))?;
+    let mut column =
+        column.ok_or_else(|| failed(ParquetError::General("a column is missing".into())))?;
     column
         .typed::<D>()
         .write_batch(values, None, None)
