@@ -75,6 +75,24 @@ impl Section {
         false
     }
 
+    /// Where `bytes` more of the section would begin. `None`: beyond its limit.
+    #[must_use]
+    pub fn next(&self, bytes: usize) -> Option<usize> {
+        let inside = self.mapped + bytes <= round_up(self.limit, OS_PAGE);
+        inside.then(|| {
+            if self.down {
+                self.start - self.mapped - bytes
+            } else {
+                self.start + self.mapped
+            }
+        })
+    }
+
+    /// `bytes` more are mapped at [`Section::next`].
+    pub fn lengthen(&mut self, bytes: usize) {
+        self.mapped += bytes;
+    }
+
     /// Bytes mapped.
     #[must_use]
     pub fn mapped(&self) -> usize {
@@ -146,6 +164,11 @@ impl Bump {
     #[must_use]
     pub fn start<O: Os>(&mut self, os: &O) -> bool {
         self.section.ensure(os, self.used, STEP)
+    }
+
+    /// What it is on top of.
+    pub fn section(&mut self) -> &mut Section {
+        &mut self.section
     }
 
     /// `bytes` of zeros aligned to `align`, or null.
@@ -272,6 +295,25 @@ mod tests {
             }
         }
         assert!(!section.ensure(&os, (128 << 10) + 1, 8 << 10));
+    }
+
+    #[test]
+    fn what_others_map_for_a_section_is_where_it_would_have_gone_on() {
+        let os = FakeOs::new(64 << 20);
+        let middle = os.start() + (1 << 20);
+        for (mut section, places) in [
+            (Section::new(middle, 8 * OS_PAGE), [0, 1, 4]),
+            (Section::below(middle, 8 * OS_PAGE), [-1, -4, -6]),
+        ] {
+            for (pages, place) in [1, 3, 2].into_iter().zip(places) {
+                let next = section.next(pages * OS_PAGE).expect("within the limit");
+                assert_eq!(next as isize - middle as isize, place * OS_PAGE as isize);
+                section.lengthen(pages * OS_PAGE);
+            }
+            assert!(section.next(3 * OS_PAGE).is_none());
+            assert!(section.ensure(&os, 6 * OS_PAGE, OS_PAGE), "it is there");
+            assert_eq!(os.mapped.load(Ordering::Relaxed), 0);
+        }
     }
 
     #[test]

@@ -168,6 +168,36 @@ int main(void) {
     passes(&mut preloaded(program));
 }
 
+#[test]
+fn short_blocks_use_what_is_mapped_beyond_a_limit_on_address_space() {
+    let program = compile(
+        "beyond_limit.c",
+        &format!(
+            "{HEAD}{}",
+            r#"
+static void *blocks[256];
+int main(void) {
+    for (int i = 0; i < 256; i++) { CHECK(blocks[i] = malloc(1 << 20)); memset(blocks[i], 1, 8); }
+    for (int i = 0; i < 256; i++) free(blocks[i]);
+    struct rlimit limit = {32 << 20, 32 << 20}; CHECK(!setrlimit(RLIMIT_AS, &limit));
+    for (size_t size = 40; size <= 4000; size *= 10) {
+        size_t total = 0; char *last = NULL, *block;
+        while (errno = 0, block = malloc(size)) {
+            for (size_t i = 0; i < size; i++) block[i] = 0;
+            memcpy(block, &last, sizeof last); last = block; total += size;
+        }
+        CHECK(errno == ENOMEM);
+        if (total < 200 << 20) { fprintf(stderr, "%zu: %zu KiB\n", size, total >> 10); return 1; }
+        while (last) { memcpy(&block, last, sizeof last); free(last); last = block; }
+    }
+    return 0;
+}
+"#
+        ),
+    );
+    passes(&mut preloaded(program));
+}
+
 /// A control group with a memory limit; gone when dropped.
 struct Group(PathBuf);
 

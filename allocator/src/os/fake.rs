@@ -32,6 +32,7 @@ pub struct FakeOs {
     /// Calls of `renew`.
     pub renewals: AtomicUsize,
     pub refuse_unmaps: AtomicBool,
+    pub refuse_hand_overs: AtomicBool,
     /// What was to be collapsed, and whether that is refused.
     pub collapses: std::sync::Mutex<Vec<(usize, usize)>>,
     pub refuse_collapses: AtomicBool,
@@ -83,6 +84,7 @@ impl FakeOs {
             move_to_fail: AtomicUsize::new(usize::MAX),
             renewals: AtomicUsize::new(0),
             refuse_unmaps: AtomicBool::new(false),
+            refuse_hand_overs: AtomicBool::new(false),
             collapses: std::sync::Mutex::default(),
             refuse_collapses: AtomicBool::new(false),
             populates: std::sync::Mutex::default(),
@@ -162,6 +164,16 @@ impl Os for FakeOs {
         // Whoever touches it from now on ends the tests.
         // SAFETY: the page heap unmaps free runs inside the block only.
         unsafe { libc::mprotect(addr as *mut libc::c_void, len, libc::PROT_NONE) == 0 }
+    }
+
+    fn hand_over(&self, from: usize, to: usize, len: usize) -> bool {
+        let inside = self.block..=self.block + self.len - len;
+        if self.refuse_hand_overs.load(Relaxed) || !inside.contains(&to) {
+            return false;
+        }
+        // What was never used reads as zero there.
+        // SAFETY: the page heap hands over free runs inside the block only.
+        unsafe { libc::mprotect(from as *mut libc::c_void, len, libc::PROT_NONE) == 0 }
     }
 
     fn touch(&self, _: usize) {}

@@ -5,6 +5,7 @@
 
 use super::{Mapped, Os};
 use crate::lookup::{LOOKUP, Lookup};
+use crate::units::OS_PAGE;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -125,6 +126,24 @@ impl Os for Linux {
         unsafe { syscall6(libc::SYS_munmap, [addr, len, 0, 0, 0, 0]) == 0 }
     }
 
+    fn hand_over(&self, from: usize, to: usize, len: usize) -> bool {
+        let is_free = |page: usize| {
+            let mut answer = 0_u8;
+            let place = &raw mut answer as usize;
+            // SAFETY: the kernel writes one byte, if the page is mapped.
+            let code = unsafe { syscall6(libc::SYS_mincore, [page, OS_PAGE, place, 0, 0, 0]) };
+            code == -(libc::ENOMEM as isize)
+        };
+        if !(to..to + len).step_by(OS_PAGE).all(is_free) {
+            return false;
+        }
+        let flags = libc::MREMAP_MAYMOVE as usize | libc::MREMAP_FIXED as usize;
+        // SAFETY: the page heap passes a free run and forgets it. Nothing is mapped at the target, and the kernel maps nothing there by
+        // itself: addresses so low are never its choice.
+        let got = unsafe { syscall6(libc::SYS_mremap, [from, len, len, flags, to, 0]) };
+        got == to as isize
+    }
+
     fn touch(&self, addr: usize) {
         // SAFETY: the page is mapped, reads as zero, and belongs to the caller.
         unsafe { core::ptr::with_exposed_provenance_mut::<u8>(addr).write_volatile(0) };
@@ -143,8 +162,8 @@ impl Os for Linux {
     }
 
     fn is_resident(&self, addr: usize, len: usize) -> bool {
-        let mut room = [0_u8; (2 << 20) / crate::units::OS_PAGE];
-        let pages = &mut room[..len / crate::units::OS_PAGE];
+        let mut room = [0_u8; (2 << 20) / OS_PAGE];
+        let pages = &mut room[..len / OS_PAGE];
         // SAFETY: the kernel writes a byte for each page of the range, for which there is room.
         let answer = unsafe {
             syscall6(

@@ -61,6 +61,10 @@ pub trait Os: Sync {
     /// Unmaps pages: their addresses are anybody's from then on. False: refused, nothing has changed.
     fn unmap(&self, addr: usize, len: usize) -> bool;
 
+    /// Moves mapped pages of zeros to `to`, where nothing is mapped; the addresses at `from` are anybody's from then on. False: refused,
+    /// or something is mapped there; nothing has changed.
+    fn hand_over(&self, from: usize, to: usize, len: usize) -> bool;
+
     /// Makes a page that was never used resident.
     fn touch(&self, addr: usize);
 

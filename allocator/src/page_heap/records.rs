@@ -51,7 +51,7 @@ impl Inner {
         bytes: usize,
         align: usize,
     ) -> *mut u8 {
-        let record = self.or_cede(heap, |inner| {
+        let record = self.or_cede(heap, Self::metadata_section, |inner| {
             let record = inner.metadata.allocate(&heap.os, bytes, align);
             (!record.is_null()).then_some(record)
         });
@@ -71,11 +71,19 @@ impl Inner {
         }
     }
 
+    fn metadata_section(&mut self) -> &mut Section {
+        self.metadata.section()
+    }
+
+    fn spans_section(&mut self) -> &mut Section {
+        &mut self.spans
+    }
+
     /// Maps what so many more records take. False: no memory.
     fn map_records<O: Os>(&mut self, heap: &PageHeap<O>, more: usize) -> bool {
         let bytes = (self.span_count as usize + 1 + more) * size_of::<Span>();
         let behind = bytes.saturating_sub(RECORDS_SKIP);
-        let mapped = self.or_cede(heap, |inner| {
+        let mapped = self.or_cede(heap, Self::spans_section, |inner| {
             inner.spans.ensure(&heap.os, behind, 64 << 10).then_some(())
         });
         mapped.is_some()
