@@ -8,6 +8,7 @@ use crate::page_heap::{PageHeap, Use};
 use crate::size_class::{MAX_SMALL, NUM_CLASSES, class_of, size_of_class};
 use crate::span::Span;
 use crate::thread_cache::ThreadCache;
+use crate::transfer_cache::Places;
 use crate::units::{PAGE_SIZE, pages_for};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -464,6 +465,22 @@ fn free_pages_do_not_pile_up_beside_a_block_that_grows_over_fresh_ones() {
     );
     drop(inner);
     heap.check_invariants();
+}
+
+#[test]
+fn places_are_made_of_wider_ones_that_were_given_back() {
+    let heap = Box::new(Heap::new(FakeOs::new(64 << 20)));
+    let places = &heap.pages;
+    let wide = places.take(6);
+    // SAFETY: the places are ours and not used any more.
+    unsafe { places.give(wide, 6) };
+    let used = places.inner.lock().metadata_bytes();
+    let taken = [4, 4, 5].map(|width| places.take(width));
+    // SAFETY: within the 64 places.
+    assert_eq!(taken, unsafe { [wide, wide.add(16), wide.add(32)] });
+    assert_eq!(places.inner.lock().metadata_bytes(), used);
+    assert_eq!(places.take(2).align_offset(32), 0, "none is left");
+    assert!(places.inner.lock().metadata_bytes() > used);
 }
 
 #[test]

@@ -33,6 +33,8 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// Widths of places: a full transfer cache has the widest.
 const PLACE_WIDTHS: usize = (transfer_cache::SLOTS as usize * MAX_BATCH).ilog2() as usize;
+/// Places are made of those that are so much wider: bins begin with few, and leave them as they grow.
+const SPLIT_WIDTHS: usize = 3;
 /// What is missing to the most that was resident is at most this part where it is nearly that.
 const NEARLY: usize = 16;
 /// Heaps that are no larger than those of programs that have just begun have little to give back.
@@ -388,13 +390,32 @@ impl<O: Os> PageHeap<O> {
     }
 }
 
+impl Inner {
+    /// Places for 2 to the power of `width` addresses that were given back, or the first ones of some that are up to [`SPLIT_WIDTHS`] wider; the rest
+    /// of those is for others. Null: there are none.
+    fn used_places(&mut self, width: usize) -> *mut u8 {
+        for wider in width..=(width + SPLIT_WIDTHS).min(PLACE_WIDTHS) {
+            let places = self.places[wider - 1].take();
+            if places.is_null() {
+                continue;
+            }
+            for half in width..wider {
+                // SAFETY: the places are ours and twice as wide at least; each part is given back once.
+                unsafe { self.places[half - 1].give(places.add(size_of::<*mut u8>() << half)) };
+            }
+            return places;
+        }
+        null_mut()
+    }
+}
+
 impl<O: Os> Places for PageHeap<O> {
     fn take_then(&self, width: u8, then: impl FnOnce(*mut *mut u8)) {
         let mut inner = self.inner.lock();
         if !inner.prepare(self) {
             return then(null_mut());
         }
-        let mut places = inner.places[width as usize - 1].take();
+        let mut places = inner.used_places(width as usize);
         if places.is_null() {
             let bytes = size_of::<*mut u8>() << width;
             places = inner.record_anywhere(self, bytes, bytes.min(64));
