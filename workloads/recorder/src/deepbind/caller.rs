@@ -4,6 +4,7 @@ use super::loaded;
 
 /// The instruction that takes the next address from the stack and goes there.
 const RET: u8 = 0xc3;
+
 /// The address of a `ret` in the code that `caller` lies in; of the program's where no object has it, as the loader takes the
 /// program for the caller then.
 pub fn ret_near(caller: usize) -> Option<usize> {
