@@ -226,6 +226,12 @@ const RULES: &[Rule] = &[
         crates: None,
         unsafe_in: &["."],
     },
+    Rule {
+        folder: "harness/subjects/planted",
+        uses: &[],
+        crates: Some(&["libc"]),
+        unsafe_in: &["."],
+    },
 ];
 
 /// Everything that may be seen on the top level of a checkout.
