@@ -5,7 +5,7 @@ use crate::central::Central;
 use crate::continued::{block_at, class_of_block};
 use crate::fault::{Fault, die, reporting};
 use crate::holes::Wanted;
-use crate::joining::{Classes, Search};
+use crate::joining::{Classes, Rest, Search};
 use crate::os::Os;
 use crate::page_heap::{PageHeap, Use};
 use crate::registry::Epoch;
@@ -58,6 +58,8 @@ pub struct Heap<O> {
     pub(crate) wanted: Wanted,
     /// Classes with much room between objects that are in use ([`crate::joining`]).
     pub(crate) sparse: Classes,
+    /// How long the heap has not grown.
+    pub(crate) rest: Rest,
     middle: [Padded<Middle>; NUM_CLASSES],
     /// Only looked at where some class is `sparse`, so not in memory in others.
     pub(crate) searches: [Search; NUM_CLASSES],
@@ -104,6 +106,7 @@ impl<O: Os> Heap<O> {
             growths: AtomicU32::new(0),
             wanted: Wanted::new(),
             sparse: Classes::new(),
+            rest: Rest::new(),
             searches: [const { Search::new() }; NUM_CLASSES],
         }
     }
@@ -126,6 +129,7 @@ impl<O: Os> Heap<O> {
             (&raw mut (*place).growths).write(AtomicU32::new(0));
             (&raw mut (*place).wanted).write(Wanted::new());
             (&raw mut (*place).sparse).write(Classes::new());
+            (&raw mut (*place).rest).write(Rest::new());
             (&raw mut (*place).searches).write([const { Search::new() }; NUM_CLASSES]);
         }
     }
@@ -159,6 +163,7 @@ impl<O: Os> Heap<O> {
         objects: &mut [*mut u8],
         spare: impl FnOnce(),
     ) -> usize {
+        self.rest.count();
         let got = self.transfer(class).fetch(thread, objects);
         if got > 0 {
             return got;
@@ -186,6 +191,7 @@ impl<O: Os> Heap<O> {
             return;
         }
         self.growths.fetch_add(GROWTH, Relaxed);
+        self.rest.end();
         spare();
         self.recall();
         self.purge_unwanted(pages);

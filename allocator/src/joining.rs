@@ -36,6 +36,9 @@ const LEAST_SHARE: usize = if cfg!(test) { 4096 } else { 64 };
 const MOST_OBJECTS: usize = 16;
 /// Spans that are looked at for one batch.
 const LOOKS: usize = 64;
+/// Blocks are parted once there were so many refills since the heap grew last or blocks were joined: else what is parted would be
+/// joined again.
+const SETTLED: u32 = if cfg!(test) { 4 } else { 64 };
 /// A class in which some search came to the end is searched again when this part of what is free has been freed since.
 const NEWS_SHARE: usize = 8;
 
@@ -67,6 +70,36 @@ pub(crate) struct Free {
     pub(crate) bytes: usize,
     /// Objects that came back in all.
     pub(crate) taken_back: u32,
+}
+
+/// Refills since the heap grew last or blocks were joined, as far as threads do not count at the same time.
+#[derive(Debug)]
+pub(crate) struct Rest(AtomicU32);
+
+impl Rest {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// Counts one.
+    #[inline(always)]
+    pub(crate) fn count(&self) {
+        let refills = self.0.load(Relaxed);
+        if refills < SETTLED {
+            self.0.store(refills + 1, Relaxed);
+        }
+    }
+
+    /// The heap grows, or blocks are joined.
+    pub(crate) fn end(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    /// It has not done so for a while.
+    #[inline(always)]
+    pub(crate) fn is_long(&self) -> bool {
+        self.0.load(Relaxed) >= SETTLED
+    }
 }
 
 /// A set of classes, changed by any thread. It may be behind.
@@ -125,6 +158,7 @@ impl<O: Os> Heap<O> {
                     .central(own)
                     .join(&self.pages, search, own, size, objects);
                 if got > 0 {
+                    self.rest.end();
                     return got;
                 }
             }
@@ -152,6 +186,61 @@ impl<O: Os> Heap<O> {
         }
     }
 
+    /// The class of the span of `object`, if that has joined objects, or had some.
+    ///
+    /// # Safety
+    /// As [`Heap::give`].
+    unsafe fn lender(&self, object: *mut u8) -> Option<usize> {
+        let map = &self.pages.map;
+        // SAFETY: numbers in the map have records; the caller's duty.
+        unsafe {
+            let span = map.span_of_page(map.page_of(object as usize)?);
+            // The bitmap, not the flag: meanwhile the last run may have gone.
+            (!span.is_null()
+                && (*span).state == State::Small
+                && (*span).continued.load(Acquire) != 0)
+                .then(|| usize::from((*span).class))
+        }
+    }
+
+    /// Takes `block` back for the class whose objects it is made of, when it is freed as one of `class` and that class has objects of its
+    /// own at hand. False: it stays the caller's.
+    ///
+    /// While such a block goes round in the bins of its class, each time it is freed costs several times what another's free does,
+    /// as do frees of all others in its span. A program that goes on with what it has would pay for ever for what was joined
+    /// while it grew. An object that is at hand serves as well and takes no page from anyone; where there is none the block stays. To be
+    /// called where the heap has not grown for a while ([`Rest::is_long`]).
+    ///
+    /// `mark` is called before locks are taken, and what it returns kept until they are free.
+    ///
+    /// # Safety
+    /// As [`Heap::give`]; [`Heap::block_of`] has found the block.
+    #[cold]
+    #[inline(never)]
+    pub(crate) unsafe fn part<M>(
+        &self,
+        class: usize,
+        block: *mut u8,
+        mark: impl FnOnce() -> M,
+    ) -> bool {
+        let map = &self.pages.map;
+        // SAFETY: the page is in the heap; the rest is the caller's duty.
+        unsafe {
+            let shown = map
+                .page_of(block as usize)
+                .map(|page| map.class_of_page(page));
+            if shown != Some(0) || self.central(class).is_dry() {
+                return false;
+            }
+            let Some(own) = self.lender(block).filter(|&own| own != class) else {
+                return false;
+            };
+            let _mark = mark();
+            let central = self.central(own);
+            central.give_joined(&self.pages, own, class, &[block]) > 0
+        }
+    }
+
     /// Takes back some of `objects`, of `class`, of which the first lies in no ordinary span of the class. Returns how many; a wrong
     /// pointer ends the process.
     ///
@@ -160,20 +249,10 @@ impl<O: Os> Heap<O> {
     #[cold]
     #[inline(never)]
     pub(crate) unsafe fn give_joined(&self, class: usize, objects: &[*mut u8]) -> usize {
-        let map = &self.pages.map;
         let first = objects[0];
-        // SAFETY: numbers in the map have records; the caller's duty.
+        // SAFETY: the caller's duty.
         unsafe {
-            let own = map.page_of(first as usize).and_then(|page| {
-                let span = map.span_of_page(page);
-                if span.is_null() {
-                    return None;
-                }
-                // The bitmap, not the flag: meanwhile the last run may have gone.
-                ((*span).state == State::Small && (*span).continued.load(Acquire) != 0)
-                    .then_some(usize::from((*span).class))
-            });
-            if let Some(own) = own {
+            if let Some(own) = self.lender(first) {
                 let taken = self
                     .central(own)
                     .give_joined(&self.pages, own, class, objects);

@@ -146,7 +146,15 @@ pub(crate) unsafe fn free(heap: &'static Heap<Linux>, block: *mut u8) {
     }
     match heap.block_of(block) {
         // SAFETY: the caller's duty.
-        Block::Small(class) => unsafe { free_class(heap, block, class) },
+        Block::Small(class) => unsafe {
+            // One that was freed last is freed twice.
+            let parted = heap.rest.is_long()
+                && attach_data(heap).is_none_or(|cache| cache.first(class) != block)
+                && heap.part(class, block, SlowPath::enter);
+            if !parted {
+                free_class(heap, block, class);
+            }
+        },
         // SAFETY: the span is the block's.
         Block::Large(span) => unsafe {
             let _slow_path = SlowPath::enter();

@@ -83,10 +83,16 @@ unsafe extern "C" fn free_slow(block: *mut u8) {
         // The bin has room if the page map did not show the class.
         // SAFETY: the caller's duty.
         Block::Small(class) => unsafe {
-            if tls::cache().push(class, block) {
-                return;
+            // One that was freed last is freed twice.
+            let parted = HEAP.rest.is_long()
+                && tls::cache().first(class) != block
+                && HEAP.part(class, block, SlowPath::enter);
+            if !parted {
+                if tls::cache().push(class, block) {
+                    return;
+                }
+                free_object(block, class);
             }
-            free_object(block, class);
         },
         // SAFETY: the span is the block's.
         Block::Large(span) => unsafe {

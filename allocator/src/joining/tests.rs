@@ -287,6 +287,38 @@ fn spans_are_as_before_when_the_last_block_has_gone() {
     heap.check_invariants();
 }
 
+/// Whether a block of the long class is parted when it is freed.
+fn is_parted(heap: &Heap<FakeOs>, block: *mut u8) -> bool {
+    // SAFETY: the block is the caller's, and not used any more where it is parted.
+    heap.rest.is_long() && unsafe { heap.part(class(LONG), block, || ()) }
+}
+
+#[test]
+fn blocks_are_parted_where_others_are_at_hand_and_the_heap_does_not_grow() {
+    let (heap, _) = sparse();
+    let blocks = take(&heap, LONG, 300);
+    let before = outside(&heap, class(SHORT));
+    let rest = || (0..SETTLED).for_each(|_| heap.rest.count());
+    rest();
+    assert!(!is_parted(&heap, blocks[0]), "there is no other");
+    // A span of the class's own, with others in it.
+    let (ordinary, _) = heap.take_one(class(LONG));
+    assert!(!heap.central(class(LONG)).is_dry());
+    assert!(is_parted(&heap, blocks[0]));
+    assert_eq!(outside(&heap, class(SHORT)), before - EACH);
+    assert!(!is_parted(&heap, ordinary));
+    let (large, _) = heap.allocate_large(8 << 20, 1);
+    assert!(!large.is_null());
+    assert!(!is_parted(&heap, blocks[1]), "it has grown");
+    rest();
+    assert!(is_parted(&heap, blocks[1]));
+    let pages = heap.pages.in_use_bytes();
+    let joined = take(&heap, 2 * LONG, 1)[0];
+    assert_eq!(heap.pages.in_use_bytes(), pages);
+    assert!(!is_parted(&heap, blocks[2]), "{joined:?} was joined");
+    heap.check_invariants();
+}
+
 #[test]
 fn aligned_blocks_are_exchanged() {
     let (heap, _) = sparse();
