@@ -174,6 +174,10 @@ impl SharedSlot {
     }
 }
 
+/// Pauses that a thread makes after a wait, about a microsecond that counts as waiting, so that it does not wait for the very next block
+/// again: two threads that go on each other's heels pull every cache line to and fro, and that is no waiting but their own time
+/// (Giacomoni et al., *FastForward for efficient pipeline parallelism*, PPoPP 2008: temporal slipping).
+const SLIP: u32 = 64;
 /// Nanoseconds between two looks at a slot, at first and at most.
 const SLEEP_NS: u64 = 20_000;
 const LONGEST_SLEEP_NS: u64 = 5_000_000;
@@ -186,6 +190,9 @@ fn wait(mut ready: impl FnMut() -> bool) -> u64 {
     let start = clock::now_ns();
     for round in 0u32.. {
         if ready() {
+            for _ in 0..SLIP {
+                spin_loop();
+            }
             break;
         }
         match round {
