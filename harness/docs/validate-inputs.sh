@@ -136,3 +136,44 @@ for c in range(600):
         print("M 100644 inline %s\ndata %d\n%s" % (name, len(text), text))
 PY
 )
+
+python3 - "$work" <<'PY'
+import random, sys
+work = sys.argv[1]
+random.seed(25)
+with open(work + "/many.mk", "w") as out:
+    out.write("FLAGS = -O2 -Wall\nOBJECTS =\n")
+    for n in range(6000):
+        needs = " ".join("part%d.o" % random.randrange(n) for _ in range(min(n, random.randrange(6))))
+        out.write("OBJECTS += part%d.o\npart%d.o: FLAGS += -DPART=%d\npart%d.o: %s\n" % (n, n, n, n, needs))
+        out.write("\tcc $(FLAGS) -c $(patsubst %%.o,%%.c,$@) -o $@ # $(words $^) of them\n")
+    out.write("all: $(OBJECTS)\n\t@echo $(words $(sort $(OBJECTS)))\n")
+
+words = ["storage", "block", "page", "heap", "free", "list", "span", "class", "thread", "cache"]
+with open(work + "/document.ms", "w") as out:
+    for chapter in range(400):
+        out.write(".NH 1\nChapter %d\n" % chapter)
+        for _ in range(12):
+            out.write(".PP\n")
+            for _ in range(6):
+                out.write(" ".join(random.choice(words) for _ in range(14)) + ",\n")
+            out.write("and so\n.I on .\n")
+
+with open(work + "/objects.pdf", "wb") as out:
+    places = []
+    def put(text):
+        places.append(out.tell())
+        out.write(("%d 0 obj\n%s\nendobj\n" % (len(places), text)).encode())
+    out.write(b"%PDF-1.4\n")
+    put("<< /Type /Catalog /Pages 2 0 R /Extra [ %s ] >>" % " ".join("%d 0 R" % n for n in range(4, 40001)))
+    put("<< /Type /Pages /Kids [ 3 0 R ] /Count 1 >>")
+    put("<< /Type /Page /Parent 2 0 R /MediaBox [ 0 0 100 100 ] >>")
+    for n in range(4, 40001):
+        put("<< /Name (%s) /Next %d 0 R /Numbers [ %s ] >>" % (
+            random.choice(words) * random.randrange(1, 6), 4 + (n * 7919) % 39997, " ".join(str(random.randrange(9999)) for _ in range(random.randrange(12)))))
+    start = out.tell()
+    out.write(b"xref\n0 %d\n0000000000 65535 f \n" % (len(places) + 1))
+    for place in places:
+        out.write(b"%010d 00000 n \n" % place)
+    out.write(b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(places) + 1, start))
+PY

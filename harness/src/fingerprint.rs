@@ -163,7 +163,8 @@ fn host_id(cpu: &str, kernel: &str, memory: u64) -> String {
         .collect()
 }
 
-fn online_cpus() -> u32 {
+/// CPUs that are online.
+pub fn online_cpus() -> u32 {
     fs::read_to_string("/sys/devices/system/cpu/online")
         .ok()
         .and_then(|t| cpu_list(&t))

@@ -7,6 +7,7 @@
 //!
 //! Memory of all processes together (`peak_pss_bytes`): see [`tree`].
 
+mod missed;
 mod own;
 mod proof;
 mod sample;
@@ -38,7 +39,7 @@ pub use statistics::Statistics;
 pub enum HeapLook {
     /// Not at all.
     None,
-    /// All its anonymous bytes every half millisecond, by counters that the kernel keeps, and nothing else of it: neither its
+    /// All its anonymous bytes every half millisecond, and the highest since, by counters that the kernel keeps, and nothing else of it: neither its
     /// mappings nor its time, as both hold it up. An allocator that gives memory back by the clock keeps more or less of it
     /// then.
     Size,

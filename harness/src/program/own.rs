@@ -184,6 +184,14 @@ impl Own {
         }
     }
 
+    /// There were so many anonymous bytes between the last look and now. Counts where nothing was mapped meanwhile.
+    pub fn missed(&mut self, anonymous: u64) {
+        let before = self.sequence;
+        if self.update() && self.sequence == before {
+            self.found(anonymous);
+        }
+    }
+
     /// Has the kernel tell which pages are in memory, of those that were not, and now and then of all. False: not of all that it was
     /// asked, as the program ended meanwhile.
     fn tell(&mut self) -> bool {

@@ -1,6 +1,7 @@
 //! Looks at a running program from outside: heap memory of its first process, memory of all its processes, and whether
 //! the subject is in each of them.
 
+use super::missed::Missed;
 use super::own::{Apart, Own};
 use super::statistics::Asked;
 use super::tree::{self, TreeMemory};
@@ -127,6 +128,8 @@ struct Heap {
     statm: Option<File>,
     /// What it maps by itself, where that is followed.
     own: Option<Own>,
+    /// Where nothing but the size is looked at: peaks between two looks.
+    missed: Option<Missed>,
     peak: Option<Peak>,
     highest: u64,
     walked: Option<Walked>,
@@ -148,21 +151,23 @@ impl Heap {
                 .and_then(|path| path.canonicalize().ok()),
             statm: File::open(format!("/proc/{pid}/statm")).ok(),
             own: None,
+            missed: (look == HeapLook::Size).then(|| Missed::of(pid)),
             peak: None,
             highest: 0,
             walked: None,
         }
     }
 
-    /// Resident bytes less those of files and shared memory: the kernel's own counters, for which no mapping is held.
-    fn anonymous(&self) -> Option<u64> {
+    /// Resident bytes less those of files and shared memory, and these: the kernel's own counters, for which no mapping is held.
+    fn sizes(&self) -> Option<(u64, u64)> {
         let mut text = [0; 128];
         let read = self.statm.as_ref()?.read_at(&mut text, 0).ok()?;
         let mut words = std::str::from_utf8(&text[..read]).ok()?.split_whitespace();
         let mut pages = || words.next().and_then(|word| word.parse::<u64>().ok());
         let (size, resident, shared) = (pages()?, pages()?, pages()?);
         // A process that has ended is there until it is waited for, without memory.
-        (size > 0).then(|| resident.saturating_sub(shared) * page_size() as u64)
+        let bytes = |pages: u64| pages * page_size() as u64;
+        (size > 0).then(|| (bytes(resident.saturating_sub(shared)), bytes(shared)))
     }
 
     /// The mappings as they are; `None` when the process is gone.
@@ -181,9 +186,15 @@ impl Heap {
 
     /// False when the process is gone.
     fn look(&mut self) -> bool {
-        let Some(anonymous) = self.anonymous() else {
+        let Some((anonymous, others)) = self.sizes() else {
             return false;
         };
+        let missed =
+            (self.missed.as_mut()).and_then(|missed| missed.look(anonymous + others, others));
+        if let (Some(missed), Some(own)) = (missed, &mut self.own) {
+            own.missed(missed);
+        }
+        let highest = missed.unwrap_or(0).max(anonymous);
         if let Some(step) = self.step
             && (self.walked.is_none() || anonymous > self.highest + self.highest / step)
         {
@@ -196,14 +207,14 @@ impl Heap {
                 self.walked = Some(walked);
             }
         }
-        if self.peak.is_none_or(|peak| anonymous > peak.anonymous) {
+        if self.peak.is_none_or(|peak| highest > peak.anonymous) {
             self.peak = Some(Peak {
-                anonymous,
+                anonymous: highest,
                 walked: self.walked,
             });
         }
         if let Some(mut own) = self.own.take() {
-            own.look(anonymous, || self.anonymous());
+            own.look(anonymous, || self.sizes().map(|(anonymous, _)| anonymous));
             self.own = Some(own);
         }
         true
