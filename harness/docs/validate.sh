@@ -85,7 +85,7 @@ validate imagemagick open "A picture drawn, blurred, turned and scaled" -- conve
 validate bc open "Roots and factorials with 500 digits" -- bc -lq digits.bc
 # Set aside: run for the first time when the method was fixed, at f1fba29.
 validate make "set aside" "A makefile of 6,000 targets, nothing run" -- make -n -r -f many.mk all
-validate troff "set aside" "A document of 400 pages" -- troff -ms -Tutf8 document.ms
+validate troff "set aside" "A document of 400 chapters" -- troff -ms -Tutf8 document.ms
 validate qpdf "set aside" "A file of 40,000 objects rewritten" -- qpdf --qdf --object-streams=disable objects.pdf rewritten.pdf
 
 exit $failed
