@@ -13,14 +13,14 @@ use crate::plan::{Comparison, Kind};
 use crate::progress::Progress;
 use crate::session::Session;
 use crate::subject::Subject;
-use crate::{fingerprint, interrupt, render};
+use crate::{estimate, fingerprint, interrupt, render};
 use heaplab_reports::BASELINE;
 use heaplab_reports::schema::{ResultSet, RunLine, Status};
 use heaplab_reports::shell;
 use heaplab_worker::protocol::{Mode, Touch};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is measured and where it is kept.
 pub struct Campaign<'a> {
@@ -44,6 +44,8 @@ pub struct Campaign<'a> {
     pub repetition: Repetition,
     /// Blocks that a budget always buys.
     pub least_blocks: u32,
+    /// Idle tail of memory runs.
+    pub idle: Duration,
     /// Remarks known beforehand.
     pub notes: Vec<String>,
     /// Write report.html, charts and summary.md.
@@ -72,6 +74,14 @@ impl Campaign<'_> {
         executor: &mut dyn Executor,
         terminal: &Terminal,
     ) -> Result<Finished, Error> {
+        estimate::say(
+            self.comparisons,
+            self.subjects.len(),
+            self.shape,
+            self.repetition,
+            self.idle,
+            terminal,
+        );
         let machine = fingerprint::read();
         let labels: Vec<String> = self.subjects.iter().map(|s| s.label.clone()).collect();
         let runs: usize = self

@@ -108,6 +108,15 @@ impl Error {
     }
 }
 
+/// The exit status of what ended with `ended`, as `git bisect run` takes it: only a verdict is good (0) or bad (1), all else skips the
+/// commit.
+pub fn bisected(ended: &Result<u8, Error>) -> u8 {
+    match ended {
+        Ok(code @ 0..=1) => *code,
+        _ => 125,
+    }
+}
+
 /// The operating system's words without the number: "no space left on device".
 pub fn reason_of(error: &std::io::Error) -> String {
     let text = error.to_string();
@@ -163,5 +172,28 @@ mod tests {
         assert_eq!(lower_first("No such file"), "no such file");
         assert_eq!(lower_first("LD_PRELOAD is set"), "LD_PRELOAD is set");
         assert_eq!(lower_first(""), "");
+    }
+
+    #[test]
+    fn only_a_verdict_is_good_or_bad_to_a_bisection() {
+        let ended = |outcome: Outcome| bisected(&Ok(outcome.code()));
+        assert_eq!((ended(Outcome::Done), ended(Outcome::Found)), (0, 1));
+        for outcome in [
+            Outcome::Incomplete,
+            Outcome::Inconclusive,
+            Outcome::Contaminated,
+            Outcome::Interrupted,
+        ] {
+            assert_eq!(ended(outcome), 125, "{outcome:?}");
+        }
+        for error in [
+            Error::usage("no such option"),
+            Error::environment("the disk is full"),
+            Error::Verification("the trace is damaged".into()),
+            Error::Run("it failed".into()),
+            Error::ClosedOutput,
+        ] {
+            assert_eq!(bisected(&Err(error.clone())), 125, "{error:?}");
+        }
     }
 }

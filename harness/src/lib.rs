@@ -18,6 +18,7 @@ pub mod disturbance;
 pub mod embed;
 pub mod engine;
 pub mod error;
+pub mod estimate;
 pub mod exec;
 pub mod fingerprint;
 pub mod huge_pages;

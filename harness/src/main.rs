@@ -3,8 +3,9 @@
 
 use clap::error::ErrorKind;
 use heaplab::cli::usage;
-use heaplab::error::Error;
+use heaplab::error::{self, Error};
 use heaplab::{cmd, interrupt, out, recording};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -17,22 +18,25 @@ fn main() -> ExitCode {
         };
     }
     interrupt::survive_file_limits();
-    let status = match usage::parse(std::env::args_os()) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let bisects = usage::bisects(&words);
+    let status = match usage::parse(words.clone()) {
         Ok(cli) => cmd::dispatch(cli).map(heaplab::error::Outcome::code),
         Err(e) => match e.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 out::print(&e.render().to_string()).map(|()| 0)
             }
-            _ => Err(usage::sentence(&e)),
+            _ => Err(usage::sentence(&e, &words)),
         },
     };
-    match status {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            if error != Error::ClosedOutput {
-                out::remark(&format!("heaplab: {error}"));
-            }
-            ExitCode::from(error.code())
-        }
+    if let Err(error) = &status
+        && *error != Error::ClosedOutput
+    {
+        out::remark(&format!("heaplab: {error}"));
     }
+    ExitCode::from(match &status {
+        _ if bisects => error::bisected(&status),
+        Ok(code) => *code,
+        Err(error) => error.code(),
+    })
 }

@@ -69,9 +69,14 @@ impl Progress {
 
     /// Prints a line above the bar.
     pub fn print(&self, line: &str) {
+        self.aside(|| remark(line));
+    }
+
+    /// Lets `speak` write to standard error without the bar in between.
+    pub fn aside(&self, speak: impl FnOnce()) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| remark(line)),
-            None => remark(line),
+            Some(bar) => bar.suspend(speak),
+            None => speak(),
         }
     }
 

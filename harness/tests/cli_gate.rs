@@ -77,13 +77,169 @@ fn a_missing_cell_is_never_a_pass() {
 #[test]
 fn what_a_gate_does_not_judge_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let (status, _, err) = run(heaplab(folder.path())
-        .args([
-            "gate", "run", "--base", "system", "--head", "system", "--idle", "10s",
-        ])
-        .args(SMALL));
-    assert_eq!(status, 2, "{err}");
-    assert!(err.contains("--idle"), "{err}");
+    let allocators = ["--base", "system", "--head", "system"];
+    let programs = ["--base-cmd", "true", "--head-cmd", "true"];
+    for (sides, options) in [
+        (allocators, &["churn", "--idle", "10s"][..]),
+        (allocators, &["--metric", "a=1/s:higher:x"]),
+        (allocators, &["--load", "true"]),
+        (programs, &["churn"]),
+        (programs, &["--suite", "gate"]),
+    ] {
+        let (status, _, err) = run(heaplab(folder.path())
+            .args(["gate", "run"])
+            .args(sides)
+            .args(options));
+        assert_eq!(status, 2, "{options:?}: {err}");
+        let named = options[0].trim_start_matches("churn");
+        assert!(err.contains(named), "{options:?}: {err}");
+    }
+}
+
+/// `git bisect run` takes 1 to 124 as bad: what is no verdict must be none of them.
+#[test]
+fn a_bisection_gets_pass_regression_or_skip() {
+    let folder = tempfile::tempdir().unwrap();
+    // The first word behind the options is the workload.
+    let small = |base: &str, head: &str, more: &[&str]| {
+        run(heaplab(folder.path())
+            .args(["gate", "run", "--bisect", "--seed", "7"])
+            .args(["--base", base, "--head", head])
+            .args(["--scale", "0.02", "--measure", "memory", "--no-report"])
+            .args(more))
+    };
+    let two = ["churn", "--blocks", "2"];
+    for (base, head, more, wanted, word) in [
+        ("system", "system", &two[..], 0, ""),
+        ("system", "new=jemalloc", &two, 1, ""),
+        // What one run a side cannot decide is no pass.
+        ("system", "system", &["churn", "--blocks", "1"], 125, ""),
+        (
+            "system",
+            "system",
+            &["chrun", "--blocks", "2"],
+            125,
+            "chrun",
+        ),
+        // This commit's library was not built.
+        ("system", "./libnot-there.so", &two, 125, "not-there"),
+        (
+            "system",
+            "system",
+            &["churn", "--bolcks", "2"],
+            125,
+            "--bolcks",
+        ),
+        // It hangs, or so it seems: the rows fail.
+        (
+            "system",
+            "system",
+            &["churn", "--blocks", "2", "--timeout", "0s"],
+            125,
+            "",
+        ),
+    ] {
+        let (status, out, err) = small(base, head, more);
+        assert_eq!(status, wanted, "{head} {more:?}: {out}{err}");
+        assert!(err.contains(word), "{head} {more:?}: {err}");
+    }
+}
+
+/// A verdict that nobody reads to its end is still the verdict.
+#[test]
+fn a_closed_output_does_not_turn_a_regression_into_a_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut started = heaplab(folder.path())
+        .args(["gate", "run", "--seed", "7"])
+        .args(["--base", "system", "--head", "new=jemalloc"])
+        .args(SMALL)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(started.stdout.take());
+    assert_eq!(started.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn commands_of_both_sides_are_printed_and_nothing_is_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let printed = |sides: [&str; 4], more: &[&str]| {
+        let (status, out, err) = run(heaplab(folder.path())
+            .args(["gate", "run", "--print-command"])
+            .args(sides)
+            .args(more));
+        assert_eq!(status, 0, "{err}");
+        assert!(!folder.path().join("heaplab-results").exists());
+        out
+    };
+    let out = printed(["--base", "system", "--head", "new=jemalloc"], &SMALL);
+    let heads: Vec<&str> = out.lines().filter(|line| line.starts_with('#')).collect();
+    assert_eq!(heads.len(), 2, "{out}");
+    assert!(
+        heads[0].ends_with("memory base") && heads[1].ends_with("memory new"),
+        "{out}"
+    );
+    let sides = ["--base-cmd", "echo one", "--head-cmd", "echo two"];
+    let out = printed(sides, &[]);
+    let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with('#')).collect();
+    let (status, said, _) = run(std::process::Command::new("sh").args(["-c", lines[1]]));
+    assert_eq!((status, said.as_str()), (0, "two\n"));
+}
+
+#[test]
+fn what_a_replay_in_lockstep_costs_is_said_before_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = ["--scale", "0.01", "--measure", "memory", "-v"];
+    for args in [
+        &[
+            "run",
+            "churn",
+            "-a",
+            "system",
+            "--blocks",
+            "1",
+            "--no-report",
+        ][..],
+        &[
+            "gate",
+            "run",
+            "--base",
+            "system",
+            "--head",
+            "system",
+            "--blocks",
+            "1",
+            "--no-report",
+            "churn",
+        ],
+        &["gate", "baseline", "update", "-a", "system", "churn"],
+    ] {
+        let (_, _, err) = run(heaplab(folder.path()).args(args).args(small));
+        let said = err.find("churn t1: a replay in lockstep takes about");
+        let first = err.find("memory system").or(err.find("memory base"));
+        assert!(said.is_some() && said < first, "{args:?}: {err}");
+    }
+    // One that takes long is told to everybody; here it is given no time to.
+    let (_, _, err) = run(heaplab(folder.path()).args([
+        "gate",
+        "run",
+        "--base",
+        "system",
+        "--head",
+        "system",
+        "larson",
+        "--measure",
+        "memory",
+        "--blocks",
+        "1",
+        "--timeout",
+        "1ms",
+        "--scale",
+        "4",
+        "--no-report",
+    ]));
+    assert!(err.contains("a replay in lockstep takes about"), "{err}");
 }
 
 /// jemalloc gives back by the clock: by the real one it would do so at other calls in each run, and slow as a run under callgrind is, more

@@ -17,8 +17,15 @@ pub enum GateCommand {
   heaplab gate run --base old=./old.so --head new=./new.so --suite gate --format markdown
   heaplab gate run --base-cmd './old --bench' --head-cmd './new --bench'
 
-Exit status: 0 pass, 1 regression, 4 a cell failed or is missing, 5 not decided (only with --strict), 6 the machine
-cannot judge.")]
+Which commit made it worse? The base is a library of the good commit, built before:
+  git bisect start BAD GOOD
+  git bisect run sh -c 'cargo build --release || exit 125
+      heaplab gate run --bisect --measure counts churn \\
+          --base ./good.so --head target/release/libmine.so'
+
+Exit status: 0 pass, 1 regression, 4 a cell failed or is missing, 5 not decided (only with --strict), \
+6 the machine cannot judge. With --bisect: 0 pass, 1 regression, 125 (git bisect skips the commit) for everything else, wrong \
+usage and figures that are not decided included.")]
     Run(Box<GateRunArgs>),
     /// Judge stored results or counts: exact counts and memory
     #[command(after_help = "Examples:
@@ -64,7 +71,7 @@ Exit status: 0 pass, 1 regression, 3 there is no file, 4 a cell failed or is mis
     Check(Box<BaselineCheckArgs>),
 }
 
-/// What both have in common.
+/// What `heaplab gate baseline update` and `check` measure.
 #[derive(Args, Debug, Clone)]
 pub struct BaselineArgs {
     /// Workloads [default: the suite `gate`]
@@ -165,7 +172,7 @@ pub struct GateRunArgs {
     #[arg(long, value_name = "SPEC", requires = "base")]
     pub head: Option<String>,
     /// Program before the change, with arguments, as one word for the shell
-    #[arg(long, value_name = "CMD", requires = "head_cmd", conflicts_with_all = ["base", "head"])]
+    #[arg(long, value_name = "CMD", requires = "head_cmd", conflicts_with_all = ["base", "head", "workloads", "suite", "only"])]
     pub base_cmd: Option<String>,
     /// Program after the change
     #[arg(long, value_name = "CMD", requires = "base_cmd")]
@@ -182,6 +189,9 @@ pub struct GateRunArgs {
     /// Exit with 5 where something could not be decided
     #[arg(long)]
     pub strict: bool,
+    /// For `git bisect run`: exit with 125, which skips the commit, wherever the answer is neither pass nor regression
+    #[arg(long)]
+    pub bisect: bool,
     /// Workload parameters.
     #[command(flatten)]
     pub workload: WorkloadArgs,
@@ -191,6 +201,9 @@ pub struct GateRunArgs {
     /// Only one cell: WORKLOAD
     #[arg(long, value_name = "CELL")]
     pub only: Option<String>,
+    /// Print the exact commands of both sides instead of running them
+    #[arg(long)]
+    pub print_command: bool,
     /// Servers.
     #[command(flatten)]
     pub service: ServiceArgs,
@@ -203,6 +216,13 @@ pub struct GateRunArgs {
     /// Seconds after which a run counts as hanging; of a server beyond its --duration
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
     pub timeout: Duration,
+}
+
+impl GateRunArgs {
+    /// Whether what could not be decided is no pass.
+    pub fn strict(&self) -> bool {
+        self.strict || self.bisect
+    }
 }
 
 /// `heaplab gate compare`

@@ -210,18 +210,29 @@ pub struct ServiceArgs {
 }
 
 impl ServiceArgs {
+    /// Refuses them where there is no program to work on; `programs` says where one is named.
+    ///
+    /// # Errors
+    /// Usage.
+    pub fn unused(&self, programs: &str) -> Result<(), Error> {
+        match self.waits() || self.stop_signal.is_some() {
+            true => Err(Error::usage(format!(
+                "--until-ready, --load, --duration and --stop-signal are for programs; {programs}"
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    fn waits(&self) -> bool {
+        self.until_ready.is_some() || self.load.is_some() || self.duration.is_some()
+    }
+
     /// The server's life; `None` for a program that ends by itself.
     ///
     /// # Errors
-    /// Usage when options are given that have no program to work on (`command` is empty) or nothing to wait for.
-    pub fn service(&self, command: &[std::ffi::OsString]) -> Result<Option<Service>, Error> {
-        let waits = self.until_ready.is_some() || self.load.is_some() || self.duration.is_some();
-        if command.is_empty() && (waits || self.stop_signal.is_some()) {
-            return Err(Error::usage(
-                "--until-ready, --load, --duration and --stop-signal are for programs; name one after --",
-            ));
-        }
-        if !waits {
+    /// Usage when options are given that have nothing to wait for.
+    pub fn service(&self) -> Result<Option<Service>, Error> {
+        if !self.waits() {
             return match self.stop_signal {
                 None => Ok(None),
                 Some(_) => Err(Error::usage(
@@ -247,6 +258,21 @@ pub struct MetricArgs {
     /// group is the value. NAME=UNIT:lower|higher:REGEX, may be repeated
     #[arg(long = "metric", value_name = "SPEC", value_parser = OwnMetric::parse, help_heading = "Servers")]
     pub metrics: Vec<OwnMetric>,
+}
+
+impl MetricArgs {
+    /// Refuses them where no program prints anything; `programs` says where one is named.
+    ///
+    /// # Errors
+    /// Usage.
+    pub fn unused(&self, programs: &str) -> Result<(), Error> {
+        match self.metrics.is_empty() {
+            true => Ok(()),
+            false => Err(Error::usage(format!(
+                "--metric reads what a program or its load prints; {programs}"
+            ))),
+        }
+    }
 }
 
 /// What standard output carries.

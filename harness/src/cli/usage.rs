@@ -9,11 +9,11 @@ use std::any::TypeId;
 use std::ffi::OsString;
 use std::time::Duration;
 
-/// The sentence for a parser error that is not a request for help.
-pub fn sentence(error: &clap::Error) -> Error {
+/// The sentence for a parser error, of these words, that is not a request for help.
+pub fn sentence(error: &clap::Error, words: &[OsString]) -> Error {
     let arg = text(error, ContextKind::InvalidArg).map(|a| option_name(&a));
     let value = text(error, ContextKind::InvalidValue);
-    let help = help_command(error);
+    let help = help_command(words);
     let message = match error.kind() {
         ErrorKind::InvalidValue => match (arg, value.as_deref()) {
             (Some(arg), Some("") | None) => format!("{arg} needs a value; see `{help}`"),
@@ -21,7 +21,7 @@ pub fn sentence(error: &clap::Error) -> Error {
                 Some(valid) => format!("unknown value '{value}' for {arg}; use {valid}"),
                 None => format!("unknown value '{value}' for {arg}; see `{help}`"),
             },
-            _ => fallback(error),
+            _ => fallback(error, &help),
         },
         ErrorKind::ValueValidation => match (arg, value) {
             (Some(arg), Some(value)) => {
@@ -29,7 +29,7 @@ pub fn sentence(error: &clap::Error) -> Error {
                 let why = why.map_or_else(|| format!("see `{help}`"), |why| numbers(&why));
                 format!("invalid value '{value}' for {arg}; {}", lower_first(&why))
             }
-            _ => fallback(error),
+            _ => fallback(error, &help),
         },
         ErrorKind::UnknownArgument => match (arg, text(error, ContextKind::SuggestedArg)) {
             (Some(arg), _)
@@ -42,7 +42,7 @@ pub fn sentence(error: &clap::Error) -> Error {
             }
             (Some(arg), Some(other)) => format!("unknown option {arg}; did you mean '{other}'?"),
             (Some(arg), None) => format!("unknown option or argument {arg}; see `{help}`"),
-            _ => fallback(error),
+            _ => fallback(error, &help),
         },
         ErrorKind::InvalidSubcommand => {
             let name = text(error, ContextKind::InvalidSubcommand).unwrap_or_default();
@@ -59,7 +59,7 @@ pub fn sentence(error: &clap::Error) -> Error {
                 "nothing to profile is named; write a program behind `--`, or a trace; see `{help}`"
             ),
             Some(missing) => format!("missing {missing}; see `{help}`"),
-            None => fallback(error),
+            None => fallback(error, &help),
         },
         ErrorKind::ArgumentConflict => match (arg, text(error, ContextKind::PriorArg)) {
             (Some(a), Some(b)) => format!(
@@ -67,9 +67,9 @@ pub fn sentence(error: &clap::Error) -> Error {
                 option_name(&b)
             ),
             (Some(a), None) => format!("{a} cannot be used here or was given twice; see `{help}`"),
-            _ => fallback(error),
+            _ => fallback(error, &help),
         },
-        _ => fallback(error),
+        _ => fallback(error, &help),
     };
     Error::Usage(message)
 }
@@ -123,37 +123,47 @@ fn list(error: &clap::Error, kind: ContextKind) -> Option<String> {
     })
 }
 
-/// The help command of the subcommand that was being parsed, from clap's usage line.
-fn help_command(error: &clap::Error) -> String {
-    let usage = match error.get(ContextKind::Usage) {
-        Some(ContextValue::StyledStr(s)) => s.to_string(),
-        _ => String::new(),
-    };
-    let words: Vec<&str> = usage
-        .split_whitespace()
-        .skip_while(|w| *w != "heaplab")
-        .take_while(|w| w.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
-        .take_while(|w| !w.starts_with('-'))
-        .collect();
-    if words.is_empty() {
-        "heaplab --help".into()
-    } else {
-        format!("{} --help", words.join(" "))
+/// The help command of the subcommand that the words name.
+fn help_command(words: &[OsString]) -> String {
+    let mut command = &Cli::command();
+    let mut path = String::from("heaplab");
+    let mut words = words.iter().skip(1).filter_map(|word| word.to_str());
+    while let Some(word) = words.next() {
+        match command.find_subcommand(word) {
+            Some(inner) => {
+                path = format!("{path} {}", inner.get_name());
+                command = inner;
+            }
+            // The one global option with a value of its own.
+            None if word == "--color" => drop(words.next()),
+            None if word != "--" && word.starts_with('-') => {}
+            None => break,
+        }
     }
+    path + " --help"
 }
 
 /// The parser's own first line, where no better form is known.
-fn fallback(error: &clap::Error) -> String {
+fn fallback(error: &clap::Error, help: &str) -> String {
     let rendered = error.to_string();
     let line = rendered
         .lines()
         .next()
         .unwrap_or("the command line is not understood");
     format!(
-        "{}; see `{}`",
-        lower_first(line.trim_start_matches("error: ")),
-        help_command(error)
+        "{}; see `{help}`",
+        lower_first(line.trim_start_matches("error: "))
     )
+}
+
+/// Whether the words ask for a `heaplab gate run` whose exit status a bisection reads. Told from the words alone: of those that cannot
+/// be parsed a bisection wants to know, too.
+pub fn bisects(words: &[OsString]) -> bool {
+    let all = || words.iter().skip(1).take_while(|word| *word != "--");
+    let mut commands = all().filter(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    let run = commands.next().is_some_and(|word| word == "gate")
+        && commands.next().is_some_and(|word| word == "run");
+    run && all().any(|word| word == "--bisect")
 }
 
 /// Parses a command line. A negative number or time is the value that it stands for, and is refused as that, not as an
@@ -187,8 +197,14 @@ mod tests {
     use super::*;
 
     fn of(args: &[&str]) -> String {
+        let words = words(args);
+        let error = parse(words.clone()).expect_err("must be refused");
+        sentence(&error, &words).to_string()
+    }
+
+    fn words(args: &[&str]) -> Vec<OsString> {
         let all = std::iter::once("heaplab").chain(args.iter().copied());
-        sentence(&parse(all.map(OsString::from)).expect_err("must be refused")).to_string()
+        all.map(OsString::from).collect()
     }
 
     #[test]
@@ -250,7 +266,29 @@ mod tests {
             of(&["run", "--budget", "90"]),
             "invalid value '90' for '--budget'; write a duration with its unit, such as 90s, 10m or 1h30m"
         );
-        assert!(of(&["run", "--foo"]).starts_with("unknown option or argument '--foo'"));
+        // Whatever stands before it, and behind groups of options that several commands share.
+        for (args, help) in [
+            (&["run", "--foo"][..], "run"),
+            (
+                &["validate", "-a", "system", "--foo", "--", "ls"],
+                "validate",
+            ),
+            (
+                &["gate", "run", "--foo", "--base", "a", "--head", "b"],
+                "gate run",
+            ),
+            (
+                &["--color", "never", "trace", "stats", "--foo", "x"],
+                "trace stats",
+            ),
+            (
+                &["-q", "gate", "baseline", "check", "--foo"],
+                "gate baseline check",
+            ),
+        ] {
+            let wanted = format!("unknown option or argument '--foo'; see `heaplab {help} --help`");
+            assert_eq!(of(args), wanted);
+        }
         assert_eq!(
             of(&["record", "ls"]),
             "'ls' is no option; write the program behind `--`, as in `-- CMD ARG`"
@@ -273,6 +311,24 @@ mod tests {
                 s.starts_with(|c: char| c.is_lowercase() || c == '\''),
                 "{s}"
             );
+        }
+    }
+
+    #[test]
+    fn a_bisection_is_told_from_the_words_even_where_they_cannot_be_parsed() {
+        for (args, asked) in [
+            (&["gate", "run", "--bisect"][..], true),
+            (
+                &["-q", "gate", "--verbose", "run", "--nonsense", "--bisect"],
+                true,
+            ),
+            (&["gate", "run", "--", "--bisect"], false),
+            (&["gate", "compare", "--bisect", "a", "b"], false),
+            (&["run", "--bisect"], false),
+            (&["record", "--", "gate", "run", "--bisect"], false),
+            (&[], false),
+        ] {
+            assert_eq!(bisects(&words(args)), asked, "{args:?}");
         }
     }
 }

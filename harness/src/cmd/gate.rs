@@ -36,13 +36,14 @@ fn policy(path: Option<&Path>) -> Result<Policy, Error> {
     }
 }
 
+/// Prints the verdict. A reader that has gone (`| head -1`) changes nothing in it: the exit status stays the verdict's.
 fn print(
     report: &GateReport,
     format: Format,
     strict: bool,
     terminal: &Terminal,
 ) -> Result<(), Error> {
-    match format {
+    let printed = match format {
         Format::Table => {
             let look = faces::Look {
                 color: terminal.color,
@@ -70,6 +71,10 @@ fn print(
             }
             out::print(&text)
         }
+    };
+    match printed {
+        Err(Error::ClosedOutput) => Ok(()),
+        other => other,
     }
 }
 

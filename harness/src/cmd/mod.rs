@@ -1,9 +1,9 @@
 //! One file a subcommand; this one only dispatches.
 
+mod commands;
 mod completions;
 mod diff;
 mod doctor;
-mod estimate;
 mod gate;
 mod licenses;
 mod list;

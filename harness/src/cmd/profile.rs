@@ -50,7 +50,7 @@ fn record(args: &ProfileArgs, terminal: &Terminal) -> Result<Outcome, Error> {
             "a profile needs stacks; leave out '--stacks off', or use `heaplab record`",
         ));
     }
-    let service = args.service.service(&args.command)?;
+    let service = args.service.service()?;
     let ours = |error: Error| Error::Launch {
         code: 125,
         message: error.to_string(),

@@ -24,7 +24,7 @@ pub fn run(args: &RecordArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         keep_addresses: args.keep_addresses,
         session: args.session.options(args.stacks.mode()),
         silent: false,
-        service: args.service.service(&args.command)?,
+        service: args.service.service()?,
         allocator: None,
         settings: Vec::new(),
     }

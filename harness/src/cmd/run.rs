@@ -1,16 +1,16 @@
 //! `heaplab run`: the comparison, on workloads or on a whole program.
 
-use super::estimate;
+use super::commands;
 use crate::campaign::{Campaign, Finished, hex};
 use crate::cli::{Cli, Command, RunArgs};
 use crate::engine::{LEAST_BLOCKS, Repetition};
 use crate::error::{Error, Outcome};
-use crate::exec::{self, Limits};
-use crate::out::{self, Terminal};
+use crate::exec::Limits;
+use crate::out::Terminal;
 use crate::plan::{self, Comparison, Kind};
-use crate::program::{ProgramOptions, program_command};
+use crate::program::ProgramOptions;
 use crate::programs::Programs;
-use crate::replays::{self, Replays};
+use crate::replays::Replays;
 use crate::session::{Session, Start};
 use crate::subject::{self, Subject};
 use crate::tails::Tails;
@@ -29,6 +29,8 @@ const IDLE: Duration = Duration::from_secs(10);
 const IDLE_SUITES: [&str; 3] = ["standard", "full", "fragmentation"];
 /// Time that a run without `--blocks` and `--budget` takes, about, unless six blocks take longer.
 const DEFAULT_BUDGET: Duration = Duration::from_secs(90);
+/// What options for programs are told where none is named.
+const NO_PROGRAM: &str = "name a program after --";
 
 /// Measures, stores, prints.
 ///
@@ -94,12 +96,8 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
     if !args.command.is_empty() {
         return program(args, terminal, origin, subjects, notes);
     }
-    args.service.service(&[])?;
-    if !args.metrics.metrics.is_empty() {
-        return Err(Error::usage(
-            "--metric reads what a program or its load prints; name a program after --",
-        ));
-    }
+    args.service.unused(NO_PROGRAM)?;
+    args.metrics.unused(NO_PROGRAM)?;
     let mut kinds = workload::kinds(&args.workload, &[Kind::Speed, Kind::Latency, Kind::Memory]);
     let suite = args.suite.as_deref().unwrap_or("quick");
     let idle = match args.workload.idle {
@@ -137,7 +135,7 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         cancel: Some(interrupt::flag()),
     };
     if args.print_command {
-        return print_commands(&comparisons, &subjects, &shape);
+        return commands::replays(&comparisons, &subjects, &shape);
     }
     let name = match (&args.workloads[..], args.suite.as_deref()) {
         ([], suite) => suite.unwrap_or("quick").to_string(),
@@ -173,14 +171,7 @@ fn measure(args: &RunArgs, terminal: &Terminal, origin: Origin) -> Result<Outcom
         terminal,
     )?;
     campaign.notes = notes;
-    estimate::say(
-        &comparisons,
-        subjects.len(),
-        &shape,
-        campaign.repetition,
-        idle,
-        terminal,
-    );
+    campaign.idle = idle;
     show(args, terminal, campaign.go(&mut executor, terminal)?)
 }
 
@@ -191,7 +182,7 @@ fn program(
     mut subjects: Vec<Subject>,
     notes: Vec<String>,
 ) -> Result<Outcome, Error> {
-    let service = args.service.service(&args.command)?;
+    let service = args.service.service()?;
     let machine = workload::program_machine(&args.workload)?;
     if args.shard.is_some() {
         return Err(Error::usage(
@@ -225,17 +216,7 @@ fn program(
         tools::find_program(&command[0]).map_err(|e| Error::Environment(e.to_string()))?;
     }
     if args.print_command {
-        let mut text = String::new();
-        for (subject, command) in subjects.iter().zip(&commands) {
-            text.push_str(&format!(
-                "# {} {}\n{}\n",
-                comparisons[0].workload,
-                subject.label,
-                program_command(subject, command, &machine)?
-            ));
-        }
-        out::print(&text)?;
-        return Ok(Outcome::Done);
+        return commands::programs(&comparisons[0], &subjects, &commands);
     }
     let name = Path::new(&args.command[0])
         .file_name()
@@ -405,6 +386,7 @@ fn campaign<'a>(
         shape,
         repetition: repetition(args),
         least_blocks: LEAST_BLOCKS,
+        idle: Duration::ZERO,
         notes: Vec::new(),
         report: !args.output.no_report,
     })
@@ -433,45 +415,6 @@ fn show(args: &RunArgs, terminal: &Terminal, finished: Finished) -> Result<Outco
         terminal.say(&format!("results: {}", finished.folder.display()));
     }
     Ok(finished.outcome)
-}
-
-fn print_commands(
-    comparisons: &[Comparison],
-    subjects: &[Subject],
-    shape: &dyn Fn(
-        Kind,
-    ) -> (
-        heaplab_worker::protocol::Mode,
-        heaplab_worker::protocol::Touch,
-    ),
-) -> Result<Outcome, Error> {
-    let mut text = String::new();
-    for comparison in comparisons {
-        for kind in &comparison.kinds {
-            for subject in subjects {
-                let spec = replays::spec(
-                    comparison,
-                    *kind,
-                    shape(*kind),
-                    subject.library.as_deref(),
-                    false,
-                );
-                text.push_str(&format!(
-                    "# {} {} {}\n",
-                    comparison.title(),
-                    kind.name(),
-                    subject.label
-                ));
-                text.push_str(
-                    &exec::worker_command(subject, &spec)
-                        .map_err(|failure| Error::environment(failure.reason))?,
-                );
-                text.push('\n');
-            }
-        }
-    }
-    out::print(&text)?;
-    Ok(Outcome::Done)
 }
 
 #[cfg(test)]

@@ -35,6 +35,15 @@ struct Trial<'a> {
     brought: Option<Brought>,
 }
 
+impl Trial<'_> {
+    /// What the program is called in messages.
+    fn name(&self) -> String {
+        let program = Path::new(&self.args.command[0]);
+        let name = program.file_name().unwrap_or(program.as_os_str());
+        name.to_string_lossy().into_owned()
+    }
+}
+
 /// An allocator that the program brings in a library, and the C library to put in its place.
 struct Brought {
     allocator: String,

@@ -3,12 +3,13 @@
 use super::replaying::{Replaying, SUITE, one};
 use crate::campaign::{Campaign, Finished};
 use crate::cli::GateRunArgs;
+use crate::cmd::commands;
 use crate::cmd::run::program_comparison;
 use crate::engine::Repetition;
 use crate::error::{Error, Outcome};
 use crate::exec::Limits;
 use crate::out::Terminal;
-use crate::plan::{self, Kind};
+use crate::plan::{self, Comparison, Kind};
 use crate::program::ProgramOptions;
 use crate::programs::Programs;
 use crate::session::{Session, Start};
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 /// Labels of the two sides where the user gave none.
 const BASE: &str = "base";
 const HEAD: &str = "head";
+/// What options for programs are told where two allocators are compared.
+const NO_PROGRAM: &str = "a gate of programs has --base-cmd and --head-cmd";
 /// Time of a gate run without `--blocks` and `--budget`: enough blocks for a verdict on a quiet machine.
 const DEFAULT_BUDGET: Duration = Duration::from_secs(300);
 
@@ -43,19 +46,39 @@ pub fn run(args: &GateRunArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     let (finished, sides, controls) = match (&args.base, &args.head, &args.base_cmd, &args.head_cmd)
     {
         (Some(base), Some(head), ..) => {
-            // Wrong usage where no program is named.
-            args.service.service(&[])?;
+            args.service.unused(NO_PROGRAM)?;
+            args.metrics.unused(NO_PROGRAM)?;
             let (subjects, controls) = subjects(base, head, &policy)?;
-            (
-                replays(args, terminal, &start, &subjects, &policy)?,
-                labels(&subjects),
-                controls,
-            )
+            let suite = args.suite.as_deref().unwrap_or(SUITE);
+            let replaying = Replaying {
+                workloads: &args.workloads,
+                suite,
+                parameters: &args.workload,
+                kinds: &workload::kinds(&args.workload, &[Kind::Speed, Kind::Memory, Kind::Counts]),
+                only: args.only.as_deref(),
+                repetition: repetition(args),
+                least_blocks: policy.min_pairs as u32,
+                timeout: args.timeout,
+                out: args.output.out.as_deref(),
+                name: &format!("gate-{suite}"),
+                report: !args.output.no_report,
+            };
+            if args.print_command {
+                return replaying.commands(seed, &subjects, terminal);
+            }
+            let finished = replaying.go(&start, &subjects, terminal)?;
+            (finished, labels(&subjects), controls)
         }
         (_, _, Some(base), Some(head)) => {
             let subjects = programs_subjects()?;
+            let (comparison, sides) = pair(args, [base, head])?;
+            if args.print_command {
+                return commands::programs(&comparison, &subjects, &sides);
+            }
             (
-                programs(args, terminal, &start, &subjects, [base, head], &policy)?,
+                programs(
+                    args, terminal, &start, &subjects, comparison, sides, &policy,
+                )?,
                 labels(&subjects),
                 Vec::new(),
             )
@@ -75,12 +98,12 @@ pub fn run(args: &GateRunArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     }
     let mut report = judge_pair(&finished.result, &sides[0], &sides[1], &controls, &policy);
     report.elapsed_s = Some(began.elapsed().as_secs_f64());
-    for (name, text) in faces::files(&report, args.strict) {
+    for (name, text) in faces::files(&report, args.strict()) {
         write_atomic(&finished.folder.join(name), text.as_bytes()).map_err(render::error)?;
     }
-    super::print(&report, args.output.format, args.strict, terminal)?;
+    super::print(&report, args.output.format, args.strict(), terminal)?;
     terminal.say(&format!("results: {}", finished.folder.display()));
-    Ok(super::outcome(&report, args.strict))
+    Ok(super::outcome(&report, args.strict()))
 }
 
 /// Base, head, and each control of the policy twice, under labels of their own.
@@ -128,33 +151,24 @@ fn repetition(args: &GateRunArgs) -> Repetition {
     }
 }
 
-fn replays(
-    args: &GateRunArgs,
-    terminal: &Terminal,
-    start: &Start,
-    subjects: &[Subject],
-    policy: &Policy,
-) -> Result<Finished, Error> {
-    let suite = args.suite.as_deref().unwrap_or(SUITE);
-    let replaying = Replaying {
-        workloads: &args.workloads,
-        suite,
-        parameters: &args.workload,
-        kinds: &workload::kinds(&args.workload, &[Kind::Speed, Kind::Memory, Kind::Counts]),
-        only: args.only.as_deref(),
-        repetition: repetition(args),
-        least_blocks: policy.min_pairs as u32,
-        timeout: args.timeout,
-        out: args.output.out.as_deref(),
-        name: &format!("gate-{suite}"),
-        report: !args.output.no_report,
-    };
-    replaying.go(start, subjects, terminal)
-}
-
 /// The two sides of a gate of programs: the system's allocator under two labels.
 fn programs_subjects() -> Result<Vec<Subject>, Error> {
     Ok(vec![side("base=system", BASE)?, side("head=system", HEAD)?])
+}
+
+/// The two programs as what is compared, which bears the base's name, and as commands: the shell splits and expands, as the user would
+/// expect of one string.
+fn pair(
+    args: &GateRunArgs,
+    sides: [&String; 2],
+) -> Result<(Comparison, [Vec<OsString>; 2]), Error> {
+    let commands = sides.map(|c| ["/bin/sh", "-c", c.as_str()].map(OsString::from).to_vec());
+    let machine = workload::program_machine(&args.workload)?;
+    let comparison = Comparison {
+        workload: sides[0].clone(),
+        ..program_comparison(&commands[0], machine)
+    };
+    Ok((comparison, commands))
 }
 
 fn programs(
@@ -162,18 +176,15 @@ fn programs(
     terminal: &Terminal,
     start: &Start,
     subjects: &[Subject],
-    commands: [&String; 2],
+    comparison: Comparison,
+    commands: [Vec<OsString>; 2],
     policy: &Policy,
 ) -> Result<Finished, Error> {
-    // The shell splits and expands, as the user would expect of one string.
-    let commands = commands.map(|c| ["/bin/sh", "-c", c.as_str()].map(OsString::from).to_vec());
-    let machine = workload::program_machine(&args.workload)?;
-    let mut comparison = program_comparison(&commands[0], machine);
-    comparison.workload = args.base_cmd.clone().unwrap_or_default();
+    let machine = comparison.machine;
     let comparisons = [comparison];
     let shape = |kind: Kind| (kind.default_mode(), kind.default_touch());
     let options = ProgramOptions {
-        service: args.service.service(&commands[0])?,
+        service: args.service.service()?,
         metrics: args.metrics.metrics.clone(),
         machine,
         ..ProgramOptions::plain(Limits {
@@ -193,6 +204,7 @@ fn programs(
         shape: &shape,
         repetition: repetition(args),
         least_blocks: policy.min_pairs as u32,
+        idle: Duration::ZERO,
         notes: Vec::new(),
         report: !args.output.no_report,
     };

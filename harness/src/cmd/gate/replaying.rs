@@ -2,12 +2,13 @@
 
 use crate::campaign::{Campaign, Finished};
 use crate::cli::options::WorkloadArgs;
+use crate::cmd::commands;
 use crate::cmd::run::keep_only;
 use crate::engine::Repetition;
-use crate::error::Error;
+use crate::error::{Error, Outcome};
 use crate::exec::Limits;
 use crate::out::Terminal;
-use crate::plan::Kind;
+use crate::plan::{Comparison, Kind};
 use crate::replays::Replays;
 use crate::session::{Session, Start};
 use crate::subject::{self, Subject};
@@ -48,6 +49,32 @@ pub struct Replaying<'a> {
 }
 
 impl Replaying<'_> {
+    fn comparisons(&self, seed: u64, terminal: &Terminal) -> Result<Vec<Comparison>, Error> {
+        let all = workload::comparisons(
+            self.workloads,
+            self.suite,
+            self.parameters,
+            seed,
+            self.kinds,
+            terminal,
+        )?;
+        keep_only(all, self.only)
+    }
+
+    /// Prints what [`Replaying::go`] would start.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn commands(
+        &self,
+        seed: u64,
+        subjects: &[Subject],
+        terminal: &Terminal,
+    ) -> Result<Outcome, Error> {
+        let shape = |kind| workload::shape(self.parameters, kind);
+        commands::replays(&self.comparisons(seed, terminal)?, subjects, &shape)
+    }
+
     /// Measures `subjects` and stores the result set.
     ///
     /// # Errors
@@ -66,15 +93,7 @@ impl Replaying<'_> {
             terminal.say(&format!("instructions cannot be counted: {missing}"));
             notes.push(format!("instructions could not be counted: {missing}"));
         }
-        let all = workload::comparisons(
-            self.workloads,
-            self.suite,
-            self.parameters,
-            start.seed,
-            self.kinds,
-            terminal,
-        )?;
-        let comparisons = keep_only(all, self.only)?;
+        let comparisons = self.comparisons(start.seed, terminal)?;
         let shape = |kind| workload::shape(self.parameters, kind);
         let null = match self.kinds.contains(&Kind::Speed) {
             true => subject::parse("null")?.pop(),
@@ -106,6 +125,7 @@ impl Replaying<'_> {
             shape: &shape,
             repetition: self.repetition,
             least_blocks: self.least_blocks,
+            idle: Duration::ZERO,
             notes,
             report: self.report,
         };

@@ -1,11 +1,12 @@
 //! `heaplab trace model`: fits a model and says how near it comes.
 
-use crate::cli::options::Format;
+use crate::cli::options::{Format, WorkloadArgs};
 use crate::cli::trace::TraceModel;
 use crate::error::{Error, Outcome};
 use crate::out::{self, Terminal, human_bytes};
+use crate::plan::Kind;
 use crate::watch::Watch;
-use crate::workload;
+use crate::{estimate, workload};
 use heaplab_reports::schema::ResultSet;
 use heaplab_reports::shell;
 use heaplab_workloads::{Workload, fit};
@@ -15,6 +16,9 @@ use std::process::{Command, Stdio};
 
 /// What a model should reach: relative differences of time and of peak resident bytes.
 const GOALS: (f64, f64) = (0.10, 0.15);
+
+/// Of the models in the check.
+const SEED: u64 = 1;
 
 /// Behind a model's name: its twin, which is replayed beside it.
 const TWIN: &str = "-twin";
@@ -83,6 +87,7 @@ pub fn run(args: &TraceModel, terminal: &Terminal) -> Result<Outcome, Error> {
         1,
     );
     std::fs::write(&path, text).map_err(|error| Error::io("write", &path, &error))?;
+    announce(args, &path, terminal)?;
     // All say how much of their blocks is written, where it was recorded.
     let results = [
         replay(args, &path, &["--measure", "speed"])?,
@@ -109,6 +114,22 @@ fn model_name(out: &Path, trace: &str) -> String {
     }
 }
 
+/// What the replays for memory will cost. Their scripts are made here, and found again by the replays.
+fn announce(args: &TraceModel, twin: &Path, terminal: &Terminal) -> Result<(), Error> {
+    let names = [args.file.as_ref(), args.out.as_os_str(), twin.as_os_str()];
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let parameters = WorkloadArgs {
+        scale: 1.0,
+        pace: 1.0,
+        ..WorkloadArgs::default()
+    };
+    let shape = |kind| workload::shape(&parameters, kind);
+    let memory = [Kind::Memory];
+    let all = workload::comparisons(&names, "", &parameters, SEED, &memory, terminal)?;
+    estimate::ordered(&all, &shape, terminal);
+    Ok(())
+}
+
 /// The trace, the model and its twin replayed by a `heaplab run` of its own that takes one measure, whose result set is thrown
 /// away.
 fn replay(args: &TraceModel, twin: &Path, measure: &[&str]) -> Result<ResultSet, Error> {
@@ -119,7 +140,8 @@ fn replay(args: &TraceModel, twin: &Path, measure: &[&str]) -> Result<ResultSet,
     let results = folder.path().join("results");
     let mut command = Command::new(program);
     command
-        .args(["run", "--quiet", "--no-report", "--seed", "1"])
+        .args(["run", "--quiet", "--no-report"])
+        .args(["--seed", &SEED.to_string()])
         .args(measure)
         .args(["--blocks", &args.blocks.to_string()])
         .args(["--subject", &args.subjects.specs().join(",")])

@@ -31,7 +31,7 @@ fn options(args: &ValidateArgs, heap: HeapLook, limits: &Limits) -> ProgramOptio
         follow_mappings: true,
         sample_period_ns: SAMPLE_PERIOD_NS,
         // Checked when it was recorded.
-        service: args.service.service(&args.command).ok().flatten(),
+        service: args.service.service().ok().flatten(),
         ..ProgramOptions::plain(limits.clone())
     }
 }

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::exec::signal_name;
 use crate::plan::{Comparison, Kind};
 use crate::recording::Recording;
-use crate::{interrupt, subject, workload};
+use crate::{estimate, interrupt, subject, workload};
 use heaplab_worker::protocol::{Api, Machine, RecordedClock};
 use heaplab_workloads::record::SessionOptions;
 use heaplab_workloads::trace::TraceSummary;
@@ -99,6 +99,10 @@ impl Recordings {
                 .map(|found| format!(" ({})", found.told()))
                 .unwrap_or_default();
             self.comparisons.push(compiled(out, trial)?);
+            if number == 0 {
+                let own = &self.comparisons;
+                (trial.progress).aside(|| estimate::ordered(own, &replayed::shape, trial.terminal));
+            }
             // It may be large, and only its script is needed.
             let _ = std::fs::remove_file(&own);
             trial.progress.finished(&format!("recording: done{told}"));
@@ -134,7 +138,7 @@ fn record_once(trial: &Trial<'_>, out: &Path, with_remarks: bool) -> Result<Once
             first_only: true,
             ..SessionOptions::default()
         },
-        service: args.service.service(&args.command)?,
+        service: args.service.service()?,
         allocator: trial
             .brought
             .as_ref()
@@ -203,7 +207,7 @@ pub fn compiled(trace: &Path, trial: &Trial<'_>) -> Result<Comparison, Error> {
         })
         .map_err(workload::error)?;
     Ok(Comparison {
-        workload: workload.name().to_string(),
+        workload: trial.name(),
         hash: compiled.hash,
         api: Api::Malloc,
         program: false,

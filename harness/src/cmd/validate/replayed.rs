@@ -10,7 +10,7 @@ use crate::plan::{Comparison, Kind};
 use crate::replays::Replays;
 use crate::subject::{self, Subject};
 use crate::validation::{Samples, Seen};
-use heaplab_worker::protocol::RecordedClock;
+use heaplab_worker::protocol::{Mode, RecordedClock, Touch};
 use std::collections::HashMap;
 
 /// Replays of each subject for time.
@@ -85,6 +85,11 @@ pub fn times(
     Ok((found.samples, heaplab_reports::stats::median(&costs)))
 }
 
+/// Mode and touch of a measure.
+pub fn shape(kind: Kind) -> (Mode, Touch) {
+    (kind.default_mode(), kind.default_touch())
+}
+
 /// Replays as a program has it: addresses at random.
 pub fn replays<'a>(
     comparisons: &'a [Comparison],
@@ -96,7 +101,7 @@ pub fn replays<'a>(
         comparisons,
         subjects,
         null,
-        shape: &|kind: Kind| (kind.default_mode(), kind.default_touch()),
+        shape: &shape,
         limits: limits.clone(),
         baselines: HashMap::new(),
         random_addresses: true,

@@ -53,7 +53,7 @@ fn record(
     trial: &Trial<'_>,
 ) -> Result<(), String> {
     let command = &trial.args.command;
-    let service = trial.args.service.service(command);
+    let service = trial.args.service.service();
     let service = service.map_err(|error| error.to_string())?;
     let out = trial.folder.join(format!("under-{number}.hltrace"));
     let trace = recording::recorded_under(in_place, command, service, true, &out)?;

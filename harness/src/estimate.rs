@@ -1,4 +1,4 @@
-//! How long a run will take, said before it begins.
+//! How long a measurement will take, said before it begins: all of it, and replays in the script's order, which are the dear ones.
 
 use crate::engine::{LEAST_BLOCKS, MOST_BLOCKS, Repetition};
 use crate::out::Terminal;
@@ -27,7 +27,7 @@ const LONG: Duration = Duration::from_secs(3);
 /// Mode and touch of a measure.
 type Shape<'a> = &'a dyn Fn(Kind) -> (Mode, Touch);
 
-/// Says how long the whole will take, and which replays in the script's order will take long.
+/// Says how long the whole will take, and what replays in the script's order cost. Of programs nothing is known beforehand.
 pub fn say(
     comparisons: &[Comparison],
     subjects: usize,
@@ -36,6 +36,9 @@ pub fn say(
     idle: Duration,
     terminal: &Terminal,
 ) {
+    if comparisons.iter().any(|comparison| comparison.program) {
+        return;
+    }
     let whole = whole(comparisons, subjects, shape, repetition, idle);
     if whole > LONG {
         let plural = |count: usize, what: &str| match count {
@@ -53,19 +56,34 @@ pub fn say(
             words(whole)
         ));
     }
+    ordered(comparisons, shape, terminal);
+}
+
+/// Says what a replay in the script's order costs where one is asked for: short ones only to those who want to know more.
+pub fn ordered(comparisons: &[Comparison], shape: Shape<'_>, terminal: &Terminal) {
     for comparison in comparisons {
-        let ordered = (comparison.kinds.iter()).any(|kind| shape(*kind).0 == Mode::Lockstep);
-        let expected = lockstep(comparison);
-        if ordered && expected > LONG {
-            terminal.say(&format!(
-                "{}: a replay in lockstep takes about {:.0} s ({} calls, {} changes of the thread)",
-                comparison.title(),
-                expected.as_secs_f64(),
-                comparison.calls,
-                comparison.switches
-            ));
+        let Some((expected, line)) = cost(comparison, shape) else {
+            continue;
+        };
+        match expected > LONG {
+            true => terminal.say(&line),
+            false => terminal.detail(&line),
         }
     }
+}
+
+/// Time of one replay in the script's order, and the sentence that says it; nothing where there is none.
+fn cost(comparison: &Comparison, shape: Shape<'_>) -> Option<(Duration, String)> {
+    (comparison.kinds.iter()).find(|kind| shape(**kind).0 == Mode::Lockstep)?;
+    let expected = lockstep(comparison);
+    let line = format!(
+        "{}: a replay in lockstep takes about {} ({} calls, {} changes of the thread)",
+        comparison.title(),
+        words(expected),
+        comparison.calls,
+        comparison.switches
+    );
+    Some((expected, line))
 }
 
 /// The whole run. A budget is used up at most, less where the most blocks take less, and exceeded where the least
@@ -130,7 +148,8 @@ fn lockstep(comparison: &Comparison) -> Duration {
 /// As people say it.
 fn words(time: Duration) -> String {
     match time.as_secs() {
-        seconds @ 0..100 => format!("{seconds} s"),
+        0 => format!("{} ms", time.as_millis()),
+        seconds @ 1..100 => format!("{seconds} s"),
         seconds @ 100..6000 => format!("{} min", (seconds + 30) / 60),
         seconds => format!("{:.1} h", seconds as f64 / 3600.0),
     }
@@ -166,8 +185,31 @@ mod tests {
             whole(&idle, subjects, &free, once, Duration::from_secs(10)).as_secs()
         };
         assert_eq!((tails(4), tails(33)), (20, 40));
+        assert_eq!(words(Duration::from_millis(89)), "89 ms");
         assert_eq!(words(Duration::from_secs(89)), "89 s");
         assert_eq!(words(Duration::from_secs(610)), "10 min");
         assert_eq!(words(Duration::from_secs(9000)), "2.5 h");
+    }
+
+    #[test]
+    fn only_replays_in_the_scripts_order_have_a_cost_of_their_own() {
+        let of = |kinds: &[Kind], switches| {
+            let comparison = Comparison {
+                calls: 4_000_000,
+                switches,
+                started_threads: 2,
+                ..comparison("churn", kinds)
+            };
+            cost(&comparison, &|kind: Kind| {
+                (kind.default_mode(), kind.default_touch())
+            })
+        };
+        assert_eq!(of(&[Kind::Speed, Kind::Latency], 1_000_000), None);
+        let (expected, line) = of(&[Kind::Speed, Kind::Memory], 1_000_000).unwrap();
+        assert_eq!(expected, Duration::from_secs(5));
+        assert_eq!(
+            line,
+            "churn t1: a replay in lockstep takes about 5 s (4000000 calls, 1000000 changes of the thread)"
+        );
     }
 }
