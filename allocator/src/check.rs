@@ -21,7 +21,7 @@ pub struct Walk {
 }
 
 impl<O: Os> Heap<O> {
-    /// Walks the whole heap and checks H1, H2, P1, S1, M1, M2, M3, J1, J2, X1 and X2.
+    /// Walks the whole heap and checks H1 to H3, P1, S1, M1, M2, M3, J1, J2, X1 and X2.
     pub fn check_invariants(&self) -> Walk {
         let mut walk = Walk::default();
         let mut spans = [0_u32; NUM_CLASSES];
@@ -88,6 +88,10 @@ impl<O: Os> Heap<O> {
         assert_eq!(walk.clean, inner.clean.pages, "H2: clean pages");
         assert_eq!(walk.small + walk.large, inner.in_use, "H2: pages in use");
         assert_eq!(walk.holes, inner.holes, "H2: holes");
+        assert!(
+            inner.in_use + inner.dirty.pages <= inner.highest_resident(),
+            "H3: the peak of what is resident"
+        );
         let mut runs = 0;
         inner.dirty.for_each(map.table(), |span| {
             assert_eq!(span.state, State::FreeDirty);

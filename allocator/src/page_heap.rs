@@ -3,7 +3,7 @@
 //! Free runs are *dirty* (they still occupy memory) or *clean* (they do not, and read as zero).
 //! A request takes the best fit among dirty runs first, because their pages are paid for.
 //! Invariants: H1 free runs are disjoint, and no two neighbours are in the same state; H2 dirty +
-//! clean + in use + unusable = pages that the heap has grown to.
+//! clean + in use + unusable = pages that the heap has grown to; H3 in use + dirty are no more than the most that they ever were.
 
 pub(crate) mod ahead;
 mod ceding;
@@ -82,8 +82,10 @@ pub struct Inner {
     pub(crate) peak_in_use: usize,
     /// … and in all windows before.
     pub(crate) highest: usize,
-    /// Most pages in use and dirty when the heap grew.
+    /// Most pages in use and dirty when the heap grew ...
     pub(crate) most_resident: usize,
+    /// ... and at any time.
+    highest_resident: usize,
     pub(crate) counters: Counters,
     pub(crate) decay: Decay,
     pub(crate) huge: Huge,
@@ -186,6 +188,7 @@ impl<O: Os> PageHeap<O> {
                 peak_in_use: 0,
                 highest: 0,
                 most_resident: 0,
+                highest_resident: 0,
                 counters: Counters {
                     growths: 0,
                     splits: 0,

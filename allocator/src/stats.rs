@@ -53,8 +53,13 @@ pub struct Stats {
     pub metadata_bytes: usize,
     /// Most bytes that spans in use have had.
     pub span_peak_bytes: usize,
+    /// Most that the heap has occupied: what it had grown to less its clean bytes. (With a data partition the sum of both
+    /// partitions' peaks, which need not have been at the same time, here as above.)
+    pub heap_peak_bytes: usize,
     /// Spans in use.
     pub spans: u64,
+    /// Runs of pages by what they are: spans of small blocks, large blocks, dirty and clean free runs.
+    pub spans_by_state: [u64; 4],
     /// Free runs of pages.
     pub free_runs: usize,
     /// Of these, by length: 1 page, 2 and 3, 4 to 7 and so on; the last entry has all longer ones.
@@ -223,7 +228,8 @@ struct Objects {
     transfer: transfer_cache::Totals,
     /// Handed out by the spans: with the program, cached or in transit.
     outside: usize,
-    /// Bytes in the class's spans, and kernel pages of these that were given back.
+    /// The class's spans, bytes in them, and kernel pages of these that were given back.
+    spans: u32,
     span_bytes: usize,
     purged_pages: usize,
 }
@@ -243,6 +249,7 @@ fn count_objects(heap: &Heap<Linux>, class: usize, is_data: bool) -> Objects {
                 cached,
                 transfer: after,
                 outside: inner.handed_out.saturating_sub(inner.taken_back) as usize,
+                spans: inner.spans,
                 span_bytes: page_bytes(inner.pages as usize),
                 purged_pages: inner.purged_pages as usize,
             };
@@ -272,6 +279,7 @@ impl Stats {
         let mut outside_bytes = 0;
         let mut in_transfer_bytes = 0;
         let mut cached_bytes = 0;
+        let mut small_spans = 0;
         for class in 1..NUM_CLASSES {
             let size = size_of_class(class);
             let objects = count_objects(heap, class, is_data);
@@ -281,6 +289,7 @@ impl Stats {
             self.transfer_shards_added += objects.transfer.shards - 1;
             self.transfer_stores += objects.transfer.stores;
             outside_bytes += objects.outside * size;
+            small_spans += u64::from(objects.spans);
             small_span_bytes += objects.span_bytes;
             self.purged_bytes += objects.purged_pages * OS_PAGE;
         }
@@ -299,9 +308,20 @@ impl Stats {
             });
         }
         self.span_peak_bytes += page_bytes(inner.highest_in_use());
+        self.heap_peak_bytes += page_bytes(inner.highest_resident());
         self.metadata_bytes += inner.metadata_bytes();
         self.pages.add(&inner.counters);
-        self.spans += inner.counters.spans_allocated - inner.counters.spans_freed;
+        let spans = inner.counters.spans_allocated - inner.counters.spans_freed;
+        self.spans += spans;
+        let by_state = [
+            small_spans,
+            spans.saturating_sub(small_spans),
+            inner.dirty.runs as u64,
+            inner.clean.runs as u64,
+        ];
+        for (sum, count) in self.spans_by_state.iter_mut().zip(by_state) {
+            *sum += count;
+        }
         let large_bytes = page_bytes(inner.in_use).saturating_sub(small_span_bytes);
         drop(inner);
         self.refused_by_limit += heap.pages.limits.refused();
@@ -387,6 +407,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ("refused_by_limit", s.refused_by_limit),
         ("metadata_bytes", s.metadata_bytes as u64),
         ("span_peak_bytes", s.span_peak_bytes as u64),
+        ("heap_peak_bytes", s.heap_peak_bytes as u64),
         ("spans", s.spans),
         ("free_runs", s.free_runs as u64),
         ("threads", u64::from(s.threads)),
@@ -434,8 +455,8 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
     }
     write!(
         out,
-        ",\"free_runs_by_doubling\":{:?},\"classes\":[",
-        s.free_runs_by_doubling
+        ",\"spans_by_state\":{:?},\"free_runs_by_doubling\":{:?},\"classes\":[",
+        s.spans_by_state, s.free_runs_by_doubling
     )?;
     let mut first = true;
     for class in 1..NUM_CLASSES {

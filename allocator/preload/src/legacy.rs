@@ -13,7 +13,7 @@ pub struct Mallinfo2 {
     pub ordblks: usize,
     /// Unused: we have no fast bins.
     pub smblks: usize,
-    /// Large blocks are not counted one by one: 0.
+    /// Large blocks.
     pub hblks: usize,
     /// Bytes in large blocks.
     pub hblkhd: usize,
@@ -44,7 +44,7 @@ pub extern "C" fn mallinfo2() -> Mallinfo2 {
         arena: (s.heap_bytes - s.clean_bytes).saturating_sub(s.large_bytes),
         ordblks: s.free_runs,
         smblks: 0,
-        hblks: 0,
+        hblks: s.spans_by_state[1] as usize,
         hblkhd: s.large_bytes,
         usmblks: 0,
         fsmblks: cached,
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut c_void) -> c_i
             c"<system type=\"current\" size=\"%zu\"/>\n<system type=\"max\" size=\"%zu\"/>\n</malloc>\n"
                 .as_ptr(),
             s.heap_bytes - s.clean_bytes,
-            s.span_peak_bytes,
+            s.heap_peak_bytes,
         )
     };
     if written < 0 { -1 } else { 0 }

@@ -26,10 +26,11 @@ fn the_walk_finds_every_block_and_adds_up() {
             "{HEAD}{}",
             r#"
 static char *blocks[3000];
-struct sums { size_t bytes, small, large, found, used; };
+struct sums { size_t bytes, small, large, found, used; long kinds[5]; };
 static int visit(const struct spanalloc_region *r, void *context) {
     struct sums *s = context;
     s->bytes += r->bytes;
+    s->kinds[r->kind]++;
     CHECK(r->kind >= 1 && r->kind <= 4 && r->used <= r->blocks && r->blocks * r->block_bytes <= r->bytes);
     CHECK((r->kind > 2) == (r->block_bytes == 0));
     free(malloc(100)); /* the visitor may allocate */
@@ -48,6 +49,12 @@ int main(void) {
     struct sums s = {0};
     CHECK(spanalloc_walk(visit, &s) == 0);
     CHECK(s.found == 30 && s.large >= 50u * 400000 && s.small > 3000u * 4000);
+    /* A second walk, as the visitor's first block may have taken a span. */
+    static char json[65536]; long state[4]; memset(&s, 0, sizeof s);
+    CHECK(spanalloc_walk(visit, &s) == 0 && spanalloc_stats_json(json, sizeof json) < sizeof json);
+    CHECK(sscanf(strstr(json, "\"spans_by_state\":["), "\"spans_by_state\":[%ld, %ld, %ld, %ld]", state, state + 1, state + 2, state + 3) == 4);
+    for (int i = 0; i < 4; i++) CHECK(state[i] == s.kinds[i + 1]);
+    CHECK(state[1] == 50 && state[0] > 20);
     int calls = 0;
     CHECK(spanalloc_walk(stop, &calls) == 42 && calls == 3);
     return 0;

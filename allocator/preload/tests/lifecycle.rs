@@ -451,11 +451,29 @@ int main(void) {
     CHECK(f.uordblks == a.uordblks && f.fsmblks == 0 && f.keepcost == 0 && f.fordblks < 200 << 10 && f.arena < (1 << 20));
     struct mallinfo old = mallinfo(); CHECK((size_t)old.uordblks == f.uordblks && (size_t)old.arena == f.arena);
     errno = 0; CHECK(malloc_info(1, out) == -1 && errno == EINVAL);
+    /* Blocks between which others are free, and one that fits into no gap: more is in memory than was ever in use. */
+    char *gaps[40]; size_t most = 0;
+    for (int i = 0; i < 40; i++) { gaps[i] = malloc(1 << 20); memset(gaps[i], 1, 1 << 20); }
+    CHECK(mallinfo2().hblks == f.hblks + 40);
+    for (int i = 0; i < 40; i += 2) free(gaps[i]);
+    char *long_one = malloc(15 << 20); memset(long_one, 1, 15 << 20);
+    struct mallinfo2 g = mallinfo2();
+    CHECK(g.hblks == f.hblks + 21 && g.hblkhd == f.hblkhd + (35 << 20) && g.arena + g.hblkhd >= 55 << 20);
+    for (int i = 0; i < 2; i++) {
+        rewind(out); CHECK(malloc_info(0, out) == 0); fflush(out);
+        struct mallinfo2 now = mallinfo2();
+        CHECK(element(xml, "current") == now.arena + now.hblkhd && element(xml, "max") >= g.arena + g.hblkhd);
+        CHECK(!i || (element(xml, "max") == most && element(xml, "current") < most / 2));
+        most = element(xml, "max");
+        for (int j = 1; j < 40 && !i; j += 2) free(gaps[j]);
+        if (!i) { free(long_one); malloc_trim(0); }
+    }
+    CHECK(mallinfo2().hblks == f.hblks && most < 80 << 20);
     return 0;
 }
 "#,
     );
-    passes(preloaded(program).env("SPANALLOC_CONF", "decay_ms=-1"));
+    passes(preloaded(program).env("SPANALLOC_CONF", "decay_ms=-1,move_pages=0"));
 }
 
 /// Resolvers of indirect functions run while the loader relocates the program, before its thread-local storage has values.

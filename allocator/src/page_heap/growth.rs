@@ -148,7 +148,7 @@ impl Inner {
             (*span).pages += taken as u32;
             heap.map.set_ends(span);
             self.in_use += taken;
-            self.peak_in_use = self.peak_in_use.max(self.in_use);
+            self.note_peaks();
             if clean {
                 // Fresh pages are put to use here as well as where a span is taken.
                 self.bound_resident(heap, 0);

@@ -233,7 +233,7 @@ impl Inner {
             (*span).needzero = (*span).state == State::FreeDirty;
             (*span).list = NO_LIST;
             self.in_use += (*span).pages as usize;
-            self.peak_in_use = self.peak_in_use.max(self.in_use);
+            self.note_peaks();
             self.counters.spans_allocated += 1;
             match purpose {
                 Use::Large | Use::Zeros => {
@@ -328,5 +328,17 @@ impl Inner {
     /// Most pages that were in use at once, over the whole life.
     pub(crate) fn highest_in_use(&self) -> usize {
         self.highest.max(self.peak_in_use)
+    }
+
+    /// Most pages that were in use or free and dirty at once, over the whole life.
+    pub(crate) fn highest_resident(&self) -> usize {
+        self.highest_resident
+    }
+
+    /// To be called whenever pages were put to use.
+    #[inline]
+    pub(super) fn note_peaks(&mut self) {
+        self.peak_in_use = self.peak_in_use.max(self.in_use);
+        self.highest_resident = self.highest_resident.max(self.in_use + self.dirty.pages);
     }
 }
