@@ -17,8 +17,8 @@ const char *spanalloc_version(void);
 size_t spanalloc_stats_json(char *buf, size_t len);
 
 /* Gives all free memory back to the system and calls other threads to empty their caches before
- * their next operation. Returns the bytes given back now; what threads that make no call hold is
- * "unreached_bytes" in the statistics. */
+ * their next operation. Returns the bytes given back now; what threads that make no call hold, or
+ * CPUs that cannot be reached, is "unreached_bytes" in the statistics. */
 size_t spanalloc_release_memory(void);
 
 /* malloc for a block that will hold no pointers (a buffer, text, numbers): it comes from a heap of its own, with which

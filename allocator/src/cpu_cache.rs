@@ -20,7 +20,7 @@ use crate::thread_cache::{CACHES, LIMIT_BYTES};
 use crate::tls;
 use core::ptr::null_mut;
 use core::sync::atomic::{
-    AtomicIsize, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
+    AtomicBool, AtomicIsize, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Relaxed, Release},
 };
 
@@ -59,6 +59,8 @@ struct CpuCache {
     refills: AtomicU64,
     flushes: AtomicU64,
     rest: surplus::Rest,
+    /// It was to be emptied and could not be reached.
+    unreached: AtomicBool,
 }
 
 const FILLED: u8 = 1;
@@ -157,6 +159,13 @@ impl CpuCache {
     /// Objects in a list.
     fn len(&self, class: usize) -> usize {
         rseq::len_of(self.lists[class].load(Relaxed))
+    }
+
+    /// Bytes in all lists.
+    fn bytes(&self) -> usize {
+        (1..NUM_CLASSES)
+            .map(|class| self.len(class) * size_of_class(class))
+            .sum()
     }
 
     /// Objects that a list has room for.
@@ -387,38 +396,38 @@ unsafe fn flush(class: usize, cpu: u32, mut list: u64, mut left: usize, transfer
     list
 }
 
-/// Empties the caches of all CPUs. What could not be reached is in the result, in bytes.
-pub(crate) fn empty_all() -> usize {
+/// Empties the caches of all CPUs that can be reached.
+pub(crate) fn empty_all() {
     let _registry = REGISTRY.lock();
     // SAFETY: we have the registry's lock.
+    made().for_each(|(cpu, cache)| unsafe { empty(cpu, cache) });
+}
+
+/// Bytes in the caches that could not be reached when they were to be emptied last: the kernel restarts no sections on other CPUs.
+pub(crate) fn unreached_bytes() -> usize {
     made()
-        .map(|(cpu, cache)| unsafe { empty(cpu, cache) })
+        .filter(|(_, cache)| cache.unreached.load(Relaxed))
+        .map(|(_, cache)| cache.bytes())
         .sum()
 }
 
-/// Empties the cache of a CPU. What could not be reached is in the result, in bytes.
+/// Empties the cache of a CPU, if it can be reached.
 ///
 /// # Safety
 /// The caller holds the registry's lock.
-unsafe fn empty(cpu: usize, cache: &'static CpuCache) -> usize {
-    let mut unreached = 0;
+unsafe fn empty(cpu: usize, cache: &'static CpuCache) {
     SLABS[cpu].store(null_mut(), Relaxed);
     let ours = rseq::restart_on(cpu);
+    cache.unreached.store(!ours, Relaxed);
     for (class, list) in cache.lists.iter().enumerate().skip(1) {
         let word = list.load(Relaxed);
-        if word == 0 {
-            continue;
-        }
-        if ours {
+        if word != 0 && ours {
             list.store(0, Relaxed);
             // SAFETY: nobody else can reach the objects (R3).
             unsafe { flush(class, cpu as u32 + 1, word, rseq::len_of(word), false) };
-        } else {
-            unreached += rseq::len_of(word) * size_of_class(class);
         }
     }
     SLABS[cpu].store(core::ptr::from_ref(cache).cast_mut(), Release);
-    unreached
 }
 
 /// In a fork child: what lists have room for is counted anew, as another thread may have been about to. Bytes of all.

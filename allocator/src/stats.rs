@@ -180,7 +180,7 @@ pub(crate) fn count() -> Stats {
         });
     }
     stats.profile = profile_stats();
-    stats.unreached_bytes = thread::unreached_bytes();
+    stats.unreached_bytes = unreached_bytes();
     stats.zero_skipped_bytes = crate::alloc::ZERO_SKIPPED.load(Relaxed);
     stats.process_resident_bytes = process_resident();
     stats.helper_running = helper::exists();
@@ -203,6 +203,11 @@ pub(crate) fn count() -> Stats {
     stats.resident_bytes = (stats.heap_bytes + stats.metadata_bytes)
         .saturating_sub(stats.clean_bytes + stats.purged_bytes);
     stats
+}
+
+/// Bytes in caches that the last trim has not reached.
+pub(crate) fn unreached_bytes() -> usize {
+    thread::unreached_bytes() + cpu_cache::unreached_bytes()
 }
 
 /// The second field of `/proc/self/statm`, in bytes.

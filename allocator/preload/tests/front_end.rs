@@ -333,6 +333,31 @@ fn thrift(name: &str, body: &str, settings: &str) {
     );
 }
 
+/// Without `membarrier` for restartable sequences nobody can take a CPU's cache away, and the statistics say how much that is.
+#[test]
+fn caches_of_cpus_that_cannot_be_reached_are_counted() {
+    let body = r#"
+#include <errno.h>
+#include "refuse.h"
+int main(void) {
+    begin();
+    for (size_t size = 64; size <= 1024; size *= 2) round_of(size, 20);
+    long cached = field("thread_cache_bytes");
+    CHECK(cached > 1000 && field("unreached_bytes") == 0);
+    refuse(SYS_membarrier, EPERM);
+    spanalloc_release_memory();
+    long left = field("unreached_bytes");
+    CHECK(left > 1000 && left == field("thread_cache_bytes") && left <= cached);
+    return 0;
+}
+"#;
+    thrift("unreached.c", body, "front_end=cpu,helper=0");
+    // Reached, nothing is left.
+    let reached = body.replace("refuse(SYS_membarrier, EPERM);", "");
+    let reached = reached.replace("left > 1000 &&", "left == 0 &&");
+    thrift("reached.c", &reached, "front_end=cpu,helper=0");
+}
+
 #[test]
 fn what_a_cpus_cache_holds_is_bounded_by_what_is_in_use_and_by_the_setting() {
     let body = r#"

@@ -10,7 +10,8 @@ use crate::slow_path::SlowPath;
 pub struct Trimmed {
     /// Bytes given back to the system.
     pub released_bytes: usize,
-    /// Bytes in other threads' caches, which each of them empties at its next operation.
+    /// Bytes in other threads' caches, which each of them empties at its next operation, and in those of CPUs that the kernel lets
+    /// nobody reach.
     pub unreachable_bytes: usize,
 }
 
@@ -18,9 +19,24 @@ pub struct Trimmed {
 /// inside its spans, and all free runs but `keep_bytes`. Every other thread is called to empty its
 /// cache, which it does before its next operation; what was not here at the end of this call is in
 /// the result.
+///
+/// ```
+/// # #[global_allocator]
+/// # static ALLOCATOR: spanalloc::SpanAlloc = spanalloc::SpanAlloc;
+/// let blocks: Vec<Vec<u8>> = (0..1000).map(|_| vec![1; 30_000]).collect();
+/// drop(blocks);
+/// let trimmed = spanalloc::trim(0);
+/// println!(
+///     "{} bytes went back, {} are in caches of others",
+///     trimmed.released_bytes, trimmed.unreachable_bytes
+/// );
+/// assert!(trimmed.released_bytes > 0);
+/// // What a service is about to need again can stay.
+/// spanalloc::trim(64 << 20);
+/// ```
 pub fn trim(keep_bytes: usize) -> Trimmed {
     let _slow_path = SlowPath::with_bins();
-    let of_cpus = cpu_cache::empty_all();
+    cpu_cache::empty_all();
     crate::thread::call_all();
     let mut released_bytes = HEAP.trim(keep_bytes);
     if let Some(heap) = data() {
@@ -28,6 +44,6 @@ pub fn trim(keep_bytes: usize) -> Trimmed {
     }
     Trimmed {
         released_bytes,
-        unreachable_bytes: crate::thread::unreached_bytes() + of_cpus,
+        unreachable_bytes: crate::stats::unreached_bytes(),
     }
 }
