@@ -12,7 +12,7 @@ use crate::on_duty::OnDuty;
 use crate::os::{self, BareThread, Os};
 use crate::partition::heaps;
 use crate::process::HEAP;
-use crate::scavenger::{DECAY_MS, HELPER_BYTES};
+use crate::scavenger::{DECAY_MS, HELPER_BYTES, HELPER_NS};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// The setting `helper`.
@@ -114,7 +114,10 @@ fn sleep_for_a_window() {
 extern "C" fn body() {
     let mut idle = [Idle::new(), Idle::new()];
     let mut fruitless = 0;
+    let mut run = 0;
     loop {
+        let before = core::mem::replace(&mut run, os::thread_ns());
+        HELPER_NS.fetch_add(run - before, Relaxed);
         if fruitless >= LOOKS {
             if DUTY.may_leave() {
                 return;

@@ -17,7 +17,7 @@ use crate::heap::Heap;
 use crate::joining::Free;
 use crate::os::Os;
 use crate::page_heap::PageHeap;
-use crate::scavenger::DECAY_MS;
+use crate::scavenger::{DECAY_MS, timed};
 use crate::size_class::NUM_CLASSES;
 use crate::span::{LOOKED_AT, Span};
 use crate::units::{OS_PAGE, page_bytes, round_up};
@@ -226,7 +226,7 @@ fn purge_span<O: Os>(heap: &PageHeap<O>, span: &Span) -> (usize, bool) {
         object = span.next_object::<false>(first, touched).unwrap_or(touched);
         let hole = whole_pages(span, first, object);
         if !hole.is_empty() {
-            if !heap.os.purge(base + hole.start, hole.len()) {
+            if !timed(&heap.os, |os| os.purge(base + hole.start, hole.len())) {
                 return (given, true);
             }
             given += hole.len() / OS_PAGE;

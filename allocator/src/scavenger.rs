@@ -8,12 +8,30 @@ use crate::os::Os;
 use crate::page_heap::huge::RANGE_PAGES;
 use crate::page_heap::{Inner, PageHeap};
 use crate::units::{page_bytes, pages_for};
-use core::sync::atomic::{AtomicI64, Ordering};
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Default of the setting `decay_ms`.
 pub const DEFAULT_DECAY_MS: i64 = 1000;
 /// `decay_ms`: milliseconds that free memory stays; 0 releases at once, negative never.
 pub static DECAY_MS: AtomicI64 = AtomicI64::new(DEFAULT_DECAY_MS);
+
+/// Nanoseconds that the calls took by which memory went back, in all threads.
+static RELEASE_NS: AtomicU64 = AtomicU64::new(0);
+/// Nanoseconds that helpers have run. (Here, as a program that has none touches no memory for it.)
+pub(crate) static HELPER_NS: AtomicU64 = AtomicU64::new(0);
+
+/// Makes a call by which memory goes back, and counts how long it takes: two looks at the clock cost a tenth of the least such call.
+pub(crate) fn timed<O: Os>(os: &O, call: impl FnOnce(&O) -> bool) -> bool {
+    let start = os.now_ns();
+    let done = call(os);
+    RELEASE_NS.fetch_add(os.now_ns().saturating_sub(start), Ordering::Relaxed);
+    done
+}
+
+/// Nanoseconds in [`timed`] so far.
+pub(crate) fn release_ns() -> u64 {
+    RELEASE_NS.load(Ordering::Relaxed)
+}
 
 /// Free memory that is never released by decay, because releasing less costs more than it gives:
 /// an eighth of what is in use, within these bounds.

@@ -82,6 +82,10 @@ pub struct Stats {
     pub helper_running: bool,
     pub helper_starts: u64,
     pub helper_released_bytes: u64,
+    /// Nanoseconds that helpers have run, up to the last look of each.
+    pub helper_run_ns: u64,
+    /// Nanoseconds that the system calls took by which memory went back, whoever made them.
+    pub release_ns: u64,
     /// Times that a thread cache was filled or emptied.
     pub refills: u64,
     pub flushes: u64,
@@ -186,6 +190,8 @@ pub(crate) fn count() -> Stats {
     stats.helper_running = helper::exists();
     stats.helper_starts = helper::STARTS.load(Relaxed);
     stats.helper_released_bytes = helper::RELEASED.load(Relaxed);
+    stats.helper_run_ns = scavenger::HELPER_NS.load(Relaxed);
+    stats.release_ns = scavenger::release_ns();
     let of_cpus = cpu_cache::totals();
     stats.cpu_caches = of_cpus.caches;
     stats.refills += of_cpus.refills;
@@ -423,6 +429,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ("helper_running", u64::from(s.helper_running)),
         ("helper_starts", s.helper_starts),
         ("helper_released_bytes", s.helper_released_bytes),
+        ("helper_run_ns", s.helper_run_ns),
         ("refills", s.refills),
         ("flushes", s.flushes),
         ("tiny_blocks", s.tiny_blocks),
@@ -440,6 +447,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
             page_bytes(s.pages.pages_released as usize) as u64,
         ),
         ("releases", s.pages.releases),
+        ("release_ns", s.release_ns),
         ("grown_in_place", s.pages.grown_in_place),
         ("moved_by_remap", s.pages.moved_by_remap),
         (

@@ -221,6 +221,10 @@ impl Os for FakeOs {
         self.clock_ms.load(Relaxed)
     }
 
+    fn now_ns(&self) -> u64 {
+        self.now_ms() * 1_000_000
+    }
+
     fn processors(&self) -> usize {
         self.processors
     }

@@ -13,7 +13,7 @@ mod thread;
 pub use file::{File, map_fresh, process_number, remove, rename, unmap};
 pub use linux::{
     Linux, abort_process, cpu_count, forget_abort_handler, futex_wait, futex_wake_one, sleep_ms,
-    thread_number, write_stderr,
+    thread_ns, thread_number, write_stderr,
 };
 pub use linux::{block_signals, restore_signals};
 pub(crate) use linux::{count_processors, syscall6};
@@ -87,6 +87,9 @@ pub trait Os: Sync {
 
     /// Milliseconds of a monotonic clock, coarse and cheap.
     fn now_ms(&self) -> u64;
+
+    /// Nanoseconds of a monotonic clock.
+    fn now_ns(&self) -> u64;
 
     /// Processors on which the process's threads may run.
     fn processors(&self) -> usize;

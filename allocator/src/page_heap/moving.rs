@@ -11,6 +11,7 @@
 use super::pieces::{Pieces, TABLE_BYTES};
 use super::{Inner, PageHeap};
 use crate::os::Os;
+use crate::scavenger::timed;
 use crate::span::{Span, State};
 use crate::units::{OS_PAGE, page_bytes, pages_for};
 use core::ops::Range;
@@ -224,7 +225,7 @@ impl Inner {
         // SAFETY: the caller's duty.
         unsafe {
             let (address, bytes) = (heap.map.address((*run).start) as usize, (*run).bytes());
-            if !heap.os.purge(address, bytes) {
+            if !timed(&heap.os, |os| os.purge(address, bytes)) {
                 self.free_run(heap, run, State::FreeDirty);
                 return false;
             }
