@@ -1,6 +1,7 @@
 //! From a trace with stacks to the profile that reports show.
 
 use crate::naming;
+use crate::service::metric;
 use heaplab_reports::profile::{
     Amount, Costs, Location, ModuleNames, PROFILE_SCHEMA, Profile, Sampling, StackCosts, Totals,
     sites,
@@ -37,6 +38,9 @@ pub fn make(
         recorded: trace.header().created.clone(),
         complete: trace.summary().complete,
         missing: trace.summary().missing.clone(),
+        measured: (trace.notes().iter())
+            .filter_map(|note| metric::of_note(note))
+            .collect(),
         sampling: Sampling {
             mode: mode.into(),
             period_bytes,

@@ -23,10 +23,11 @@ pub use recorded::Recorded;
 use crate::disturbance::HeldUp;
 use crate::error::{Error, reason_of};
 use crate::out::Terminal;
-use crate::service::Service;
+use crate::service::{OwnMetric, Service, metric};
 use crate::tools;
 use attendant::{Attendant, attend};
 use failure::{failed, ours, stopped, uncreated, unwritable};
+use heaplab_reports::profile::Measured;
 use heaplab_workloads::record::{DrainSummary, RecordError, Session, SessionOptions, StackMode};
 use heaplab_workloads::trace::raw::RawWriter;
 use signals::Signals;
@@ -55,6 +56,8 @@ pub struct Recording<'a> {
     pub silent: bool,
     /// How it is waited for, loaded and stopped; `None`: it ends by itself.
     pub service: Option<Service>,
+    /// Metrics read from what the load prints.
+    pub metrics: &'a [OwnMetric],
     /// A library to put in place of the program's allocator while it is recorded; `None`: as it is.
     pub allocator: Option<PathBuf>,
     /// Variables of the program's environment that this allocator is set by.
@@ -124,6 +127,14 @@ impl Recording<'_> {
         let cpu_ns =
             (children_cpu_ns().zip(cpu_before)).map(|(after, before)| after.saturating_sub(before));
         let served = attendant.map(Attendant::end);
+        // Without a load nothing was printed to read from, as `MetricArgs::of_load` has seen to.
+        let measured: Result<Vec<Measured>, String> = match &served {
+            Some(Ok(served)) => (self.metrics.iter())
+                .map(|metric| metric.measured(&served.output))
+                .collect(),
+            _ => Ok(Vec::new()),
+        };
+        let notes: Vec<String> = measured.iter().flatten().map(metric::note).collect();
         let finished = drained
             .map_err(|error| stopped(error, &part))
             .and_then(|drained| {
@@ -132,6 +143,7 @@ impl Recording<'_> {
                     cpu_ns,
                     drained,
                     signals,
+                    notes,
                 };
                 self.finish(terminal, &inspected, &ended, raw, &part)
             });
@@ -145,7 +157,8 @@ impl Recording<'_> {
         if let (Some(service), Some(served)) = (&self.service, served) {
             let orderly = service.stop.is_orderly(status.code(), status.signal());
             recorded.stopped = served.is_ok() && orderly;
-            recorded.trouble = served.err();
+            let measured = measured.map(|measured| recorded.measured = measured);
+            recorded.trouble = served.err().or(measured.err());
         }
         Ok(recorded)
     }
@@ -308,6 +321,8 @@ struct Ended {
     cpu_ns: Option<u64>,
     drained: DrainSummary,
     signals: Signals,
+    /// Remarks for the trace.
+    notes: Vec<String>,
 }
 
 /// CPU time of all children that were waited for: fields 16 and 17 of `stat`, in ticks.

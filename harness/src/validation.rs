@@ -3,12 +3,16 @@
 
 mod asked;
 mod face;
+mod measured;
 
+use heaplab_reports::schema::Metric;
 use heaplab_reports::stats;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 pub use asked::Asked;
 pub use face::{Facts, print};
+pub use measured::measured;
 
 /// Medians that differ by no more are not ordered, whatever the runs say.
 const DIFFER: f64 = 0.05;
@@ -95,6 +99,9 @@ pub fn disturbed(samples: &[Seen]) -> usize {
 pub struct Row {
     /// Label.
     pub subject: String,
+    /// A build of the program with an allocator linked in: it is run and not replayed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub variant: bool,
     /// Median peak of the replays' resident bytes, the worker's own left out.
     pub predicted_peak_bytes: Option<f64>,
     /// Distance between the smallest and the largest of the replays' peaks, as a share of the median.
@@ -141,6 +148,9 @@ pub struct Row {
     pub actual_allocation_samples: Vec<f64>,
     /// Median CPU time of the program, seconds.
     pub actual_cpu_s: Option<f64>,
+    /// Metrics of the user's own in the runs in which nothing but the size of the heap is looked at.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, Metric>,
     /// What the program asks for under the subject; looked at where the prediction is off or has no verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
@@ -150,7 +160,7 @@ pub struct Row {
 }
 
 /// One run of the program.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Run {
     /// Peak heap, bytes.
     pub peak_bytes: f64,
@@ -166,6 +176,8 @@ pub struct Run {
     pub allocation_s: Option<f64>,
     /// CPU time, seconds; absent where it was not asked for.
     pub cpu_s: Option<f64>,
+    /// Metrics of the user's own.
+    pub metrics: BTreeMap<String, f64>,
 }
 
 impl Run {
@@ -267,6 +279,7 @@ impl Row {
         let goal = goal(threads, &actual);
         Self {
             subject: subject.to_string(),
+            variant: false,
             predicted_peak_bytes: predicted.median,
             predicted_spread: predicted.spread,
             actual_peak_bytes: actual.median,
@@ -289,8 +302,17 @@ impl Row {
             predicted_allocation_samples,
             actual_allocation_samples,
             actual_cpu_s: stats::median(&of(|run| run.cpu_s)),
+            metrics: BTreeMap::new(),
             asked: None,
             reason,
+        }
+    }
+
+    /// It has all figures that such a row can have.
+    pub fn is_whole(&self) -> bool {
+        match self.variant {
+            true => self.actual_peak_bytes.is_some(),
+            false => self.error.is_some(),
         }
     }
 }

@@ -70,6 +70,9 @@ fn client(port: u16, times: u32) -> String {
     )
 }
 
+/// How many there were, as the client says.
+const ANSWERS: &str = "answers=count:higher:answers: ([0-9]+)";
+
 #[test]
 fn a_server_is_compared_under_its_load() {
     let folder = tempfile::tempdir().unwrap();
@@ -89,13 +92,7 @@ fn a_server_is_compared_under_its_load() {
             "--load",
             &client(port, 20),
         ])
-        .args([
-            "--metric",
-            "answers=count:higher:answers: ([0-9]+)",
-            "--format",
-            "json",
-            "--",
-        ])
+        .args(["--metric", ANSWERS, "--format", "json", "--"])
         .arg(&server)
         .arg(port.to_string()));
     assert_eq!(status, 0, "{err}");
@@ -136,16 +133,139 @@ fn a_server_is_recorded_until_its_load_is_over() {
             "--until-ready",
             &format!("tcp:{port}"),
         ])
-        .args(["--load", &client(port, 10), "--"])
+        .args(["--load", &client(port, 10), "--metric", ANSWERS, "--"])
         .arg(&server)
         .arg(port.to_string()));
     // It dies by the signal that it was sent, which is no failure.
     assert_eq!(status, 0, "{err}");
-    let (status, out, err) =
-        run(heaplab(folder.path()).args(["trace", "stats", "s.hltrace", "--format", "json"]));
-    assert_eq!(status, 0, "{err}");
-    let stats: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(err.contains("\nanswers: 10\n"), "{err}");
+    let json = |command: &str| -> serde_json::Value {
+        let words = ["trace", command, "s.hltrace", "--format", "json"];
+        let (status, out, err) = run(heaplab(folder.path()).args(words));
+        assert_eq!(status, 0, "{err}");
+        serde_json::from_str(&out).unwrap()
+    };
+    let stats = json("stats");
     assert!(stats["peak_live_bytes"].as_f64().unwrap() > 10e6, "{stats}");
+    // A remark, and nothing that is missing.
+    assert_eq!(stats["complete"], true, "{stats}");
+    let notes = json("info")["notes"].clone();
+    assert_eq!(
+        notes,
+        serde_json::json!(["metric: answers=count:higher:10"])
+    );
+}
+
+#[test]
+fn a_metric_of_a_recording_is_the_loads_and_must_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, port) = (small_server(folder.path()), free_port());
+    let ready = format!("tcp:{port}");
+    let with = |options: &[&str]| {
+        run(heaplab(folder.path())
+            .args(["record", "-o", "s.hltrace", "--until-ready", &ready])
+            .args(options)
+            .args(["--metric", ANSWERS, "--"])
+            .arg(&server)
+            .arg(port.to_string()))
+    };
+    let (status, _, err) = with(&["--load", "echo none"]);
+    assert!(
+        status == 125 && err.contains("metric 'answers' does not match"),
+        "{err}"
+    );
+    // The program has run, and its trace is kept.
+    assert!(err.contains("the trace holds what was recorded"), "{err}");
+    assert!(folder.path().join("s.hltrace").exists());
+    let (status, _, err) = with(&[]);
+    assert!(
+        status == 2 && err.contains("add --load CMD"),
+        "{status} {err}"
+    );
+}
+
+#[test]
+fn a_server_is_profiled_under_its_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, port) = (small_server(folder.path()), free_port());
+    let (status, _, err) = run(heaplab(folder.path())
+        .args(["profile", "--stacks", "full", "-o", "p"])
+        .args(["--until-ready", &format!("tcp:{port}")])
+        .args(["--load", &client(port, 10), "--metric", ANSWERS, "--"])
+        .arg(&server)
+        .arg(port.to_string()));
+    assert_eq!(status, 0, "{err}");
+    assert!(err.contains("answers: 10\n"), "{err}");
+    let profile = std::fs::read_to_string(folder.path().join("p/profile.json")).unwrap();
+    let profile: serde_json::Value = serde_json::from_str(&profile).unwrap();
+    let measured = serde_json::json!([
+        {"name": "answers", "unit": "count", "better": "higher", "value": 10.0}
+    ]);
+    assert_eq!(profile["measured"], measured);
+    // One block a connection, held to the end; the look at the port is a connection, too.
+    assert_eq!(profile["totals"]["leaked_bytes"], 11 << 20);
+    let (status, _, err) =
+        run(heaplab(folder.path()).args(["profile", "p/trace.hltrace", "--metric", ANSWERS]));
+    assert!(
+        status == 2 && err.contains("name a program after --"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_prediction_for_a_server_stands_beside_its_metrics_and_variants() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, port) = (small_server(folder.path()), free_port());
+    // Built with what looks like an allocator of its own.
+    let linked = Command::new("cc")
+        .args(["-O1", "-w", "-Dmalloc=mi_malloc", "-c", "server.c"])
+        .current_dir(folder.path())
+        .status()
+        .unwrap();
+    let own = "#include <stdlib.h>\nvoid *mi_malloc(size_t n) { return malloc(n); }\n";
+    std::fs::write(folder.path().join("own.c"), own).unwrap();
+    let built = Command::new("cc")
+        .args(["-w", "-o", "mine", "server.o", "own.c"])
+        .current_dir(folder.path())
+        .status()
+        .unwrap();
+    assert!(linked.success() && built.success());
+    let (status, out, err) = run(heaplab(folder.path())
+        .args([
+            "validate",
+            "-a",
+            "system,jemalloc",
+            "--runs",
+            "1",
+            "--format",
+            "json",
+        ])
+        .args(["--until-ready", &format!("tcp:{port}")])
+        .args(["--load", &client(port, 24), "--metric", ANSWERS])
+        .args(["--variant", &format!("mine=./mine {port}"), "--"])
+        .arg(&server)
+        .arg(port.to_string()));
+    assert_eq!(status, 0, "{err}");
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let rows = found["subjects"].as_array().unwrap();
+    let names: Vec<_> = rows
+        .iter()
+        .map(|row| row["subject"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["system", "jemalloc", "mine"]);
+    for (at, row) in rows.iter().enumerate() {
+        assert_eq!(row["metrics"]["answers"]["median"], 24.0, "{row}");
+        let ratio = &row["metrics"]["answers"]["ratio_to_system"];
+        assert_eq!(ratio["median"].as_f64(), (at > 0).then_some(1.0), "{row}");
+        // 24 blocks of 1 MiB, and that of the look at the port.
+        let actual = row["actual_peak_bytes"].as_f64().unwrap();
+        assert!((25.0..28.0).contains(&(actual / (1 << 20) as f64)), "{row}");
+        let predicted = row["predicted_peak_bytes"].as_f64();
+        assert_eq!(predicted.is_none(), names[at] == "mine", "{row}");
+        if let Some(predicted) = predicted {
+            assert!((predicted / actual - 1.0).abs() < 0.03, "{row}");
+        }
+    }
 }
 
 #[test]

@@ -27,6 +27,10 @@ fn predicted_and_actual_peak_of_a_program_stand_side_by_side() {
     let found: serde_json::Value = serde_json::from_str(&out).unwrap();
     let subjects = found["subjects"].as_array().unwrap();
     assert_eq!(subjects.len(), 2);
+    // jemalloc's classes waste an eighth of these sizes on average, the C library's 16 bytes a block: the program's runs are far
+    // apart, and the replays must have them in the same order.
+    let order = serde_json::json!({"agree": 1, "disagree": 0, "undecided": 0});
+    assert_eq!(found["ranking"], order, "{found}");
     assert!(found["time_ranking"]["agree"].is_u64(), "{found}");
     assert!(found["beside"]["others"].is_f64(), "{found}");
     assert!(found["disturbed_recordings"].is_u64(), "{found}");
@@ -39,9 +43,10 @@ fn predicted_and_actual_peak_of_a_program_stand_side_by_side() {
                 .unwrap_or_else(|| panic!("{name} in {subject}"))
         };
         let (predicted, actual) = (number("predicted_peak_bytes"), number("actual_peak_bytes"));
-        // Neither side can hold less than what is alive; and a replay that is off by half predicts nothing.
+        // Neither side can hold less than what is alive.
         assert!(predicted > live && actual > 0.95 * live, "{subject}");
-        assert!((predicted / actual - 1.0).abs() < 0.5, "{subject}");
+        // One thread and nothing that depends on the clock: what a prediction is good for.
+        assert!((predicted / actual - 1.0).abs() < 0.03, "{subject}");
         assert!(number("actual_spread") >= 0.0);
         assert_eq!(subject["actual_samples"].as_array().unwrap().len(), 2);
         // Whether it was disturbed is the machine's affair, and is told.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use support::{heaplab, run};
 
 const SCHEMA: &str = include_str!("../docs/result.schema.json");
+const VALIDATE: &str = include_str!("../docs/validate.schema.json");
 
 /// Checks `value` against `schema` with the keywords that ours uses; any other keyword is an error, so that nothing is
 /// passed over.
@@ -131,5 +132,67 @@ fn real_results_fit_the_documented_schema() {
         let (parent, field) = pointer.rsplit_once('/').unwrap();
         result.pointer_mut(parent).unwrap()[field] = broken;
         assert!(check(&schema, &schema, &result, "").is_err(), "{pointer}");
+    }
+}
+
+#[test]
+fn real_validations_fit_the_documented_schema() {
+    let schema: Value = serde_json::from_str(VALIDATE).unwrap();
+    let fits = |found: &Value, what: &str| {
+        check(&schema, &schema, found, "").unwrap_or_else(|error| panic!("{what}: {error}"));
+    };
+    let folder = tempfile::tempdir().unwrap();
+    // Too short to be looked at under one of them: a row with its reason.
+    let program = "head -c 40000000 /dev/zero | tail -1 >/dev/null; echo took 3";
+    let (_, out, err) = run(heaplab(folder.path())
+        .args([
+            "validate",
+            "-a",
+            "system,spanalloc",
+            "--runs",
+            "1",
+            "--format",
+            "json",
+        ])
+        .args(["--metric", "took=s:lower:took ([0-9]+)"])
+        .args(["--variant", "none=/bin/true", "--", "sh", "-c", program]));
+    let live: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{err}"));
+    fits(&live, "live");
+    assert_eq!(
+        live["subjects"][0]["metrics"]["took"]["median"], 3.0,
+        "{live}"
+    );
+    let variant = &live["subjects"][2];
+    assert!(
+        variant["variant"] == true && variant["reason"].is_string(),
+        "{variant}"
+    );
+    // Those of the documentation, among which are rows that were asked further.
+    let stored = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/validation");
+    let mut asked = 0;
+    for file in std::fs::read_dir(stored).unwrap() {
+        let path = file.unwrap().path();
+        let found: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        fits(&found, &path.display().to_string());
+        let rows = found["subjects"].as_array().unwrap();
+        asked += rows.iter().filter(|row| row["asked"].is_object()).count();
+    }
+    assert!(asked > 0);
+    for (pointer, broken) in [
+        ("/subjects/0/error", Value::from("none")),
+        ("/subjects/0/surprise", Value::from(1)),
+        ("/ranking/agree", Value::from(-1)),
+        ("/beside", Value::from("quiet")),
+        ("/subjects/0/metrics/took/interval", Value::from("ci90")),
+    ] {
+        let mut found = live.clone();
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        found.pointer_mut(parent).unwrap()[field] = broken;
+        assert!(check(&schema, &schema, &found, "").is_err(), "{pointer}");
+    }
+    // Metrics are described once.
+    let result: Value = serde_json::from_str(SCHEMA).unwrap();
+    for shared in ["metric", "ratio"] {
+        assert_eq!(schema["$defs"][shared], result["$defs"][shared], "{shared}");
     }
 }

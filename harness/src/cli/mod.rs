@@ -14,7 +14,7 @@ pub use gate::{
 };
 use options::{
     Format, GlobalArgs, MetricArgs, OutputArgs, RepeatArgs, ServiceArgs, SessionArgs, SubjectArgs,
-    WorkloadArgs,
+    VariantArgs, WorkloadArgs,
 };
 use profile::{ProfileArgs, StackArgs};
 use std::ffi::OsString;
@@ -83,6 +83,7 @@ failed or nothing could be recorded, 126 the program is not executable, 127 it w
     #[command(after_help = "Examples:
   heaplab validate -- python3 job.py
   heaplab validate -a system,jemalloc --runs 5 --format json -- ./job
+  heaplab validate --variant 'mine=./job-jemalloc --input data' -- ./job --input data
   heaplab validate --until-ready tcp:7001 --load 'redis-benchmark -p 7001 -q -n 100000' \\
       -- redis-server --port 7001 --save ''")]
     Validate(Box<ValidateArgs>),
@@ -171,10 +172,9 @@ pub struct RunArgs {
     /// Seconds after which a run counts as hanging; of a server beyond its --duration
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "120s")]
     pub timeout: std::time::Duration,
-    /// A build of the program with its allocator linked in, as a further subject: NAME=CMD, with CMD in words as for a
-    /// shell; may be repeated
-    #[arg(long = "variant", value_name = "NAME=CMD", value_parser = value::variant, requires = "command", help_heading = "Servers")]
-    pub variants: Vec<value::Variant>,
+    /// Builds.
+    #[command(flatten)]
+    pub variants: VariantArgs,
     /// Servers.
     #[command(flatten)]
     pub service: ServiceArgs,
@@ -204,6 +204,9 @@ pub struct RecordArgs {
     /// Servers.
     #[command(flatten)]
     pub service: ServiceArgs,
+    /// Own metrics.
+    #[command(flatten)]
+    pub metrics: MetricArgs,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<OsString>,
@@ -234,9 +237,15 @@ pub struct ValidateArgs {
     /// Seconds after which a run counts as hanging; of a server beyond its --duration
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
     pub timeout: std::time::Duration,
+    /// Builds.
+    #[command(flatten)]
+    pub variants: VariantArgs,
     /// Servers.
     #[command(flatten)]
     pub service: ServiceArgs,
+    /// Own metrics.
+    #[command(flatten)]
+    pub metrics: MetricArgs,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<OsString>,

@@ -251,6 +251,15 @@ impl ServiceArgs {
     }
 }
 
+/// Builds of a program.
+#[derive(Args, Clone, Debug, Default)]
+pub struct VariantArgs {
+    /// A build of the program with its allocator linked in, as a further subject: NAME=CMD, with CMD in words as for a
+    /// shell; may be repeated
+    #[arg(long = "variant", value_name = "NAME=CMD", value_parser = value::variant, requires = "command", help_heading = "Servers")]
+    pub variants: Vec<value::Variant>,
+}
+
 /// Metrics of the user's own.
 #[derive(Args, Clone, Debug, Default)]
 pub struct MetricArgs {
@@ -261,6 +270,20 @@ pub struct MetricArgs {
 }
 
 impl MetricArgs {
+    /// The metrics of a recording: they are read from what a load prints, as the program's own output stays its own there.
+    ///
+    /// # Errors
+    /// Usage where there is no load.
+    pub fn of_load(&self, service: Option<&Service>) -> Result<&[OwnMetric], Error> {
+        let load = service.is_some_and(|service| service.load.is_some());
+        match load || self.metrics.is_empty() {
+            true => Ok(&self.metrics),
+            false => Err(Error::usage(
+                "--metric reads what a load prints, as the output of a recorded program stays its own; add --load CMD",
+            )),
+        }
+    }
+
     /// Refuses them where no program prints anything; `programs` says where one is named.
     ///
     /// # Errors

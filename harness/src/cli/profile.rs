@@ -1,6 +1,6 @@
 //! Arguments of `heaplab profile`, and of stacks wherever they are recorded.
 
-use super::options::{ServiceArgs, SessionArgs};
+use super::options::{MetricArgs, ServiceArgs, SessionArgs};
 use super::value;
 use clap::{Args, ValueEnum};
 use heaplab_workloads::trace::StackMode;
@@ -106,6 +106,9 @@ pub struct ProfileArgs {
     /// Servers.
     #[command(flatten)]
     pub service: ServiceArgs,
+    /// Own metrics.
+    #[command(flatten)]
+    pub metrics: MetricArgs,
     /// The program and its arguments
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,

@@ -6,6 +6,7 @@ use crate::clock::Utc;
 use crate::error::{Error, Outcome};
 use crate::out::{self, Terminal};
 use crate::recording::Recording;
+use crate::service::metric;
 use crate::watch::Watch;
 use crate::workload::trace_error;
 use crate::{naming, profiling, render, tools};
@@ -20,6 +21,9 @@ use std::path::{Path, PathBuf};
 /// Name of the trace in the profile's folder.
 const TRACE: &str = "trace.hltrace";
 
+/// What options for programs are told where a trace is named.
+const NO_PROGRAM: &str = "a trace has run already; name a program after --";
+
 /// Records a program, or takes a trace, and writes its profile.
 ///
 /// # Errors
@@ -27,6 +31,8 @@ const TRACE: &str = "trace.hltrace";
 pub fn run(args: &ProfileArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     match &args.trace {
         Some(path) => {
+            args.service.unused(NO_PROGRAM)?;
+            args.metrics.unused(NO_PROGRAM)?;
             let folder = folder(args, path.file_stem().unwrap_or(path.as_os_str()));
             report(args, path, &folder, terminal, false)?;
             Ok(Outcome::Done)
@@ -51,6 +57,7 @@ fn record(args: &ProfileArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         ));
     }
     let service = args.service.service()?;
+    let metrics = args.metrics.of_load(service.as_ref())?;
     let ours = |error: Error| Error::Launch {
         code: 125,
         message: error.to_string(),
@@ -66,6 +73,7 @@ fn record(args: &ProfileArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         keep_addresses: false,
         silent: false,
         service,
+        metrics,
         allocator: None,
         settings: Vec::new(),
     }
@@ -87,6 +95,9 @@ fn record(args: &ProfileArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         }
     };
     report(args, &folder.join(TRACE), &folder, terminal, true).map_err(ours)?;
+    for measured in &recorded.measured {
+        terminal.say(&metric::told(measured));
+    }
     for what in &recorded.remarks {
         terminal.say(&format!("! {what}"));
     }

@@ -5,6 +5,7 @@ use crate::error::{Error, Outcome};
 use crate::naming;
 use crate::out::{self, Terminal};
 use crate::recording::{self, Recorded, Recording};
+use crate::service::metric;
 use heaplab_reports::shell;
 use heaplab_workloads::trace::TraceSummary;
 use std::path::Path;
@@ -18,13 +19,16 @@ pub fn run(args: &RecordArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         Some(out) => out.clone(),
         None => recording::default_out(&args.command[0]),
     };
+    let service = args.service.service()?;
+    let metrics = args.metrics.of_load(service.as_ref())?;
     let recorded = Recording {
         command: &args.command,
         out: out.clone(),
         keep_addresses: args.keep_addresses,
         session: args.session.options(args.stacks.mode()),
         silent: false,
-        service: args.service.service()?,
+        service,
+        metrics,
         allocator: None,
         settings: Vec::new(),
     }
@@ -89,6 +93,7 @@ fn summary(recorded: &Recorded, trace: &TraceSummary, out: &Path) -> Vec<String>
         parts.push(format!("the recorder added {cost}"));
     }
     let mut lines = vec![format!("recorded {}: {}", out.display(), parts.join(", "))];
+    lines.extend(recorded.measured.iter().map(metric::told));
     let shown = shell::path(out);
     if trace.events == 0 {
         lines.push("! the program never called the allocator".into());

@@ -2,6 +2,7 @@
 
 use super::commands;
 use crate::campaign::{Campaign, Finished, hex};
+use crate::cli::value::Variant;
 use crate::cli::{Cli, Command, RunArgs};
 use crate::engine::{LEAST_BLOCKS, Repetition};
 use crate::error::{Error, Outcome};
@@ -190,16 +191,7 @@ fn program(
         ));
     }
     let mut commands = vec![args.command.clone(); subjects.len()];
-    for variant in &args.variants {
-        if subjects.iter().any(|s| s.label == variant.name) {
-            return Err(Error::usage(format!(
-                "variant '{}' has the name of another subject; choose another name",
-                variant.name
-            )));
-        }
-        subjects.push(Subject::variant(&variant.name));
-        commands.push(variant.command.clone());
-    }
+    add_variants(&mut subjects, &mut commands, &args.variants.variants)?;
     let mut comparison = program_comparison(&args.command, machine);
     if workload::kinds(&args.workload, &[]).contains(&Kind::Counts) {
         // After the program has run: what it does when it is not recorded is known then.
@@ -211,10 +203,7 @@ fn program(
         .map(|(_, command)| command)
         .collect();
     let subjects = kept;
-    // 126 and 127 are for commands that pass a status through; here a program that is not there is the environment's.
-    for command in &commands {
-        tools::find_program(&command[0]).map_err(|e| Error::Environment(e.to_string()))?;
-    }
+    all_there(&commands)?;
     if args.print_command {
         return commands::programs(&comparisons[0], &subjects, &commands);
     }
@@ -244,6 +233,39 @@ fn program(
     )?;
     campaign.notes = notes;
     show(args, terminal, campaign.go(&mut executor, terminal)?)
+}
+
+/// Adds builds of the program as further subjects, each with its command.
+///
+/// # Errors
+/// Usage for a name that another subject has.
+pub fn add_variants(
+    subjects: &mut Vec<Subject>,
+    commands: &mut Vec<Vec<OsString>>,
+    variants: &[Variant],
+) -> Result<(), Error> {
+    for variant in variants {
+        if subjects.iter().any(|s| s.label == variant.name) {
+            return Err(Error::usage(format!(
+                "variant '{}' has the name of another subject; choose another name",
+                variant.name
+            )));
+        }
+        subjects.push(Subject::variant(&variant.name));
+        commands.push(variant.command.clone());
+    }
+    Ok(())
+}
+
+/// Whether all programs are there. 126 and 127 are for commands that pass a status through; here it is the environment's.
+///
+/// # Errors
+/// Environment, for the first that is not.
+pub fn all_there(commands: &[Vec<OsString>]) -> Result<(), Error> {
+    for command in commands {
+        tools::find_program(&command[0]).map_err(|e| Error::Environment(e.to_string()))?;
+    }
+    Ok(())
 }
 
 /// A command as a comparison: its words and a hash of the executable are what is run.

@@ -9,7 +9,7 @@ mod sides;
 mod underneath;
 
 use crate::cli::ValidateArgs;
-use crate::cmd::run::subjects;
+use crate::cmd::run::{add_variants, all_there, subjects};
 use crate::disturbance::Watch;
 use crate::embed::Embedded;
 use crate::error::{Error, Outcome};
@@ -22,6 +22,7 @@ use crate::{embed, interrupt};
 use recordings::Recordings;
 use rounds::Rounds;
 use sides::Sides;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// What stays the same over a validation.
@@ -32,6 +33,8 @@ struct Trial<'a> {
     folder: &'a Path,
     limits: Limits,
     progress: Progress,
+    /// What is run, by the place of the subject: the program under each allocator, then builds of it with one linked in.
+    commands: Vec<Vec<OsString>>,
     brought: Option<Brought>,
 }
 
@@ -62,6 +65,10 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
             "--most-runs {most} is less than --runs {first}; leave one of them out"
         )));
     }
+    let mut all = subjects.clone();
+    let mut commands = vec![args.command.clone(); all.len()];
+    add_variants(&mut all, &mut commands, &args.variants.variants)?;
+    all_there(&commands)?;
     // Written to the cache before the first run is timed or sampled.
     embed::path(Embedded::Worker)?;
     let folder = tempfile::tempdir().map_err(|e| Error::io("create", &std::env::temp_dir(), &e))?;
@@ -72,7 +79,8 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     let mut remarks = Vec::new();
     let count = subjects.len() as u64;
     let recorded = args.recordings.unwrap_or(first);
-    let mut expected = count * u64::from(2 * first + replayed::TIMED)
+    let mut expected = count * u64::from(first + replayed::TIMED)
+        + all.len() as u64 * u64::from(first)
         + u64::from(2 * recorded + programs::own_runs(args) + replayed::TIMED);
     let trial = Trial {
         args,
@@ -81,21 +89,22 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         brought: programs::brought(args, &limits),
         limits,
         progress: Progress::new(terminal, expected),
+        commands,
     };
     interrupt::install();
     let watch = Watch::new();
     let mut recordings = Recordings::default();
     recordings.up_to(1, &trial)?;
-    let in_place = programs::in_place(&subjects, trial.brought.as_ref(), &mut remarks);
+    let in_place = programs::in_place(&all, trial.brought.as_ref(), &mut remarks);
     let mut sides = Sides {
         subjects: &subjects,
         in_place: &in_place,
         own: programs::own_mappings(&trial),
         recordings,
         peaks: Rounds::new(subjects.len()),
-        runs: Rounds::new(subjects.len()),
+        runs: Rounds::new(all.len()),
     };
-    let mut wanted = vec![first; subjects.len()];
+    let mut wanted = vec![first; all.len()];
     sides.up_to(&wanted, &trial, &mut remarks)?;
     let (times, harness_s) = replayed::times(&sides.recordings, &subjects, &trial)?;
     loop {
@@ -131,7 +140,12 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         ..
     } = sides;
     let threads = recordings.threads();
-    let mut rows = rows(&subjects, threads, peaks.samples, times, runs.samples);
+    let metrics = &args.metrics.metrics;
+    let measured = validation::measured(&all, metrics, &runs.samples);
+    let mut rows = rows(&all, threads, peaks.samples, times, runs.samples);
+    for (row, metrics) in rows.iter_mut().zip(measured) {
+        row.metrics = metrics;
+    }
     for ((row, subject), in_place) in rows.iter_mut().zip(&subjects).zip(&in_place) {
         row.asked = underneath::asked(row, subject, in_place, &recordings, &trial);
     }
@@ -159,7 +173,7 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     if let Some(kept) = &args.keep_trace {
         terminal.say(&format!("trace: {}", kept.display()));
     }
-    let whole = rows.iter().all(|row| row.error.is_some());
+    let whole = rows.iter().all(Row::is_whole);
     Ok(if whole {
         Outcome::Done
     } else {
@@ -182,9 +196,10 @@ fn further(
     peaks: &[Samples<Seen>],
     runs: &[Samples<Run>],
 ) -> Vec<u32> {
-    (wanted.iter().zip(peaks).zip(runs))
-        .map(|((wanted, peaks), runs)| {
-            let (Ok(peaks), Ok(runs)) = (peaks, runs) else {
+    (wanted.iter().zip(runs).enumerate())
+        .map(|(at, (wanted, runs))| {
+            // Of a variant there is nothing to predict.
+            let (Some(Ok(peaks)), Ok(runs)) = (peaks.get(at), runs) else {
                 return *wanted;
             };
             let actual: Vec<Seen> = runs.iter().map(Run::peak).collect();
@@ -206,9 +221,16 @@ fn rows(
     times: Vec<Samples<f64>>,
     runs: Vec<Samples<Run>>,
 ) -> Vec<Row> {
-    (subjects.iter().zip(peaks).zip(times).zip(runs))
-        .map(|(((subject, peaks), times), runs)| {
-            Row::new(&subject.label, threads, peaks, times, runs)
+    let (mut peaks, mut times) = (peaks.into_iter(), times.into_iter());
+    (subjects.iter().zip(runs))
+        .map(|(subject, runs)| {
+            // Variants, behind the others, are not replayed.
+            let peaks = peaks.next().unwrap_or(Ok(Vec::new()));
+            let times = times.next().unwrap_or(Ok(Vec::new()));
+            Row {
+                variant: subject.is_variant(),
+                ..Row::new(&subject.label, threads, peaks, times, runs)
+            }
         })
         .collect()
 }

@@ -48,6 +48,7 @@ pub fn recorded_under(
         },
         silent: true,
         service,
+        metrics: &[],
         allocator: subject.library.clone(),
         settings: subject.env.clone(),
     }

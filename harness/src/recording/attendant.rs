@@ -1,13 +1,13 @@
 //! The thread that goes with a server while the recording's own thread moves the records.
 
 use crate::exec::RunFailure;
-use crate::service::{Leftovers, Server, Service};
+use crate::service::{Leftovers, Served, Server, Service};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Goes with a server in a thread of its own, while the recording's thread moves the records.
 pub(super) struct Attendant {
-    thread: std::thread::JoinHandle<Result<(), RunFailure>>,
+    thread: std::thread::JoinHandle<Result<Served, RunFailure>>,
     failed: Arc<AtomicBool>,
     leftovers: Leftovers,
 }
@@ -16,8 +16,8 @@ pub(super) fn attend(service: Service, pid: u32) -> Attendant {
     let failed = Arc::new(AtomicBool::new(false));
     let (leftovers, tell) = (Leftovers::of(&service), Arc::clone(&failed));
     let thread = std::thread::spawn(move || {
-        let served = Server::open(pid)
-            .and_then(|server| service.attend(&server, &|| false, &mut || {}).map(drop));
+        let served =
+            Server::open(pid).and_then(|server| service.attend(&server, &|| false, &mut || {}));
         tell.store(served.is_err(), Ordering::Release);
         served
     });
@@ -42,8 +42,8 @@ impl Attendant {
         self.leftovers.most
     }
 
-    /// Waits for it, which is short after the program's end; why the server was not served as it should.
-    pub(super) fn end(self) -> Result<(), String> {
+    /// Waits for it, which is short after the program's end; how the server was served, or why not as it should.
+    pub(super) fn end(self) -> Result<Served, String> {
         match self.thread.join() {
             Ok(served) => served.map_err(|failure| failure.reason),
             Err(_) => Err("the watch over the program broke off".into()),

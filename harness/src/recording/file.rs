@@ -69,7 +69,7 @@ impl Recording<'_> {
         let mut missing = not_recorded(drained);
         missing.extend(inspected.warning(&name));
         missing.extend(warnings_of_others(inspected, drained));
-        for line in &missing {
+        for line in missing.iter().chain(&ended.notes) {
             raw.note(line).map_err(|e| stopped(e.into(), part))?;
         }
         remarks.extend(missing);
@@ -96,6 +96,7 @@ impl Recording<'_> {
             status,
             stopped: false,
             trouble: None,
+            measured: Vec::new(),
             trace: Some(trace),
             held_up: None,
             remarks,

@@ -2,6 +2,7 @@
 
 use super::cause::{self, Inspected};
 use crate::tools;
+use heaplab_reports::profile::Measured;
 use heaplab_workloads::record::DrainSummary;
 use heaplab_workloads::trace::TraceSummary;
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ pub struct Recorded {
     pub stopped: bool,
     /// A server that was not served as it should: why.
     pub trouble: Option<String>,
+    /// Metrics of the user's own.
+    pub measured: Vec<Measured>,
     /// The trace's totals; `None` when nothing could be recorded and no trace was written.
     pub trace: Option<TraceSummary>,
     /// How long the program's threads were ready to run and did not, as a share of its time; absent where the kernel does not
@@ -34,6 +37,7 @@ impl Recorded {
             status,
             stopped: false,
             trouble: None,
+            measured: Vec::new(),
             trace: None,
             held_up: None,
             remarks: vec![why],
@@ -121,6 +125,7 @@ mod tests {
                 status: ExitStatus::from_raw(status),
                 stopped: false,
                 trouble: None,
+                measured: Vec::new(),
                 trace: None,
                 held_up: None,
                 remarks: Vec::new(),

@@ -1,6 +1,8 @@
 //! Metrics of the user's own, read from what a load or a program prints.
 
+use heaplab_reports::profile::Measured;
 use heaplab_reports::schema::Better;
+use heaplab_reports::units;
 use regex_lite::Regex;
 
 /// `--metric NAME=UNIT:lower|higher:REGEX`.
@@ -59,6 +61,19 @@ impl OwnMetric {
         })
     }
 
+    /// What it was in one run.
+    ///
+    /// # Errors
+    /// As [`OwnMetric::read`].
+    pub fn measured(&self, output: &str) -> Result<Measured, String> {
+        Ok(Measured {
+            name: self.name.clone(),
+            unit: self.unit.clone(),
+            better: self.better,
+            value: self.read(output)?,
+        })
+    }
+
     /// The value in `output`: of the last match its first group, or all of it where there is none. Thousands separators
     /// are left out.
     ///
@@ -93,4 +108,43 @@ impl OwnMetric {
                 )
             })
     }
+}
+
+/// What a remark of a trace begins with that holds a metric of its recording, behind it as on the command line:
+/// `rps=1/s:higher:151975.7`.
+const NOTE: &str = "metric: ";
+
+/// A figure as a remark of a trace.
+pub fn note(measured: &Measured) -> String {
+    let direction = match measured.better {
+        Better::Lower => "lower",
+        Better::Higher => "higher",
+    };
+    let Measured {
+        name, unit, value, ..
+    } = measured;
+    format!("{NOTE}{name}={unit}:{direction}:{value}")
+}
+
+/// The figure of a remark; `None` for other remarks. The file may be anything.
+pub fn of_note(note: &str) -> Option<Measured> {
+    let (name, rest) = note.strip_prefix(NOTE)?.split_once('=')?;
+    let (unit, rest) = rest.split_once(':')?;
+    let (direction, value) = rest.split_once(':')?;
+    Some(Measured {
+        name: name.to_owned(),
+        unit: unit.to_owned(),
+        better: match direction {
+            "lower" => Better::Lower,
+            "higher" => Better::Higher,
+            _ => return None,
+        },
+        value: value.parse().ok().filter(|value: &f64| value.is_finite())?,
+    })
+}
+
+/// A figure for people: `rps: 152 k 1/s`.
+pub fn told(measured: &Measured) -> String {
+    let value = units::value(&measured.unit, measured.value);
+    format!("{}: {value}", measured.name)
 }

@@ -5,7 +5,7 @@
 //! that no signal ever reaches another process that got the same number.
 
 mod leftovers;
-mod metric;
+pub mod metric;
 mod ready;
 mod signal;
 mod watch;

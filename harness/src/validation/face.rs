@@ -1,10 +1,11 @@
 //! How a validation is printed.
 
-use super::{Ranking, Row, by_peak, by_time};
+use super::{Ranking, Row, by_peak, by_time, measured};
 use crate::cli::options::Format;
 use crate::disturbance::Disturbance;
 use crate::error::Error;
 use crate::out::{self, human_bytes};
+use heaplab_reports::schema::Metric;
 use heaplab_reports::shell;
 use serde_json::json;
 
@@ -70,7 +71,10 @@ pub fn print(rows: &[Row], facts: &Facts, format: Format) -> Result<(), Error> {
         Format::Csv => out::print(&csv(rows)),
         Format::Markdown => {
             let mut text = String::new();
-            for table in [peaks(rows), times(rows)].iter().flatten() {
+            for table in [peaks(rows), times(rows), measured::table(rows)]
+                .iter()
+                .flatten()
+            {
                 text.push_str(&markdown(table));
                 text.push('\n');
             }
@@ -88,7 +92,10 @@ pub fn print(rows: &[Row], facts: &Facts, format: Format) -> Result<(), Error> {
                 facts.recordings,
                 if facts.recordings == 1 { "" } else { "s" },
             );
-            for table in [peaks(rows), times(rows)].iter().flatten() {
+            for table in [peaks(rows), times(rows), measured::table(rows)]
+                .iter()
+                .flatten()
+            {
                 let (head, cells) = table;
                 let head: Vec<&str> = head.iter().map(String::as_str).collect();
                 text.push_str(&out::columns(&head, cells));
@@ -100,7 +107,7 @@ pub fn print(rows: &[Row], facts: &Facts, format: Format) -> Result<(), Error> {
     }
 }
 
-type Table = (Vec<String>, Vec<Vec<String>>);
+pub(super) type Table = (Vec<String>, Vec<Vec<String>>);
 
 fn percent(share: Option<f64>) -> String {
     share.map_or("-".into(), |s| format!("{:.1} %", 100.0 * s))
@@ -148,7 +155,7 @@ fn peaks(rows: &[Row]) -> Option<Table> {
 /// How often it was run, and replayed where that is another number.
 fn runs(row: &Row) -> String {
     let (runs, replays) = (row.actual_samples.len(), row.predicted_samples.len());
-    match runs == replays {
+    match runs == replays || row.variant {
         true => runs.to_string(),
         false => format!("{runs}, {replays} replays"),
     }
@@ -264,8 +271,13 @@ fn seconds(s: f64) -> String {
 fn csv(rows: &[Row]) -> String {
     let mut text = String::from(
         "subject,runs,disturbed_runs,disturbed_replays,predicted_peak_bytes,predicted_spread,actual_peak_bytes,actual_spread,error,error_low,error_high,\
-         predicted_allocation_s,actual_allocation_s,actual_allocation_spread,actual_cpu_s\n",
+         predicted_allocation_s,actual_allocation_s,actual_allocation_spread,actual_cpu_s",
     );
+    let own = measured::names(rows);
+    for name in &own {
+        text.push_str(&format!(",{name},{name}_low,{name}_high"));
+    }
+    text.push('\n');
     for row in rows {
         let numbers = [
             Some(row.actual_samples.len() as f64),
@@ -283,7 +295,14 @@ fn csv(rows: &[Row]) -> String {
             row.actual_allocation_spread,
             row.actual_cpu_s,
         ];
-        let numbers = numbers.map(|n| n.map_or(String::new(), |n| n.to_string()));
+        let own = own.iter().flat_map(|name| {
+            let metric = row.metrics.get(*name);
+            let of = |figure: fn(&Metric) -> f64| metric.map(figure);
+            [of(|m| m.median), of(|m| m.low), of(|m| m.high)]
+        });
+        let numbers: Vec<String> = (numbers.into_iter().chain(own))
+            .map(|n| n.map_or(String::new(), |n| n.to_string()))
+            .collect();
         text.push_str(&format!(
             "{},{}\n",
             row.subject.replace(',', ";"),

@@ -13,8 +13,8 @@ mod sites;
 mod table;
 
 pub use schema::{
-    Amount, Costs, Location, Metric, ModuleNames, PROFILE_SCHEMA, Profile, Sampling, Site,
-    StackCosts, Totals,
+    Amount, Costs, Location, Measured, Metric, ModuleNames, PROFILE_SCHEMA, Profile, Sampling,
+    Site, StackCosts, Totals,
 };
 pub use sites::sites;
 pub use table::render;

@@ -1,5 +1,6 @@
 //! `profile.json`; `docs/profile.schema.json` is its JSON schema, `docs/PROFILE.md` says what the words mean.
 
+use crate::schema::Better;
 use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
 
@@ -21,6 +22,9 @@ pub struct Profile {
     pub complete: bool,
     /// What is missing, in words.
     pub missing: Vec<String>,
+    /// The user's own metrics of the recorded run (`--metric`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measured: Vec<Measured>,
     /// How stacks were chosen.
     pub sampling: Sampling,
     /// A block is short-lived when it is freed before its thread makes this many further allocations.
@@ -35,6 +39,19 @@ pub struct Profile {
     pub frames: Vec<Location>,
     /// Stacks.
     pub stacks: Vec<StackCosts>,
+}
+
+/// A metric of the user's own in one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Name.
+    pub name: String,
+    /// Unit, as the user writes it.
+    pub unit: String,
+    /// Which direction is good.
+    pub better: Better,
+    /// Value.
+    pub value: f64,
 }
 
 /// How stacks were chosen.

@@ -59,9 +59,12 @@ pub fn in_place(
     ));
     subjects
         .iter()
-        .map(|subject| Subject {
-            library: subject.library.clone().or_else(|| Some(libc.clone())),
-            ..subject.clone()
+        .map(|subject| match subject.is_variant() {
+            true => subject.clone(),
+            false => Subject {
+                library: subject.library.clone().or_else(|| Some(libc.clone())),
+                ..subject.clone()
+            },
         })
         .collect()
 }
@@ -162,7 +165,10 @@ pub fn runs(
 ) {
     // A run for each figure: a program whose time is sampled, or whose mappings are walked, is held up, and an allocator that
     // gives back by the clock has another peak then.
-    let looked_at = options(trial.args, HeapLook::Size, &trial.limits);
+    let looked_at = ProgramOptions {
+        metrics: trial.args.metrics.metrics.clone(),
+        ..options(trial.args, HeapLook::Size, &trial.limits)
+    };
     let sampled = options(trial.args, HeapLook::Mappings, &trial.limits);
     let first = trial.args.first_runs();
     let beside: Vec<Option<f64>> = (found.samples.iter())
@@ -176,14 +182,19 @@ pub fn runs(
     let (mut unsampled, mut not_followed) = (None, None);
     let progress = &trial.progress;
     found.up_to(wanted, subjects, "program", progress, |at, block| {
-        let run = |options| {
+        let (subject, command) = (&subjects[at], &trial.commands[at]);
+        let run = |options: &ProgramOptions| {
+            // What an allocator that is linked in maps cannot be told from what the program itself does.
+            let options = ProgramOptions {
+                follow_mappings: !subject.is_variant(),
+                ..options.clone()
+            };
             let once = || {
-                program::run_program(&subjects[at], &trial.args.command, options)
-                    .map_err(|failure| failure.reason)
+                program::run_program(subject, command, &options).map_err(|failure| failure.reason)
             };
             let (report, beside) = Watch::over_program(once, |report| report.held_up)?;
             if let Some(found) = beside {
-                progress.detail(&format!("program {}: {}", subjects[at].label, found.told()));
+                progress.detail(&format!("program {}: {}", subject.label, found.told()));
             }
             Ok::<_, String>((report, beside.is_some_and(|found| found.matters())))
         };
@@ -201,9 +212,11 @@ pub fn runs(
                 peak_bytes: heap(beside as u64),
                 own_bytes: own_bytes as f64,
                 disturbed,
+                metrics: report.own,
                 ..Run::default()
             });
         }
+        let metrics = report.own;
         let (report, time_disturbed) = run(&sampled)?;
         let beside = report.beside_heap_bytes.ok_or_else(too_short)?;
         if let Some(why) = &report.not_sampled {
@@ -217,6 +230,7 @@ pub fn runs(
             beside_bytes: Some(beside as f64),
             allocation_s: report.allocator_s(),
             cpu_s: Some((report.user_ns + report.sys_ns) as f64 / 1e9),
+            metrics,
         })
     });
     if let Some(why) = unsampled {

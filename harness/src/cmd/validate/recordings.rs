@@ -139,6 +139,7 @@ fn record_once(trial: &Trial<'_>, out: &Path, with_remarks: bool) -> Result<Once
             ..SessionOptions::default()
         },
         service: args.service.service()?,
+        metrics: &[],
         allocator: trial
             .brought
             .as_ref()
