@@ -19,6 +19,8 @@ const MOST_THREADS: u32 = 16;
 const SLOTS: u32 = 4096;
 /// Slots through which blocks are handed over: as many are on their way at most.
 const HANDED: u32 = 1024;
+/// Blocks of which each is freed before the next one is allocated.
+const ANSWERED: u32 = 100_000;
 /// Runs of each script; the fastest counts, because everything that disturbs a run makes it slower.
 const RUNS: usize = 7;
 
@@ -27,8 +29,12 @@ const RUNS: usize = 7;
 pub struct Cost {
     /// A local op.
     pub local: Vec<LocalCost>,
-    /// Handing a block from one thread to another, beside its two calls; waiting is not in it. Absent on one CPU.
+    /// Handing a block from one thread to another, beside its two calls; waiting is not in it. Absent on one CPU, as the next two.
     pub hand_over_ns: Option<f64>,
+    /// From one handed block to the next, by the clock on the wall, waiting and calls included.
+    pub handed_wall_ns: Option<f64>,
+    /// The same where each block must be freed by the other thread before the next one is allocated.
+    pub answered_wall_ns: Option<f64>,
     /// An empty pair of time stamps.
     pub timer_ns: f64,
     /// CPU time that other programs and the host took meanwhile, as a share of one CPU, where it was enough to matter.
@@ -72,11 +78,14 @@ fn rounds(cpus: u32) -> Result<Cost, Error> {
         scripts.push((threads, path));
     }
     let handed = folder.path().join("handed");
+    let answered = folder.path().join("answered");
     if cpus >= 2 {
-        hand_over(&handed).map_err(failed)?;
+        hand_over(&handed, OPS / 2, HANDED).map_err(failed)?;
+        hand_over(&answered, ANSWERED, 1).map_err(failed)?;
     }
     let mut local = vec![f64::INFINITY; scripts.len()];
     let (mut pair, mut timer) = (f64::INFINITY, f64::INFINITY);
+    let (mut handed_wall, mut answered_wall) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..RUNS {
         for ((threads, script), best) in scripts.iter().zip(&mut local) {
             let report = replay(&null, script)?;
@@ -91,10 +100,14 @@ fn rounds(cpus: u32) -> Result<Cost, Error> {
             // stamped by the clock on the wall.
             let busy = (2 * report.wall_ns).saturating_sub(report.wait_ns);
             pair = pair.min(busy as f64 / (report.calls / 2) as f64);
+            handed_wall = handed_wall.min(wall_of_a_block(&report));
+            answered_wall = answered_wall.min(wall_of_a_block(&replay(&null, &answered)?));
         }
     }
     Ok(Cost {
         hand_over_ns: (cpus >= 2).then(|| (pair - 2.0 * local[0]).max(0.0)),
+        handed_wall_ns: (cpus >= 2).then_some(handed_wall),
+        answered_wall_ns: (cpus >= 2).then_some(answered_wall),
         local: (scripts.iter().zip(local))
             .map(|((threads, _), ns)| LocalCost {
                 threads: *threads,
@@ -104,6 +117,10 @@ fn rounds(cpus: u32) -> Result<Cost, Error> {
         timer_ns: timer,
         disturbed: None,
     })
+}
+
+fn wall_of_a_block(report: &Report) -> f64 {
+    report.wall_ns as f64 / (report.calls / 2) as f64
 }
 
 /// 1, 2, 4 … and no more than there are CPUs.
@@ -153,18 +170,18 @@ fn churn(path: &Path, threads: u32) -> Result<(), ScriptError> {
     Ok(())
 }
 
-/// Thread 0 allocates, thread 1 frees.
-fn hand_over(path: &Path) -> Result<(), ScriptError> {
+/// Thread 0 allocates, thread 1 frees; `slots` blocks are on their way at most.
+fn hand_over(path: &Path, blocks: u32, slots: u32) -> Result<(), ScriptError> {
     let mut script = ScriptWriter::create(path, 2)?;
-    for number in 0..OPS / 2 {
-        let (slot, generation) = (number % HANDED, (number / HANDED) as u16);
+    for number in 0..blocks {
+        let (slot, generation) = (number % slots, (number / slots) as u16);
         for (thread, kind) in [(0, OpKind::Malloc), (1, OpKind::Free)] {
             script.push(thread, Op::new(kind, FLAG_SHARED, generation, slot, 64, 0))?;
             script.order(thread, 1)?;
         }
     }
     script.finish(ScriptInfo {
-        shared_slots: HANDED,
+        shared_slots: slots,
         ..ScriptInfo::default()
     })?;
     Ok(())

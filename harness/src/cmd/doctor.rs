@@ -72,6 +72,11 @@ fn cost_text(cost: &Cost) -> String {
         }
     }
     line("handing a block over, beside its calls", cost.hand_over_ns);
+    line("from block to block, all in all", cost.handed_wall_ns);
+    line(
+        "the same, each answered by the other",
+        cost.answered_wall_ns,
+    );
     line("an empty pair of time stamps", Some(cost.timer_ns));
     if let Some(share) = cost.disturbed {
         text.push_str(&format!(

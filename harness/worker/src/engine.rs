@@ -14,6 +14,7 @@ use crate::pace::Pace;
 use crate::probe::Probe;
 use crate::steady;
 use crate::touch;
+use crate::waiting::Waits;
 use crate::world::World;
 use heaplab_script::{Cursor, Op, OpKind, Part};
 use heaplab_worker::protocol::RunSpec;
@@ -45,8 +46,8 @@ pub struct Player<P> {
     pub probe: P,
     /// Calls of the malloc family made; wraps below 0 within a stretch.
     pub made: u64,
-    /// Nanoseconds waited for other threads' blocks.
-    pub wait_ns: u64,
+    /// For other threads' blocks.
+    pub waits: Waits,
     /// Nanoseconds slept for idle ops.
     pub idle_ns: u64,
     /// Touch `recorded`: how much of the next block is written; [`usize::MAX`]: all.
@@ -94,7 +95,7 @@ impl<P: Probe> Player<P> {
             next: 0,
             probe: P::new(world),
             made: 0,
-            wait_ns: 0,
+            waits: Waits::default(),
             idle_ns: 0,
             reach: usize::MAX,
             fill: None,

@@ -49,6 +49,8 @@ pub struct Latency {
     last: u64,
     /// `paced`: the stamp at which the next call should have been made.
     intended: Option<u64>,
+    /// The end of the last wait for another thread's block: neither the call behind it nor those behind that could begin before.
+    released: Option<u64>,
     /// The kernel's counts when they were last read.
     usage: Usage,
     set: Box<Set>,
@@ -66,6 +68,7 @@ impl Probe for Latency {
             slow_ticks: scale.ticks(SLOW_NS),
             last: clock::ticks(),
             intended: None,
+            released: None,
             usage: clock::usage(true),
             set: Box::new([const { None }; KINDS.len() * SIZES.len()]),
         }
@@ -75,7 +78,7 @@ impl Probe for Latency {
     fn around<R>(&mut self, call: impl Fn() -> Call, work: impl FnOnce() -> R) -> R {
         let mut before = clock::ticks();
         if let Some(intended) = self.intended.take() {
-            before = intended;
+            before = self.since(intended);
         } else if before.wrapping_sub(self.last) > self.gap_ticks {
             self.usage = clock::usage(true);
             before = clock::ticks();
@@ -96,12 +99,28 @@ impl Probe for Latency {
         self.intended = Some(clock::ticks().wrapping_sub(late));
     }
 
+    fn waited(&mut self) {
+        self.usage = clock::usage(true);
+        self.released = Some(clock::ticks());
+    }
+
     fn finish(self, world: &'static World) {
         world.results(|results| merge(&mut results.latency, *self.set));
     }
 }
 
 impl Latency {
+    /// From when on a call counts that was intended at a stamp. What the thread waited for another one's block made it late, and that
+    /// is no allocator's time.
+    #[inline(always)]
+    fn since(&self, intended: u64) -> u64 {
+        match self.released {
+            // Stamps wrap: the later of the two.
+            Some(released) if (released.wrapping_sub(intended) as i64) > 0 => released,
+            _ => intended,
+        }
+    }
+
     #[inline(never)]
     fn record(&mut self, call: Call, ticks: u64) {
         let range = SIZES

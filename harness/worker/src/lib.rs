@@ -3,3 +3,4 @@ pub mod doing;
 pub mod fill;
 pub mod peak;
 pub mod protocol;
+pub mod slip;

@@ -43,6 +43,7 @@ mod statm;
 mod steady;
 mod threads;
 mod touch;
+mod waiting;
 mod world;
 
 use heaplab_worker::protocol::{Answer, RunSpec};

@@ -46,6 +46,9 @@ pub trait Probe: Sized + 'static {
         let _ = ns;
     }
 
+    /// The thread has waited for another thread's block; the call that follows could not be made before.
+    fn waited(&mut self) {}
+
     /// Lockstep of a script with times: the next op was made by `thread` at `ns` since the beginning of the recording.
     #[inline(always)]
     fn at(&mut self, ns: u64, thread: u32) {

@@ -223,6 +223,10 @@ pub struct Report {
     pub cpu_ns: u64,
     /// Nanoseconds spent waiting for another thread's block, summed over threads.
     pub wait_ns: u64,
+    /// Nanoseconds of the pauses that the replay itself makes after some waits, summed over threads: neither waiting nor the
+    /// allocator's.
+    #[serde(default)]
+    pub slip_ns: u64,
     /// Nanoseconds slept for the script's idle ops (`memory` only: the other measures skip them).
     #[serde(default)]
     pub idle_ns: u64,

@@ -172,6 +172,7 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
         report.told_blocks = results.told;
         report.latency = latency::encode(&results.latency);
         report.lateness = pace::summary(&results.late);
+        report.slip_ns = results.slip_ns;
     });
     let wanted = info.calls * u64::from(repeat);
     if report.calls != wanted {
@@ -306,7 +307,8 @@ fn leave<P: Probe>(world: &'static World, mut player: Player<P>) {
             let _ = results.late.add(&late);
         }
         results.calls += player.made;
-        results.wait_ns += player.wait_ns;
+        results.wait_ns += player.waits.wait_ns;
+        results.slip_ns += player.waits.slip_ns;
         results.idle_ns += player.idle_ns;
         results.told += player.told;
     });

@@ -3,11 +3,10 @@
 //! Private slots are plain words, dense. Shared slots have a cache line each, in which a word holds
 //! `generation << 48 | address`; a block is handed over by a release store and an acquire load of that word.
 
-use crate::clock;
 use crate::shared::SharedArray;
+use crate::waiting::Waits;
 use heaplab_script::{FLAG_SHARED, Op};
 use std::ffi::c_void;
-use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const ADDRESS: u64 = (1 << 48) - 1;
@@ -118,27 +117,31 @@ pub fn prefetch<T>(address: *const T) {
 }
 
 impl SharedSlot {
-    /// Waits until the slot is empty at `generation`; returns the nanoseconds waited.
+    /// Waits until the slot is empty at `generation`; whether that took time.
     #[inline(always)]
-    pub fn wait_empty(&self, generation: u16) -> u64 {
+    pub fn wait_empty(&self, generation: u16, waits: &mut Waits) -> bool {
         let empty = u64::from(generation) << 48;
         if self.word.load(Ordering::Acquire) == empty {
-            return 0;
+            waits.was_ready();
+            return false;
         }
-        wait(|| self.word.load(Ordering::Acquire) == empty)
+        waits.until(|| self.word.load(Ordering::Acquire) == empty);
+        true
     }
 
-    /// Waits until the slot is full at `generation`; returns the block and the nanoseconds waited.
+    /// Waits until the slot is full at `generation`; the block, and whether that took time.
     #[inline(always)]
-    pub fn wait_full(&self, generation: u16) -> (*mut c_void, u64) {
+    pub fn wait_full(&self, generation: u16, waits: &mut Waits) -> (*mut c_void, bool) {
         let full = |word: u64| word >> 48 == u64::from(generation) && word & ADDRESS != 0;
         let mut word = self.word.load(Ordering::Acquire);
-        let mut waited = 0;
-        if !full(word) {
-            waited = wait(|| {
+        let waited = !full(word);
+        if waited {
+            waits.until(|| {
                 word = self.word.load(Ordering::Acquire);
                 full(word)
             });
+        } else {
+            waits.was_ready();
         }
         let address = word & ADDRESS;
         (
@@ -172,36 +175,4 @@ impl SharedSlot {
     pub fn owner(&self) -> u32 {
         self.owner.load(Ordering::Relaxed)
     }
-}
-
-/// Pauses that a thread makes after a wait, about a microsecond that counts as waiting, so that it does not wait for the very next block
-/// again: two threads that go on each other's heels pull every cache line to and fro, and that is no waiting but their own time
-/// (Giacomoni et al., *FastForward for efficient pipeline parallelism*, PPoPP 2008: temporal slipping).
-const SLIP: u32 = 64;
-/// Nanoseconds between two looks at a slot, at first and at most.
-const SLEEP_NS: u64 = 20_000;
-const LONGEST_SLEEP_NS: u64 = 5_000_000;
-
-/// Waits: a short spin for a hand-over that is about to happen, then giving up the CPU, then sleeping, so that any
-/// number of threads gets on with any number of CPUs.
-#[cold]
-#[inline(never)]
-fn wait(mut ready: impl FnMut() -> bool) -> u64 {
-    let start = clock::now_ns();
-    for round in 0u32.. {
-        if ready() {
-            for _ in 0..SLIP {
-                spin_loop();
-            }
-            break;
-        }
-        match round {
-            0..200 => spin_loop(),
-            // SAFETY: sched_yield has no arguments.
-            200..300 => drop(unsafe { libc::sched_yield() }),
-            // Longer the longer it waits: two hundred sleepers that look every 20 µs keep two CPUs from the thread that they wait for.
-            _ => clock::sleep_ns(((clock::now_ns() - start) / 8).clamp(SLEEP_NS, LONGEST_SLEEP_NS)),
-        }
-    }
-    clock::now_ns() - start
 }

@@ -24,6 +24,8 @@ pub struct Results {
     pub calls: u64,
     /// Nanoseconds waited.
     pub wait_ns: u64,
+    /// Nanoseconds paused after waits.
+    pub slip_ns: u64,
     /// Nanoseconds slept.
     pub idle_ns: u64,
     /// Blocks of which it was told how much is written.
@@ -101,6 +103,7 @@ impl World {
         let results = Results {
             calls: 0,
             wait_ns: 0,
+            slip_ns: 0,
             idle_ns: 0,
             told: 0,
             latency: latency::none(),

@@ -55,7 +55,10 @@ impl<P: Probe> Player<P> {
         let slots = &self.world.slots;
         let shared = op.flags & FLAG_SHARED != 0;
         if shared {
-            self.wait_ns += slots.shared(op.slot).wait_empty(op.generation);
+            let slot = slots.shared(op.slot);
+            if slot.wait_empty(op.generation, &mut self.waits) {
+                self.probe.waited();
+            }
         }
         let size = op.size();
         let start = self.probe.around(
@@ -142,16 +145,25 @@ impl<P: Probe> Player<P> {
         unsafe { touch::<TOUCH>(block.start.byte_add(8), at_once - 8) };
     }
 
+    /// The block of a shared slot, once it is there.
+    #[inline(always)]
+    fn handed(&mut self, op: &Op) -> *mut c_void {
+        let slot = self.world.slots.shared(op.slot);
+        let (start, waited) = slot.wait_full(op.generation, &mut self.waits);
+        if waited {
+            self.probe.waited();
+        }
+        start
+    }
+
     #[inline(always)]
     fn free<const CHECK: bool, const SIZED: bool>(&mut self, place: Place, op: &Op) {
         let slots = &self.world.slots;
         let shared = op.flags & FLAG_SHARED != 0;
         let mut remote = op.flags & FLAG_INHERITED != 0;
         let start = if shared {
-            let slot = slots.shared(op.slot);
-            let (start, waited) = slot.wait_full(op.generation);
-            self.wait_ns += waited;
-            remote = slot.owner() != self.thread;
+            let start = self.handed(op);
+            remote = slots.shared(op.slot).owner() != self.thread;
             start
         } else {
             // SAFETY: as in `allocate`.
@@ -202,9 +214,7 @@ impl<P: Probe> Player<P> {
         let slots = &self.world.slots;
         let shared = op.flags & FLAG_SHARED != 0;
         let old = if shared {
-            let (start, waited) = slots.shared(op.slot).wait_full(op.generation);
-            self.wait_ns += waited;
-            start
+            self.handed(op)
         } else {
             // SAFETY: as in `allocate`.
             unsafe { slots.private(op.slot).read() as *mut c_void }

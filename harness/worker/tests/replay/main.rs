@@ -4,6 +4,7 @@ mod integrity;
 mod memory;
 mod support;
 
+mod timing;
 use heaplab_script::file::{ScriptInfo, ScriptWriter};
 use heaplab_script::{FLAG_INHERITED, Op, OpKind};
 use heaplab_worker::protocol::{Answer, Api, Measure, Mode, RunSpec, Touch};
