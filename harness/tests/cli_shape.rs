@@ -3,7 +3,13 @@
 mod support;
 
 use heaplab_reports::schema::{ResultSet, Status};
+use heaplab_workloads::trace::raw::{RawEvent, RawKind, RawWriter};
+use heaplab_workloads::trace::{
+    FinishInfo, MachineShape, ResolveOptions, TraceHeader, resolve_file,
+};
+use std::collections::HashSet;
 use std::path::Path;
+use std::process::Command;
 use support::{heaplab, run};
 
 fn measured(folder: &Path, words: &str) -> ResultSet {
@@ -47,6 +53,121 @@ fn the_machine_is_part_of_the_cell_and_subjects_are_told() {
     let notes = result.notes.join("\n");
     assert!(notes.contains("memory limit is"), "{notes}");
     assert!(notes.contains("; smaps_rollup "), "{notes}");
+}
+
+/// A trace of some blocks that says of how many CPUs it was recorded on.
+fn recorded_on(cpus: u32, folder: &Path) {
+    let header = TraceHeader {
+        machine: MachineShape {
+            cpus,
+            page_size: 4096,
+            ..MachineShape::default()
+        },
+        ..TraceHeader::default()
+    };
+    let raw = folder.join("t.raw");
+    let mut writer = RawWriter::create(&raw, &header).unwrap();
+    writer.thread_start(0, 1000, 0).unwrap();
+    let events: Vec<RawEvent> = (0..2000)
+        .map(|number| RawEvent {
+            time_ns: 1000 * number,
+            address: 0x7000_0000 + 4096 * (number / 2 % 16),
+            size: if number % 2 == 0 { 500 } else { 0 },
+            kind: [RawKind::Malloc, RawKind::Free][number as usize % 2],
+            align_log2: 0,
+        })
+        .collect();
+    writer.events(0, &events).unwrap();
+    writer.thread_end(0, u64::MAX / 4).unwrap();
+    writer.finish(FinishInfo::default()).unwrap();
+    let out = folder.join("t.hltrace");
+    resolve_file(&raw, &out, &ResolveOptions::default(), &mut |_, _| {}).unwrap();
+}
+
+#[test]
+fn a_trace_is_replayed_on_as_many_cpus_as_it_was_recorded_on() {
+    let folder = tempfile::tempdir().unwrap();
+    recorded_on(64, folder.path());
+    let words =
+        "run t.hltrace --seed 7 --blocks 1 --measure memory --idle 0s -a jemalloc --no-report -o";
+    let told = |folder_name: &str, more: &[&str]| {
+        let (status, out, err) = run(heaplab(folder.path())
+            .args(words.split(' '))
+            .arg(folder_name)
+            .args(more));
+        assert_eq!(status, 0, "{err}");
+        let text =
+            std::fs::read_to_string(folder.path().join(folder_name).join("result.json")).unwrap();
+        let result: ResultSet = serde_json::from_str(&text).unwrap();
+        let arenas = result.subjects[0].settings["narenas"].clone();
+        (result.cells[0].cpus, arenas, out)
+    };
+    let (cpus, arenas, screen) = told("recorded", &["--cpus", "recorded"]);
+    assert_eq!((cpus, arenas.as_str()), (64, "256"));
+    assert!(
+        screen.contains("recorded on 64 CPUs (emulated; here"),
+        "{screen}"
+    );
+    // Otherwise on those there are, which the screen says beside it.
+    let (cpus, arenas, screen) = told("here", &[]);
+    assert!(cpus != 64 && arenas != "256", "{cpus} CPUs, {arenas}");
+    assert!(screen.contains("recorded on 64 CPUs (here"), "{screen}");
+}
+
+/// Random addresses and a CPU of its own for times; the same addresses in every run for memory and counts.
+#[test]
+fn addresses_are_random_for_times_and_the_same_for_memory_and_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    // The kernel's mask: the worker tells libraries another one, as a bound thread must not look like a smaller machine.
+    std::fs::write(
+        folder.path().join("where.c"),
+        "#define _GNU_SOURCE\n#include <sched.h>\n#include <stdio.h>\n#include <stddef.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n\
+         extern void *__libc_malloc(size_t), __libc_free(void *), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);\n\
+         extern void *__libc_memalign(size_t, size_t);\n\
+         void *malloc(size_t s) { return __libc_malloc(s); }\nvoid free(void *p) { __libc_free(p); }\n\
+         void *calloc(size_t a, size_t b) { return __libc_calloc(a, b); }\n\
+         void *realloc(void *p, size_t s) { return __libc_realloc(p, s); }\n\
+         void *aligned_alloc(size_t a, size_t s) { return __libc_memalign(a, s); }\n\
+         size_t heaplab_subject_describe(char *b, size_t n) { int local; cpu_set_t set; CPU_ZERO(&set);\n\
+           syscall(SYS_sched_getaffinity, 0, sizeof set, &set, 0, 0, 0);\n\
+           return snprintf(b, n, \"stack=%p\\nlibrary=%p\\nmask=%d\\n\", (void *)&local, (void *)malloc, CPU_COUNT(&set)); }\n",
+    )
+    .unwrap();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-fno-builtin"])
+        .args(["-o", "libwhere.so", "where.c"])
+        .current_dir(folder.path())
+        .status()
+        .unwrap();
+    assert!(built.success());
+    measured(
+        folder.path(),
+        "run json-dom --scale 0.002 --seed 7 --blocks 3 --measure speed,latency,memory,counts --idle 0s -a ./libwhere.so -o r",
+    );
+    let journal = std::fs::read_to_string(folder.path().join("r/runs.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = (journal.lines())
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for measure in ["speed", "latency", "memory", "counts"] {
+        let told = |name: &str| -> Vec<String> {
+            (lines.iter())
+                .filter(|line| line["measure"] == measure && line["subject"] != "null")
+                .map(|line| &line["answer"]["subject"]["settings"][name])
+                .map(|value| value.as_str().unwrap().to_owned())
+                .collect()
+        };
+        let timed = matches!(measure, "speed" | "latency");
+        for name in ["stack", "library"] {
+            let all = told(name);
+            assert!(all.len() >= 3, "{measure}: {all:?}");
+            let different: HashSet<&String> = all.iter().collect();
+            let wanted = if timed { all.len() } else { 1 };
+            assert_eq!(different.len(), wanted, "{measure}, {name}: {all:?}");
+        }
+        if timed {
+            assert!(told("mask").iter().all(|cpus| cpus == "1"), "{measure}");
+        }
+    }
 }
 
 #[test]
@@ -188,6 +309,16 @@ fn every_built_in_subject_keeps_the_rules_on_every_built_in_workload() {
         assert_eq!(result.cells.len(), 5 * names.len());
         for cell in &result.cells {
             assert_eq!(cell.status, Status::Ok, "{cell:?}");
+        }
+        // The entry that frees took is told of each subject, and of none where frees have no size.
+        for subject in &result.subjects {
+            let told = (subject.notes.iter()).find(|note| note.starts_with("api sized"));
+            let entry = match subject.name.as_str() {
+                "system" => "free: the library has no sized one",
+                _ => "free_sized",
+            };
+            let wanted = (api == "sized").then(|| format!("api sized frees with {entry}"));
+            assert_eq!(told, wanted.as_ref(), "{}", subject.name);
         }
     }
 }

@@ -2,7 +2,10 @@
 
 mod integrity;
 mod memory;
+mod sized;
 mod support;
+
+mod touch;
 
 mod timing;
 use heaplab_script::file::{ScriptInfo, ScriptWriter};
@@ -10,7 +13,7 @@ use heaplab_script::{FLAG_INHERITED, Op, OpKind};
 use heaplab_worker::protocol::{Answer, Api, Measure, Mode, RunSpec, Touch};
 use std::path::Path;
 use std::process::Command;
-use support::{bad_library, handed_over, report, run, single, spec, timed};
+use support::{bad_library, handed_over, report, reported, run, single, spec, timed};
 
 #[test]
 fn every_touch_and_api_makes_all_calls() {
@@ -99,15 +102,20 @@ fn each_call_is_made_with_its_size_on_its_slot() {
 }
 
 #[test]
-fn two_hundred_threads_finish() {
+fn two_hundred_threads_finish_on_two_cpus() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("s");
     handed_over(&script, 200, 20);
     for mode in [Mode::Fast, Mode::Lockstep] {
-        assert_eq!(
-            report(&spec(&script, Measure::Speed, mode)).calls,
-            199 * 20 * 2
-        );
+        let mut command = Command::new("taskset");
+        command
+            .args(["-c", "0,1", env!("CARGO_BIN_EXE_heaplab-worker")])
+            .arg(serde_json::to_string(&spec(&script, Measure::Speed, mode)).unwrap());
+        let output = command.output().unwrap();
+        let answer = String::from_utf8_lossy(&output.stdout);
+        let report = reported(serde_json::from_str(answer.trim()).unwrap());
+        assert_eq!(report.calls, 199 * 20 * 2);
+        assert!(report.cpus <= 2, "{}", report.cpus);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::support::{
 };
 use heaplab_script::file::{ScriptInfo, ScriptWriter};
 use heaplab_script::{Op, OpKind};
-use heaplab_worker::protocol::{Answer, Measure, Mode, RecordedClock, RunSpec, Touch};
+use heaplab_worker::protocol::{Answer, Measure, Mode, RecordedClock, Report, RunSpec, Touch};
 use std::path::Path;
 use std::process::Command;
 
@@ -245,6 +245,50 @@ fn lockstep_makes_the_same_calls_in_the_same_order_in_every_run() {
         assert_eq!(hash(6), first);
     }
     assert_ne!(hash(5).0, first.0, "the hash tells scripts apart");
+#[test]
+fn idle_times_of_a_script_are_slept_where_memory_is_measured_and_left_out_elsewhere() {
+    const IDLE_NS: u64 = 50_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    let mut writer = ScriptWriter::create(&script, 1).unwrap();
+    for (kind, size) in [
+        (OpKind::Malloc, 4_001),
+        (OpKind::Idle, IDLE_NS),
+        (OpKind::Free, 4_001),
+        (OpKind::Malloc, 4_002),
+        (OpKind::Free, 4_002),
+    ] {
+        writer.push(0, Op::new(kind, 0, 0, 0, size, 0)).unwrap();
+    }
+    writer.order(0, 5).unwrap();
+    let info = ScriptInfo {
+        private_slots: 1,
+        ..ScriptInfo::default()
+    };
+    writer.finish(info).unwrap();
+    // What passes on the subject's clock from the first of these blocks to the second.
+    let library = bad_library(
+        folder.path(),
+        "#include <stdio.h>\n#include <time.h>\nstatic long from, to;\n\
+         static long now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000 + t.tv_nsec; }\n\
+         static void *seen(size_t s) { if (s == 4001) from = now(); if (s == 4002) to = now(); return __libc_malloc(s); }\n\
+         #define MALLOC(s) seen(s)\n\
+         size_t heaplab_subject_describe(char *t, size_t n) { return snprintf(t, n, \"passed=%ld\\n\", to - from); }",
+    );
+    let passed = |report: &Report| report.subject.settings["passed"].parse::<u64>().unwrap();
+    let memory = steady(&spec(&script, Measure::Memory, Mode::Lockstep), &library);
+    assert_eq!((memory.calls, memory.idle_ns), (4, IDLE_NS));
+    assert!(memory.wall_ns >= IDLE_NS, "{}", memory.wall_ns);
+    // And 250 ns for a call.
+    let beyond = passed(&memory).checked_sub(IDLE_NS);
+    assert!(beyond.is_some_and(|ns| ns < 2_000), "{}", passed(&memory));
+    for measure in [Measure::Speed, Measure::Latency] {
+        let report = reported(run(&spec(&script, measure, Mode::Fast), Some(&library)));
+        assert_eq!((report.calls, report.idle_ns), (4, 0));
+        assert!(passed(&report) < IDLE_NS, "{}", passed(&report));
+    }
+}
+
 }
 
 /// 8 MiB live for half of the calls, then 128 KiB above 8 MiB of holes for the other half.
