@@ -37,7 +37,7 @@ pub fn null(null: &Subject, spec: &RunSpec, limits: &Limits) -> Result<Value, Ru
         ..spec.clone()
     };
     let cost = |report: &Report| report.wall_ns as f64 / report.calls.max(1) as f64;
-    let (report, disturbance) = Watch::over_program(|| middle(null, &bare, limits), |_| None)?;
+    let (report, disturbance) = Watch::over_replay(|| middle(null, &bare, limits))?;
     let own = cost(&report);
     let mut answer =
         serde_json::to_value(report).map_err(|error| RunFailure::new(error.to_string()))?;

@@ -5,8 +5,10 @@ mod held_up;
 
 pub use held_up::HeldUp;
 
+use heaplab_worker::protocol::Report;
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 /// Shares above which a run counts as disturbed: of one CPU's time.
@@ -32,7 +34,8 @@ pub struct Disturbance {
     /// other up as well: only the smaller of this and of what others used is their doing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_up: Option<f64>,
-    /// Relative change of the fastest CPU's frequency, 0 where it cannot be seen.
+    /// Relative change of a CPU's frequency, 0 where it cannot be seen: of the one that replayed, from its first call to its last; where a
+    /// program ran, of the fastest one, from before to after.
     pub frequency: f64,
     /// The run was made a second time because the first was disturbed.
     pub repeated: bool,
@@ -72,6 +75,15 @@ impl Disturbance {
     /// The same with how long the program was held up, as a share of its time.
     pub fn with_held_up(self, held_up: Option<f64>) -> Self {
         Self { held_up, ..self }
+    }
+
+    /// The same with the frequencies, kHz, that the run's own CPU had at its begin and its end, where they can be seen. What another one
+    /// does is none of its business, and one that waits for a run to begin is slower than the same in the middle of it.
+    pub fn with_own_cpu(self, khz: Option<[u64; 2]>) -> Self {
+        Self {
+            frequency: khz.map_or(0.0, |[begin, end]| change(begin as f64, end as f64)),
+            ..self
+        }
     }
 }
 
@@ -121,15 +133,32 @@ impl Watch {
     /// # Errors
     /// The run's own.
     pub fn over_program<T, E>(
-        mut run: impl FnMut() -> Result<T, E>,
+        run: impl FnMut() -> Result<T, E>,
         held_up: impl Fn(&T) -> Option<f64>,
+    ) -> Result<(T, Option<Disturbance>), E> {
+        Self::over_known(run, |done, found| found.with_held_up(held_up(done)))
+    }
+
+    /// The same for a replay.
+    ///
+    /// # Errors
+    /// The run's own.
+    pub fn over_replay<E>(
+        run: impl FnMut() -> Result<Report, E>,
+    ) -> Result<(Report, Option<Disturbance>), E> {
+        Self::over_known(run, |report, found| found.with_own_cpu(report.own_cpu_khz))
+    }
+
+    /// A run whose answer says more of what went on.
+    fn over_known<T, E>(
+        mut run: impl FnMut() -> Result<T, E>,
+        known: impl Fn(&T, Disturbance) -> Disturbance,
     ) -> Result<(T, Option<Disturbance>), E> {
         twice(|| {
             let watch = Self::new();
             let done = run()?;
-            let found = watch.end();
-            let held_up = held_up(&done);
-            Ok((done, found.map(|found| found.with_held_up(held_up))))
+            let found = watch.end().map(|found| known(&done, found));
+            Ok((done, found))
         })
     }
 }
@@ -164,18 +193,22 @@ fn judge(before: &Counters, after: &Counters, seconds: f64) -> Option<Disturbanc
     // A tick on either side is rounding.
     let own = after.own - before.own;
     let others = after.busy - before.busy - own - 2.0;
-    let fastest = before.frequency.max(after.frequency);
     Some(Disturbance {
         steal: share(after.steal - before.steal - 1.0),
         others: share(others),
         held_up: None,
-        frequency: match fastest {
-            0.0 => 0.0,
-            fastest => (after.frequency - before.frequency).abs() / fastest,
-        },
+        frequency: change(before.frequency, after.frequency),
         repeated: false,
         seconds,
     })
+}
+
+/// Relative change; 0 where a value is not known.
+fn change(before: f64, after: f64) -> f64 {
+    match before.min(after) {
+        0.0 => 0.0,
+        _ => (after - before).abs() / before.max(after),
+    }
 }
 
 fn read() -> Option<Counters> {
@@ -186,7 +219,7 @@ fn read() -> Option<Counters> {
         busy,
         steal,
         own: own_ticks(&own)?,
-        frequency: frequency(),
+        frequency: fastest(Path::new("/sys/devices/system/cpu")),
     })
 }
 
@@ -213,11 +246,11 @@ fn own_ticks(stat: &str) -> Option<f64> {
 }
 
 /// Frequency of the fastest CPU, kHz; 0 where it cannot be seen.
-fn frequency() -> f64 {
+fn fastest(cpus: &Path) -> f64 {
     (0..1024)
         .map_while(|cpu| {
-            let path = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq");
-            fs::read_to_string(path).ok()?.trim().parse::<f64>().ok()
+            let file = cpus.join(format!("cpu{cpu}/cpufreq/scaling_cur_freq"));
+            fs::read_to_string(file).ok()?.trim().parse::<f64>().ok()
         })
         .fold(0.0, f64::max)
 }
@@ -271,6 +304,45 @@ mod tests {
             judge(&before, &after, 0.05).unwrap().matters()
         };
         assert!(beside(10.0) && !beside(8.0));
+    }
+
+    #[test]
+    fn a_cpu_that_changes_its_speed_disturbs_and_only_the_runs_own_where_it_is_known() {
+        let cpus = tempfile::tempdir().unwrap();
+        let set = |cpu: usize, khz: &str| {
+            let folder = cpus.path().join(format!("cpu{cpu}/cpufreq"));
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("scaling_cur_freq"), khz).unwrap();
+        };
+        assert_eq!(fastest(cpus.path()), 0.0);
+        set(0, "1200000\n");
+        set(1, "3000000\n");
+        assert_eq!(fastest(cpus.path()), 3e6);
+        let at = |frequency| Counters {
+            frequency,
+            ..Counters::default()
+        };
+        let found = |before, after| judge(&at(before), &at(after), 1.0).unwrap();
+        assert!((found(3e6, 2.4e6).frequency - 0.2).abs() < 1e-9);
+        assert!(found(3e6, 2.8e6).matters() && found(2.8e6, 3e6).matters());
+        assert!(!found(3e6, 2.9e6).matters() && !found(3e6, 3e6).matters());
+        // Where it cannot be seen, or not any more, nothing is said of it.
+        assert!(!found(0.0, 0.0).matters() && !found(3e6, 0.0).matters());
+        // One that was asleep when the run began, and the run's own at full speed all the time.
+        let woken = found(1.2e6, 3e6);
+        assert!(!woken.with_own_cpu(Some([3_000_000, 2_990_000])).matters());
+        let slowed = found(3e6, 3e6).with_own_cpu(Some([3_000_000, 2_100_000]));
+        assert!(slowed.matters() && (slowed.frequency - 0.3).abs() < 1e-9);
+        assert!(!woken.with_own_cpu(None).matters());
+        let run = || {
+            std::thread::sleep(std::time::Duration::from_millis(40));
+            Ok::<_, String>(Report {
+                own_cpu_khz: Some([3_000_000, 1_500_000]),
+                ..Report::default()
+            })
+        };
+        let (_, found) = Watch::over_replay(run).unwrap();
+        assert_eq!(found.map(|found| found.frequency), Some(0.5));
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Executor for Replays<'_> {
         let mut huge_pages = None;
         let (report, disturbance) = match self.tails.take(item) {
             Some(result) => (result?, None),
-            None if matches!(item.kind, Kind::Speed | Kind::Latency) => Watch::over(run)?,
+            None if matches!(item.kind, Kind::Speed | Kind::Latency) => Watch::over_replay(run)?,
             None if item.kind == Kind::Memory && spec.machine.thp != Thp::Never => {
                 let (report, whims) = huge_pages::over(peak_live(&spec.script), run)?;
                 huge_pages = Some(whims);

@@ -19,6 +19,7 @@ mod clock;
 mod engine;
 mod enter;
 mod fail;
+mod frequency;
 mod huge_pages;
 mod latency;
 mod launch;

@@ -264,6 +264,10 @@ pub struct Report {
     #[serde(default)]
     pub memory_limit_by: Option<String>,
     /// What the subject said of itself.
+    /// Frequency of the first thread's CPU, kHz, when the threads were let go and when the last one had ended (`speed`, `latency`);
+    /// absent where it cannot be seen.
+    #[serde(default)]
+    pub own_cpu_khz: Option<[u64; 2]>,
     pub subject: SubjectProof,
 }
 

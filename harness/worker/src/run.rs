@@ -6,6 +6,7 @@ use crate::check::Checker;
 use crate::clock::{self, Scale};
 use crate::engine::{self, Player};
 use crate::fail;
+use crate::frequency;
 use crate::latency::{self, Latency};
 use crate::lockstep::{self, Baton};
 use crate::memory::{Memory, Recorder};
@@ -151,6 +152,8 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
     }
     let mut report = Report::default();
     let repeat = spec.repeat.max(1);
+    let timed = matches!(spec.measure, Measure::Speed | Measure::Latency);
+    let khz = timed.then(frequency::khz).flatten();
     for repetition in 0..repeat {
         if repetition > 0 {
             clean_up(world, tracked);
@@ -165,6 +168,7 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
             });
         }
     }
+    report.own_cpu_khz = khz.and_then(|before| Some([before, frequency::khz()?]));
     world.results(|results| {
         report.calls = results.calls;
         report.wait_ns = results.wait_ns;
