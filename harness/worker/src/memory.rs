@@ -111,9 +111,11 @@ pub struct Recorder {
     resident_sum: u128,
     own_sum: u128,
     written_sum: u128,
-    /// Time spent walking page tables, and the lazily freed bytes it found last.
+    /// Time spent walking page tables, the lazily freed bytes it found last, and whether it found some of the subject that are
+    /// not anonymous.
     walked_ns: u64,
     lazyfree: u64,
+    elsewhere: bool,
     /// Blocks that are being filled, and what was written of them since the last sample.
     fills: Fills,
     filled: u64,
@@ -204,7 +206,11 @@ impl Recorder {
     }
 
     fn looks(&mut self) {
-        let resident = statm::anonymous_bytes();
+        let at_point = self.calls >= self.next_point;
+        if at_point {
+            self.walk_if_cheap();
+        }
+        let resident = self.resident();
         let weight = self.calls - self.last_sample;
         self.last_sample = self.calls;
         self.filled = 0;
@@ -224,17 +230,39 @@ impl Recorder {
             self.curve.resident_at_peak_live_bytes = resident;
         }
         self.next_sample = self.calls + self.sample_step;
-        if self.calls >= self.next_point {
+        if at_point {
             self.point(resident);
             self.next_point = self.calls + self.point_step;
         }
     }
 
-    fn point(&mut self, resident: u64) {
+    /// Resident bytes: anonymous ones, and where a walk has found others of the subject's, those too.
+    fn resident(&mut self) -> u64 {
+        let mut bytes = statm::anonymous_bytes();
+        if self.elsewhere {
+            let elsewhere = statm::hugetlb_bytes() + statm::subjects_shared_bytes();
+            self.curve.elsewhere_bytes = self.curve.elsewhere_bytes.max(elsewhere);
+            bytes += elsewhere;
+        }
+        bytes
+    }
+
+    /// A point of the tail.
+    fn tail_point(&mut self) {
+        self.walk_if_cheap();
+        let resident = self.resident();
+        self.point(resident);
+    }
+
+    fn walk_if_cheap(&mut self) {
         let elapsed = clock::now_ns() - self.start_ns;
         if self.walked_ns <= elapsed / WALK_SHARE {
             self.walk();
         }
+    }
+
+    fn point(&mut self, resident: u64) {
+        let elapsed = clock::now_ns() - self.start_ns;
         self.curve.lazyfree_bytes.push(self.lazyfree);
         self.curve.ops.push(self.calls);
         self.curve.time_ns.push(elapsed);
@@ -243,16 +271,18 @@ impl Recorder {
         self.curve.resident_bytes.push(resident);
     }
 
-    /// Reads the exact `smaps_rollup`: compares `statm` with it, and notes the lazily freed bytes.
+    /// Reads the exact `smaps_rollup`: compares `statm` with it, notes the lazily freed bytes, and looks for memory that is not anonymous.
     fn walk(&mut self) {
         let start = clock::now_ns();
         let quick = statm::anonymous_bytes();
         if let Some(exact) = statm::rollup() {
-            let difference = quick.abs_diff(exact.anonymous + exact.hugetlb);
+            let difference = quick.abs_diff(exact.anonymous);
             self.curve.sampling_error_bytes = self.curve.sampling_error_bytes.max(difference);
             self.lazyfree = exact.lazyfree;
             self.curve.huge_bytes = self.curve.huge_bytes.max(exact.huge);
+            self.elsewhere |= exact.hugetlb > 0;
         }
+        self.elsewhere |= statm::subjects_shared_bytes() > 0;
         self.walked_ns += clock::now_ns() - start;
     }
 
@@ -350,10 +380,10 @@ impl Recorder {
             for _ in 0..TAIL_SAMPLES {
                 let step = idle_tail_ms * 1_000_000 / TAIL_SAMPLES;
                 self.sleep(step);
-                self.point(statm::anonymous_bytes());
+                self.tail_point();
             }
             self.walk();
-            self.curve.after_idle_bytes = Some(statm::anonymous_bytes());
+            self.curve.after_idle_bytes = Some(self.resident());
             self.curve.lazyfree_after_idle_bytes = self.lazyfree;
         }
     }
@@ -369,10 +399,10 @@ impl Recorder {
             clock::sleep_until_ns(start + step * 1_000_000);
             self.passes(1_000_000);
             if step.is_multiple_of((trickle_ms / TAIL_SAMPLES).max(1)) {
-                self.point(statm::anonymous_bytes());
+                self.tail_point();
             }
         }
-        self.curve.after_trickle_bytes = Some(statm::anonymous_bytes());
+        self.curve.after_trickle_bytes = Some(self.resident());
     }
 
     /// The finished curve.

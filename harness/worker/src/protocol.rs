@@ -254,20 +254,24 @@ pub struct Report {
     /// for each thread; more is a failed run.
     #[serde(default)]
     pub own_bytes: u64,
+    /// Resident pages of files at the end, bytes: what is mapped of the script, and libraries. The kernel's, not the worker's own: they can be
+    /// dropped at any time.
+    #[serde(default)]
+    pub file_bytes: u64,
     /// The script was read in windows, not mapped whole.
     #[serde(default)]
     pub windowed: bool,
     /// CPUs that the process may use, and that the subject was told of.
     #[serde(default)]
     pub cpus: u32,
-    /// What enforced the memory limit, set by the harness: `control group` or `RLIMIT_DATA`.
-    #[serde(default)]
-    pub memory_limit_by: Option<String>,
-    /// What the subject said of itself.
     /// Frequency of the first thread's CPU, kHz, when the threads were let go and when the last one had ended (`speed`, `latency`);
     /// absent where it cannot be seen.
     #[serde(default)]
     pub own_cpu_khz: Option<[u64; 2]>,
+    /// What enforced the memory limit, set by the harness: `control group` or `RLIMIT_DATA`.
+    #[serde(default)]
+    pub memory_limit_by: Option<String>,
+    /// What the subject said of itself.
     pub subject: SubjectProof,
 }
 
@@ -295,7 +299,7 @@ pub struct MemoryCurve {
     pub live_bytes: Vec<u64>,
     /// `malloc_usable_size` summed over live blocks.
     pub usable_bytes: Vec<u64>,
-    /// Anonymous resident bytes + shared memory that is not the worker's + huge pages, minus nothing: the
+    /// Anonymous resident bytes + shared memory that is not the worker's + pages of the hugetlb pool, minus nothing: the
     /// harness subtracts the bare worker's baseline.
     pub resident_bytes: Vec<u64>,
     /// Resident bytes at the highest point seen (sampled more densely than the curve).
@@ -338,6 +342,10 @@ pub struct MemoryCurve {
     /// Most bytes in transparent huge pages seen.
     #[serde(default)]
     pub huge_bytes: u64,
+    /// Most bytes of the subject seen in shared mappings and pages of the hugetlb pool. They are in every resident figure from the first
+    /// walk on that has found some.
+    #[serde(default)]
+    pub elsewhere_bytes: u64,
     /// Largest difference seen between `statm` and `smaps_rollup` (checked a few times), bytes.
     pub sampling_error_bytes: u64,
 }

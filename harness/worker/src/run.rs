@@ -172,11 +172,11 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
     world.results(|results| {
         report.calls = results.calls;
         report.wait_ns = results.wait_ns;
+        report.slip_ns = results.slip_ns;
         report.idle_ns = results.idle_ns;
         report.told_blocks = results.told;
         report.latency = latency::encode(&results.latency);
         report.lateness = pace::summary(&results.late);
-        report.slip_ns = results.slip_ns;
     });
     let wanted = info.calls * u64::from(repeat);
     if report.calls != wanted {
@@ -192,6 +192,7 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
     report.timer_ns = world.scale.pair_ns;
     report.windowed = windowed;
     report.cpus = shape::told_cpus();
+    report.file_bytes = statm::file_bytes();
     report.own_bytes = own_bytes(&info, threads);
     report.subject = proof::describe(&object, world.calls);
     report
@@ -199,7 +200,7 @@ fn measure<P: Probe>(spec: &RunSpec) -> Report {
 
 /// What the worker itself used; a run in which that is out of proportion measured something else than the subject.
 fn own_bytes(info: &ScriptInfo, threads: usize) -> u64 {
-    let own = statm::shared_bytes();
+    let own = statm::shared_bytes().saturating_sub(statm::subjects_shared_bytes());
     let slots = u64::from(info.private_slots) + u64::from(info.shared_slots);
     let bound = OWN_BY_THREAD * (threads as u64 + 1)
         + OWN_BY_SLOT * slots

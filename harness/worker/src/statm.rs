@@ -2,7 +2,11 @@
 //! is in none of its anonymous figures.
 
 use crate::settled;
+use crate::shared;
+use heaplab_worker::elsewhere;
 use std::ffi::CStr;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 
 /// Reads the start of a file of /proc into `buffer` and returns what was read.
 fn read<'a>(path: &CStr, buffer: &'a mut [u8]) -> &'a [u8] {
@@ -75,11 +79,40 @@ pub fn rollup() -> Option<Rollup> {
     })
 }
 
-/// Resident shared memory, bytes: what the worker itself uses, as its memory is all shared.
+/// Bytes of the subject's in shared mappings, which are not anonymous; 0 where they cannot be told from the worker's.
+pub fn subjects_shared_bytes() -> u64 {
+    let open = |name| File::open(name).map(BufReader::new);
+    let Ok(maps) = open("/proc/self/maps") else {
+        return 0;
+    };
+    // Hardly any has some, and smaps walks all page tables.
+    let mut lines = maps.lines().map_while(Result::ok);
+    match shared::is_named() && lines.any(|line| elsewhere::is_foreign(&line)) {
+        true => open("/proc/self/smaps").map_or(0, elsewhere::foreign_bytes),
+        false => 0,
+    }
+}
+
+/// Bytes of the process in pages of the hugetlb pool, which no resident figure of the kernel's contains.
+pub fn hugetlb_bytes() -> u64 {
+    status(b"HugetlbPages:")
+}
+
+/// Resident shared memory, bytes: what the worker itself uses, as its memory is all shared, and
+/// [`subjects_shared_bytes`].
 pub fn shared_bytes() -> u64 {
+    status(b"RssShmem:")
+}
+
+/// Resident pages of files, bytes.
+pub fn file_bytes() -> u64 {
+    status(b"RssFile:")
+}
+
+/// A figure of `status`, bytes.
+fn status(name: &[u8]) -> u64 {
     let mut buffer = [0; 8192];
     let text = read(c"/proc/self/status", &mut buffer);
-    let name = b"RssShmem:";
     text.split(|byte| *byte == b'\n')
         .find(|line| line.starts_with(name))
         .map_or(0, |line| number(&line[name.len()..]) * 1024)

@@ -4,10 +4,9 @@ mod integrity;
 mod memory;
 mod sized;
 mod support;
-
+mod timing;
 mod touch;
 
-mod timing;
 use heaplab_script::file::{ScriptInfo, ScriptWriter};
 use heaplab_script::{FLAG_INHERITED, Op, OpKind};
 use heaplab_worker::protocol::{Answer, Api, Measure, Mode, RunSpec, Touch};
@@ -207,6 +206,12 @@ fn a_script_ten_times_larger_than_the_address_space_allowed_replays() {
     };
     assert_eq!(report.calls, 2 * pairs);
     assert!(report.windowed && report.own_bytes < LIMIT);
+    // Of the script a window, and the pages of the libraries that were needed.
+    assert!(
+        report.file_bytes < LIMIT / 2,
+        "{} bytes of files",
+        report.file_bytes
+    );
 }
 
 #[test]
@@ -277,9 +282,12 @@ fn the_replay_itself_needs_memory_by_thread_and_by_live_block_and_none_by_op() {
     const MIB: u64 = 1 << 20;
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("s");
+    let files = std::cell::Cell::new(0);
     let own = |threads: u32, live: u32, rounds: u64, measure, mode| {
         kept(&script, threads, live, rounds);
-        report(&spec(&script, measure, mode)).own_bytes
+        let report = report(&spec(&script, measure, mode));
+        files.set(report.file_bytes);
+        report.own_bytes
     };
     for (measure, mode) in [
         (Measure::Speed, Mode::Fast),
@@ -289,6 +297,12 @@ fn the_replay_itself_needs_memory_by_thread_and_by_live_block_and_none_by_op() {
         let few = own(1, 1000, 1, measure, mode);
         assert!(few < 16 * MIB, "{measure:?}: {few} bytes for one thread");
         let longer = own(1, 1000, 200, measure, mode);
+        // The script, mapped whole, is not among it, and is all that there is of files besides libraries.
+        let (size, files) = (std::fs::metadata(&script).unwrap().len(), files.get());
+        assert!(
+            (size..size + 8 * MIB).contains(&files),
+            "{measure:?}: {files} bytes of files for a script of {size}"
+        );
         assert!(
             longer < few + 64 * 1024,
             "{measure:?}: {few} bytes, {longer} with 100 times as many ops"

@@ -77,6 +77,68 @@ fn only_what_the_recording_saw_written_is_written() {
     }
 }
 
+/// A subject on such memory would have next to none by `statm`.
+#[test]
+fn shared_mappings_and_huge_pages_set_apart_are_resident_too_and_none_of_the_replays_own() {
+    const MIB: u64 = 1 << 20;
+    const BLOCKS: u64 = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    let mut writer = ScriptWriter::create(&script, 1).unwrap();
+    // One of them stays.
+    for (kind, first) in [(OpKind::Malloc, 0), (OpKind::Free, 1)] {
+        for slot in first..BLOCKS as u32 {
+            let op = Op::new(kind, 0, 0, slot, 16 * MIB, 0);
+            writer.push(0, op).unwrap();
+        }
+    }
+    writer.order(0, 2 * BLOCKS as u32 - 1).unwrap();
+    let info = ScriptInfo {
+        private_slots: BLOCKS as u32,
+        ..ScriptInfo::default()
+    };
+    writer.finish(info).unwrap();
+    let mut mappings = vec![
+        ("MAP_SHARED | MAP_ANONYMOUS, -1", true),
+        ("MAP_SHARED, file()", true),
+        ("MAP_PRIVATE | MAP_ANONYMOUS, -1", false),
+    ];
+    // Where an administrator has set 64 MiB of huge pages apart: sysctl vm.nr_hugepages=40.
+    let pool = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    if pool.is_ok_and(|free| free.trim().parse().is_ok_and(|pages: u32| pages >= 32)) {
+        mappings.push(("MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1", true));
+    }
+    for (mapping, elsewhere) in mappings {
+        let library = bad_library(
+            folder.path(),
+            &format!(
+                "#include <sys/mman.h>\n#define LARGE (16L << 20)\n\
+                 static int file(void) {{ int f = memfd_create(\"pool\", 0); return ftruncate(f, LARGE + 4096) ? -1 : f; }}\n\
+                 static char *large[{BLOCKS}];\n\
+                 static void *come(size_t s) {{ if (s != LARGE) return __libc_malloc(s);\n\
+                   char *p = mmap(0, LARGE, PROT_READ | PROT_WRITE, {mapping}, 0);\n\
+                   for (int i = 0; i < {BLOCKS}; i++) if (!large[i]) return large[i] = p; return 0; }}\n\
+                 static void go(void *p) {{ for (int i = 0; i < {BLOCKS}; i++) if (p && large[i] == p) {{\n\
+                   munmap(p, LARGE); large[i] = 0; return; }} __libc_free(p); }}\n\
+                 #define MALLOC(s) come(s)\n#define FREE(p) go(p)"
+            ),
+        );
+        let spec = spec(&script, Measure::Memory, Mode::Lockstep);
+        let report = reported(run(&spec, Some(&library)));
+        let own = report.own_bytes;
+        assert!(own < 16 * MIB, "{mapping}: {own} bytes of the replay's own");
+        let curve = report.memory.unwrap();
+        let peak = curve.peak_resident_bytes - report.start_anon_bytes;
+        let whole = BLOCKS * 16 * MIB..BLOCKS * 16 * MIB + MIB;
+        assert!(whole.contains(&peak), "{mapping}: {peak}");
+        let wanted = if elsewhere { BLOCKS * 16 * MIB } else { 0 };
+        assert_eq!(curve.elsewhere_bytes, wanted, "{mapping}");
+        let last = curve.resident_bytes.last().unwrap() - report.start_anon_bytes;
+        let one = 16 * MIB..17 * MIB;
+        assert!(one.contains(&last), "{mapping}: {last} after the last free");
+    }
+}
+
 /// The pattern of the checks once stood in blocks that the program never wrote to.
 #[test]
 fn what_was_never_written_to_is_left_alone() {
@@ -184,6 +246,50 @@ fn the_tail_has_all_threads_asleep_and_then_a_trickle() {
 }
 
 #[test]
+fn idle_times_of_a_script_are_slept_where_memory_is_measured_and_left_out_elsewhere() {
+    const IDLE_NS: u64 = 50_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s");
+    let mut writer = ScriptWriter::create(&script, 1).unwrap();
+    for (kind, size) in [
+        (OpKind::Malloc, 4_001),
+        (OpKind::Idle, IDLE_NS),
+        (OpKind::Free, 4_001),
+        (OpKind::Malloc, 4_002),
+        (OpKind::Free, 4_002),
+    ] {
+        writer.push(0, Op::new(kind, 0, 0, 0, size, 0)).unwrap();
+    }
+    writer.order(0, 5).unwrap();
+    let info = ScriptInfo {
+        private_slots: 1,
+        ..ScriptInfo::default()
+    };
+    writer.finish(info).unwrap();
+    // What passes on the subject's clock from the first of these blocks to the second.
+    let library = bad_library(
+        folder.path(),
+        "#include <stdio.h>\n#include <time.h>\nstatic long from, to;\n\
+         static long now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000 + t.tv_nsec; }\n\
+         static void *seen(size_t s) { if (s == 4001) from = now(); if (s == 4002) to = now(); return __libc_malloc(s); }\n\
+         #define MALLOC(s) seen(s)\n\
+         size_t heaplab_subject_describe(char *t, size_t n) { return snprintf(t, n, \"passed=%ld\\n\", to - from); }",
+    );
+    let passed = |report: &Report| report.subject.settings["passed"].parse::<u64>().unwrap();
+    let memory = steady(&spec(&script, Measure::Memory, Mode::Lockstep), &library);
+    assert_eq!((memory.calls, memory.idle_ns), (4, IDLE_NS));
+    assert!(memory.wall_ns >= IDLE_NS, "{}", memory.wall_ns);
+    // And 250 ns for a call.
+    let beyond = passed(&memory).checked_sub(IDLE_NS);
+    assert!(beyond.is_some_and(|ns| ns < 2_000), "{}", passed(&memory));
+    for measure in [Measure::Speed, Measure::Latency] {
+        let report = reported(run(&spec(&script, measure, Mode::Fast), Some(&library)));
+        assert_eq!((report.calls, report.idle_ns), (4, 0));
+        assert!(passed(&report) < IDLE_NS, "{}", passed(&report));
+    }
+}
+
+#[test]
 fn libc_makes_two_calls_for_each_thread_and_no_others_reach_the_subject() {
     let folder = tempfile::tempdir().unwrap();
     let library = counting_library(folder.path());
@@ -245,50 +351,6 @@ fn lockstep_makes_the_same_calls_in_the_same_order_in_every_run() {
         assert_eq!(hash(6), first);
     }
     assert_ne!(hash(5).0, first.0, "the hash tells scripts apart");
-#[test]
-fn idle_times_of_a_script_are_slept_where_memory_is_measured_and_left_out_elsewhere() {
-    const IDLE_NS: u64 = 50_000_000;
-    let folder = tempfile::tempdir().unwrap();
-    let script = folder.path().join("s");
-    let mut writer = ScriptWriter::create(&script, 1).unwrap();
-    for (kind, size) in [
-        (OpKind::Malloc, 4_001),
-        (OpKind::Idle, IDLE_NS),
-        (OpKind::Free, 4_001),
-        (OpKind::Malloc, 4_002),
-        (OpKind::Free, 4_002),
-    ] {
-        writer.push(0, Op::new(kind, 0, 0, 0, size, 0)).unwrap();
-    }
-    writer.order(0, 5).unwrap();
-    let info = ScriptInfo {
-        private_slots: 1,
-        ..ScriptInfo::default()
-    };
-    writer.finish(info).unwrap();
-    // What passes on the subject's clock from the first of these blocks to the second.
-    let library = bad_library(
-        folder.path(),
-        "#include <stdio.h>\n#include <time.h>\nstatic long from, to;\n\
-         static long now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000 + t.tv_nsec; }\n\
-         static void *seen(size_t s) { if (s == 4001) from = now(); if (s == 4002) to = now(); return __libc_malloc(s); }\n\
-         #define MALLOC(s) seen(s)\n\
-         size_t heaplab_subject_describe(char *t, size_t n) { return snprintf(t, n, \"passed=%ld\\n\", to - from); }",
-    );
-    let passed = |report: &Report| report.subject.settings["passed"].parse::<u64>().unwrap();
-    let memory = steady(&spec(&script, Measure::Memory, Mode::Lockstep), &library);
-    assert_eq!((memory.calls, memory.idle_ns), (4, IDLE_NS));
-    assert!(memory.wall_ns >= IDLE_NS, "{}", memory.wall_ns);
-    // And 250 ns for a call.
-    let beyond = passed(&memory).checked_sub(IDLE_NS);
-    assert!(beyond.is_some_and(|ns| ns < 2_000), "{}", passed(&memory));
-    for measure in [Measure::Speed, Measure::Latency] {
-        let report = reported(run(&spec(&script, measure, Mode::Fast), Some(&library)));
-        assert_eq!((report.calls, report.idle_ns), (4, 0));
-        assert!(passed(&report) < IDLE_NS, "{}", passed(&report));
-    }
-}
-
 }
 
 /// 8 MiB live for half of the calls, then 128 KiB above 8 MiB of holes for the other half.
