@@ -2,6 +2,7 @@
 //! they do not know or cannot read, and a row would then claim what was never measured.
 
 mod huge_pool;
+mod tunables;
 
 use crate::error::Error;
 use crate::exec::{self, Limits};
@@ -15,8 +16,8 @@ use std::path::Path;
 /// Usage, when a setting was not taken.
 pub fn check(subjects: &[Subject], limits: &Limits) -> Result<Vec<String>, Error> {
     let mut notes = Vec::new();
-    // What the C library's malloc is told is checked when the words are parsed: it reads nothing back.
     for subject in subjects.iter().filter(|s| s.library.is_none()) {
+        notes.extend(tunables_taken(subject)?);
         let asked = (subject.settings.iter()).find(|(key, _)| key == "hugetlb");
         let Some(value) = asked.and_then(|(_, value)| value.parse().ok()) else {
             continue;
@@ -77,6 +78,41 @@ pub fn check(subjects: &[Subject], limits: &Limits) -> Result<Vec<String>, Error
     Ok(notes)
 }
 
+/// Whether the C library took its settings, by its loader; what must be said where that does not tell.
+fn tunables_taken(subject: &Subject) -> Result<Option<String>, Error> {
+    if subject.settings.is_empty() {
+        return Ok(None);
+    }
+    let plain = Subject {
+        env: Vec::new(),
+        ..subject.clone()
+    };
+    let (Some(told), Some(by_itself)) = (tunables::told(subject), tunables::told(&plain)) else {
+        return Ok(Some(format!(
+            "{}: this C library does not read its settings back (glibc 2.33 does): whether they were taken is not known",
+            subject.label
+        )));
+    };
+    for (key, value) in &subject.settings {
+        match verdict(tunables::short(key), value, &told, &by_itself) {
+            Verdict::Taken => {}
+            Verdict::Refused(now) => {
+                return Err(Error::usage(format!(
+                    "{} did not take {key}={value}: it reads back {now}; give a value that it knows",
+                    subject.name
+                )));
+            }
+            Verdict::Untold => {
+                return Err(Error::usage(format!(
+                    "this C library has no setting '{key}'; it reads back {}",
+                    told.keys().cloned().collect::<Vec<_>>().join(", ")
+                )));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// Whether a jemalloc that is told to end itself over a setting that it does not know does so.
 fn refuses(subject: &Subject, limits: &Limits) -> bool {
     let is_list = |name: &str| name.ends_with("MALLOC_CONF") && !name.starts_with("SPANALLOC");
@@ -122,13 +158,16 @@ fn verdict(
     Verdict::Refused(now)
 }
 
-/// Spellings of one value: truth in words and numbers, sizes with and without their unit.
+/// Spellings of one value: truth in words and numbers, sizes with and without their unit, numbers by the base of sixteen.
 fn meaning(value: &str) -> String {
     let value = value.trim().to_ascii_lowercase();
     match value.as_str() {
         "true" | "yes" | "on" => return "1".to_owned(),
         "false" | "no" | "off" => return "0".to_owned(),
         _ => {}
+    }
+    if let Some(number) = (value.strip_prefix("0x")).and_then(|d| u64::from_str_radix(d, 16).ok()) {
+        return number.to_string();
     }
     let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match &value[digits.len()..] {
@@ -188,13 +227,17 @@ mod tests {
             "spanalloc:decay_ms=5",
             "spanalloc:front_end=cpu",
             "spanalloc:front_end=auto",
+            "mimalloc-v3:purge_delay=0",
             "system:arena_max=1",
+            "system:mmap_threshold=0x20000,glibc.malloc.trim_threshold=131072",
         ] {
             assert_eq!(of(spec).unwrap(), Vec::<String>::new(), "{spec}");
         }
         for spec in [
             "jemalloc:dirty_decay_ms=abc",
             "mimalloc:purge_delay=abc",
+            "mimalloc-v3:purge_delay=abc",
+            "system:perturb=300",
             "spanalloc:decay_ms=abc",
             "spanalloc:front_end=xyz",
         ] {

@@ -18,7 +18,7 @@ use crate::out::Terminal;
 use crate::progress::Progress;
 use crate::subject::Subject;
 use crate::validation::{self, Facts, Row, Run, Samples, Seen};
-use crate::{embed, interrupt};
+use crate::{embed, interrupt, readback};
 use recordings::Recordings;
 use rounds::Rounds;
 use sides::Sides;
@@ -59,6 +59,7 @@ struct Brought {
 /// A program that cannot be recorded (3) or fails by itself (4).
 pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     let subjects = subjects(&args.subjects.specs())?;
+    let mut remarks = readback::check(&subjects, &Limits::seconds(60))?;
     let (first, most) = (args.first_runs(), args.most_runs());
     if most < first {
         return Err(Error::usage(format!(
@@ -76,7 +77,6 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         timeout: args.timeout,
         cancel: Some(interrupt::flag()),
     };
-    let mut remarks = Vec::new();
     let count = subjects.len() as u64;
     let recorded = args.recordings.unwrap_or(first);
     let mut expected = count * u64::from(first + replayed::TIMED)
