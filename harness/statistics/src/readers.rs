@@ -200,7 +200,8 @@ pub(crate) unsafe fn tcmalloc(find: Find<'_>, text: &mut Text<'_>) -> Option<usi
     text.finish()
 }
 
-/// `mallinfo2()` (mallinfo(3)): ten sizes, summed over all arenas.
+/// `mallinfo2()` (mallinfo(3)): ten sizes, summed over all arenas. `malloc_info` has them by arena, but writes them to a `FILE`, which takes
+/// its buffer from the allocator that is asked, and walks every free list under the arenas' locks.
 ///
 /// # Safety
 /// As for [`crate::write`].
