@@ -327,9 +327,9 @@ pub struct TraceExport {
     /// Its format
     #[arg(long = "as", value_enum, default_value_t = AsArg::Csv)]
     pub format: AsArg,
-    /// Points of each counter at most (chrome)
-    #[arg(long, value_name = "N", value_parser = value::positive, default_value = "4000")]
-    pub points: u32,
+    /// Points of each counter at most, with --as chrome [default: 4000]
+    #[arg(long, value_name = "N", value_parser = value::positive)]
+    pub points: Option<u32>,
 }
 
 /// `heaplab trace symbolise`
