@@ -3,6 +3,7 @@
 
 mod support;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::process::Command;
@@ -50,13 +51,7 @@ fn what_is_no_file_of_ours_is_refused_at_once() {
         }
         let pipe = at(&format!("pipe{end}"));
         if !pipe.exists() {
-            assert!(
-                Command::new("mkfifo")
-                    .arg(&pipe)
-                    .status()
-                    .unwrap()
-                    .success()
-            );
+            mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         }
         File::create(at(&format!("sparse{end}")))
             .unwrap()

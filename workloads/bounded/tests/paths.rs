@@ -1,12 +1,12 @@
 //! What a path may turn out to be. None of these ends by itself without the bounds, or only with a gigabyte in memory.
 
 use heaplab_bounded::{MIB, check, read, read_text};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Command;
 
 fn refused(path: &Path) -> String {
     let words = read(path, MIB).unwrap_err().to_string();
@@ -19,13 +19,7 @@ fn refused(path: &Path) -> String {
 fn what_is_no_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&pipe)
-            .status()
-            .unwrap()
-            .success()
-    );
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let socket = folder.path().join("socket");
     let _listens = UnixListener::bind(&socket).unwrap();
     for (path, what) in [
