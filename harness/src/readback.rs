@@ -6,7 +6,7 @@ mod tunables;
 
 use crate::error::Error;
 use crate::exec::{self, Limits};
-use crate::subject::Subject;
+use crate::subject::{Subject, settings};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -42,7 +42,9 @@ pub fn check(subjects: &[Subject], limits: &Limits) -> Result<Vec<String>, Error
         };
         let by_itself =
             exec::describe(&plain, limits).map_or_else(|_| BTreeMap::new(), |p| p.settings);
-        for (key, value) in &subject.settings {
+        // What the C library is told beside it is none of its settings; what comes of that it may read back (tcmalloc's `mode`).
+        let own = (subject.settings.iter()).filter(|(key, _)| key != settings::TUNABLES);
+        for (key, value) in own {
             match verdict(key, value, &told.settings, &by_itself) {
                 Verdict::Taken => {}
                 Verdict::Refused(now) => {

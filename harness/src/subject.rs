@@ -2,7 +2,7 @@
 //! under test.
 
 mod elf;
-mod settings;
+pub mod settings;
 
 pub use elf::{Elf, GO, inspect};
 pub(crate) use elf::{Function, functions};

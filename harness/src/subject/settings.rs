@@ -2,6 +2,9 @@
 
 use crate::error::Error;
 
+/// The variable that the C library reads its own settings from.
+pub const TUNABLES: &str = "GLIBC_TUNABLES";
+
 /// Tunables of glibc's malloc. It ignores a name that it does not know, so we must not.
 const GLIBC: [&str; 13] = [
     "check",
@@ -88,15 +91,42 @@ pub(super) fn environment(
                 }
                 tunables.push(format!("glibc.malloc.{short}={value}"));
             }
-            one("GLIBC_TUNABLES", tunables.join(":"))
+            one(TUNABLES, tunables.join(":"))
         }
         // The built-in jemalloc has a prefix and reads another variable than an installed one.
         "jemalloc" => one("_RJEM_MALLOC_CONF", joined(":", ",")),
         _ if name.contains("jemalloc") => one("MALLOC_CONF", joined(":", ",")),
         _ if name.contains("mimalloc") => each("MIMALLOC_"),
         _ if name.contains("spanalloc") => one("SPANALLOC_CONF", joined("=", ",")),
-        _ if name.contains("tcmalloc") => each("TCMALLOC_"),
+        // Whether Google's has its caches for each CPU depends on the C library's (`glibc.pthread.rseq=0`).
+        _ if name.contains("tcmalloc") => (settings.iter().zip(each("TCMALLOC_")))
+            .map(|(own, prefixed)| match own.0.as_str() {
+                TUNABLES => own.clone(),
+                _ => prefixed,
+            })
+            .collect(),
         // An unknown library: its settings are environment variables as they stand.
         _ => settings.to_vec(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcmalloc_is_told_by_its_prefix_and_the_c_library_beside_it_by_its_own_name() {
+        let settings = split(
+            "tcmalloc:…",
+            "GLIBC_TUNABLES=glibc.pthread.rseq=0,release_rate=1",
+        );
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            environment("tcmalloc", &settings.unwrap()).unwrap(),
+            [
+                pair("GLIBC_TUNABLES", "glibc.pthread.rseq=0"),
+                pair("TCMALLOC_RELEASE_RATE", "1")
+            ]
+        );
+    }
 }

@@ -1,8 +1,8 @@
 //! The exports of the optional subjects: the malloc family, forwarded to the functions that the including crate names in its
-//! module `raw`.
+//! module `raw`, and what its `described` says of it.
 #![allow(clippy::missing_safety_doc)] // the contracts are those of the C functions of the same name
 
-use crate::{VERSION, raw};
+use crate::{described, raw};
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 
@@ -99,10 +99,10 @@ pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
     unsafe { raw::usable(block) }
 }
 
-/// Writes `version=…` into `buffer` and returns the bytes written.
+/// Writes lines `key=value` into `buffer`, the version and what is to be known of its settings, and returns the bytes written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heaplab_subject_describe(buffer: *mut c_char, capacity: usize) -> usize {
-    let text = VERSION.as_bytes();
+    let text = described().as_bytes();
     let used = text.len().min(capacity);
     // SAFETY: the caller gives a writable buffer of `capacity` bytes, and `used` is at most that.
     unsafe { ptr::copy_nonoverlapping(text.as_ptr(), buffer.cast::<u8>(), used) };

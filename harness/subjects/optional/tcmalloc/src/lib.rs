@@ -5,8 +5,14 @@
 #[path = "../../exports.rs"]
 mod exports;
 
-/// The binding's version.
-const VERSION: &str = "version=libtcmalloc-sys 0.1.14\n";
+/// The binding's version, and for what its caches are now.
+fn described() -> &'static str {
+    // SAFETY: it takes nothing and may be asked at any time.
+    match unsafe { raw::per_cpu_caches_active() } {
+        true => "version=libtcmalloc-sys 0.1.14\nmode=cpu\n",
+        false => "version=libtcmalloc-sys 0.1.14\nmode=thread\n",
+    }
+}
 
 mod raw {
     use core::ffi::c_void;
@@ -26,6 +32,8 @@ mod raw {
         pub fn aligned(alignment: usize, size: usize) -> *mut c_void;
         #[link_name = "TCMallocInternalMallocSize"]
         pub fn usable(block: *mut c_void) -> usize;
+        #[link_name = "MallocExtension_Internal_GetPerCpuCachesActive"]
+        pub fn per_cpu_caches_active() -> bool;
     }
 }
 
