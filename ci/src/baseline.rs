@@ -63,10 +63,10 @@ pub struct Stored {
 #[derive(Debug, thiserror::Error)]
 pub enum BaselineError {
     /// There is none yet.
-    #[error("baseline `{0}` does not exist: make it with `heaplab gate baseline update`")]
+    #[error("there is no baseline '{0}'; make it with `heaplab gate baseline update`")]
     Absent(String),
     /// It cannot be read or written.
-    #[error("baseline `{0}` cannot be used: {1}; check its path and permissions")]
+    #[error("baseline '{0}' cannot be used: {1}; check its path and permissions")]
     File(String, std::io::Error),
     /// A line is wrong.
     #[error(

@@ -113,7 +113,13 @@ fn a_bisection_gets_pass_regression_or_skip() {
         ("system", "system", &two[..], 0, ""),
         ("system", "new=jemalloc", &two, 1, ""),
         // What one run a side cannot decide is no pass.
-        ("system", "system", &["churn", "--blocks", "1"], 125, ""),
+        (
+            "system",
+            "system",
+            &["churn", "--blocks", "1"],
+            125,
+            "is 125",
+        ),
         (
             "system",
             "system",

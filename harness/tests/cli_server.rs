@@ -634,7 +634,7 @@ fn options_that_have_no_program_are_wrong_usage() {
             &["run", "--until-ready", "tcp:99999", "--", "true"],
             "port from 1 to 65535",
         ),
-        (&["run", "--variant", "x=true"], "missing '<CMD>"),
+        (&["run", "--variant", "x=true"], "no program is named"),
     ] {
         let (status, out, err) = run(heaplab(folder.path()).args(args));
         assert!(

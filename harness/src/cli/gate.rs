@@ -95,7 +95,7 @@ pub struct BaselineArgs {
     /// Folder of the result set; never overwritten [default: heaplab-results/<UTC time>-gate-baseline]
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Seconds after which a run counts as hanging
+    /// Time after which a run counts as hanging
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
     pub timeout: Duration,
 }
@@ -152,7 +152,7 @@ pub struct GateSelfTestArgs {
     /// What is printed on standard output
     #[arg(long, value_enum, default_value_t = ListFormat::Table)]
     pub format: ListFormat,
-    /// Seconds after which a run counts as hanging
+    /// Time after which a run counts as hanging
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
     pub timeout: Duration,
 }
@@ -213,7 +213,7 @@ pub struct GateRunArgs {
     /// Output.
     #[command(flatten)]
     pub output: OutputArgs,
-    /// Seconds after which a run counts as hanging; of a server beyond its --duration
+    /// Time after which a run counts as hanging; of a server beyond its --duration
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
     pub timeout: Duration,
 }

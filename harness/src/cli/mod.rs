@@ -169,7 +169,7 @@ pub struct RunArgs {
     /// Print the exact worker commands instead of running them
     #[arg(long)]
     pub print_command: bool,
-    /// Seconds after which a run counts as hanging; of a server beyond its --duration
+    /// Time after which a run counts as hanging; of a server beyond its --duration
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "120s")]
     pub timeout: std::time::Duration,
     /// Builds.
@@ -234,7 +234,7 @@ pub struct ValidateArgs {
     /// What is printed on standard output
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
-    /// Seconds after which a run counts as hanging; of a server beyond its --duration
+    /// Time after which a run counts as hanging; of a server beyond its --duration
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
     pub timeout: std::time::Duration,
     /// Builds.

@@ -263,8 +263,8 @@ pub struct VariantArgs {
 /// Metrics of the user's own.
 #[derive(Args, Clone, Debug, Default)]
 pub struct MetricArgs {
-    /// A metric of your own, read from what the load prints (without a load: the program); of the last match the first
-    /// group is the value. NAME=UNIT:lower|higher:REGEX, may be repeated
+    /// A metric of your own, read from what the load prints (without a load, and where it is not recorded: the program); of the
+    /// last match the first group is the value. NAME=UNIT:lower|higher:REGEX, may be repeated
     #[arg(long = "metric", value_name = "SPEC", value_parser = OwnMetric::parse, help_heading = "Servers")]
     pub metrics: Vec<OwnMetric>,
 }

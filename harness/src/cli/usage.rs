@@ -58,6 +58,11 @@ pub fn sentence(error: &clap::Error, words: &[OsString]) -> Error {
             Some(_) if help == "heaplab profile --help" => format!(
                 "nothing to profile is named; write a program behind `--`, or a trace; see `{help}`"
             ),
+            Some(missing) if missing.contains("'<CMD>...'") => {
+                format!(
+                    "no program is named; write it behind `--`, as in `-- CMD ARG`; see `{help}`"
+                )
+            }
             Some(missing) => format!("missing {missing}; see `{help}`"),
             None => fallback(error, &help),
         },
@@ -294,6 +299,13 @@ mod tests {
             "'ls' is no option; write the program behind `--`, as in `-- CMD ARG`"
         );
         assert!(of(&["run", "--blocks"]).starts_with("'--blocks' needs a value"));
+        for args in [
+            &["record"][..],
+            &["validate", "-a", "system"],
+            &["run", "--variant", "x=true"],
+        ] {
+            assert!(of(args).starts_with("no program is named"), "{}", of(args));
+        }
         assert!(
             of(&["merge"]).contains("see `heaplab merge --help`"),
             "{}",

@@ -103,7 +103,11 @@ pub fn run(args: &GateRunArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     }
     super::print(&report, args.output.format, args.strict(), terminal)?;
     terminal.say(&format!("results: {}", finished.folder.display()));
-    Ok(super::outcome(&report, args.strict()))
+    let outcome = super::outcome(&report, args.strict());
+    if args.bisect && !matches!(outcome, Outcome::Done | Outcome::Found) {
+        terminal.say("no verdict: with --bisect the exit status is 125, by which `git bisect run` skips this commit");
+    }
+    Ok(outcome)
 }
 
 /// Base, head, and each control of the policy twice, under labels of their own.
