@@ -221,6 +221,10 @@ fn purge_span<O: Os>(heap: &PageHeap<O>, span: &Span) -> (usize, bool) {
         span.fresh()
     } as usize;
     let mut given = 0;
+    // A kernel page takes so many objects, or one less at the span's end, behind which nothing is.
+    if !span.may_have_run(OS_PAGE.div_ceil(span.size()) - 1) {
+        return (0, false);
+    }
     let mut object = 0;
     while let Some(first) = span.next_object::<true>(object, touched) {
         object = span.next_object::<false>(first, touched).unwrap_or(touched);

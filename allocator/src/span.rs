@@ -204,6 +204,30 @@ impl Span {
         None
     }
 
+    /// False: nowhere are `objects` objects in a row available. A run twice as long, less one, as some power of two has that many
+    /// from a multiple of it on, which few steps find in a word of the bitmap; where objects come and go at random a walk from run to run
+    /// takes some for each object.
+    #[must_use]
+    pub fn may_have_run(&self, objects: usize) -> bool {
+        if self.available() < objects as u32 {
+            return false;
+        }
+        let width = match objects.div_ceil(2) {
+            0 => return true,
+            half => 1 << half.ilog2().min(5),
+        };
+        (0..self.words()).any(|at| {
+            // SAFETY: the bitmap has as many words.
+            let mut word = unsafe { *self.bits.add(at) };
+            let mut step = 1;
+            while step < width {
+                word &= word >> step;
+                step *= 2;
+            }
+            word & (u64::MAX / (u64::MAX >> (64 - width))) != 0
+        })
+    }
+
     /// Words of the bitmap.
     #[inline]
     #[must_use]
@@ -345,6 +369,39 @@ mod tests {
             id = unsafe { (*table.get(id)).next };
         }
         found
+    }
+
+    #[test]
+    fn no_run_is_overlooked_and_scattered_objects_are_none() {
+        let mut bits = [0_u64; 4];
+        let mut span = record(1);
+        span.objects = 200;
+        span.bits = bits.as_mut_ptr();
+        for length in 1..=200 {
+            for first in 0..=200 - length {
+                let run = |at: usize| at >= first && at < first + length;
+                for at in 0..200 {
+                    let bit = 1 << (at % 64);
+                    // SAFETY: the words are the test's.
+                    unsafe {
+                        let word = span.bits.add(at / 64);
+                        *word = if run(at) { *word | bit } else { *word & !bit };
+                    }
+                }
+                // SAFETY: the record is the test's.
+                unsafe { Span::set_notice(&raw mut span, 200, length as u32) };
+                assert!(span.may_have_run(length), "{length} from {first} on");
+            }
+        }
+        for at in 0..4 {
+            // SAFETY: as above.
+            unsafe { *span.bits.add(at) = 0x5555_5555_5555_5555 };
+        }
+        // SAFETY: as above.
+        unsafe { Span::set_notice(&raw mut span, 200, 100) };
+        assert!(span.may_have_run(2), "may be");
+        assert!(!span.may_have_run(3));
+        assert!(!span.may_have_run(101), "there are not as many");
     }
 
     #[test]
