@@ -20,6 +20,8 @@ const ROOM_SHARE: usize = 2;
 const TOTAL_BYTES: usize = 32 << 20;
 /// See [`LIMIT_BYTES`].
 const LEAST_BYTES: usize = 64 << 10;
+/// With so much in use the only cache there is may have half, as nobody else could use what it holds.
+const LONE_BYTES: usize = 2 << 20;
 /// A bin may hold this part of its class's spans once past its first capacity ...
 const CLASS_SHARE: usize = 2;
 /// ... and this part when its objects are larger than what a bin starts with room for.
@@ -44,13 +46,23 @@ pub(crate) fn first_capacity(class: usize) -> usize {
     (2 * (FIRST_BYTES / size_of_class(class)).clamp(1, 16) - 1).max(2)
 }
 
+/// What is in use is divided by this where there are so many caches.
+fn divisor(in_use: usize, caches: usize) -> usize {
+    if caches == 1 && in_use >= LONE_BYTES {
+        2
+    } else {
+        3 + caches
+    }
+}
+
 /// What one cache of so many may have room for.
 #[inline]
 pub(crate) fn limit<O: Os>(heap: &Heap<O>, caches: usize) -> usize {
     let caches = caches.max(1);
     // A cache that grows makes the heap grow, which would be a reason for a larger cache.
     let room = heap.cached_room.load(Relaxed) / ROOM_SHARE;
-    (heap.pages.in_use_bytes().saturating_sub(room) / (3 + caches))
+    let in_use = heap.pages.in_use_bytes().saturating_sub(room);
+    (in_use / divisor(in_use, caches))
         .min(TOTAL_BYTES / caches)
         .max(LEAST_BYTES)
         .min(LIMIT_BYTES.load(Relaxed))
@@ -63,7 +75,8 @@ fn is_within_limit<O: Os>(heap: &Heap<O>, caches: usize, bytes: usize) -> bool {
     let room = heap.cached_room.load(Relaxed) / ROOM_SHARE;
     let in_use = heap.pages.in_use_bytes().saturating_sub(room);
     let is_little = || {
-        bytes.saturating_mul(3 + caches) <= in_use && bytes.saturating_mul(caches) <= TOTAL_BYTES
+        bytes.saturating_mul(divisor(in_use, caches)) <= in_use
+            && bytes.saturating_mul(caches) <= TOTAL_BYTES
     };
     bytes <= LIMIT_BYTES.load(Relaxed) && (bytes <= LEAST_BYTES || is_little())
 }
