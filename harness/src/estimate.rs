@@ -76,12 +76,15 @@ pub fn ordered(comparisons: &[Comparison], shape: Shape<'_>, terminal: &Terminal
 fn cost(comparison: &Comparison, shape: Shape<'_>) -> Option<(Duration, String)> {
     (comparison.kinds.iter()).find(|kind| shape(**kind).0 == Mode::Lockstep)?;
     let expected = lockstep(comparison);
+    let order = match comparison.started_threads {
+        1 => "in one thread".to_owned(),
+        _ => format!("and {} changes of the thread", comparison.switches),
+    };
     let line = format!(
-        "{}: a replay in lockstep takes about {} ({} calls, {} changes of the thread)",
+        "{}: a replay in lockstep takes about {} ({} calls {order})",
         comparison.title(),
         words(expected),
         comparison.calls,
-        comparison.switches
     );
     Some((expected, line))
 }
@@ -209,7 +212,7 @@ mod tests {
         assert_eq!(expected, Duration::from_secs(5));
         assert_eq!(
             line,
-            "churn t1: a replay in lockstep takes about 5 s (4000000 calls, 1000000 changes of the thread)"
+            "churn t1: a replay in lockstep takes about 5 s (4000000 calls and 1000000 changes of the thread)"
         );
     }
 }

@@ -226,6 +226,18 @@ fn what_a_replay_in_lockstep_costs_is_said_before_the_first() {
         let first = err.find("memory system").or(err.find("memory base"));
         assert!(said.is_some() && said < first, "{args:?}: {err}");
     }
+    // The model, its twin and the trace are replayed by a run of its own.
+    let model = [
+        "trace", "model", "fd-tree", "-o", "m.toml", "-a", "system", "--blocks", "1", "-v",
+    ];
+    let (status, _, err) = run(heaplab(folder.path()).args(model));
+    assert_eq!(status, 0, "{err}");
+    for title in ["fd-tree t6", "m t6", "m-twin t6"] {
+        assert!(
+            err.contains(&format!("{title}: a replay in lockstep takes about")),
+            "{err}"
+        );
+    }
     // One that takes long is told to everybody; here it is given no time to.
     let (_, _, err) = run(heaplab(folder.path()).args([
         "gate",

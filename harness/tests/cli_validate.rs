@@ -21,9 +21,16 @@ fn predicted_and_actual_peak_of_a_program_stand_side_by_side() {
             "2",
             "--keep-trace",
             "kept.hltrace",
+            "-v",
         ])
         .args(["--format", "json", "--", PYTHON, "-c", script]));
     assert_eq!(status, 0, "{err}");
+    // What the replays cost is said before the first.
+    let said = err.find("python3 t1: a replay in lockstep takes about");
+    assert!(
+        said.is_some() && said < err.find("replay for memory system"),
+        "{err}"
+    );
     let found: serde_json::Value = serde_json::from_str(&out).unwrap();
     let subjects = found["subjects"].as_array().unwrap();
     assert_eq!(subjects.len(), 2);
