@@ -21,31 +21,35 @@ pub fn scratch() -> PathBuf {
 /// Path of `libspanalloc_preload.so`, built with the profile that is shipped.
 pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let target = scratch().join("target");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .args([
-                "build",
-                "--quiet",
-                "--profile",
-                "embedded",
-                "-p",
-                "spanalloc-preload",
-            ])
-            .arg("--manifest-path")
-            .arg(manifest().join("Cargo.toml"))
-            .arg("--target-dir")
-            .arg(&target)
-            .env_remove("RUSTC_WORKSPACE_WRAPPER")
-            .env_remove("CLIPPY_ARGS")
-            .env_remove("RUSTFLAGS");
-        let status = cargo.status().expect("cargo runs");
-        assert!(status.success(), "the preload library does not build");
-        let library = target.join("embedded/libspanalloc_preload.so");
-        assert!(library.exists(), "{} was not built", library.display());
-        library
-    })
+    LIBRARY.get_or_init(|| built("libspanalloc_preload.so", &[]))
+}
+
+/// Path of something else of this package, built with the profile that is shipped.
+pub fn built(what: &str, arguments: &[&str]) -> PathBuf {
+    let target = scratch().join("target");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            "embedded",
+            "-p",
+            "spanalloc-preload",
+        ])
+        .args(arguments)
+        .arg("--manifest-path")
+        .arg(manifest().join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target)
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("CLIPPY_ARGS")
+        .env_remove("RUSTFLAGS");
+    let status = cargo.status().expect("cargo runs");
+    assert!(status.success(), "{what} does not build");
+    let made = target.join("embedded").join(what);
+    assert!(made.exists(), "{} was not built", made.display());
+    made
 }
 
 /// Whether a program is installed.
