@@ -1,4 +1,5 @@
-//! Real programs run on the library with the output and exit status that they have without.
+//! Real programs run on the library with the output and exit status that they have without. More of them, and longer:
+//! `ci/real-programs`.
 
 mod common;
 
@@ -115,64 +116,6 @@ fn the_compiler_makes_the_same_object() {
         objects.push(std::fs::read(folder.join("same.o")).expect("the object exists"));
     }
     assert!(objects[0] == objects[1], "the object files differ");
-}
-
-#[test]
-fn redis_under_load() {
-    if !installed("redis-server") || !installed("redis-benchmark") {
-        return;
-    }
-    // A port of the test's own, so that runs beside each other do not meet.
-    let port = {
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        socket.local_addr().expect("an address").port().to_string()
-    };
-    let mut server = preloaded("redis-server")
-        .args([
-            "--port",
-            &port,
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--io-threads",
-            "2",
-        ])
-        .current_dir(scratch())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .expect("redis-server starts");
-    let mut answered = false;
-    for _ in 0..200 {
-        if std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_ok() {
-            answered = true;
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    let load = Command::new("redis-benchmark")
-        .args([
-            "-p",
-            &port,
-            "-n",
-            "2000",
-            "-c",
-            "10",
-            "-q",
-            "-t",
-            "set,get,lpush,lrange_100",
-        ])
-        .output()
-        .expect("redis-benchmark runs");
-    let running = server.try_wait().expect("the server is ours").is_none();
-    server.kill().expect("the server is ours");
-    server.wait().expect("the server is ours");
-    assert!(answered && running, "the server did not survive");
-    assert!(
-        load.status.success(),
-        "{}",
-        String::from_utf8_lossy(&load.stderr)
-    );
 }
 
 #[test]
