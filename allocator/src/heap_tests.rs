@@ -2,7 +2,7 @@
 //! what must be true, and failures of the source at every point.
 
 use crate::heap::{Block, Heap};
-use crate::os::fake::FakeOs;
+use crate::os::fake::{Call, FakeOs};
 use crate::page_heap::growth::headroom;
 use crate::page_heap::{PageHeap, Use};
 use crate::size_class::{MAX_SMALL, NUM_CLASSES, class_of, size_of_class};
@@ -229,7 +229,7 @@ fn memory_that_runs_out_at_any_point_is_an_answer_and_nothing_is_lost() {
 #[test]
 fn purges_that_fail_leave_pages_dirty_and_their_contents_known_as_such() {
     let heap = heap(64 << 20);
-    heap.pages.os.purges_allowed.store(0, Relaxed);
+    heap.pages.os[Call::Purge].allow(0);
     let (block, _) = heap.allocate_large(1 << 20, 1);
     // SAFETY: the block has that many bytes.
     unsafe { block.write_bytes(1, 1 << 20) };
@@ -261,7 +261,7 @@ fn decay_releases_what_exceeds_recent_demand_and_not_before_its_time() {
     os.clock_ms.store(1, Relaxed);
     spike(100 << 20);
     idle();
-    assert_eq!(os.purges.load(Relaxed), 0, "the window is not over");
+    assert_eq!(os[Call::Purge].made(), 0, "the window is not over");
     os.clock_ms.store(1_500, Relaxed);
     idle();
     os.clock_ms.store(3_000, Relaxed);

@@ -254,7 +254,7 @@ fn whole_pages(span: &Span, first: usize, end: usize) -> Range<usize> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::os::fake::FakeOs;
+    use crate::os::fake::{Call, FakeOs};
     use crate::size_class::{class_of, size_of_class};
 
     const SIZE: usize = 2048;
@@ -311,9 +311,9 @@ mod tests {
             assert!(bytes.iter().all(|&byte| byte == (index * 20 + 7) as u8));
         }
         // Nothing has changed, so there is nothing to look for.
-        let purges = heap.pages.os.purges.load(Relaxed);
+        let purges = heap.pages.os[Call::Purge].made();
         grow(&heap, 4, || ());
-        assert_eq!(heap.pages.os.purges.load(Relaxed), purges);
+        assert_eq!(heap.pages.os[Call::Purge].made(), purges);
         heap.check_invariants();
     }
 
@@ -352,7 +352,7 @@ mod tests {
     fn a_refused_purge_changes_nothing() {
         let (heap, class) = heap();
         scatter(&heap, class, 4_000);
-        heap.pages.os.purges_allowed.store(0, Relaxed);
+        heap.pages.os[Call::Purge].allow(0);
         grow(&heap, 6, || ());
         assert_eq!(purged(&heap, class), 0, "the system refused all");
         heap.check_invariants();

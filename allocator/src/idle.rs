@@ -77,7 +77,7 @@ impl<O: Os> Heap<O> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::fake::FakeOs;
+    use crate::os::fake::{Call, FakeOs};
     use crate::size_class::class_of;
     use crate::thread_cache::ThreadCache;
     use core::sync::atomic::Ordering::Relaxed;
@@ -173,13 +173,13 @@ mod tests {
         for round in 0..5 {
             let look = heap.release_idle(&mut idle);
             assert!(round == 0 || look.busy > 4 << 20, "{look:?}");
-            let purges = heap.pages.os.purges.load(Relaxed);
+            let purges = heap.pages.os[Call::Purge].made();
             let (block, _) = heap.take_one(class);
             assert!(!block.is_null());
             assert_eq!(heap.central(class).inner.lock().purged_pages, 0);
-            assert_eq!(heap.pages.os.purges.load(Relaxed), purges);
+            assert_eq!(heap.pages.os[Call::Purge].made(), purges);
         }
-        heap.pages.os.purges_allowed.store(3, Relaxed);
+        heap.pages.os[Call::Purge].allow(3);
         heap.release_idle(&mut idle);
         assert!(heap.release_idle(&mut idle).given <= 3 * 64 * 1024);
         heap.check_invariants();

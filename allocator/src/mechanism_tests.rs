@@ -2,7 +2,7 @@
 //! the system is asked for, what records cost.
 
 use crate::heap::{Block, Heap};
-use crate::os::fake::FakeOs;
+use crate::os::fake::{Call, FakeOs};
 use crate::size_class::{MAX_SMALL, NUM_CLASSES, class_of, size_of_class};
 use crate::thread_cache::ThreadCache;
 use crate::units::{PAGE_SIZE, page_bytes};
@@ -172,7 +172,7 @@ fn the_system_is_asked_at_most_once_for_a_mebibyte_and_records_stay_small() {
     let pages = heap.pages.inner.lock();
     let grown = page_bytes(pages.grown);
     // Heap, and four parts of the records each time they are full.
-    let calls = heap.pages.os.maps.load(Relaxed);
+    let calls = heap.pages.os[Call::Map].made();
     assert!(calls <= grown >> 20, "{calls} calls for {grown} bytes");
     assert!(pages.counters.growths as usize <= grown >> 20);
     let records = pages.metadata_bytes();

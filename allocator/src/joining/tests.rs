@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::heap::Block;
-use crate::os::fake::FakeOs;
+use crate::os::fake::{Call, FakeOs};
 use crate::size_class::class_of;
 
 const SHORT: usize = 208;
@@ -129,7 +129,7 @@ fn a_class_that_lent_all_it_has_is_not_looked_at_for_each_batch() {
 fn a_search_that_ends_with_a_list_goes_on_with_the_next_one() {
     const TINY: usize = 64;
     let heap = Box::new(Heap::new(FakeOs::new(64 << 20)));
-    heap.pages.os.purges_allowed.store(0, Relaxed);
+    heap.pages.os[Call::Purge].allow(0);
     let map = &heap.pages.map;
     let mut last = (0, 0);
     let mut spans = 0;

@@ -6,7 +6,7 @@
 use crate::continued::block_at;
 use crate::heap::{Block, Heap};
 use crate::idle::Idle;
-use crate::os::fake::FakeOs;
+use crate::os::fake::{Call, FakeOs};
 use crate::size_class::{NUM_CLASSES, class_of, class_of_aligned, size_of_class};
 use crate::thread_cache::ThreadCache;
 use crate::units::{PAGE_SIZE, pages_for};
@@ -366,7 +366,7 @@ impl World {
             Op::Crowd { class } => self.heap.transfer(class).spread(&self.heap.pages),
             Op::Purges { allowed } => {
                 let count = if allowed { usize::MAX } else { 0 };
-                self.heap.pages.os.purges_allowed.store(count, Relaxed);
+                self.heap.pages.os[Call::Purge].allow(count);
             }
         }
     }
@@ -457,7 +457,7 @@ impl World {
         self.caches
             .iter()
             .for_each(|cache| cache.flush_all(&self.heap));
-        self.heap.pages.os.purges_allowed.store(usize::MAX, Relaxed);
+        self.heap.pages.os[Call::Purge].allow(usize::MAX);
         self.heap.trim(0);
         let walk = self.heap.check_invariants();
         self.account();

@@ -1,9 +1,81 @@
 //! A page source for tests: a block of ordinary memory, with failures on demand.
 
 use super::{Mapped, Os};
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::ops::Index;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 const ALIGN: usize = 64 << 20;
+
+/// What a system may refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    Map,
+    Purge,
+    Renew,
+    Unmap,
+    HandOver,
+    Populate,
+    Collapse,
+    Move,
+    Protect,
+}
+
+impl Call {
+    pub const ALL: [Self; 9] = [
+        Self::Map,
+        Self::Purge,
+        Self::Renew,
+        Self::Unmap,
+        Self::HandOver,
+        Self::Populate,
+        Self::Collapse,
+        Self::Move,
+        Self::Protect,
+    ];
+}
+
+/// Calls of one kind: how many there were, and which are refused.
+pub struct Calls {
+    made: AtomicUsize,
+    /// Those that shall still succeed.
+    allowed: AtomicUsize,
+    /// The number of the one that fails.
+    to_fail: AtomicUsize,
+}
+
+impl Calls {
+    fn new() -> Self {
+        Self {
+            made: AtomicUsize::new(0),
+            allowed: AtomicUsize::new(usize::MAX),
+            to_fail: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    pub fn made(&self) -> usize {
+        self.made.load(Relaxed)
+    }
+
+    /// From now on so many succeed, and then none.
+    pub fn allow(&self, calls: usize) {
+        self.allowed.store(calls, Relaxed);
+    }
+
+    /// The call of this number, counted from 0, fails.
+    pub fn fail(&self, number: usize) {
+        self.to_fail.store(number, Relaxed);
+    }
+
+    /// One more call; false: it is refused.
+    fn count(&self) -> bool {
+        let nth = self.made.fetch_add(1, Relaxed);
+        nth != self.to_fail.load(Relaxed)
+            && self
+                .allowed
+                .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
+                .is_ok()
+    }
+}
 
 /// Hands out one zeroed block, piece by piece as it is mapped.
 pub struct FakeOs {
@@ -17,28 +89,11 @@ pub struct FakeOs {
     pub limit: AtomicUsize,
     /// The clock, advanced by the test.
     pub clock_ms: AtomicU64,
-    /// Calls of `map_at`, and the number of the one that fails.
-    pub maps: AtomicUsize,
-    pub map_to_fail: AtomicUsize,
-    /// The number of the call of `purge` that fails.
-    pub purge_to_fail: AtomicUsize,
-    /// Calls of `purge`, and those that shall still succeed.
-    pub purges: AtomicUsize,
-    pub purges_allowed: AtomicUsize,
-    pub moves_allowed: AtomicUsize,
-    /// Calls of `move_pages`, and the number of the one that fails.
-    pub moves: AtomicUsize,
-    pub move_to_fail: AtomicUsize,
-    /// Calls of `renew`.
-    pub renewals: AtomicUsize,
-    pub refuse_unmaps: AtomicBool,
-    pub refuse_hand_overs: AtomicBool,
-    /// What was to be collapsed, and whether that is refused.
+    calls: [Calls; Call::ALL.len()],
+    /// What was to be collapsed, ...
     pub collapses: std::sync::Mutex<Vec<(usize, usize)>>,
-    pub refuse_collapses: AtomicBool,
-    /// What was to be populated, and whether that is refused.
+    /// ... and populated.
     pub populates: std::sync::Mutex<Vec<(usize, usize)>>,
-    pub refuse_populates: AtomicBool,
     /// Addresses in this range are reported as taken.
     pub taken: (usize, usize),
     /// Processors of the machine.
@@ -74,21 +129,9 @@ impl FakeOs {
             mapped: AtomicUsize::new(0),
             limit: AtomicUsize::new(usize::MAX),
             clock_ms: AtomicU64::new(0),
-            maps: AtomicUsize::new(0),
-            map_to_fail: AtomicUsize::new(usize::MAX),
-            purge_to_fail: AtomicUsize::new(usize::MAX),
-            purges: AtomicUsize::new(0),
-            purges_allowed: AtomicUsize::new(usize::MAX),
-            moves_allowed: AtomicUsize::new(usize::MAX),
-            moves: AtomicUsize::new(0),
-            move_to_fail: AtomicUsize::new(usize::MAX),
-            renewals: AtomicUsize::new(0),
-            refuse_unmaps: AtomicBool::new(false),
-            refuse_hand_overs: AtomicBool::new(false),
+            calls: core::array::from_fn(|_| Calls::new()),
             collapses: std::sync::Mutex::default(),
-            refuse_collapses: AtomicBool::new(false),
             populates: std::sync::Mutex::default(),
-            refuse_populates: AtomicBool::new(false),
             taken: (0, 0),
             processors: 8,
         }
@@ -99,10 +142,17 @@ impl FakeOs {
         self.block
     }
 
-    fn spend(counter: &AtomicUsize) -> bool {
-        counter
-            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
-            .is_ok()
+    /// Counts a call; false: it is refused.
+    fn may(&self, call: Call) -> bool {
+        self[call].count()
+    }
+}
+
+impl Index<Call> for FakeOs {
+    type Output = Calls;
+
+    fn index(&self, call: Call) -> &Calls {
+        &self.calls[call as usize]
     }
 }
 
@@ -129,7 +179,7 @@ impl Os for FakeOs {
         if addr < self.block || addr + len > self.block + self.len {
             return Mapped::NoMemory;
         }
-        if self.maps.fetch_add(1, Relaxed) == self.map_to_fail.load(Relaxed) {
+        if !self.may(Call::Map) {
             return Mapped::NoMemory;
         }
         if self.mapped.fetch_add(len, Relaxed) + len > self.limit.load(Relaxed) {
@@ -140,10 +190,7 @@ impl Os for FakeOs {
     }
 
     fn purge(&self, addr: usize, len: usize) -> bool {
-        if self.purges.fetch_add(1, Relaxed) == self.purge_to_fail.load(Relaxed) {
-            return false;
-        }
-        if !Self::spend(&self.purges_allowed) {
+        if !self.may(Call::Purge) {
             return false;
         }
         // Not a memset: that would occupy pages that were never touched.
@@ -152,12 +199,11 @@ impl Os for FakeOs {
     }
 
     fn renew(&self, _: usize, _: usize) -> bool {
-        self.renewals.fetch_add(1, Relaxed);
-        true
+        self.may(Call::Renew)
     }
 
     fn unmap(&self, addr: usize, len: usize) -> bool {
-        if self.refuse_unmaps.load(Relaxed) {
+        if !self.may(Call::Unmap) {
             return false;
         }
         self.mapped.fetch_sub(len, Relaxed);
@@ -168,7 +214,7 @@ impl Os for FakeOs {
 
     fn hand_over(&self, from: usize, to: usize, len: usize) -> bool {
         let inside = self.block..=self.block + self.len - len;
-        if self.refuse_hand_overs.load(Relaxed) || !inside.contains(&to) {
+        if !self.may(Call::HandOver) || !inside.contains(&to) {
             return false;
         }
         // What was never used reads as zero there.
@@ -181,7 +227,7 @@ impl Os for FakeOs {
     fn populate(&self, addr: usize, len: usize) -> bool {
         let mut asked = self.populates.lock().expect("no test panics in here");
         asked.push((addr, len));
-        if self.refuse_populates.load(Relaxed) {
+        if !self.may(Call::Populate) {
             return false;
         }
         // Not by writing: another thread may use the pages already. Where the system cannot, nothing is different but residency.
@@ -192,7 +238,7 @@ impl Os for FakeOs {
     fn collapse(&self, addr: usize, len: usize) -> bool {
         let mut asked = self.collapses.lock().expect("no test panics in here");
         asked.push((addr, len));
-        !self.refuse_collapses.load(Relaxed)
+        self.may(Call::Collapse)
     }
 
     fn is_resident(&self, addr: usize, len: usize) -> bool {
@@ -200,9 +246,7 @@ impl Os for FakeOs {
     }
 
     fn move_pages(&self, from: usize, to: usize, len: usize) -> bool {
-        if self.moves.fetch_add(1, Relaxed) == self.move_to_fail.load(Relaxed)
-            || !Self::spend(&self.moves_allowed)
-        {
+        if !self.may(Call::Move) {
             return false;
         }
         // SAFETY: both ranges lie in spans that the caller owns and do not overlap.
@@ -214,7 +258,7 @@ impl Os for FakeOs {
     }
 
     fn protect(&self, _: usize, _: usize, _: bool) -> bool {
-        true
+        self.may(Call::Protect)
     }
 
     fn now_ms(&self) -> u64 {

@@ -102,7 +102,7 @@ impl<O: Os> PageHeap<O> {
 mod tests {
     use super::*;
     use crate::heap::Heap;
-    use crate::os::fake::FakeOs;
+    use crate::os::fake::{Call, FakeOs};
     use crate::size_class::{MAX_BATCH, class_of, size_of_class, span_pages};
     use crate::units::{PAGE_SIZE, pages_for};
 
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn a_system_that_refuses_is_not_asked_for_ever_and_nothing_else_changes() {
         let heap = heap();
-        heap.pages.os.refuse_populates.store(true, Relaxed);
+        heap.pages.os[Call::Populate].allow(0);
         let mut objects = take(&heap, 512, 6 << 20);
         assert_eq!(asked(&heap).len(), MAX_REFUSALS as usize);
         assert_eq!(heap.pages.inner.lock().counters.populated_bytes, 0);

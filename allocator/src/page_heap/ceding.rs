@@ -92,7 +92,7 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::heap::{Block, Heap};
-    use crate::os::fake::FakeOs;
+    use crate::os::fake::{Call, FakeOs};
     use crate::size_class::class_of;
     use core::sync::atomic::Ordering::Relaxed;
 
@@ -132,7 +132,7 @@ mod tests {
         for (refused, limit) in [(true, usize::MAX), (false, usize::MAX), (false, LIMIT / 8)] {
             for size in [16, 48, 208] {
                 let heap = exhausted();
-                heap.pages.os.refuse_hand_overs.store(refused, Relaxed);
+                heap.pages.os[Call::HandOver].allow(if refused { 0 } else { usize::MAX });
                 heap.pages.os.limit.fetch_min(limit, Relaxed);
                 let class = class_of(size).expect("small");
                 let objects = all_objects(&heap, class);
@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn a_system_that_unmaps_nothing_leaves_the_heap_as_it_was() {
         let heap = exhausted();
-        heap.pages.os.refuse_unmaps.store(true, Relaxed);
-        heap.pages.os.refuse_hand_overs.store(true, Relaxed);
+        heap.pages.os[Call::Unmap].allow(0);
+        heap.pages.os[Call::HandOver].allow(0);
         all_objects(&heap, class_of(48).expect("small"));
         assert_eq!(heap.check_invariants().holes, 0);
     }
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn a_system_that_maps_nothing_whatever_is_given_up_gets_little() {
         let heap = exhausted();
-        heap.pages.os.refuse_hand_overs.store(true, Relaxed);
+        heap.pages.os[Call::HandOver].allow(0);
         heap.pages.os.limit.store(0, Relaxed);
         all_objects(&heap, class_of(48).expect("small"));
         let holes = heap.check_invariants().holes;

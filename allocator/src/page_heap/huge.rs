@@ -293,7 +293,7 @@ impl<O: Os> PageHeap<O> {
 mod tests {
     use super::*;
     use crate::heap::Heap;
-    use crate::os::fake::FakeOs;
+    use crate::os::fake::{Call, FakeOs};
     use crate::size_class::class_of;
 
     const SPAN_PAGES: usize = 8;
@@ -530,7 +530,7 @@ mod tests {
     #[test]
     fn a_system_that_refuses_is_not_asked_for_ever() {
         let heap = heap();
-        heap.os.refuse_collapses.store(true, Relaxed);
+        heap.os[Call::Collapse].allow(0);
         fill(&heap, 32 << 20);
         assert_eq!(asked(&heap).len(), MAX_REFUSALS as usize);
         assert_eq!(heap.inner.lock().counters.huge_pages, 0);

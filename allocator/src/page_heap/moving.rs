@@ -306,7 +306,7 @@ impl<O: Os> PageHeap<O> {
 mod tests {
     use super::*;
     use crate::heap::{Block, Heap};
-    use crate::os::fake::FakeOs;
+    use crate::os::fake::{Call, FakeOs};
     use crate::page_heap::Use;
 
     const MIB: usize = 1 << 20;
@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn where_a_move_is_refused_everything_is_given_back() {
         let heap = with_a_free_run();
-        heap.pages.os.moves_allowed.store(0, Relaxed);
+        heap.pages.os[Call::Move].allow(0);
         let (block, zero) = heap.allocate_large(3 * MIB, 1);
         let given = (pages_for(2 * MIB) - BESIDE) as u64;
         assert_eq!((counted(&heap), zero), ((0, 0, given), true));
@@ -454,12 +454,12 @@ mod tests {
         let byte = |page: usize| unsafe { *longer.add(page_bytes(page)) };
         let all = pages_for(3 * MIB);
         assert_eq!((byte(0), byte(all - 1), byte(all)), (9, 9, 0));
-        assert_eq!(heap.pages.os.renewals.load(Relaxed), 0);
+        assert_eq!(heap.pages.os[Call::Renew].made(), 0);
         // SAFETY: the block is live.
         let range = unsafe { range_of(&*span_of(&heap, longer)) };
         free(&heap, longer);
         heap.trim(0);
-        assert!(heap.pages.os.renewals.load(Relaxed) > 0);
+        assert!(heap.pages.os[Call::Renew].made() > 0);
         heap.check_invariants();
         let mut inner = heap.pages.inner.lock();
         assert!(!inner.moving.pieces().expect("moved").touch(&range));
@@ -485,7 +485,7 @@ mod tests {
             };
             let _block = heap.allocate_large(3 * MIB, 1);
             assert_eq!(counted(&heap).0, 2, "the piece, and what lies behind it");
-            assert_eq!(heap.pages.os.renewals.load(Relaxed) > 0, crowded);
+            assert_eq!(heap.pages.os[Call::Renew].made() > 0, crowded);
             let mut inner = heap.pages.inner.lock();
             assert_eq!(
                 inner.moving.pieces().expect("noted").touch(&piece),
@@ -504,7 +504,7 @@ mod tests {
                 unsafe { from.add(page * OS_PAGE).write(page as u8) };
             }
             let to = heap.allocate_growing(5 * MIB, || ()).0;
-            heap.pages.os.moves_allowed.store(allowed, Relaxed);
+            heap.pages.os[Call::Move].allow(allowed);
             let (source, target) = (span_of(&heap, from), span_of(&heap, to));
             // SAFETY: both are ours.
             let state = unsafe { heap.pages.move_pages(source, target) };
