@@ -1,7 +1,7 @@
-//! Mistakes that a loom model's control plants in the code that it models, to show that the model would notice them.
-//! Without `cfg(loom)` there are none, at no cost.
+//! Mistakes that the control of a loom model or of a test plants in the code, to show that the model or test would notice them.
+//! Elsewhere there are none, at no cost.
 
-/// A mistake in the order of a protocol's steps.
+/// A mistake: mostly in the order of a protocol's steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plant {
     /// `registry`: a thread that answers a call overwrites its slot without looking what is in it.
@@ -18,31 +18,47 @@ pub enum Plant {
     LengthRelaxed,
     /// `page_map`: look-ups read the length without what was mapped before.
     LookUpRelaxed,
+    /// `sync`: who was woken takes the lock as if nobody else slept.
+    SleepersForgotten,
+    /// `sync`: the lock is given back without what was written under it.
+    ReleaseRelaxed,
+    /// `transfer_cache`: a class's further shards are named before they are there.
+    ShardsRelaxed,
+    /// `joining`: a run's first object is handed out while the page map still shows the class of its span.
+    HiddenLate,
+    /// `joining`: it is handed out before the objects that follow are marked.
+    ContinuedLate,
+    /// `joining`: the class is shown again while another run of the span is out.
+    ShownEarly,
+    /// `page_heap`: pages that the system did not take back are taken for zero.
+    RefusalOverlooked,
+    /// `thread`: a fork leaves out the lock of the page heap.
+    LockLeftOut,
 }
 
 /// Whether the code shall make this mistake.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, test)))]
 #[inline(always)]
 #[must_use]
 pub const fn planted(_: Plant) -> bool {
     false
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, test))]
 std::thread_local! {
-    /// All threads of a model are on one thread of the system.
+    /// All threads of a model are on one thread of the system; a test's mistake is its own thread's.
     static PLANTED: core::cell::Cell<Option<Plant>> = const { core::cell::Cell::new(None) };
 }
 
 /// Whether the code shall make this mistake.
-#[cfg(loom)]
+#[cfg(any(loom, test))]
 #[must_use]
 pub fn planted(plant: Plant) -> bool {
     PLANTED.get() == Some(plant)
 }
 
-/// What models of the calling thread's shall make, none at first.
-#[cfg(loom)]
+/// What models and tests of the calling thread's shall make, none at first.
+#[cfg(any(loom, test))]
 pub fn plant(plant: Option<Plant>) {
     PLANTED.set(plant);
 }

@@ -12,6 +12,7 @@
 //! | 3 | central free list of a class, ascending | spans with free objects |
 //! | 4 | page heap | free runs, metadata |
 
+use crate::plant::{Plant, planted};
 use core::ops::{Deref, DerefMut};
 
 #[cfg(loom)]
@@ -109,8 +110,12 @@ impl RawLock {
         if crate::fault::reporting() {
             return self.acquire_or_end();
         }
-        while self.state.swap(HELD_WITH_SLEEPERS, Ordering::Acquire) != FREE {
+        let mut taken = HELD_WITH_SLEEPERS;
+        while self.state.swap(taken, Ordering::Acquire) != FREE {
             self.sleep();
+            if planted(Plant::SleepersForgotten) {
+                taken = HELD;
+            }
         }
     }
 
@@ -144,7 +149,12 @@ impl RawLock {
     /// Gives the lock back. Only the thread that acquired it may call this.
     #[inline]
     pub fn release(&self) {
-        if self.state.swap(FREE, Ordering::Release) == HELD_WITH_SLEEPERS {
+        let order = if planted(Plant::ReleaseRelaxed) {
+            Ordering::Relaxed
+        } else {
+            Ordering::Release
+        };
+        if self.state.swap(FREE, order) == HELD_WITH_SLEEPERS {
             self.wake_one();
         }
     }

@@ -8,6 +8,7 @@
 use crate::cutting;
 use crate::heap::Heap;
 use crate::os::Linux;
+use crate::plant::{Plant, planted};
 use crate::process::{HEAP, ORPHANED, REGISTRY, Threads};
 use crate::size_class::class_of;
 use crate::slow_path::SlowPath;
@@ -384,7 +385,13 @@ fn for_each_lock(mut visit: impl FnMut(&RawLock)) {
     visit(profile::lock());
     // One heap's locks after the other's; nobody holds locks of both.
     for heap in partition::heaps() {
-        heap.for_each_lock(&mut visit);
+        heap.for_each_lock(&mut |lock: &RawLock| {
+            let left_out =
+                planted(Plant::LockLeftOut) && core::ptr::eq(lock, heap.pages.inner.raw());
+            if !left_out {
+                visit(lock);
+            }
+        });
     }
 }
 
@@ -440,3 +447,6 @@ extern "C" fn after_fork_child() {
     registry.caches = u32::from(attached);
     CACHES.store(registry.caches as usize, Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod fork_tests;

@@ -14,6 +14,7 @@ mod shard;
 
 pub use shard::{SLOTS, Shard};
 
+use crate::plant::{Plant, planted};
 #[cfg(not(loom))]
 use crate::sync::RawLock;
 use core::ptr::null_mut;
@@ -212,7 +213,12 @@ impl TransferCache {
                     others: core::array::from_fn(|_| Line(Shard::new())),
                 });
             }
-            self.more.store(more, Release);
+            let order = if planted(Plant::ShardsRelaxed) {
+                Relaxed
+            } else {
+                Release
+            };
+            self.more.store(more, order);
         });
     }
 

@@ -1,15 +1,18 @@
 //! The lock under loom: in every order of its atomic operations that the memory model allows, one
 //! thread at a time is inside, sees what the last one wrote, and nobody sleeps for ever.
 //!
+//! Each control plants a mistake (`plant`), which loom has to find.
+//!
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p spanalloc --test 'loom*'`
 #![cfg(loom)]
 
 use loom::sync::Arc;
 use loom::thread;
+use spanalloc::plant::{Plant, plant};
 use spanalloc::sync::Locked;
 
-#[test]
-fn two_threads_exclude_each_other_and_none_is_left_asleep() {
+fn two_threads_count(mistake: Option<Plant>) {
+    plant(mistake);
     loom::model(|| {
         let counter = Arc::new(Locked::new(0_u32));
         let other = {
@@ -26,9 +29,20 @@ fn two_threads_exclude_each_other_and_none_is_left_asleep() {
     });
 }
 
-/// With two sleepers a wake-up must be passed on: whoever wakes keeps the mark that others sleep.
 #[test]
-fn a_wake_up_reaches_the_second_sleeper() {
+fn two_threads_exclude_each_other_and_none_is_left_asleep() {
+    two_threads_count(None);
+}
+
+#[test]
+#[should_panic]
+fn control_a_lock_given_back_without_what_was_written_is_noticed() {
+    two_threads_count(Some(Plant::ReleaseRelaxed));
+}
+
+/// With two sleepers a wake-up must be passed on: whoever wakes keeps the mark that others sleep.
+fn three_threads_count(mistake: Option<Plant>) {
+    plant(mistake);
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(|| {
@@ -48,7 +62,19 @@ fn a_wake_up_reaches_the_second_sleeper() {
 }
 
 #[test]
+fn a_wake_up_reaches_the_second_sleeper() {
+    three_threads_count(None);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn control_a_wake_up_that_is_not_passed_on_is_noticed() {
+    three_threads_count(Some(Plant::SleepersForgotten));
+}
+
+#[test]
 fn who_only_tries_never_enters_beside_the_holder() {
+    plant(None);
     loom::model(|| {
         let value = Arc::new(Locked::new((0_u32, 0_u32)));
         let other = {

@@ -1,6 +1,8 @@
 //! The transfer cache under loom: a block that one thread stores is fetched by exactly one other,
 //! which sees what was written into the blocks before, and the count of objects stays exact.
 //!
+//! Controls plant a mistake (`plant`), which loom has to find.
+//!
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p spanalloc --test 'loom*'`
 #![cfg(loom)]
 
@@ -8,6 +10,7 @@ use core::ptr::{null_mut, without_provenance_mut};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
+use spanalloc::plant::{Plant, plant};
 use spanalloc::transfer_cache::{Places, TransferCache};
 
 const BLOCKS: usize = 2;
@@ -109,11 +112,15 @@ impl World {
     }
 }
 
-#[test]
-fn a_stored_block_is_fetched_once() {
+fn model(mistake: Option<Plant>, run: impl Fn() + Sync + Send + 'static) {
+    plant(mistake);
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
-    builder.check(|| {
+    builder.check(run);
+}
+
+fn a_block_is_stored_and_fetched(mistake: Option<Plant>) {
+    model(mistake, || {
         let world = Arc::new(World::new());
         let producer = {
             let world = Arc::clone(&world);
@@ -138,12 +145,21 @@ fn a_stored_block_is_fetched_once() {
     });
 }
 
+#[test]
+fn a_stored_block_is_fetched_once() {
+    a_block_is_stored_and_fetched(None);
+}
+
+#[test]
+#[should_panic]
+fn control_a_shard_given_back_without_what_was_stored_is_noticed() {
+    a_block_is_stored_and_fetched(Some(Plant::ReleaseRelaxed));
+}
+
 /// Two producers and the limit on objects: no interleaving stores more than it allows.
 #[test]
 fn producers_together_stay_within_the_limit() {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(|| {
+    model(None, || {
         let world = Arc::new(World::new());
         let other = {
             let world = Arc::clone(&world);
@@ -161,11 +177,8 @@ fn producers_together_stay_within_the_limit() {
 
 /// A class gets its further shards while others store and fetch: whoever sees them sees them whole, and no block is lost or
 /// comes out twice.
-#[test]
-fn shards_that_open_meanwhile_lose_nothing() {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(|| {
+fn shards_open_meanwhile(mistake: Option<Plant>) {
+    model(mistake, || {
         let world = Arc::new(World::new());
         let producer = {
             let world = Arc::clone(&world);
@@ -182,4 +195,15 @@ fn shards_that_open_meanwhile_lose_nothing() {
         fetched.extend(world.drain());
         assert_eq!(fetched, vec![1; stored]);
     });
+}
+
+#[test]
+fn shards_that_open_meanwhile_lose_nothing() {
+    shards_open_meanwhile(None);
+}
+
+#[test]
+#[should_panic]
+fn control_shards_that_are_named_before_they_are_there_are_noticed() {
+    shards_open_meanwhile(Some(Plant::ShardsRelaxed));
 }

@@ -4,6 +4,7 @@ use super::walks::draw;
 use super::{Op, World};
 use crate::heap_tests::Random;
 use crate::os::fake::{Call, FakeOs};
+use crate::plant::{Plant, plant};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Which calls of a kind a life makes, and whose: [`Call::Protect`] is the guarded blocks' alone (`hardened/guard.rs`).
@@ -75,18 +76,27 @@ fn calls(life: fn(&mut World), fail: impl Fn(&FakeOs)) -> Made {
 fn a_failure_of_the_system_at_any_one_point_is_survived() {
     let mut all = [0; Call::ALL.len()];
     for life in [mixed, growing, exhausted, exhausted_for_good] {
-        let begun = std::time::Instant::now();
         let made = calls(life, |_| ());
-        eprintln!("{made:?} {:?}", begun.elapsed());
         for (at, call) in Call::ALL.into_iter().enumerate() {
             all[at] += made[at];
             for nth in 0..made[at] {
                 calls(life, |os| os[call].fail(nth));
             }
         }
-        eprintln!("{:?}", begun.elapsed());
     }
     for (call, made) in Call::ALL.into_iter().zip(all) {
         assert!(made > 0 || call == Call::Protect, "no {call:?} was made");
+    }
+}
+
+/// The control: an answer of the system that nobody looks at.
+#[test]
+fn a_refusal_that_is_overlooked_is_noticed() {
+    for (mistake, noticed) in [(None, false), (Some(Plant::RefusalOverlooked), true)] {
+        plant(mistake);
+        let life = || calls(mixed, |os| os[Call::Purge].allow(20));
+        let end = std::panic::catch_unwind(life);
+        plant(None);
+        assert_eq!(end.is_err(), noticed, "{mistake:?}");
     }
 }

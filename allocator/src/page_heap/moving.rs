@@ -11,6 +11,7 @@
 use super::pieces::{Pieces, TABLE_BYTES};
 use super::{Inner, PageHeap};
 use crate::os::Os;
+use crate::plant::{Plant, planted};
 use crate::scavenger::timed;
 use crate::span::{Span, State};
 use crate::units::{OS_PAGE, page_bytes, pages_for};
@@ -225,7 +226,8 @@ impl Inner {
         // SAFETY: the caller's duty.
         unsafe {
             let (address, bytes) = (heap.map.address((*run).start) as usize, (*run).bytes());
-            if !timed(&heap.os, |os| os.purge(address, bytes)) {
+            let given = timed(&heap.os, |os| os.purge(address, bytes));
+            if !given && !planted(Plant::RefusalOverlooked) {
                 self.free_run(heap, run, State::FreeDirty);
                 return false;
             }
