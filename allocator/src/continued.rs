@@ -3,24 +3,39 @@
 //! A block's objects lie in one word of the bitmap, so that one look tells its length. Invariant: J3 the bitmap stays until
 //! the span is retired, as whoever has an object there may look into it without a lock.
 
+#[cfg(not(loom))]
 use crate::fault::{Fault, die};
+use crate::page_map::PageMap;
+use crate::plant::{Plant, planted};
+#[cfg(not(loom))]
 use crate::size_class::{NUM_CLASSES, class_of, object_at, reciprocal_of, size_of_class};
-use crate::span::{Span, SpanTable};
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed},
-};
+use crate::span::Span;
+#[cfg(not(loom))]
+use crate::span::SpanTable;
+use core::sync::atomic::Ordering::Relaxed;
+#[cfg(not(loom))]
+use core::sync::atomic::{AtomicU64, Ordering::Acquire};
+#[cfg(loom)]
+use loom::sync::atomic::AtomicU64;
 
 /// The second bitmap of a span: a bit is set while its object belongs to the one before it. Changed under the lock of the span's
 /// class; the bits of a block are read by whoever has it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Continued(&'static [AtomicU64]);
+pub struct Continued(&'static [AtomicU64]);
 
 impl Continued {
+    /// Of these words.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn new(words: &'static [AtomicU64]) -> Self {
+        Self(words)
+    }
+
     /// That of a small span, if there is one.
     ///
     /// # Safety
     /// The caller holds the lock of the span's class, or has an object of the span and uses what it gets no longer.
+    #[cfg(not(loom))]
     pub(crate) unsafe fn of(span: *const Span, table: SpanTable) -> Option<Self> {
         // SAFETY: the caller's duty, S3; by J3 the bitmap is there, and has a word for every 64 objects.
         unsafe {
@@ -39,6 +54,49 @@ impl Continued {
     fn from(self, object: usize) -> u64 {
         let word = self.0.get(object / 64);
         word.map_or(0, |word| word.load(Relaxed)) >> (object % 64)
+    }
+
+    /// How many objects the block has that begins with this one. `None`: none does, it belongs to the one before it.
+    #[inline]
+    #[must_use]
+    pub fn length(self, first: usize) -> Option<usize> {
+        let bits = self.from(first);
+        (bits & 1 == 0).then(|| (bits >> 1).trailing_ones() as usize + 1)
+    }
+
+    /// Makes one block of some free objects of a span, which are in one word: from then on the page map shows no class for it. Whoever is
+    /// handed the block sees both.
+    ///
+    /// # Safety
+    /// The span is a small one, the bitmap is its, and the lock of its class is held.
+    pub unsafe fn lend(self, map: &PageMap, span: *mut Span, first: usize, objects: usize) {
+        // SAFETY: the caller's duty.
+        unsafe {
+            if !(*span).joined {
+                (*span).joined = true;
+                if !planted(Plant::ClassStaysShown) {
+                    map.clear_small(span);
+                }
+            }
+        }
+        if !planted(Plant::FollowersUnmarked) {
+            self.join(first, objects);
+        }
+    }
+
+    /// Makes single objects of a block that came back; without any other one the page map shows the class again.
+    ///
+    /// # Safety
+    /// As [`Continued::lend`]; nobody uses the block any more.
+    pub unsafe fn reclaim(self, map: &PageMap, span: *mut Span, first: usize, objects: usize) {
+        self.part(first, objects);
+        if self.is_empty() || planted(Plant::ShownEarly) {
+            // SAFETY: the caller's duty.
+            unsafe {
+                (*span).joined = false;
+                map.set_small(span);
+            }
+        }
     }
 
     /// Only for the walker, in tests.
@@ -76,6 +134,7 @@ pub(crate) fn mask_of(first: usize, objects: usize) -> u64 {
 }
 
 /// The longest class whose objects have no more than `bytes`.
+#[cfg(not(loom))]
 fn longest_within(bytes: usize) -> usize {
     match class_of(bytes) {
         Some(class) if size_of_class(class) == bytes => class,
@@ -89,26 +148,29 @@ fn longest_within(bytes: usize) -> usize {
 ///
 /// # Safety
 /// The caller holds the lock of the span's class, or has an object of the span (S3).
+#[cfg(not(loom))]
 pub(crate) unsafe fn block_at(table: SpanTable, span: *const Span, addr: usize) -> (usize, usize) {
     // SAFETY: the caller's duty.
-    let ((index, starts), bits, fresh) = unsafe {
+    let ((index, starts), length, fresh) = unsafe {
         let found = object_at(
             reciprocal_of((*span).class.into()),
             addr.wrapping_sub((*span).origin),
         );
-        let bits = Continued::of(span, table).map_or(0, |continued| continued.from(found.0));
-        (found, bits, (*span).fresh.load(Relaxed))
+        let continued = Continued::of(span, table);
+        let length = continued.map_or(Some(1), |continued| continued.length(found.0));
+        (found, length, (*span).fresh.load(Relaxed))
     };
-    if !starts || index >= usize::from(fresh) || bits & 1 != 0 {
-        die(Fault::InteriorPointer, addr);
+    match length {
+        Some(objects) if starts && index < usize::from(fresh) => (index, objects),
+        _ => die(Fault::InteriorPointer, addr),
     }
-    (index, (bits >> 1).trailing_ones() as usize + 1)
 }
 
 /// The class that a block of so many objects of a span stands for.
 ///
 /// # Safety
 /// As [`block_at`].
+#[cfg(not(loom))]
 pub(crate) unsafe fn class_of_block(span: *const Span, objects: usize) -> usize {
     // SAFETY: the caller's duty.
     let own = usize::from(unsafe { (*span).class });
@@ -122,6 +184,7 @@ pub(crate) unsafe fn class_of_block(span: *const Span, objects: usize) -> usize 
 ///
 /// # Safety
 /// As [`block_at`].
+#[cfg(not(loom))]
 pub(crate) unsafe fn serves(span: *const Span, objects: usize, class: usize) -> bool {
     // SAFETY: the caller's duty.
     let own = usize::from(unsafe { (*span).class });

@@ -440,13 +440,8 @@ impl Inner {
                 }
                 (*span).continued.store(place, Release);
             }
-            if !(*span).joined {
-                (*span).joined = true;
-                // Who sees this sees the bitmap.
-                heap.map.clear_small(span);
-            }
             if let Some(continued) = Continued::of(span, heap.map.table()) {
-                continued.join(first, objects);
+                continued.lend(&heap.map, span, first, objects);
             }
             *(*span).bits.add(first / 64) &= !mask_of(first, objects);
             (*span).until_notice += objects as i32;
@@ -481,11 +476,7 @@ impl Inner {
             if objects > 1
                 && let Some(continued) = Continued::of(span, table)
             {
-                continued.part(first, objects);
-                if continued.is_empty() {
-                    (*span).joined = false;
-                    heap.map.set_small(span);
-                }
+                continued.reclaim(&heap.map, span, first, objects);
             }
             self.taken_back += objects as u64;
             (*span).until_notice -= objects as i32;

@@ -28,6 +28,8 @@ pub mod os;
 
 pub mod plant;
 
+pub mod published;
+
 pub mod registry;
 
 pub mod sync;
@@ -59,8 +61,7 @@ pub mod page_heap;
 #[cfg(not(loom))]
 pub mod scavenger;
 
-#[cfg(not(loom))]
-mod continued;
+pub mod continued;
 
 #[cfg(not(loom))]
 pub mod central;

@@ -18,6 +18,7 @@ use crate::fault::{Fault, die};
 use crate::heap::{Block, Heap};
 use crate::os::Linux;
 use crate::process::{HEAP, REGISTRY};
+use crate::published::Published;
 use crate::size_class::{class_of, class_of_aligned, fine_class_of, size_of_class};
 use crate::slow_path::SlowPath;
 use crate::thread::attach_data;
@@ -25,15 +26,14 @@ use crate::units::{MAX_REQUEST, MIN_ALIGN, pages_for};
 use crate::{alloc, hardened, profile, tls};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::Ordering;
 
-static DATA: AtomicPtr<Heap<Linux>> = AtomicPtr::new(null_mut());
+static DATA: Published<Heap<Linux>> = Published::new();
 
 /// The data heap if there is one.
 #[inline]
 pub(crate) fn data() -> Option<&'static Heap<Linux>> {
-    // SAFETY: D1: null, or a heap that is never unmapped, published whole.
-    unsafe { DATA.load(Ordering::Acquire).as_ref() }
+    DATA.get()
 }
 
 /// The data heap, a new one if there is none. `None`: no memory.
@@ -43,16 +43,18 @@ pub(crate) fn make_data() -> Option<&'static Heap<Linux>> {
     }
     crate::config::load_once();
     let _slow_path = SlowPath::enter();
-    let _registry = REGISTRY.lock();
-    if let Some(heap) = data() {
-        return Some(heap);
-    }
+    // SAFETY: D1: what is made is a heap that is never unmapped; the registry's lock excludes others.
+    unsafe { DATA.get_or_make(|| REGISTRY.lock(), new_data) }
+}
+
+/// A data heap with the main one's epoch and limits. Null: no memory. With the registry's lock.
+fn new_data() -> *mut Heap<Linux> {
     let place = HEAP
         .pages
         .take_record(size_of::<Heap<Linux>>(), align_of::<Heap<Linux>>())
         .cast::<Heap<Linux>>();
     if place.is_null() {
-        return None;
+        return place;
     }
     // SAFETY: the record is large enough, aligned and nobody else's.
     let heap: &'static Heap<Linux> = unsafe {
@@ -65,8 +67,7 @@ pub(crate) fn make_data() -> Option<&'static Heap<Linux>> {
     heap.pages.limits.set_hard(hard);
     heap.pages.count_beside(&HEAP.pages);
     HEAP.pages.count_beside(&heap.pages);
-    DATA.store(place, Ordering::Release);
-    Some(heap)
+    place
 }
 
 /// Both heaps, the main one first.

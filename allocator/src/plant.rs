@@ -24,11 +24,15 @@ pub enum Plant {
     ReleaseRelaxed,
     /// `transfer_cache`: a class's further shards are named before they are there.
     ShardsRelaxed,
-    /// `joining`: a run's first object is handed out while the page map still shows the class of its span.
-    HiddenLate,
-    /// `joining`: it is handed out before the objects that follow are marked.
-    ContinuedLate,
-    /// `joining`: the class is shown again while another run of the span is out.
+    /// `published`: what another thread has made while one waited for the lock is made again.
+    NotLookedAgain,
+    /// `published`: it is named without what was written into it.
+    NamedRelaxed,
+    /// `continued`: the page map goes on showing the class of a span with joined objects.
+    ClassStaysShown,
+    /// `continued`: the objects that follow the first one of a block are not marked.
+    FollowersUnmarked,
+    /// `continued`: the class is shown again while another block of several objects is out.
     ShownEarly,
     /// `page_heap`: pages that the system did not take back are taken for zero.
     RefusalOverlooked,

@@ -110,11 +110,10 @@ impl RawLock {
         if crate::fault::reporting() {
             return self.acquire_or_end();
         }
-        let mut taken = HELD_WITH_SLEEPERS;
-        while self.state.swap(taken, Ordering::Acquire) != FREE {
+        while self.state.swap(HELD_WITH_SLEEPERS, Ordering::Acquire) != FREE {
             self.sleep();
-            if planted(Plant::SleepersForgotten) {
-                taken = HELD;
+            if planted(Plant::SleepersForgotten) && self.try_acquire() {
+                return;
             }
         }
     }

@@ -123,16 +123,11 @@ fn every_kth_call_that_fails_is_survived_with_nothing_lost() {
     }
 }
 
-#[test]
-fn address_space_from_32_mib_up_is_used_and_its_end_survived() {
-    let program = compile(
-        "address_space.c",
-        &format!(
-            "{HEAD}{}",
-            r#"
+/// Fills address space of several sizes up to its end, three times.
+const ADDRESS_SPACE: &str = r#"
 static void *blocks[200000];
 int main(void) {
-    for (long mib = 32; mib <= 512; mib += mib / 2) {
+    for (long mib = 32; mib <= MOST; mib += mib / 2) {
         pid_t child = fork();
         if (!child) {
             struct rlimit limit = {mib << 20, mib << 20}; CHECK(!setrlimit(RLIMIT_AS, &limit));
@@ -162,10 +157,53 @@ int main(void) {
     }
     return 0;
 }
-"#
-        ),
+"#;
+
+#[test]
+fn address_space_from_32_mib_up_is_used_and_its_end_survived() {
+    let program = compile(
+        "address_space.c",
+        &format!("#define MOST 512\n{HEAD}{ADDRESS_SPACE}"),
     );
     passes(&mut preloaded(program));
+}
+
+/// The controls: what an allocator that takes a refusal wrongly would do ends that program.
+#[test]
+fn refusals_taken_wrongly_are_noticed() {
+    let mistakes = [
+        ("nothing", "(void)0", "free(block)"),
+        ("errno is left alone", "errno = 0", "free(block)"),
+        (
+            "what was refused is used",
+            "*(volatile char *)block = 1",
+            "free(block)",
+        ),
+        (
+            "memory is lost once something was refused",
+            "refused = 1",
+            "if (!refused) free(block)",
+        ),
+    ];
+    for (mistake, on_null, free) in mistakes {
+        let wrong = format!(
+            "static int refused;\n\
+             static void *taken(size_t size) {{ void *block = malloc(size); if (!block) {on_null}; return block; }}\n\
+             static void given(void *block) {{ {free}; }}\n\
+             #define malloc taken\n#define free given\n"
+        );
+        let program = compile(
+            "taken_wrongly.c",
+            &format!("#define MOST 32\n{HEAD}{wrong}{ADDRESS_SPACE}"),
+        );
+        let output = preloaded(program).output().expect("the program starts");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.success(),
+            mistake == "nothing",
+            "{mistake}: {told}"
+        );
+    }
 }
 
 #[test]

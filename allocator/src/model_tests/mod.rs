@@ -2,6 +2,12 @@
 //! of live blocks. Checked at each step: overlap, alignment, contents, zeros, and that every object of
 //! every class is accounted for. Short runs walk the heap after every step and shrink when they fail;
 //! long ones make millions of steps. Positive controls show that each kind of damage is noticed.
+//!
+//! Not in the model, as they are about the process's one heap, its threads and processors, and tested by programs instead:
+//! caches per CPU (`preload/tests/front_end.rs`, `conformance.rs` and `stress.rs` with that setting), the data partition (a second heap
+//! of the same code: `tests/partition.rs`, `preload/tests/data.rs`), `check` and `hardened` (`preload/tests/detection.rs`, `misuse.rs`
+//! with 21 kinds of mistakes under nine settings), tiny pieces (`tests/tiny.rs`, at random against a map of live pieces), and two threads
+//! at once (loom, `preload/tests/stress.rs`, ThreadSanitizer).
 
 use crate::continued::block_at;
 use crate::heap::{Block, Heap};
