@@ -100,8 +100,11 @@ impl Probe for Latency {
     }
 
     fn waited(&mut self) {
-        self.usage = clock::usage(true);
-        self.released = Some(clock::ticks());
+        // Otherwise the call counts from when it is made, and the counters are looked at because of the time that has passed.
+        if self.intended.is_some() {
+            self.usage = clock::usage(true);
+            self.released = Some(clock::ticks());
+        }
     }
 
     fn finish(self, world: &'static World) {
