@@ -33,6 +33,8 @@ impl Write for Printer {
 }
 
 /// Prints totals of all tiers and one line for each class in use.
+#[cold]
+#[inline(never)]
 pub fn print() {
     let _slow_path = SlowPath::enter();
     print_unmarked();

@@ -138,6 +138,9 @@ mod cpu_cache;
 mod slow_path;
 
 #[cfg(not(loom))]
+pub mod last_look;
+
+#[cfg(not(loom))]
 pub mod front_end;
 
 #[cfg(not(loom))]

@@ -92,6 +92,12 @@ pub(crate) fn enter(mark: usize) {
     }
 }
 
+/// The thread is in a slow path, so that the caller is a handler of a signal that interrupted it.
+#[inline]
+pub(crate) fn is_set() -> bool {
+    get() != OUTSIDE
+}
+
 /// The slow path is over.
 #[inline(always)]
 pub(crate) fn leave() {

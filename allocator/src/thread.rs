@@ -193,7 +193,7 @@ fn attach_first() -> Option<&'static ThreadCache> {
 }
 
 /// A thread's cache of the data partition.
-fn data_of(own: &ThreadCache) -> Option<&'static ThreadCache> {
+pub(crate) fn data_of(own: &ThreadCache) -> Option<&'static ThreadCache> {
     // SAFETY: null, or a cache in metadata, which is never unmapped.
     unsafe { own.data.load(Ordering::Relaxed).as_ref() }
 }

@@ -166,6 +166,12 @@ impl TransferCache {
         self.all().map(Shard::held).sum()
     }
 
+    /// Something may be stored.
+    #[must_use]
+    pub fn has_stored(&self) -> bool {
+        self.first.held() > 0 || !self.more().is_null()
+    }
+
     /// As [`TransferCache::fetch`], without counting as evidence: to empty the cache.
     #[must_use]
     pub fn drain(&self, batch: &mut [*mut u8]) -> usize {

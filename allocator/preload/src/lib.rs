@@ -27,6 +27,7 @@ static CONSTRUCTOR: extern "C" fn() = constructor;
 extern "C" fn destructor() {
     spanalloc::dump::at_exit();
     spanalloc::profile::at_exit();
+    spanalloc::last_look::at_exit();
 }
 
 #[used]

@@ -11,6 +11,7 @@ use std::process::Output;
 const HEAD: &str = r#"
 #define _GNU_SOURCE
 #include <malloc.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,12 @@ const HEAD: &str = r#"
 #include <unistd.h>
 void free_sized(void *, size_t);
 void _ZdlPvm(void *, size_t);
+void *spanalloc_malloc_data(size_t);
 static char *p, *q, *many[3000];
+static void *end_after_mistake(void *unused) {
+    p = malloc(40); q = malloc(40); free(p); free(q); free(p);
+    exit(0);
+}
 /* So that the thread's bins have room and nothing takes a slow path by chance. */
 static void warm_up(size_t size) {
     alarm(20);
@@ -160,6 +166,86 @@ fn by_default_every_mistake_is_reported_at_the_latest_when_the_cache_is_emptied(
             "malloc_trim(0);"
         };
         assert_reported(mistake, &run(mistake, after, ""), "");
+    }
+}
+
+#[test]
+fn by_default_every_mistake_is_reported_at_the_latest_when_the_process_ends() {
+    for mistake in MISTAKES.iter().filter(|mistake| !mistake.at_once) {
+        for settings in ["", "front_end=cpu"] {
+            let mut expected = mistake.message;
+            if settings == "front_end=cpu" && mistake.name == "wrong_sized_delete" {
+                // A list of blocks that is counted by its class is checked as such.
+                expected = "0x";
+            }
+            let mistake = Mistake {
+                message: expected,
+                ..*mistake
+            };
+            assert_reported(&mistake, &run(&mistake, "exit(0);", settings), settings);
+        }
+    }
+    let of_data = mistake(
+        "data_twice",
+        "p = spanalloc_malloc_data(40); q = spanalloc_malloc_data(40); free(p); free(q); free(p);",
+        "double free of 0x",
+        false,
+    );
+    assert_reported(&of_data, &run(&of_data, "exit(0);", ""), "");
+    let in_a_thread = mistake(
+        "twice_in_a_thread",
+        "pthread_t t; pthread_create(&t, NULL, end_after_mistake, NULL); pause();",
+        "double free of 0x",
+        false,
+    );
+    assert_reported(&in_a_thread, &run(&in_a_thread, "", ""), "");
+}
+
+/// As the document says: a block that is in a bin twice has two owners once it was handed out twice, and nobody knows before both have
+/// freed it.
+#[test]
+fn by_default_a_block_freed_twice_may_have_two_owners_until_both_have_freed_it() {
+    let twice = mistake(
+        "two_owners",
+        "p = malloc(40); q = malloc(40); free(p); free(q); free(p); \
+         char *one = malloc(40), *other = (malloc(40), malloc(40)); if (one != other) return 1;",
+        "double free of 0x",
+        false,
+    );
+    let output = run(&twice, "exit(0);", "");
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    let freed = "free(one); free(other); exit(0);";
+    assert_reported(&twice, &run(&twice, freed, ""), "");
+}
+
+/// A handler that ends the process has interrupted whatever it may; it is no place to look at bins half changed.
+#[test]
+fn a_handler_may_end_the_process_in_the_middle_of_a_slow_path() {
+    let program = compile(
+        "ended.c",
+        &format!(
+            "{HEAD}{}",
+            r#"
+#include <signal.h>
+#include <sys/time.h>
+static void handler(int s) { exit(0); }
+int main(void) {
+    signal(SIGVTALRM, handler);
+    struct itimerval soon = {{0, 0}, {0, 3000}}; setitimer(ITIMER_VIRTUAL, &soon, NULL);
+    for (;;) { char *block[8]; for (int i = 0; i < 8; i++) block[i] = malloc(180000); for (int i = 0; i < 8; i++) free(block[i]); }
+}
+"#
+        ),
+    );
+    for settings in ["", "front_end=cpu"] {
+        // Most of the time is in slow paths.
+        for _ in 0..20 {
+            let output = passes(preloaded(&program).env("SPANALLOC_CONF", settings));
+            assert!(output.stderr.is_empty(), "{settings}: {output:?}");
+        }
     }
 }
 

@@ -339,7 +339,7 @@ impl World {
             }
             Op::Orphan { thread } => {
                 let cache = &self.caches[thread % 2];
-                for block in (1..NUM_CLASSES).flat_map(|class| cache.objects(class)) {
+                for &block in (1..NUM_CLASSES).flat_map(|class| cache.objects(class)) {
                     let (class, objects) = self.objects_of(block as usize);
                     self.lost[class] += objects;
                 }
@@ -411,7 +411,7 @@ impl World {
             }
         }
         for class in 1..NUM_CLASSES {
-            for block in self.caches.iter().flat_map(|cache| cache.objects(class)) {
+            for &block in self.caches.iter().flat_map(|cache| cache.objects(class)) {
                 count(block as usize);
             }
             for shard in self.heap.transfer(class).all() {

@@ -190,7 +190,7 @@ impl Inner {
     };
 
     /// What is stored.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(not(loom))]
     pub(crate) fn stored(&self) -> &[*mut u8] {
         if self.places.is_null() {
             return &[];

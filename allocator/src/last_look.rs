@@ -1,0 +1,236 @@
+//! The last look for mistakes: when the process ends, what the caches of the thread that ends it and the transfer caches hold is compared
+//! with the spans, as it would be if it was emptied into them.
+//!
+//! A block that was freed twice with others in between is twice in a bin, and the fast path has no time to look. Emptying the bins at
+//! the end would find it, but would move spans, pages and figures for a process that is about to have none. So each object's bit is
+//! set in its span for the moment, in which a second one finds it set, and cleared again. Every process comes here, so this is short, and
+//! what few need is elsewhere. Invariant: L1 the bits are as they were when the lock of the class is given back, and no fault is
+//! reported before: a handler of SIGABRT may allocate.
+
+use crate::fault::{DETECT, Fault, die};
+use crate::heap::Heap;
+use crate::os::Os;
+use crate::process::HEAP;
+use crate::size_class::{NUM_CLASSES, object_at, reciprocal_of};
+use crate::slow_path::SlowPath;
+use crate::span::State;
+use crate::thread_cache::ThreadCache;
+use crate::transfer_cache::MOST_SHARDS;
+use crate::{central, cpu_cache, mark, partition, thread};
+use core::ptr::null_mut;
+
+/// To be called when the process ends.
+pub fn at_exit() {
+    // A handler of a signal may end the process wherever it came.
+    if !DETECT || mark::is_set() {
+        return;
+    }
+    if let Some(own) = thread::own() {
+        look(&HEAP, own);
+        if let Some(cache) = thread::data_of(own) {
+            look_at_data(cache);
+        }
+    } else {
+        empty_cpus();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn empty_cpus() {
+    if cpu_cache::of_thread().is_some() {
+        let _slow_path = SlowPath::enter();
+        cpu_cache::empty_all();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn look_at_data(cache: &ThreadCache) {
+    if let Some(heap) = partition::data() {
+        look(heap, cache);
+    }
+}
+
+/// Looks at all that the thread's own `cache` and the transfer caches hold. A mistake ends the process.
+#[inline(never)]
+fn look<O: Os>(heap: &Heap<O>, cache: &ThreadCache) {
+    let slow_path = SlowPath::of_thread();
+    for class in 1..NUM_CLASSES {
+        let cached = cache.objects(class);
+        let wrong = if heap.transfer(class).has_stored() {
+            find_with_stored(heap, class, cached)
+        } else if cached.is_empty() {
+            continue;
+        } else {
+            find(heap, class, cached)
+        };
+        if !wrong.is_null() {
+            drop(slow_path);
+            report(heap, class, wrong);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn report<O: Os>(heap: &Heap<O>, class: usize, object: *mut u8) -> ! {
+    // SAFETY: where it is no object of the class, or its span has gone, this is where the process ends.
+    unsafe { central::locate(&heap.pages, class, object as usize) };
+    die(Fault::DoubleFree, object as usize)
+}
+
+/// An object that is in the list twice, or there and free in its span, or that is none of the class; else null.
+#[inline(never)]
+fn find<O: Os>(heap: &Heap<O>, class: usize, list: &[*mut u8]) -> *mut u8 {
+    let _central = heap.central(class).inner.lock();
+    let good = toggle(heap, class, list, usize::MAX, true);
+    toggle(heap, class, list, good, false);
+    list.get(good).copied().unwrap_or(null_mut())
+}
+
+/// As [`find`] in this list and all that is stored in the transfer cache.
+#[cold]
+#[inline(never)]
+fn find_with_stored<O: Os>(heap: &Heap<O>, class: usize, cached: &[*mut u8]) -> *mut u8 {
+    let mut shards = [const { None }; MOST_SHARDS];
+    for (place, shard) in shards.iter_mut().zip(heap.transfer(class).all()) {
+        *place = Some(shard.lock());
+    }
+    let mut lists = [cached; MOST_SHARDS + 1];
+    let mut count = 1;
+    for shard in shards.iter().flatten() {
+        lists[count] = shard.stored();
+        count += 1;
+    }
+    let _central = heap.central(class).inner.lock();
+    let mut wrong = null_mut();
+    for at in 0..count {
+        let list = lists[at];
+        let good = toggle(heap, class, list, usize::MAX, true);
+        if let Some(&object) = list.get(good) {
+            wrong = object;
+            lists[at] = &list[..good];
+            count = at + 1;
+            break;
+        }
+    }
+    for list in &lists[..count] {
+        toggle(heap, class, list, usize::MAX, false);
+    }
+    wrong
+}
+
+/// Sets the bits of the objects of a list, up to one whose bit is set already or that is none of the class, or clears those of the first
+/// `most`; how many it were. Objects in spans some of whose objects are joined ([`crate::joining`]) are passed over, as these are perhaps of
+/// another class, whose lock we do not have. The caller holds the lock of the class, and nobody changes the list.
+#[inline(never)]
+fn toggle<O: Os>(heap: &Heap<O>, class: usize, list: &[*mut u8], most: usize, set: bool) -> usize {
+    let view = heap.pages.map.view();
+    let reciprocal = reciprocal_of(class);
+    let mut good = 0;
+    for &object in list.iter().take(most) {
+        let Some(span) = view.span_at(object as usize) else {
+            break;
+        };
+        // SAFETY: numbers in the map have records. A span in which an object is cached stays as it is; if none is, the record says
+        // that it is another class's, or lies elsewhere. The bits of a span of the class are changed under its lock.
+        unsafe {
+            if !(*span).joined {
+                let offset = (object as usize).wrapping_sub((*span).origin);
+                let (index, starts) = object_at(reciprocal, offset);
+                let ours = (*span).state == State::Small && usize::from((*span).class) == class;
+                if !ours || !starts || index >= usize::from((*span).objects) {
+                    break;
+                }
+                let word = (*span).bits.add(index / 64);
+                let mask = 1 << (index % 64);
+                if set == (*word & mask != 0) {
+                    break;
+                }
+                *word ^= mask;
+            }
+        }
+        good += 1;
+    }
+    good
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::os::fake::FakeOs;
+    use crate::size_class::class_of;
+    use crate::units::PAGE_SIZE;
+
+    /// A heap, a class of it, and a batch of its objects.
+    fn objects() -> (Box<Heap<FakeOs>>, usize, Vec<*mut u8>) {
+        let heap = Box::new(Heap::new(FakeOs::new(64 << 20)));
+        let class = class_of(64).expect("small");
+        let mut objects = vec![null_mut(); 100];
+        let got = heap.refill(class, 1, &mut objects);
+        objects.truncate(got);
+        assert!(got >= 50);
+        (heap, class, objects)
+    }
+
+    /// Stores a batch in every shard of the class.
+    fn store(heap: &Heap<FakeOs>, class: usize, objects: &[*mut u8]) {
+        let transfer = heap.transfer(class);
+        for (batch, shard) in objects.chunks(10).zip(transfer.all()) {
+            assert!(shard.store(1, batch, true, usize::MAX, &heap.pages));
+        }
+    }
+
+    #[test]
+    fn what_is_cached_twice_or_free_is_found_and_nothing_changes() {
+        for shards in [1, 4] {
+            let (heap, class, objects) = objects();
+            if shards > 1 {
+                heap.transfer(class).spread(&heap.pages);
+                assert_eq!(heap.transfer(class).all().count(), shards);
+            }
+            let (stored, cached) = objects.split_at(10 * shards);
+            store(&heap, class, stored);
+            let find = |list: &[*mut u8]| {
+                let found = find_with_stored(&heap, class, list);
+                heap.check_invariants();
+                found
+            };
+            assert!(find(cached).is_null() && find(&[]).is_null());
+            let with = |object: *mut u8| [cached, &[object]].concat();
+            // Twice in the bin, there and in any of the shards, and one beside that is still in its span.
+            assert_eq!(find(&with(cached[3])), cached[3]);
+            for &object in stored {
+                assert_eq!(find(&with(object)), object);
+            }
+            let (free, _) = heap.take_one(class);
+            assert!(find(&with(free)).is_null());
+            // SAFETY: the object was handed out just now.
+            unsafe { heap.give(class, &[free]) };
+            assert_eq!(find(&with(free)), free);
+            // Into an object, of another class, and foreign.
+            let (other, _) = heap.take_one(class_of(256).expect("small"));
+            let inside = cached[0].wrapping_add(8);
+            let foreign = inside.wrapping_add(PAGE_SIZE << 20);
+            for wrong in [inside, other, foreign] {
+                assert_eq!(find(&with(wrong)), wrong);
+            }
+            // In two shards.
+            if shards > 1 {
+                let last = heap.transfer(class).all().last().expect("several");
+                assert!(last.store(1, &stored[..1], true, usize::MAX, &heap.pages));
+                assert_eq!(find_with_stored(&heap, class, cached), stored[0]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bin_alone_is_looked_at_the_same_way() {
+        let (heap, class, objects) = objects();
+        assert!(find(&heap, class, &objects).is_null());
+        let twice = [&objects[..], &objects[7..8]].concat();
+        assert_eq!(find(&heap, class, &twice), objects[7]);
+        heap.check_invariants();
+    }
+}
