@@ -252,12 +252,7 @@ int main(void) {
 #[test]
 fn checked_and_hardened_report_every_mistake_at_the_call() {
     for mistake in MISTAKES {
-        for settings in [
-            "check=1",
-            "hardened=1",
-            "hardened=1,check=0",
-            "hardened=1,guard_rate=1",
-        ] {
+        for settings in ["check=1", "hardened=1", "hardened=1,guard_rate=1"] {
             // The pages of guarded blocks can tell less: what lies beside a block is nobody's.
             let mut expected = mistake.message;
             if settings.ends_with("guard_rate=1") && mistake.name.starts_with("misaligned") {
@@ -443,9 +438,10 @@ fn a_handler_that_interrupts_any_slow_path_is_reported() {
 #include "spanalloc.h"
 static void *volatile kept;
 static int visit(const struct spanalloc_region *r, void *x) { return 0; }
-static void large(void) { kept = malloc(1 << 20); free(kept); }
+/* Each its own: what a handler has freed the interrupted one must not free again. */
+static void large(void) { void *volatile block = malloc(1 << 20); free(block); }
 static void grow(void) { char *block = malloc(300 << 10); for (int i = 4; i < 16; i++) block = realloc(block, i * 100 << 10); free(block); }
-static void zeroed(void) { kept = calloc(1, 1 << 20); free(kept); }
+static void zeroed(void) { void *volatile block = calloc(1, 1 << 20); free(block); }
 static void data(void) { void *block[9]; for (int i = 0; i < 9; i++) block[i] = spanalloc_malloc_data(30000 * (i + 1)); for (int i = 0; i < 9; i++) free(block[i]); }
 static void statistics(void) { kept = (void *)mallinfo2().arena; }
 static void walk(void) { spanalloc_walk(visit, NULL); }
