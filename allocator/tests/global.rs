@@ -217,6 +217,24 @@ fn json_is_complete_and_says_when_the_buffer_is_short() {
     }
 }
 
+#[test]
+fn the_json_has_every_setting_in_force() {
+    let mut json = vec![0_u8; 1 << 16];
+    let length = spanalloc::stats::write_json(&mut json);
+    let json = std::str::from_utf8(&json[..length]).expect("ASCII");
+    let (_, rest) = json.split_once("\"settings\":{").expect("settings");
+    let (settings, _) = rest.split_once('}').expect("their end");
+    let mut names: Vec<&str> = settings.split('"').skip(1).step_by(2).collect();
+    // A field of its own, as it says what was chosen.
+    names.push("front_end");
+    names.sort_unstable();
+    let mut keys: Vec<&str> = spanalloc::config::keys()
+        .map(|key| std::str::from_utf8(key.name).expect("ASCII"))
+        .collect();
+    keys.sort_unstable();
+    assert_eq!(names, keys);
+}
+
 /// Names in backquotes in the first column of the tables of a document.
 fn documented(text: &str) -> std::collections::BTreeSet<&str> {
     text.lines()

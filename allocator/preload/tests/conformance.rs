@@ -370,8 +370,57 @@ fn settings_are_read_and_wrong_ones_warned_about() {
         "{text}"
     );
     assert_eq!(text.lines().count(), 2, "{text}");
-    let quiet = passes(preloaded("true").env("SPANALLOC_CONF", "decay_ms=0"));
-    assert!(quiet.stderr.is_empty());
+    // One line each: what is wrong, and what may be.
+    let lines = [
+        (
+            "decay_ms=-5",
+            "cannot use 'decay_ms=-5'; decay_ms is -1 to 86400000, milliseconds that free pages stay before they are given back; 0 at once, -1 never",
+        ),
+        (
+            "thread_cache_bytes=99g",
+            "cannot use 'thread_cache_bytes=99g'; thread_cache_bytes is 0 to 1g, bytes that one thread's caches may hold; 0 turns them nearly off",
+        ),
+        (
+            "front_end=both",
+            "cannot read 'front_end=both'; front_end is thread: a cache per thread; cpu: one per CPU, by restartable sequences; auto: thread",
+        ),
+        (
+            "check=0,hardened=1",
+            "check=0 has no effect, as hardened=1 checks every call; leave one of them out",
+        ),
+        (
+            "guard_rate=5",
+            "guard_rate has no effect without hardened=1",
+        ),
+        (
+            "quarantine_bytes=5m,check=1",
+            "quarantine_bytes has no effect without hardened=1",
+        ),
+        (
+            "decay_ms=-1,helper=1",
+            "helper=1 has no effect, as nothing is given back with decay_ms=-1",
+        ),
+        (
+            "limit_soft=2g,limit_hard=1g",
+            "limit_soft is never reached, as limit_hard is lower",
+        ),
+    ];
+    for (settings, said) in lines {
+        let output = passes(preloaded("true").env("SPANALLOC_CONF", settings));
+        let text = String::from_utf8_lossy(&output.stderr);
+        let line = format!("spanalloc: warning: SPANALLOC_CONF: {said}\n");
+        assert_eq!(text, line, "{settings}");
+    }
+    for settings in [
+        "decay_ms=0",
+        "hardened=1,guard_rate=5,quarantine_bytes=1g",
+        "hardened=1,check=1",
+        "decay_ms=-1,helper=0",
+        "limit_soft=1g,limit_hard=1g",
+    ] {
+        let quiet = passes(preloaded("true").env("SPANALLOC_CONF", settings));
+        assert!(quiet.stderr.is_empty(), "{settings}: {quiet:?}");
+    }
 }
 
 #[test]
