@@ -391,7 +391,7 @@ mod tests {
             if name == "front_end" {
                 continue;
             }
-            let [least, most] = [key.least, key.most].map(|bound| number_of(bound));
+            let [least, most] = [key.least, key.most].map(number_of);
             assert!(least.is_some() && least < most, "{name}");
             // A value that changes nothing for the other tests of this process.
             let default = match name {

@@ -3,8 +3,8 @@
 //!
 //! A block that was freed twice with others in between is twice in a bin, and the fast path has no time to look. Emptying the bins at
 //! the end would find it, but would move spans, pages and figures for a process that is about to have none. So each object's bit is
-//! set in its span for the moment, in which a second one finds it set, and cleared again. Every process comes here, so this is short, and
-//! what few need is elsewhere. Invariant: L1 the bits are as they were when the lock of the class is given back, and no fault is
+//! set in its span for the moment, in which a second one finds it set, and cleared again. Every process comes here at its end, so the way is
+//! beside what frees blocks (`preload/layout.ld`), and what few need is elsewhere. Invariant: L1 the bits are as they were when the lock of the class is given back, and no fault is
 //! reported before: a handler of SIGABRT may allocate.
 
 use crate::fault::{DETECT, Fault, die};
@@ -105,12 +105,11 @@ fn find_with_stored<O: Os>(heap: &Heap<O>, class: usize, cached: &[*mut u8]) -> 
     }
     let _central = heap.central(class).inner.lock();
     let mut wrong = null_mut();
-    for at in 0..count {
-        let list = lists[at];
+    for (at, list) in lists.iter_mut().enumerate().take(count) {
         let good = toggle(heap, class, list, usize::MAX, true);
         if let Some(&object) = list.get(good) {
             wrong = object;
-            lists[at] = &list[..good];
+            *list = &list[..good];
             count = at + 1;
             break;
         }
