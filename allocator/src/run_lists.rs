@@ -210,4 +210,56 @@ mod tests {
         }
         assert_eq!(list_of(u32::MAX as usize), LISTS - 1);
     }
+
+    /// Among up to 64 runs of a quarter of a doubling the search is a full one, so that the fit is the best one, and of those the one with the
+    /// lowest address; of less than 128 pages any of the best length.
+    #[test]
+    fn the_best_fit_is_that_of_a_list_without_order() {
+        const RECORDS: usize = 60;
+        let mut random = crate::heap_tests::Random::new(1);
+        // SAFETY: zeros are a record: no field is a reference, and 0 is a state.
+        let mut records: Vec<Span> = (0..=RECORDS)
+            .map(|_| unsafe { core::mem::zeroed() })
+            .collect();
+        let table = SpanTable::new(&raw mut records[RECORDS]);
+        let mut lists = RunLists::new();
+        let mut naive: Vec<(usize, u32, u32)> = Vec::new();
+        for step in 0..40_000_u32 {
+            let most = [100, 600, 6_000, 400_000][random.below(4)];
+            if naive.len() == RECORDS || (random.below(2) == 0 && !naive.is_empty()) {
+                let (_, _, id) = naive.swap_remove(random.below(naive.len()));
+                // SAFETY: the run is in the lists.
+                unsafe { lists.remove(table, table.get(id)) };
+            } else {
+                let id = (1..=RECORDS as u32)
+                    .find(|id| naive.iter().all(|run| run.2 != *id))
+                    .expect("one is free");
+                // Lengths that others have, too, at any address.
+                let pages = 1 + random.below(most) / 7 * 7;
+                let start = (random.below(1 << 20) as u32) * 2048 + step % 2048;
+                // SAFETY: the record is in no list.
+                unsafe {
+                    let span = table.get(id);
+                    ((*span).id, (*span).pages, (*span).start) = (id, pages as u32, start);
+                    lists.insert(table, span);
+                }
+                naive.push((pages, start, id));
+            }
+            let wanted = 1 + random.below(most);
+            let fits = naive.iter().filter(|run| run.0 >= wanted);
+            let best = fits.min().copied();
+            let found = lists.best_fit(table, wanted);
+            let is = |id: u32| naive.iter().find(|run| run.2 == id).copied();
+            match best {
+                Some((pages, ..)) if pages < EXACT => {
+                    assert_eq!(
+                        is(found).map(|run| run.0),
+                        Some(pages),
+                        "{wanted} of {naive:?}"
+                    );
+                }
+                _ => assert_eq!(is(found), best, "{wanted} of {naive:?}"),
+            }
+        }
+    }
 }
