@@ -201,6 +201,13 @@ impl ThreadCache {
                 return false;
             }
         }
+        // A busy thread misses often for want of room; looking for some each time costs it more than
+        // the misses do.
+        let misses = self.refills.load(Relaxed) + self.flushes.load(Relaxed);
+        let may_steal = misses.is_multiple_of(STEAL_EVERY);
+        if !may_steal && !self.has_budget(heap, size_of_class(class)) {
+            return false;
+        }
         let limit = || Self::limit(heap);
         let target = next_capacity(heap, class, cap, most, limit, 1);
         if target <= cap {
@@ -210,13 +217,8 @@ impl ThreadCache {
         if !fits_beside(heap, self.budget.load(Relaxed), need) {
             return false;
         }
-        if !self.has_budget(heap, need) {
-            // A busy thread misses often for want of room; looking for some each time costs it more than
-            // the misses do.
-            let misses = self.refills.load(Relaxed) + self.flushes.load(Relaxed);
-            if !misses.is_multiple_of(STEAL_EVERY) || !self.steal(heap, class, need) {
-                return false;
-            }
+        if !self.has_budget(heap, need) && (!may_steal || !self.steal(heap, class, need)) {
+            return false;
         }
         self.set_capacity(heap, class, target)
     }
