@@ -35,6 +35,12 @@ unsafe impl GlobalAlloc for SpanAlloc {
             // SAFETY: the caller promises that the block came from here with this layout.
             return unsafe { alloc::reallocate_exact(block, layout.size(), new_size) };
         }
+        // SAFETY: the caller promises that the block came from here with this layout.
+        let stays = layout.align() > 16
+            && unsafe { alloc::resize_aligned(block, layout.size(), new_size, layout.align()) };
+        if stays {
+            return block;
+        }
         // SAFETY: `new_size`, rounded up to the alignment, does not overflow isize, as the caller
         // promises; both blocks have the bytes that are copied.
         unsafe {

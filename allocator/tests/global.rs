@@ -178,6 +178,44 @@ fn vectors_grow_in_place_when_they_are_large() {
 }
 
 #[test]
+fn over_aligned_blocks_stay_where_they_serve() {
+    let a = spanalloc::SpanAlloc;
+    let layout = |size| Layout::from_size_align(size, 64).expect("small");
+    // SAFETY: each block is used with the layout that it has then.
+    unsafe {
+        let block = a.alloc(layout(100));
+        block.write_bytes(7, 100);
+        assert_eq!(a.realloc(block, layout(100), 128), block, "the same class");
+        let moved = a.realloc(block, layout(128), 129);
+        assert!(moved != block && (moved as usize).is_multiple_of(64));
+        assert!(
+            std::slice::from_raw_parts(moved, 100)
+                .iter()
+                .all(|&byte| byte == 7)
+        );
+        a.dealloc(moved, layout(129));
+        // A block of its own keeps its pages, and less than half of them goes elsewhere.
+        let block = a.alloc(layout(1 << 20));
+        assert_eq!(a.realloc(block, layout(1 << 20), 800_000), block);
+        let less = a.realloc(block, layout(800_000), 300_000);
+        assert!(less != block && (less as usize).is_multiple_of(64));
+        a.dealloc(less, layout(300_000));
+        // It grows where the pages behind it are free, which those of a block that was given back are.
+        let [mut block, behind] = [a.alloc(layout(1 << 20)), a.alloc(layout(8 << 20))];
+        let before = spanalloc::stats().pages.grown_in_place;
+        a.dealloc(behind, layout(8 << 20));
+        let mut size = 1 << 20;
+        for _ in 0..20 {
+            block = a.realloc(block, layout(size), size + (64 << 10));
+            assert!(!block.is_null() && (block as usize).is_multiple_of(64));
+            size += 64 << 10;
+        }
+        assert!(spanalloc::stats().pages.grown_in_place > before);
+        a.dealloc(block, layout(size));
+    }
+}
+
+#[test]
 fn trim_gives_memory_back_and_statistics_add_up() {
     let blocks: Vec<Vec<u8>> = (0..2_000).map(|_| vec![1; 20_000]).collect();
     let full = spanalloc::stats();

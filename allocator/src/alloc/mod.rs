@@ -12,7 +12,7 @@ mod trim;
 pub use free::{free, free_expecting, free_sized};
 pub use limit::{OnLimit, set_limits};
 pub(crate) use resize::stays;
-pub use resize::{reallocate, reallocate_exact, try_grow, usable_size};
+pub use resize::{reallocate, reallocate_exact, resize_aligned, try_grow, usable_size};
 pub use trim::{Trimmed, trim};
 
 use crate::cpu_cache;

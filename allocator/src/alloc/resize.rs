@@ -1,6 +1,8 @@
 //! Blocks that get another size: in place, by the page tables, or by a copy.
 
-use super::{GROWING, allocate, allocate_loosely, answer, class_at, free, give_idle};
+use super::{
+    GROWING, aligned_class, allocate, allocate_loosely, answer, class_at, free, give_idle,
+};
 use crate::heap::Block;
 use crate::page_heap::growth::headroom;
 use crate::process::HEAP;
@@ -177,6 +179,24 @@ pub unsafe fn reallocate_exact(block: *mut u8, old: usize, size: usize) -> *mut 
         }
     }
     moved
+}
+
+/// Whether a block of `old` bytes at a multiple of `align`, more than 16, serves for `size` bytes where it is: as one of the same class, or
+/// of its own pages, which grow if those behind are free.
+///
+/// # Safety
+/// As [`reallocate`]; the block came from [`super::allocate_aligned`] with this size and alignment.
+#[must_use]
+pub unsafe fn resize_aligned(block: *mut u8, old: usize, size: usize, align: usize) -> bool {
+    if hardened::checked() {
+        return false;
+    }
+    match [old, size].map(|size| aligned_class(size, align)) {
+        [Some(old), Some(new)] => old == new,
+        // SAFETY: the caller's duty.
+        [None, None] => unsafe { size > old / 2 && try_grow(block, size).is_some() },
+        _ => false,
+    }
 }
 
 /// Moves a block of `old` usable bytes to a new one of `size`.
