@@ -2,7 +2,7 @@
 //!
 //! Of many classes each has a few spans with room, and what is free there in whole kernel pages adds up: up to a fifth of what
 //! small programs had in memory at their peak. An object that comes back to such a page is a page fault, so no more is given
-//! back than is about to be put to use, in small heaps twice that; only at a new peak, so that a heap that has reached its size is left alone; and
+//! back than is about to be put to use, or twice that; only at a new peak, so that a heap that has reached its size is left alone; and
 //! where looks are in vain, some growths go without one.
 
 use crate::heap::Heap;
@@ -11,12 +11,10 @@ use crate::size_class::NUM_CLASSES;
 use crate::units::{OS_PAGE, page_bytes};
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
-/// What will be put to use is given back, twice in a heap ...
+/// So many times what will be put to use is given back.
 const GIVEN: usize = 2;
-/// ... with less than this in use, where it is few page faults.
-const SMALL_BYTES: usize = 2 << 20;
 /// Spans that one growth looks at.
-const LOOKS: usize = 32;
+const LOOKS: usize = 128;
 /// Growths without a look after several looks in vain.
 const LONGEST_PAUSE: u8 = 7;
 
@@ -44,9 +42,7 @@ impl<O: Os> Heap<O> {
     /// To be called before `pages` that are not resident are put to use, after `given` kernel pages were given back for them: gives
     /// back some more if the heap would occupy more than ever.
     pub(super) fn purge_wanted(&self, pages: usize, mut given: usize) {
-        let small = self.pages.in_use_bytes() < SMALL_BYTES;
-        let times = if small { GIVEN } else { 1 };
-        let enough = times * page_bytes(pages) / OS_PAGE;
+        let enough = GIVEN * page_bytes(pages) / OS_PAGE;
         if given >= enough || !self.pages.is_highest(pages) {
             return;
         }
