@@ -252,9 +252,10 @@ fn a_prediction_for_a_server_stands_beside_its_metrics_and_variants() {
         assert_eq!(row["metrics"]["answers"]["median"], 24.0, "{row}");
         let ratio = &row["metrics"]["answers"]["ratio_to_system"];
         assert_eq!(ratio["median"].as_f64(), (at > 0).then_some(1.0), "{row}");
-        // 24 blocks of 1 MiB, and that of the look at the port.
+        // 24 blocks of 1 MiB, and that of the look at the port. What the variant maps is exactly that, less what the program writes to in
+        // its own mappings while these are looked at (`program/own.rs`).
         let actual = row["actual_peak_bytes"].as_f64().unwrap();
-        assert!((25.0..28.0).contains(&(actual / (1 << 20) as f64)), "{row}");
+        assert!((24.9..28.0).contains(&(actual / (1 << 20) as f64)), "{row}");
         let predicted = row["predicted_peak_bytes"].as_f64();
         assert_eq!(predicted.is_none(), names[at] == "mine", "{row}");
         if let Some(predicted) = predicted {
