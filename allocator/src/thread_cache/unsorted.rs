@@ -6,6 +6,7 @@ use super::{CACHES, ThreadCache};
 use crate::heap::Heap;
 use crate::os::Os;
 use crate::size_class::size_of_class;
+use core::ops::Range;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Of shorter objects their addresses would take too much room, which a class keeps.
@@ -22,6 +23,12 @@ const FAR_PAIRS: usize = 2;
 /// ... than so many objects: others that are in use lie between what a program frees in the order of addresses.
 const NEAR_OBJECTS: usize = 16;
 
+/// In a heap with so much in use nothing is far away, in whatever order objects come back: it is in the second or the third cache. Its batches
+/// are all stored, ...
+const NEAR_HEAP: Range<usize> = 1 << 20..16 << 20;
+/// ... of each class no more than one address for so many bytes in use, so that addresses take no more than a 64th of it.
+const NEAR_HEAP_SHARE: usize = 64 * size_of::<usize>();
+
 /// The objects of a class whose spans are no longer than this lie together, in whatever order they are freed: half of the least
 /// second-level cache in use.
 const NEAR_BYTES: usize = 96 << 10;
@@ -32,7 +39,7 @@ const NEAR_STORED: usize = 640;
 
 impl ThreadCache {
     /// Whether a batch of `class` whose ends are far apart is better stored as it is than sorted: it lies in a few runs, or all of
-    /// the class is near, and the heap has not grown for a while, so that nobody waits for the spans to become free.
+    /// the class or of the heap is near, and the heap has not grown for a while, so that nobody waits for the spans to become free.
     pub(super) fn keeps_unsorted<O: Os>(
         &self,
         heap: &Heap<O>,
@@ -41,19 +48,23 @@ impl ThreadCache {
     ) -> bool {
         let size = size_of_class(class);
         // Between threads evidence decides ([`crate::transfer_cache`]).
-        if size < LEAST_SIZE || CACHES.load(Relaxed) > 1 {
+        if CACHES.load(Relaxed) > 1 {
             return false;
         }
         let held = heap.transfer(class).held();
         let settled = self.flushes_without_growth(heap);
+        let in_use = heap.pages.in_use_bytes();
         let is_near = || {
             settled >= NEAR_SETTLED
                 && held <= NEAR_STORED
                 && heap.central(class).bytes() <= NEAR_BYTES
         };
         let kept = settled >= RUNS_SETTLED
-            && held <= RUNS_STORED
-            && (is_near() || lie_in_runs(batch, size));
+            && if NEAR_HEAP.contains(&in_use) {
+                held <= in_use / NEAR_HEAP_SHARE
+            } else {
+                size >= LEAST_SIZE && held <= RUNS_STORED && (is_near() || lie_in_runs(batch, size))
+            };
         if kept {
             heap.storing_unsorted();
         }
@@ -182,7 +193,8 @@ mod tests {
 
     #[test]
     fn batches_in_runs_are_stored_soon_after_growth_and_up_to_a_bound() {
-        let count = 4_000;
+        // Less than is near as a heap.
+        let count = 3_000;
         for (size, run, kept) in [(256, 32, true), (256, 1, false), (48, 32, false)] {
             let mut of = Fixture::new(size);
             of.given_and_stored(3, count, run);
@@ -200,6 +212,28 @@ mod tests {
                 of.grow();
                 let [_, stored] = of.given_and_stored(1, count, run);
                 assert!(stored < 10, "{case} before growth, {stored} after it");
+            }
+            of.cache.check_invariants();
+            of.heap.check_invariants();
+        }
+    }
+
+    #[test]
+    fn all_batches_are_stored_in_a_heap_that_is_near_and_has_not_grown() {
+        let count = 2 * NEAR_HEAP.start / 48;
+        for (beside, kept) in [(0, true), (NEAR_HEAP.end, false)] {
+            let mut of = Fixture::new(48);
+            let (block, _) = of.heap.allocate_large(beside.max(1), 1);
+            assert!(!block.is_null());
+            of.given_and_stored(2, count, 1);
+            let [_, stored] = of.given_and_stored(1, count, 1);
+            let held = of.heap.transfer(of.class).held();
+            let most = of.heap.pages.in_use_bytes() / NEAR_HEAP_SHARE;
+            let case = format!("{stored} batches, {held} objects stored");
+            assert_eq!(stored >= 20, kept, "{case}");
+            if kept {
+                assert!((most / 2..=most + 128).contains(&held), "{case}");
+                of.grow();
             }
             of.cache.check_invariants();
             of.heap.check_invariants();
