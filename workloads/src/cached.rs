@@ -4,7 +4,7 @@
 //! holds it shared while it marks the script as used, a clearer alone while it looks at the mark and removes. A user that
 //! comes second finds that its file has no name any more; a clearer that comes second finds it in use, or the mark new.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -21,8 +21,14 @@ pub(crate) fn claim(path: &Path) -> Option<File> {
     // Where files cannot be locked or marked, one that is removed too early is made again at the next run.
     let _ = file.lock_shared();
     let _ = file.set_modified(SystemTime::now());
-    let (own, named) = (file.metadata().ok()?, path.metadata().ok()?);
-    ((own.dev(), own.ino()) == (named.dev(), named.ino())).then_some(file)
+    is_named(&file, path).then_some(file)
+}
+
+/// The file still is what `path` names. (For who holds its lock: until it is given back.)
+fn is_named(file: &File, path: &Path) -> bool {
+    let identity = |of: io::Result<Metadata>| of.ok().map(|of| (of.dev(), of.ino()));
+    let own = identity(file.metadata());
+    own.is_some() && own == identity(path.metadata())
 }
 
 /// Removes the script at `path` unless it was used after `since`, or somebody begins to. Whether it was removed.
@@ -31,7 +37,8 @@ pub(crate) fn claim(path: &Path) -> Option<File> {
 /// It cannot be opened or removed.
 pub fn remove_unused(path: &Path, since: SystemTime) -> io::Result<bool> {
     let file = File::open(path)?;
-    if file.try_lock().is_err() || file.metadata()?.modified()? > since {
+    // Another clearer may have removed the file meanwhile, and somebody made a new one of that name.
+    if file.try_lock().is_err() || !is_named(&file, path) || file.metadata()?.modified()? > since {
         return Ok(false);
     }
     std::fs::remove_file(path)?;
