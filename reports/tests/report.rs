@@ -45,6 +45,20 @@ fn page_and_summary_say_what_a_workload_is_for() {
 }
 
 #[test]
+fn one_workload_of_a_program_is_asked_for_before_its_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut result = common::single();
+    result.command = ["heaplab", "run", "--", "jq", "."].map(Into::into).to_vec();
+    write_report(&result, dir.path(), &ReportOptions::default()).unwrap();
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(
+        page.contains("heaplab run --only "),
+        "the option is heaplab's"
+    );
+    assert!(!page.contains("jq . --only"), "and not the program's");
+}
+
+#[test]
 fn result_files_round_trip_and_say_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let result = common::result_set();

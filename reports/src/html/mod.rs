@@ -56,7 +56,8 @@ struct Section {
     latency: Vec<LatencyRow>,
     /// Paragraphs.
     analysis: Vec<String>,
-    only: String,
+    /// The command that measures this alone.
+    again: String,
 }
 
 /// Everything the template may name.
@@ -117,7 +118,10 @@ pub(crate) fn render(
                 .flat_map(|text| text.split("\n\n"))
                 .map(|part| part.trim().to_owned())
                 .collect(),
-            only: shell::command(&["--only", &g.key.workload]),
+            again: {
+                let only = shell::command(&["--only", &g.key.workload]);
+                shell::with_option(&view.again, &only)
+            },
             group: g.clone(),
         })
         .collect();
