@@ -7,6 +7,7 @@
 //!
 //! Memory of all processes together (`peak_pss_bytes`): see [`tree`].
 
+mod counters;
 mod missed;
 mod own;
 mod proof;
@@ -107,7 +108,7 @@ pub struct ProgramReport {
     pub user_ns: u64,
     /// CPU time in the kernel, of all its processes.
     pub sys_ns: u64,
-    /// Largest resident set of one of its processes.
+    /// Largest resident set of one of its processes, and the most pages of the hugetlb pool that one was seen to have.
     pub peak_rss_bytes: u64,
     /// Peak of the memory of all its processes together, shared pages counted once; absent for a program that was over
     /// before the first look.
@@ -144,7 +145,13 @@ pub struct ProgramReport {
     pub heap_peak_bytes: Option<u64>,
     /// Peak of all anonymous memory; absent unless it was looked at.
     pub anonymous_peak_bytes: Option<u64>,
-    /// What of it is no heap, when the mappings were last looked at before the peak.
+    /// Most bytes seen in shared memory and in pages of the hugetlb pool, where an allocator may have a heap as well.
+    #[serde(default)]
+    pub elsewhere_peak_bytes: u64,
+    /// Peak of all anonymous memory and these together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub with_elsewhere_peak_bytes: Option<u64>,
+    /// What of the anonymous memory is no heap, when the mappings were last looked at before the peak.
     pub beside_heap_bytes: Option<u64>,
     /// Part of it outside the classic heap (`brk`): mappings of the allocator, of the program itself, stacks of threads.
     pub outside_brk_bytes: Option<u64>,
@@ -359,7 +366,8 @@ fn run_within(
         wall_ns: launched.wall_ns,
         user_ns: launched.user_ns,
         sys_ns: launched.sys_ns,
-        peak_rss_bytes: launched.peak_rss_bytes,
+        // The kernel counts pages of the pool in no resident size.
+        peak_rss_bytes: launched.peak_rss_bytes + seen.tree.pool(),
         peak_pss_bytes: together.map(|peak| peak.bytes),
         peak_pss_uncertain_bytes: together.map_or(0, |peak| peak.uncertain),
         processes: seen.tree.most().max(1),
@@ -372,6 +380,8 @@ fn run_within(
         own,
         heap_peak_bytes: seen.heap.and_then(|peak| peak.heap()),
         anonymous_peak_bytes: seen.heap.map(|peak| peak.anonymous),
+        elsewhere_peak_bytes: seen.heap.map_or(0, |peak| peak.elsewhere),
+        with_elsewhere_peak_bytes: seen.heap.map(|peak| peak.with_elsewhere),
         beside_heap_bytes: walked.map(|walked| walked.others),
         outside_brk_bytes: walked.map(|walked| walked.outside_brk),
         own_outside_brk_bytes: walked

@@ -177,3 +177,56 @@ fn a_validation_leaves_out_what_each_run_maps() {
         "{found}"
     );
 }
+
+#[test]
+fn a_heap_in_shared_memory_counts_as_it_does_in_the_replay() {
+    let folder = tempfile::tempdir().unwrap();
+    let built = |name: &str, text: &str, flags: &[&str]| {
+        let (source, built) = (folder.path().join("s.c"), folder.path().join(name));
+        std::fs::write(&source, text).unwrap();
+        let status = (Command::new("cc").args(["-O1", "-w", "-o"]))
+            .args([&built, &source])
+            .args(flags)
+            .status();
+        assert!(status.unwrap().success());
+        built
+    };
+    // Blocks of 16 MiB in mappings of their own, whose pages are shared memory.
+    built(
+        "shared.so",
+        "#include <stddef.h>\n#include <sys/mman.h>\n#define LARGE (16L << 20)\n\
+         void *__libc_malloc(size_t); void __libc_free(void *); void *__libc_calloc(size_t, size_t);\n\
+         void *__libc_realloc(void *, size_t); void *__libc_memalign(size_t, size_t);\nstatic char *large[4];\n\
+         void *calloc(size_t n, size_t s) { return __libc_calloc(n, s); }\n\
+         void *realloc(void *p, size_t s) { return __libc_realloc(p, s); }\n\
+         void *aligned_alloc(size_t a, size_t s) { return __libc_memalign(a, s); }\n\
+         void *malloc(size_t s) { if (s != LARGE) return __libc_malloc(s);\n\
+           char *p = mmap(0, s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);\n\
+           for (int i = 0; i < 4; i++) if (!large[i]) return large[i] = p; return 0; }\n\
+         void free(void *p) { for (int i = 0; i < 4; i++) if (p && large[i] == p) {\n\
+           munmap(p, LARGE); large[i] = 0; return; } __libc_free(p); }\n\
+         size_t malloc_usable_size(void *p) { return p ? LARGE : 0; }\n",
+        &["-shared", "-fPIC", "-fno-builtin"],
+    );
+    // Beside them it has shared memory of its own.
+    let program = built(
+        "p",
+        "#include <stdlib.h>\n#include <string.h>\n#include <sys/mman.h>\n#include <unistd.h>\nint main(void) {\n\
+           memset(mmap(0, 8 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), 1, 8 << 20);\n\
+           void *p[2];\n  for (int i = 0; i < 2; i++) memset(p[i] = malloc(16 << 20), 1, 16 << 20);\n\
+           usleep(200000);\n  for (int i = 0; i < 2; i++) free(p[i]);\n  return 0;\n}\n",
+        &["-fno-builtin"],
+    );
+    let (status, out, err) = run(heaplab(folder.path())
+        .args(["validate", "-a", "system", "-a", "./shared.so"])
+        .args(["--runs", "1", "--most-runs", "1", "--format", "json", "--"])
+        .arg(program));
+    assert_eq!(status, 0, "{out}{err}");
+    let found: Value = serde_json::from_str(&out).unwrap();
+    for row in found["subjects"].as_array().unwrap() {
+        for side in ["predicted_peak_bytes", "actual_peak_bytes"] {
+            let peak = mib(row[side].as_f64().unwrap() as u64);
+            assert!((32.0..33.0).contains(&peak), "{side}: {found}");
+        }
+    }
+}

@@ -43,6 +43,9 @@ pub struct Apart {
     pub peak_bytes: u64,
     /// What the program's own mappings had in memory then.
     pub own_bytes: u64,
+    /// The peak together with what an allocator may have in shared memory and in pages of the hugetlb pool, which may be at another instant.
+    #[serde(default)]
+    pub with_elsewhere_bytes: u64,
 }
 
 /// Puts the agent into a program's environment, given as `NAME=VALUE` words, where it stands before the subject of this library.
@@ -77,6 +80,7 @@ pub(super) struct Own {
     took: Duration,
     anew: Instant,
     anew_took: Duration,
+    elsewhere: u64,
     apart: Option<Apart>,
     /// Why what it maps is not known.
     lost: Option<String>,
@@ -149,9 +153,15 @@ impl Own {
             took: Duration::ZERO,
             anew: Instant::now(),
             anew_took: Duration::ZERO,
+            elsewhere: 0,
             apart: None,
             lost: None,
         }
+    }
+
+    /// What an allocator may have beside anonymous memory from now on, bytes.
+    pub fn elsewhere(&mut self, bytes: u64) {
+        self.elsewhere = bytes;
     }
 
     /// With so many anonymous bytes, as they were before; `again` tells them anew.
@@ -217,16 +227,12 @@ impl Own {
     fn found(&mut self, anonymous: u64) {
         let own_bytes = self.present.bytes();
         let peak_bytes = anonymous.saturating_sub(own_bytes);
+        let apart = self.apart.get_or_insert_default();
         // Of instants with the same peak the last: what was mapped after it was reached is beside it, too.
-        if self
-            .apart
-            .is_none_or(|apart| peak_bytes >= apart.peak_bytes)
-        {
-            self.apart = Some(Apart {
-                peak_bytes,
-                own_bytes,
-            });
+        if peak_bytes >= apart.peak_bytes {
+            (apart.peak_bytes, apart.own_bytes) = (peak_bytes, own_bytes);
         }
+        apart.with_elsewhere_bytes = apart.with_elsewhere_bytes.max(peak_bytes + self.elsewhere);
     }
 
     /// Brings the ranges up to date before mappings are walked. False: they are being changed all the time, or not known.
@@ -526,6 +532,7 @@ mod tests {
         let apart = Apart {
             peak_bytes: 7_700 * 4096,
             own_bytes: 300 * 4096,
+            with_elsewhere_bytes: 7_700 * 4096,
         };
         assert_eq!(own.apart, Some(apart));
         // A mapping that is the program's as a whole has what was counted of it, another one what is told of the part.
@@ -539,10 +546,14 @@ mod tests {
         });
         write(folder.path(), [4, FOLLOWED], &[], &[]);
         own.look(9_000 * 4096, || Some(7_701 * 4096));
+        // The most of both together is at another instant.
+        own.elsewhere(500 * 4096);
         own.look(7_600 * 4096, || unreachable!("nothing has changed"));
+        own.elsewhere(0);
         let apart = Apart {
             peak_bytes: 7_701 * 4096,
             own_bytes: 0,
+            with_elsewhere_bytes: 8_100 * 4096,
         };
         assert_eq!(own.end(), Ok(apart));
         drop(memory);

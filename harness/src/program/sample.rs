@@ -1,6 +1,7 @@
 //! Looks at a running program from outside: heap memory of its first process, memory of all its processes, and whether
 //! the subject is in each of them.
 
+use super::counters::{Counted, Counters};
 use super::missed::Missed;
 use super::own::{Apart, Own};
 use super::statistics::Asked;
@@ -10,9 +11,7 @@ use super::{HeapLook, ProgramOptions};
 use crate::disturbance::HeldUp;
 use crate::exec::descendants;
 use heaplab_mappings::Range;
-use rustix::param::page_size;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,12 +21,15 @@ const HEAP_STEP: Duration = Duration::from_millis(2);
 const SIZE_STEP: Duration = Duration::from_micros(500);
 
 /// Anonymous memory at its peak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Peak {
     /// All of it.
     pub anonymous: u64,
     /// What its mappings were when they were last walked.
     pub walked: Option<Walked>,
+    /// The peak of what an allocator may have elsewhere ([`Counted`]), and that of both together; not of the same instant.
+    pub elsewhere: u64,
+    pub with_elsewhere: u64,
 }
 
 impl Peak {
@@ -124,8 +126,7 @@ struct Heap {
     library: Option<PathBuf>,
     /// One part in so many by which it must grow to be walked again; `None`: it is never walked.
     step: Option<u64>,
-    /// Opened once: a look is a single read.
-    statm: Option<File>,
+    counters: Counters,
     /// What it maps by itself, where that is followed.
     own: Option<Own>,
     /// Where nothing but the size is looked at: peaks between two looks.
@@ -149,25 +150,13 @@ impl Heap {
             library: library
                 .filter(|path| !super::share::is_libc(path))
                 .and_then(|path| path.canonicalize().ok()),
-            statm: File::open(format!("/proc/{pid}/statm")).ok(),
+            counters: Counters::of(pid),
             own: None,
-            missed: (look == HeapLook::Size).then(|| Missed::of(pid)),
+            missed: (look == HeapLook::Size).then(Missed::new),
             peak: None,
             highest: 0,
             walked: None,
         }
-    }
-
-    /// Resident bytes less those of files and shared memory, and these: the kernel's own counters, for which no mapping is held.
-    fn sizes(&self) -> Option<(u64, u64)> {
-        let mut text = [0; 128];
-        let read = self.statm.as_ref()?.read_at(&mut text, 0).ok()?;
-        let mut words = std::str::from_utf8(&text[..read]).ok()?.split_whitespace();
-        let mut pages = || words.next().and_then(|word| word.parse::<u64>().ok());
-        let (size, resident, shared) = (pages()?, pages()?, pages()?);
-        // A process that has ended is there until it is waited for, without memory.
-        let bytes = |pages: u64| pages * page_size() as u64;
-        (size > 0).then(|| (bytes(resident.saturating_sub(shared)), bytes(shared)))
     }
 
     /// The mappings as they are; `None` when the process is gone.
@@ -186,13 +175,22 @@ impl Heap {
 
     /// False when the process is gone.
     fn look(&mut self) -> bool {
-        let Some((anonymous, others)) = self.sizes() else {
+        let Some(counted) = self.counters.look() else {
             return false;
         };
-        let missed =
-            (self.missed.as_mut()).and_then(|missed| missed.look(anonymous + others, others));
-        if let (Some(missed), Some(own)) = (missed, &mut self.own) {
-            own.missed(missed);
+        let Counted {
+            anonymous,
+            others,
+            elsewhere,
+            mark,
+        } = counted;
+        let missed = (self.missed.as_mut().zip(mark))
+            .and_then(|(missed, mark)| missed.beyond(mark, anonymous + others, others));
+        if let Some(own) = &mut self.own {
+            own.elsewhere(elsewhere);
+            if let Some(missed) = missed {
+                own.missed(missed);
+            }
         }
         let highest = missed.unwrap_or(0).max(anonymous);
         if let Some(step) = self.step
@@ -207,14 +205,14 @@ impl Heap {
                 self.walked = Some(walked);
             }
         }
-        if self.peak.is_none_or(|peak| highest > peak.anonymous) {
-            self.peak = Some(Peak {
-                anonymous: highest,
-                walked: self.walked,
-            });
+        let peak = self.peak.get_or_insert_default();
+        if highest > peak.anonymous {
+            (peak.anonymous, peak.walked) = (highest, self.walked);
         }
+        peak.elsewhere = peak.elsewhere.max(elsewhere);
+        peak.with_elsewhere = peak.with_elsewhere.max(highest + elsewhere);
         if let Some(mut own) = self.own.take() {
-            own.look(anonymous, || self.sizes().map(|(anonymous, _)| anonymous));
+            own.look(anonymous, || self.counters.look().map(|now| now.anonymous));
             self.own = Some(own);
         }
         true

@@ -4,6 +4,9 @@
 //! is the sum of proportional set sizes (PSS, `smaps_rollup`) of all processes at one instant. The peak that a control
 //! group keeps would need rights that a user rarely has, and has the page cache in it.
 //!
+//! Pages of the hugetlb pool are in no resident size and no PSS: they are added, those that several processes share (after a fork) by
+//! equal parts.
+//!
 //! Reading PSS walks all pages of a process, so that it is read seldom: when processes come or go, and when the plain sum
 //! of resident sizes (`statm`, 10 µs a process) has grown by 1 %, at most 5 % of the time. In between, what the plain sum has
 //! grown by counts in full.
@@ -15,6 +18,7 @@
 use rustix::param::page_size;
 use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Growth of the plain sum after which PSS is read again.
@@ -34,12 +38,41 @@ pub(super) fn resident(pid: u32) -> Option<u64> {
     Some(pages * page_size() as u64)
 }
 
-/// Most resident bytes that a process has had since it began or replaced itself by exec.
-fn highest(pid: u32) -> Option<u64> {
-    field(
-        &fs::read_to_string(format!("/proc/{pid}/status")).ok()?,
-        "VmHWM:",
-    )
+/// What `status` tells of a process's memory.
+#[derive(Clone, Copy, Debug, Default)]
+struct Status {
+    /// Most resident bytes that it has had since it began or replaced itself by exec.
+    highest: Option<u64>,
+    /// Pages of the hugetlb pool, which are no resident bytes.
+    pool: u64,
+}
+
+/// Where the kernel tells of processes.
+#[derive(Debug)]
+struct Proc(PathBuf);
+
+impl Default for Proc {
+    fn default() -> Self {
+        Self(PathBuf::from("/proc"))
+    }
+}
+
+impl Proc {
+    fn read(&self, pid: u32, name: &str) -> Option<String> {
+        fs::read_to_string(self.0.join(pid.to_string()).join(name)).ok()
+    }
+
+    fn status(&self, pid: u32) -> Status {
+        let text = self.read(pid, "status").unwrap_or_default();
+        Status {
+            highest: field(&text, "VmHWM:"),
+            pool: field(&text, "HugetlbPages:").unwrap_or(0),
+        }
+    }
+
+    fn proportional(&self, pid: u32) -> Option<Proportional> {
+        Proportional::of(&self.read(pid, "smaps_rollup")?)
+    }
 }
 
 /// Bytes of a `Name:   123 kB` line.
@@ -48,9 +81,28 @@ pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
-fn proportional(pid: u32) -> Option<u64> {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    field(&rollup, "Pss:")
+/// What `smaps_rollup` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Proportional {
+    /// Proportional bytes, and those in pages of the hugetlb pool that nobody shares.
+    own: u64,
+    /// In such pages that others have, too: the kernel tells no proportional size of them.
+    shared_pool: u64,
+}
+
+impl Proportional {
+    fn of(rollup: &str) -> Option<Self> {
+        let field = |name| field(rollup, name);
+        Some(Self {
+            own: field("Pss:")? + field("Private_Hugetlb:").unwrap_or(0),
+            shared_pool: field("Shared_Hugetlb:").unwrap_or(0),
+        })
+    }
+
+    /// By one of so many processes that have shared pages of the pool.
+    fn bytes(self, sharers: u64) -> u64 {
+        self.own + self.shared_pool / sharers.max(1)
+    }
 }
 
 /// Peak memory of all processes together.
@@ -65,6 +117,7 @@ pub(super) struct TreePeak {
 /// Memory of all processes together, followed over time.
 #[derive(Debug, Default)]
 pub(super) struct TreeMemory {
+    proc: Proc,
     members: Vec<u32>,
     /// Since when there are these, and when the next look is due.
     since: Option<Instant>,
@@ -75,6 +128,8 @@ pub(super) struct TreeMemory {
     largest: (u64, u32),
     /// When that process was last looked at: all of them together, and what of it counted as its own.
     last_with_largest: (TreePeak, u64),
+    /// Most bytes of a process in pages of the hugetlb pool.
+    pool: u64,
     /// Of each at the last walk: proportional bytes and resident ones.
     walked: HashMap<u32, (u64, u64)>,
     next_walk: Option<Instant>,
@@ -95,7 +150,7 @@ impl TreeMemory {
         })
     }
 
-    /// Looks once; `sizes` are the resident bytes of the processes.
+    /// Looks once; `sizes` are the resident bytes of the processes, pages of the hugetlb pool left out.
     pub fn look(&mut self, members: &[u32], sizes: &[u64]) {
         let now = Instant::now();
         self.most = self.most.max(members.len() as u32);
@@ -104,7 +159,11 @@ impl TreeMemory {
             self.walked.retain(|pid, _| members.contains(pid));
             self.since = None;
         }
-        let mut now_there = self.more(members, sizes);
+        let told: Vec<Status> = members.iter().map(|pid| self.proc.status(*pid)).collect();
+        let mut now_there = self.more(members, sizes, &told);
+        let with_pool = sizes.iter().zip(&told).map(|(size, told)| size + told.pool);
+        let sizes: &[u64] = &with_pool.collect::<Vec<_>>();
+        self.pool = (told.iter().map(|told| told.pool)).fold(self.pool, u64::max);
         // Without the walk, which has a rest of its own.
         let took = now.elapsed();
         self.walk(members, sizes);
@@ -136,10 +195,13 @@ impl TreeMemory {
         if !grown || self.next_walk.is_some_and(|next| began < next) {
             return;
         }
-        for (pid, size) in members.iter().zip(sizes) {
-            if let Some(bytes) = proportional(*pid) {
-                self.walked.insert(*pid, (bytes, *size));
-            }
+        let found: Vec<(u32, u64, Proportional)> = (members.iter().zip(sizes))
+            .filter_map(|(pid, size)| Some((*pid, *size, self.proc.proportional(*pid)?)))
+            .collect();
+        let sharers = found.iter().filter(|(.., told)| told.shared_pool > 0);
+        let sharers = sharers.count() as u64;
+        for (pid, size, told) in found {
+            self.walked.insert(pid, (told.bytes(sharers), size));
         }
         let took = began.elapsed();
         self.next_walk = Some(began + took + took.min(Duration::from_secs(1)) * REST);
@@ -147,11 +209,11 @@ impl TreeMemory {
 
     /// What processes have had since the last look beyond what they have, all together; uncertain is that of all but the one that
     /// had most.
-    fn more(&mut self, members: &[u32], sizes: &[u64]) -> TreePeak {
+    fn more(&mut self, members: &[u32], sizes: &[u64], told: &[Status]) -> TreePeak {
         let (mut more, mut most) = (0, 0);
         let before = std::mem::take(&mut self.highest);
-        for (pid, size) in members.iter().zip(sizes) {
-            let highest = highest(*pid).unwrap_or(*size).max(*size);
+        for ((pid, size), told) in members.iter().zip(sizes).zip(told) {
+            let highest = told.highest.unwrap_or(*size).max(*size);
             self.largest = self.largest.max((highest, *pid));
             let counted = match before.get(pid) == Some(&highest) {
                 true => *size,
@@ -192,6 +254,11 @@ impl TreeMemory {
             false => self.peak,
         };
         (self.peak.bytes > 0).then_some(peak)
+    }
+
+    /// Most bytes that one process was seen to have in pages of the hugetlb pool.
+    pub fn pool(&self) -> u64 {
+        self.pool
     }
 
     /// Most processes at a time.
@@ -235,6 +302,42 @@ mod tests {
             peak.bytes > 64 << 20 && peak.bytes < 2 * (64 << 20),
             "{peak:?}"
         );
+    }
+
+    #[test]
+    fn pages_of_the_hugetlb_pool_count_and_shared_ones_once() {
+        const MIB: u64 = 1 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let write = |pid: u32, pss: u64, (pool, shared): (u64, u64)| {
+            let of = folder.path().join(pid.to_string());
+            fs::create_dir_all(&of).unwrap();
+            let all = pool + shared;
+            let status = format!("VmHWM:\t  9216 kB\nHugetlbPages:\t  {} kB\n", all << 10);
+            fs::write(of.join("status"), status).unwrap();
+            let rollup = format!(
+                "Rss:  9216 kB\nPss:  {} kB\nShared_Hugetlb:  {} kB\nPrivate_Hugetlb:  {} kB\n",
+                pss << 10,
+                shared << 10,
+                pool << 10
+            );
+            fs::write(of.join("smaps_rollup"), rollup).unwrap();
+        };
+        let mut tree = TreeMemory {
+            proc: Proc(folder.path().into()),
+            ..TreeMemory::default()
+        };
+        write(1, 5, (2, 8));
+        write(2, 4, (0, 8));
+        write(3, 3, (0, 0));
+        let sizes = [9 * MIB; 3];
+        tree.look(&[1, 2, 3], &sizes);
+        let bytes = |tree: &TreeMemory| tree.peak(0).unwrap().bytes / MIB;
+        assert_eq!((bytes(&tree), tree.pool()), (5 + 4 + 3 + 2 + 8, 10 * MIB));
+        // More of them, which no resident size tells of; the walk is not due again.
+        write(1, 5, (6, 8));
+        tree.next_walk = Some(Instant::now() + Duration::from_secs(60));
+        tree.look(&[1, 2, 3], &sizes);
+        assert_eq!((bytes(&tree), tree.pool()), (22 + 4, 14 * MIB));
     }
 
     #[test]

@@ -83,23 +83,38 @@ pub struct Own {
     /// What no call of the C library's tells of: the loader's, stacks of threads; all of it where nothing can be followed. It is the
     /// same under every allocator.
     pub rest: u64,
+    /// Most bytes in shared memory and pages of the hugetlb pool, where the C library's malloc has nothing: the program's own.
+    pub elsewhere: u64,
+}
+
+/// What a subject has there beyond that is its heap; less is files in memory, and chance.
+const ELSEWHERE: u64 = 1 << 20;
+
+/// One run of the program by which [`Own`] is measured, bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct OwnRun {
+    /// What lies outside `brk`.
+    outside: u64,
+    /// Which part of it the program has mapped by itself.
+    followed: Option<u64>,
+    elsewhere: u64,
 }
 
 impl Own {
-    /// From runs: what lies outside `brk`, and which part of it the program has mapped by itself.
-    fn of(runs: &[(u64, Option<u64>)]) -> Self {
-        let followed: Option<Vec<u64>> = runs.iter().map(|(_, own)| *own).collect();
-        let rest: Vec<f64> = (runs.iter())
-            .map(|(outside, own)| match &followed {
-                Some(_) => outside.saturating_sub(own.unwrap_or(0)) as f64,
-                None => *outside as f64,
-            })
-            .collect();
-        let middle = |bytes: &[f64]| heaplab_reports::stats::median(bytes).unwrap_or(0.0) as u64;
+    fn of(runs: &[OwnRun]) -> Self {
+        let middle = |figure: &dyn Fn(&OwnRun) -> u64| {
+            let bytes: Vec<f64> = runs.iter().map(|run| figure(run) as f64).collect();
+            heaplab_reports::stats::median(&bytes).unwrap_or(0.0) as u64
+        };
+        let own = |run: &OwnRun| run.followed.unwrap_or(0);
+        let followed = runs.iter().all(|run| run.followed.is_some());
         Self {
-            followed: followed
-                .map(|own| middle(&own.iter().map(|n| *n as f64).collect::<Vec<_>>())),
-            rest: middle(&rest),
+            followed: followed.then(|| middle(&own)),
+            rest: match followed {
+                true => middle(&|run| run.outside.saturating_sub(own(run))),
+                false => middle(&|run| run.outside),
+            },
+            elsewhere: middle(&|run| run.elsewhere),
         }
     }
 
@@ -110,11 +125,21 @@ impl Own {
 
     /// The peak of a run without it, and how much that was; `None` where the run was over before it could be looked at.
     fn without(&self, report: &ProgramReport) -> Option<(u64, u64)> {
+        // Only where there is more: the figures of all others are those of anonymous memory, at its own peak.
+        let beyond = report.elsewhere_peak_bytes > self.elsewhere + ELSEWHERE;
+        let of = |anonymous: u64, with_elsewhere: u64| match beyond {
+            true => with_elsewhere.saturating_sub(self.elsewhere),
+            false => anonymous,
+        };
         let (peak, own) = match (self.followed, report.apart) {
-            (Some(_), Some(apart)) => (apart.peak_bytes, apart.own_bytes),
+            (Some(_), Some(apart)) => (
+                of(apart.peak_bytes, apart.with_elsewhere_bytes),
+                apart.own_bytes,
+            ),
             (own, _) => {
-                let own = own.unwrap_or(0);
-                (report.anonymous_peak_bytes?.saturating_sub(own), own)
+                let (own, anonymous) = (own.unwrap_or(0), report.anonymous_peak_bytes?);
+                let with_elsewhere = report.with_elsewhere_peak_bytes.unwrap_or(anonymous);
+                (of(anonymous, with_elsewhere).saturating_sub(own), own)
             }
         };
         Some((peak.saturating_sub(self.rest), own + self.rest))
@@ -142,9 +167,10 @@ pub fn own_mappings(trial: &Trial<'_>) -> Own {
         |_, _| {
             program::run_program(&system, command, &options)
                 .map_err(|failure| failure.reason)
-                .map(|report| {
-                    let outside = report.outside_brk_bytes.unwrap_or(0);
-                    (outside, report.own_outside_brk_bytes)
+                .map(|report| OwnRun {
+                    outside: report.outside_brk_bytes.unwrap_or(0),
+                    followed: report.own_outside_brk_bytes,
+                    elsewhere: report.elsewhere_peak_bytes,
                 })
         },
     );
@@ -249,6 +275,14 @@ mod tests {
     use super::*;
     use crate::program::Apart;
 
+    fn own(runs: [(u64, Option<u64>); 3]) -> Own {
+        Own::of(&runs.map(|(outside, followed)| OwnRun {
+            outside,
+            followed,
+            elsewhere: 0,
+        }))
+    }
+
     #[test]
     fn what_the_program_maps_itself_is_that_of_the_run_where_it_can_be_followed() {
         let report = |apart: Option<(u64, u64)>| ProgramReport {
@@ -256,20 +290,51 @@ mod tests {
             apart: apart.map(|(peak_bytes, own_bytes)| Apart {
                 peak_bytes,
                 own_bytes,
+                ..Apart::default()
             }),
             ..ProgramReport::default()
         };
-        let own = Own::of(&[(60, Some(50)), (64, Some(54)), (61, Some(51))]);
-        assert_eq!((own.followed, own.rest, own.all()), (Some(51), 10, 61));
+        let followed = own([(60, Some(50)), (64, Some(54)), (61, Some(51))]);
+        let parts = (followed.followed, followed.rest, followed.all());
+        assert_eq!(parts, (Some(51), 10, 61));
         // Less than on the C library's malloc, and at another instant than the peak of everything.
-        assert_eq!(own.without(&report(Some((110, 30)))), Some((100, 40)));
+        assert_eq!(followed.without(&report(Some((110, 30)))), Some((100, 40)));
         // Where it was not followed in this run, what it was there.
-        assert_eq!(own.without(&report(None)), Some((89, 61)));
+        assert_eq!(followed.without(&report(None)), Some((89, 61)));
         // Not there: all of it, and in no run a second time.
-        let own = Own::of(&[(60, Some(50)), (64, None), (61, Some(51))]);
+        let own = own([(60, Some(50)), (64, None), (61, Some(51))]);
         assert_eq!((own.followed, own.rest), (None, 61));
         assert_eq!(own.without(&report(Some((110, 30)))), Some((89, 61)));
         assert_eq!(Own::default().without(&report(None)), Some((150, 0)));
         assert_eq!(own.without(&ProgramReport::default()), None);
+    }
+
+    #[test]
+    fn shared_memory_beyond_the_programs_own_is_the_subjects() {
+        const MIB: u64 = 1 << 20;
+        let run = OwnRun {
+            outside: 6 * MIB,
+            followed: Some(5 * MIB),
+            elsewhere: 8 * MIB,
+        };
+        let own = Own::of(&[run, run, run]);
+        let report = |elsewhere: u64, apart| ProgramReport {
+            anonymous_peak_bytes: Some(30 * MIB),
+            elsewhere_peak_bytes: elsewhere * MIB,
+            with_elsewhere_peak_bytes: Some(60 * MIB),
+            apart,
+            ..ProgramReport::default()
+        };
+        let apart = Some(Apart {
+            peak_bytes: 20 * MIB,
+            own_bytes: 3 * MIB,
+            with_elsewhere_bytes: 50 * MIB,
+        });
+        let peak = |report: ProgramReport| own.without(&report).unwrap().0 / MIB;
+        // As much as on the C library's malloc: anonymous memory tells all.
+        assert_eq!(peak(report(8, apart)), 20 - 1);
+        assert_eq!(peak(report(40, apart)), 50 - 8 - 1);
+        assert_eq!(peak(report(9, None)), 30 - 5 - 1);
+        assert_eq!(peak(report(40, None)), 60 - 8 - 5 - 1);
     }
 }
