@@ -4,12 +4,16 @@
 validation.py                           writes VALIDATION.md anew, programs in the order of validate.sh
 validation.py --store NAME KIND WHAT COMMIT TIME <JSON
                                         keeps what `heaplab validate --format json` printed as validation/NAME.json
+validation.py --merge NAME COMMIT TIME <JSON
+                                        the same of some of its rows, in the place of those that are there
+validation.py --undecided MOST [NAME…]  prints the programs with rows that have no verdict and had fewer than MOST runs, and these rows
 """
 
 import json
 import os
 import re
 import shlex
+import statistics
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -19,16 +23,104 @@ STORE = os.path.join(HERE, "validation")
 def store(name, kind, what, commit, time):
     found = json.load(sys.stdin)
     found["measured"] = {"kind": kind, "what": what, "commit": commit, "time": time}
-    with open(os.path.join(STORE, name + ".json"), "w") as file:
+    write(name, found)
+
+
+def write(name, found):
+    """Whole or not at all: an interruption leaves what was there."""
+    path = os.path.join(STORE, name + ".json")
+    with open(path + ".new", "w") as file:
         # One line a subject: what changes is seen, and the file stays short.
         rows = ",\n".join(json.dumps(row, sort_keys=True) for row in found.pop("subjects"))
         file.write(json.dumps(found, sort_keys=True)[:-1] + ', "subjects": [\n' + rows + "\n]}\n")
+    os.replace(path + ".new", path)
+
+
+# Of the time in allocation: runs of another day are not set beside those of the other rows.
+TIMES = ["predicted_allocation_s", "predicted_allocation_samples", "actual_allocation_s", "actual_allocation_spread",
+         "actual_allocation_samples", "actual_allocation_disturbed", "actual_cpu_s"]
+
+
+def merge(name, commit, time):
+    """Peaks of some rows anew, whatever comes. Their order with the others' is told from all, that by time stays."""
+    found, new = read(name), json.load(sys.stdin)
+    rows = {row["subject"]: row for row in found["subjects"]}
+    for row in new["subjects"]:
+        if row.get("error") is None or row["subject"] not in rows:
+            sys.exit(f"validation.py: no row {row['subject']} of {name} to take: {row.get('reason', 'there was none before')}")
+        old = rows[row["subject"]]
+        if undisturbed(row) < undisturbed(old):
+            print(f"validation.py: {name} {row['subject']} stays as it was: {undisturbed(row)} undisturbed runs, and before {undisturbed(old)}",
+                  file=sys.stderr)
+            continue
+        row.update({key: old[key] for key in TIMES if key in old})
+        row["measured"] = {"commit": commit, "time": time, "others": (new["beside"] or {}).get("others"),
+                           "recordings": new["recordings"], "disturbed_recordings": new["disturbed_recordings"]}
+        rows[row["subject"]] = row
+    found["subjects"] = [rows[row["subject"]] for row in found["subjects"]]
+    found["remarks"] = list(dict.fromkeys((found.get("remarks") or []) + (new.get("remarks") or [])))
+    found["ranking"] = ranking(found["subjects"])
+    write(name, found)
+
+
+def undisturbed(row):
+    """Runs, or replays of recordings, that nothing disturbed, of the side that has fewer."""
+    return min(len(row[f"{side}_samples"]) - row[f"{side}_disturbed"] for side in ("predicted", "actual"))
+
+
+def ranking(rows):
+    """How pairs are ordered by peak, as `heaplab validate` tells it (harness/src/validation.rs)."""
+    told = {"agree": 0, "disagree": 0, "undecided": 0}
+    whole = [row for row in rows if row["predicted_peak_bytes"] is not None and row["actual_samples"]]
+    for at, one in enumerate(whole):
+        for other in whole[at + 1:]:
+            first, second = one["actual_samples"], other["actual_samples"]
+            middle = [statistics.median(first), statistics.median(second)]
+            if abs(middle[0] - middle[1]) <= 0.05 * max(middle) or min(first) <= max(second) and min(second) <= max(first):
+                told["undecided"] += 1
+            elif (predicted := [row["predicted_peak_bytes"] for row in (one, other)])[0] != predicted[1] and (
+                    max(first) < min(second)) == (predicted[0] < predicted[1]):
+                told["agree"] += 1
+            else:
+                told["disagree"] += 1
+    return told
+
+
+def undecided(most, *names):
+    """Programs, of these if any are named, and their rows without a verdict. On standard error what is known of them."""
+    for name in (name for name in order() if not names or name in names):
+        rows, found = [], read(name)
+        for row in (found or {"subjects": []})["subjects"]:
+            if row.get("decided") or row["error"] is None:
+                continue
+            runs = undisturbed(row)
+            told = f"{name} {row['subject']}: {percent(row['error'], True)} by {runs} runs" + likely(found["trace"]["threads"], row, runs)
+            if runs >= int(most):
+                print(f"{told}; not measured again: MOST above {runs} asks for more", file=sys.stderr)
+                continue
+            print(told, file=sys.stderr)
+            rows.append(row["subject"])
+        if rows:
+            print(name, ",".join(rows))
+
+
+def likely(threads, row, runs):
+    """How many runs would tell, if the interval shrinks with the root of them and the error stays what it is."""
+    if not (interval := row.get("error_interval")):
+        return ""
+    goal = 0.02 if threads <= 1 else max(0.03, row["actual_spread"])
+    low, high = interval
+    if low >= -goal and high <= goal:
+        return ", too many of its runs or recordings were disturbed"
+    room = max(abs(goal - abs(row["error"])), 1e-3)
+    wanted = max(runs + 1, runs * ((high - low) / 2 / room) ** 2)
+    return f", {percent(low, True)} to {percent(high, True)}; some {wanted:.0f} runs would tell"
 
 
 def order():
     """Names of the programs as validate.sh has them."""
     with open(os.path.join(HERE, "validate.sh")) as file:
-        return re.findall(r'^(?:[A-Z_]+=\S+ )*validate (\S+) (?:open|"set aside") ', file.read(), re.M)
+        return re.findall(r'^ *(?:[A-Z_]+=\S+ )*validate (\S+) (?:open|"set aside") ', file.read(), re.M)
 
 
 def read(name):
@@ -106,6 +198,14 @@ def section(name, found):
     (agree, decided), (faster, timed) = pairs(found["ranking"]), pairs(found["time_ranking"])
     out += ["", f"Order by peak: {agree} of {decided} pairs right, {found['ranking']['undecided']} not separated. By time: {faster} of "
             f"{timed} right, {found['time_ranking']['undecided']} not separated."]
+    anew = {}
+    for row in subjects:
+        if "measured" in row:
+            anew.setdefault(json.dumps(row["measured"], sort_keys=True), []).append(row["subject"])
+    for measured, names in anew.items():
+        later = json.loads(measured)
+        out += ["", f"The peaks of {', '.join(names)} were measured anew at commit {later['commit']}, {later['time']}, on {later['recordings']} "
+                f"recordings, of which {later['disturbed_recordings']} were disturbed; other programs took {percent(later['others'])} of a CPU."]
     for row in subjects:
         if asked := row.get("asked"):
             allocations, _, live = asked["replayed"]
@@ -125,6 +225,12 @@ def section(name, found):
     return "\n".join(out)
 
 
+def commits(found):
+    """That of the whole and those of rows that were measured anew."""
+    of_rows = (row["measured"]["commit"] for row in found["subjects"] if "measured" in row)
+    return dict.fromkeys([found["measured"]["commit"], *of_rows])
+
+
 def table(programs):
     out = ["| program | commit | threads | others | system | jemalloc | mimalloc | spanalloc | order by peak | order by time |",
            "|---|---|---:|---:|---:|---:|---:|---:|---|---|"]
@@ -135,7 +241,7 @@ def table(programs):
                   for agree, decided in (pairs(found["ranking"]), pairs(found["time_ranking"]))]
         others = (found["beside"] or {}).get("others")
         out.append("| " + " | ".join([
-            title(name, found), found["measured"]["commit"], str(found["trace"]["threads"]),
+            title(name, found), ", ".join(commits(found)), str(found["trace"]["threads"]),
             "-" if others is None else f"{100 * others:.0f} %",
             *(cells.get(subject, "-") for subject in ("system", "jemalloc", "mimalloc", "spanalloc")), *agreed]) + " |")
     right = {which: [sum(n) for n in zip(*(pairs(found[which]) for _, found in programs))] for which in ("ranking", "time_ranking")}
@@ -163,5 +269,9 @@ def assemble():
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--store"]:
         store(*sys.argv[2:])
+    elif sys.argv[1:2] == ["--merge"]:
+        merge(*sys.argv[2:])
+    elif sys.argv[1:2] == ["--undecided"]:
+        undecided(*sys.argv[2:])
     else:
         assemble()

@@ -178,6 +178,12 @@ fn real_validations_fit_the_documented_schema() {
         asked += rows.iter().filter(|row| row["asked"].is_object()).count();
     }
     assert!(asked > 0);
+    // A row that was measured anew without the others (validation_page.rs).
+    let mut anew = live.clone();
+    anew["subjects"][0]["measured"] = serde_json::json!({
+        "commit": "bbbbbbb", "time": "2026-11-02 10:00 UTC", "recordings": 8, "disturbed_recordings": 1, "others": 0.02
+    });
+    fits(&anew, "a row measured anew");
     for (pointer, broken) in [
         ("/subjects/0/error", Value::from("none")),
         ("/subjects/0/surprise", Value::from(1)),
