@@ -1,7 +1,8 @@
 //! `heaplab gate`: its commands and their options.
 
 use super::options::{
-    Format, MetricArgs, OutputArgs, RepeatArgs, ServiceArgs, SubjectArgs, WorkloadArgs,
+    Format, MetricArgs, OUTPUT, OutputArgs, REPETITIONS, RepeatArgs, ServiceArgs, SubjectArgs,
+    WorkloadArgs,
 };
 use super::{ListFormat, value};
 use clap::{Args, Subcommand};
@@ -39,7 +40,7 @@ usage and figures that are not decided included.")]
 
 Base and heads are one library around the C library's malloc; its settings plant what the heads are worse by.
 
-Exit status: 0 as it should be, 1 a planted change that repeats was not found, 4 a figure is missing, 5 a planted change
+Exit status: 0 as it should be, 1 a planted change that repeats was not found, 4 a figure is missing, 5 a planted change \
 in time could not be decided (only with --strict), 6 a false alarm: this machine cannot judge.")]
     SelfTest(GateSelfTestArgs),
     /// Stored counts: a text file for the repository, whose diff is the review of a change
@@ -60,7 +61,7 @@ pub enum BaselineCommand {
   heaplab gate baseline update -a ./libnew.so churn json-dom
   heaplab gate baseline update --from heaplab-results/20261125T020305Z-gate --file counts.txt
 
-Each figure is measured twice and must repeat. The seed is that of the file that is there, else drawn; both sides of a
+Each figure is measured twice and must repeat. The seed is that of the file that is there, else drawn; both sides of a \
 comparison need the same.")]
     Update(Box<BaselineUpdateArgs>),
     /// Measure the same again and judge it by the file
@@ -93,10 +94,10 @@ pub struct BaselineArgs {
     #[command(flatten)]
     pub workload: WorkloadArgs,
     /// Folder of the result set; never overwritten [default: heaplab-results/<UTC time>-gate-baseline]
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", help_heading = OUTPUT)]
     pub out: Option<PathBuf>,
     /// Time after which a run counts as hanging
-    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m", help_heading = REPETITIONS)]
     pub timeout: Duration,
 }
 
@@ -118,7 +119,7 @@ pub struct BaselineCheckArgs {
     #[arg(long)]
     pub strict: bool,
     /// What is printed on standard output
-    #[arg(long, value_enum, default_value_t = Format::Table)]
+    #[arg(long, value_enum, default_value_t = Format::Table, help_heading = OUTPUT)]
     pub format: Format,
     /// What is measured and compared.
     #[command(flatten)]
@@ -138,7 +139,7 @@ pub struct GateSelfTestArgs {
     #[arg(long)]
     pub strict: bool,
     /// Blocks of times [default: 24, at least what the policy needs for a verdict]
-    #[arg(long, alias = "runs", value_name = "N", value_parser = value::positive)]
+    #[arg(long, alias = "runs", value_name = "N", value_parser = value::positive, help_heading = REPETITIONS)]
     pub blocks: Option<u32>,
     /// Seed of models and of the order of runs [default: drawn and printed]
     #[arg(long, value_name = "N")]
@@ -147,13 +148,13 @@ pub struct GateSelfTestArgs {
     #[arg(long, value_name = "F", default_value = "1", value_parser = value::scale)]
     pub scale: f64,
     /// Folder of the result sets; never overwritten [default: heaplab-results/<UTC time>-gate-self-test]
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", help_heading = OUTPUT)]
     pub out: Option<PathBuf>,
     /// What is printed on standard output
-    #[arg(long, value_enum, default_value_t = ListFormat::Table)]
+    #[arg(long, value_enum, default_value_t = ListFormat::Table, help_heading = OUTPUT)]
     pub format: ListFormat,
     /// Time after which a run counts as hanging
-    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m", help_heading = REPETITIONS)]
     pub timeout: Duration,
 }
 
@@ -214,7 +215,7 @@ pub struct GateRunArgs {
     #[command(flatten)]
     pub output: OutputArgs,
     /// Time after which a run counts as hanging; of a server beyond its --duration
-    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m", help_heading = REPETITIONS)]
     pub timeout: Duration,
 }
 

@@ -1,6 +1,7 @@
 //! The command line as types: what can be asked, with help and examples. No work is done here.
 
 pub mod gate;
+pub mod help;
 pub mod options;
 pub mod profile;
 pub mod trace;
@@ -13,8 +14,8 @@ pub use gate::{
     GateCompareArgs, GateRunArgs, GateSelfTestArgs,
 };
 use options::{
-    Format, GlobalArgs, MetricArgs, OutputArgs, RepeatArgs, ServiceArgs, SessionArgs, SubjectArgs,
-    VariantArgs, WorkloadArgs,
+    Format, GlobalArgs, MetricArgs, OUTPUT, OutputArgs, REPETITIONS, RepeatArgs, ServiceArgs,
+    SessionArgs, SubjectArgs, VariantArgs, WorkloadArgs,
 };
 use profile::{ProfileArgs, StackArgs};
 use std::ffi::OsString;
@@ -23,7 +24,7 @@ use trace::TraceCommand;
 
 /// Which allocator, with which settings, for my program?
 #[derive(Parser, Debug)]
-#[command(name = "heaplab", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "heaplab", version, propagate_version = true, disable_help_flag = true, disable_version_flag = true, after_help = EXAMPLES)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
@@ -116,8 +117,9 @@ failed or nothing could be recorded, 126 the program is not executable, 127 it w
   heaplab list subjects --format json")]
     List(ListArgs),
     /// What this machine can measure, what disturbs it, and what to install
-    #[command(after_help = "Example:
-  heaplab doctor")]
+    #[command(after_help = "Examples:
+  heaplab doctor
+  heaplab doctor --cost --format json")]
     Doctor(DoctorArgs),
     /// Print shell completions
     #[command(after_help = "Example:
@@ -170,7 +172,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub print_command: bool,
     /// Time after which a run counts as hanging; of a server beyond its --duration
-    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "120s")]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "120s", help_heading = REPETITIONS)]
     pub timeout: std::time::Duration,
     /// Builds.
     #[command(flatten)]
@@ -219,23 +221,23 @@ pub struct ValidateArgs {
     #[command(flatten)]
     pub subjects: SubjectArgs,
     /// How often the program itself is run and replayed under each allocator; four are the fewest with an interval [default: 4]
-    #[arg(long, alias = "blocks", value_name = "N", value_parser = value::positive)]
+    #[arg(long, alias = "blocks", value_name = "N", value_parser = value::positive, help_heading = REPETITIONS)]
     pub runs: Option<u32>,
     /// How often at most: where the runs under an allocator do not suffice for a verdict, it alone is run and replayed twice
     /// as often, and so on [default: 16; with --runs: as many as that]
-    #[arg(long, value_name = "N", value_parser = value::positive)]
+    #[arg(long, value_name = "N", value_parser = value::positive, help_heading = REPETITIONS)]
     pub most_runs: Option<u32>,
     /// How often it is recorded; replays take the recordings in turn [default: as often as it is run]
-    #[arg(long, value_name = "N", value_parser = value::positive)]
+    #[arg(long, value_name = "N", value_parser = value::positive, help_heading = REPETITIONS)]
     pub recordings: Option<u32>,
     /// Keep the (first) recorded trace here
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub keep_trace: Option<PathBuf>,
     /// What is printed on standard output
-    #[arg(long, value_enum, default_value_t = Format::Table)]
+    #[arg(long, value_enum, default_value_t = Format::Table, help_heading = OUTPUT)]
     pub format: Format,
     /// Time after which a run counts as hanging; of a server beyond its --duration
-    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m")]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m", help_heading = REPETITIONS)]
     pub timeout: std::time::Duration,
     /// Builds.
     #[command(flatten)]

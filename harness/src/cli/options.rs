@@ -3,12 +3,24 @@
 use super::value;
 use crate::error::Error;
 use crate::service::{OwnMetric, Ready, Service, StopSignal};
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use heaplab_workloads::record::{SessionOptions, StackMode, default_pool_bytes};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Subject used when none is named.
+/// Heading of what says how often and how long.
+pub const REPETITIONS: &str = "Repetitions";
+/// Heading of what is written and printed.
+pub const OUTPUT: &str = "Output";
+/// Heading of what is for programs, servers among them.
+pub const PROGRAMS: &str = "Programs and servers";
+/// Heading of the global options; the last in every help.
+pub const EVERYWHERE: &str = "Options of every command";
+const REPLAY: &str = "Replay";
+const RECORDING: &str = "Recording";
+const MACHINE: &str = "Machine that subjects see";
+
+/// Subjects used when none are named.
 pub const DEFAULT_SUBJECTS: &str = "system,jemalloc,mimalloc,spanalloc";
 
 /// Which allocators.
@@ -72,13 +84,13 @@ pub enum ModeArg {
 /// Which bytes of a fresh block the replay writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum TouchArg {
-    /// None
+    /// Nothing
     None,
     /// The first cache line
     First,
     /// One byte a page
     Page,
-    /// As page, but of large blocks as many pages as the recording saw written
+    /// Like page, but of large blocks as many pages as the recording saw written
     Recorded,
     /// Every byte
     All,
@@ -103,38 +115,38 @@ pub struct WorkloadArgs {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     pub measure: Vec<MeasureArg>,
     /// Entry points to call; may be a list [default: malloc]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST", help_heading = REPLAY)]
     pub api: Vec<ApiArg>,
     /// How threads advance [default: fast for speed and latency, lockstep for memory and counts]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = REPLAY)]
     pub mode: Option<ModeArg>,
     /// Bytes that the replay writes to a fresh block [default: first, for memory recorded]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = REPLAY)]
     pub touch: Option<TouchArg>,
     /// Threads of models, a list makes one row each [default: the model's own]
-    #[arg(short = 't', long, value_delimiter = ',', value_name = "N[,N...]", value_parser = value::threads)]
+    #[arg(short = 't', long, value_delimiter = ',', value_name = "N[,N...]", value_parser = value::threads, help_heading = REPLAY)]
     pub threads: Vec<u32>,
     /// Seed of models and of the order of runs; the same seed gives the same scripts [default: drawn and printed]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = REPLAY)]
     pub seed: Option<u64>,
     /// Factor on the operations and live sets of models; of a trace the part from its start, at most 1
-    #[arg(long, value_name = "F", default_value = "1", value_parser = value::scale)]
+    #[arg(long, value_name = "F", default_value = "1", value_parser = value::scale, help_heading = REPLAY)]
     pub scale: f64,
     /// Factor on the recorded times of --mode paced: 2 is half as fast
-    #[arg(long, value_name = "F", default_value = "1", value_parser = value::scale)]
+    #[arg(long, value_name = "F", default_value = "1", value_parser = value::scale, help_heading = REPLAY)]
     pub pace: f64,
     /// CPUs that subjects are told of: a number, or as many as the recorded machine had [default: those there are]
-    #[arg(long, value_name = "recorded|N", value_parser = value::cpus)]
+    #[arg(long, value_name = "recorded|N", value_parser = value::cpus, help_heading = MACHINE)]
     pub cpus: Option<value::Cpus>,
     /// Transparent huge pages
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ThpArg::Default)]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ThpArg::Default, help_heading = MACHINE)]
     pub thp: ThpArg,
     /// Memory that a run may use, such as 512MiB: by a control group where one can be made, else by RLIMIT_DATA
-    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    #[arg(long, value_name = "SIZE", value_parser = value::size, help_heading = MACHINE)]
     pub memory_limit: Option<u64>,
     /// Time that each memory row idles after its last op, and again with a trickle of calls; all rows idle together
     /// [default: 10s with the suites standard, full and fragmentation, else none]
-    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, help_heading = REPLAY)]
     pub idle: Option<Duration>,
 }
 
@@ -142,21 +154,21 @@ pub struct WorkloadArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub struct SessionArgs {
     /// Record the first process only, not those that it starts
-    #[arg(long)]
+    #[arg(long, help_heading = RECORDING)]
     pub first_only: bool,
     /// Begin without recording; SIGUSR1 to heaplab starts it, SIGUSR2 pauses it, as do the program's own calls of
     /// heaplab_resume() and heaplab_pause()
-    #[arg(long)]
+    #[arg(long, help_heading = RECORDING)]
     pub paused: bool,
     /// Record the program's own mmap, munmap, mremap and brk, too
-    #[arg(long)]
+    #[arg(long, help_heading = RECORDING)]
     pub mappings: bool,
     /// Drop and count events when the shared memory is full, instead of letting the program wait
-    #[arg(long)]
+    #[arg(long, help_heading = RECORDING)]
     pub lossy: bool,
     /// Shared memory between the program and heaplab, 256KiB to 4GiB: how far the program may run ahead before it waits
     /// [default: 64MiB, in a container at most a sixteenth of its memory]
-    #[arg(long, value_name = "SIZE", value_parser = value::pool)]
+    #[arg(long, value_name = "SIZE", value_parser = value::pool, help_heading = RECORDING)]
     pub pool: Option<u64>,
 }
 
@@ -179,10 +191,10 @@ impl SessionArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub struct RepeatArgs {
     /// Exactly N blocks (a block is one run of every subject); below 6 a range is shown instead of an interval
-    #[arg(long, alias = "runs", value_name = "N", value_parser = value::positive)]
+    #[arg(long, alias = "runs", value_name = "N", value_parser = value::positive, help_heading = REPETITIONS)]
     pub blocks: Option<u32>,
     /// Add blocks until the intervals are narrow or the time is used up (90s, 10m) [default: 90s, of a gate 5m; up to twice that where six blocks take longer]
-    #[arg(long, value_name = "DURATION", value_parser = value::duration, conflicts_with = "blocks")]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, conflicts_with = "blocks", help_heading = REPETITIONS)]
     pub budget: Option<Duration>,
 }
 
@@ -193,19 +205,19 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServiceArgs {
     /// The program is ready when this port answers (tcp:PORT, tcp:HOST:PORT) or this command succeeds
-    #[arg(long, value_name = "CMD|tcp:PORT", value_parser = Ready::parse, help_heading = "Servers")]
+    #[arg(long, value_name = "CMD|tcp:PORT", value_parser = Ready::parse, help_heading = PROGRAMS)]
     pub until_ready: Option<Ready>,
     /// Time that it has for that [default: 30s]
-    #[arg(long, value_name = "DURATION", value_parser = value::duration, requires = "until_ready", help_heading = "Servers")]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, requires = "until_ready", help_heading = PROGRAMS)]
     pub ready_within: Option<Duration>,
     /// Command for the shell that puts the ready program to work; when it ends, the program is stopped
-    #[arg(long, value_name = "CMD", help_heading = "Servers")]
+    #[arg(long, value_name = "CMD", help_heading = PROGRAMS)]
     pub load: Option<String>,
     /// Stop the program this long after it is ready, and a load with it
-    #[arg(long, value_name = "DURATION", value_parser = value::duration, help_heading = "Servers")]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, help_heading = PROGRAMS)]
     pub duration: Option<Duration>,
     /// Signal that asks the program to end [default: TERM]
-    #[arg(long, value_name = "SIGNAL", value_parser = StopSignal::parse, help_heading = "Servers")]
+    #[arg(long, value_name = "SIGNAL", value_parser = StopSignal::parse, help_heading = PROGRAMS)]
     pub stop_signal: Option<StopSignal>,
 }
 
@@ -256,7 +268,7 @@ impl ServiceArgs {
 pub struct VariantArgs {
     /// A build of the program with its allocator linked in, as a further subject: NAME=CMD, with CMD in words as for a
     /// shell; may be repeated
-    #[arg(long = "variant", value_name = "NAME=CMD", value_parser = value::variant, requires = "command", help_heading = "Servers")]
+    #[arg(long = "variant", value_name = "NAME=CMD", value_parser = value::variant, requires = "command", help_heading = PROGRAMS)]
     pub variants: Vec<value::Variant>,
 }
 
@@ -265,7 +277,7 @@ pub struct VariantArgs {
 pub struct MetricArgs {
     /// A metric of your own, read from what the load prints (without a load, and where it is not recorded: the program); of the
     /// last match the first group is the value. NAME=UNIT:lower|higher:REGEX, may be repeated
-    #[arg(long = "metric", value_name = "SPEC", value_parser = OwnMetric::parse, help_heading = "Servers")]
+    #[arg(long = "metric", value_name = "SPEC", value_parser = OwnMetric::parse, help_heading = PROGRAMS)]
     pub metrics: Vec<OwnMetric>,
 }
 
@@ -316,13 +328,13 @@ pub enum Format {
 #[derive(Args, Clone, Debug, Default)]
 pub struct OutputArgs {
     /// Folder of the result set; never overwritten [default: heaplab-results/<UTC time>-<name>]
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", help_heading = OUTPUT)]
     pub out: Option<PathBuf>,
     /// What is printed on standard output
-    #[arg(long, value_enum, default_value_t = Format::Table)]
+    #[arg(long, value_enum, default_value_t = Format::Table, help_heading = OUTPUT)]
     pub format: Format,
     /// Do not write report.html, charts and summary.md
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub no_report: bool,
 }
 
@@ -338,16 +350,22 @@ pub enum ColorArg {
     Never,
 }
 
-/// Options of every command.
+/// Options of every command; the parser's own are among them, so that they stand with them.
 #[derive(Args, Clone, Debug, Default)]
 pub struct GlobalArgs {
     /// No progress and no remarks on standard error
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = EVERYWHERE)]
     pub quiet: bool,
     /// Say more; a line for each run
-    #[arg(long, short, global = true, conflicts_with = "quiet")]
+    #[arg(long, short, global = true, conflicts_with = "quiet", help_heading = EVERYWHERE)]
     pub verbose: bool,
-    /// Colour of tables
-    #[arg(long, value_enum, global = true, default_value_t = ColorArg::Auto, value_name = "WHEN")]
+    /// Colour of tables: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(long, value_enum, global = true, default_value_t = ColorArg::Auto, value_name = "WHEN", hide_possible_values = true, help_heading = EVERYWHERE)]
     pub color: ColorArg,
+    /// Print help; -h prints a short one
+    #[arg(long, short, global = true, action = ArgAction::Help, help_heading = EVERYWHERE)]
+    pub help: Option<bool>,
+    /// Print version
+    #[arg(long, short = 'V', global = true, action = ArgAction::Version, help_heading = EVERYWHERE)]
+    pub version: Option<bool>,
 }

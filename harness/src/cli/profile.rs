@@ -1,6 +1,6 @@
 //! Arguments of `heaplab profile`, and of stacks wherever they are recorded.
 
-use super::options::{MetricArgs, ServiceArgs, SessionArgs};
+use super::options::{MetricArgs, OUTPUT, ServiceArgs, SessionArgs};
 use super::value;
 use clap::{Args, ValueEnum};
 use heaplab_workloads::trace::StackMode;
@@ -15,7 +15,7 @@ pub const EXAMPLES: &str = "What is shown, by the program's own calls (function,
                      (--short-lived)
   never freed        blocks alive when their process ended, reachable or not
 
-Sampled stacks cost next to nothing and give estimates with their error; the sums over the program are exact. Names need
+Sampled stacks cost next to nothing and give estimates with their error; the sums over the program are exact. Names need \
 debug information: compile with -g; for a system's libraries install its -dbgsym packages.
 
 Examples:
@@ -24,8 +24,10 @@ Examples:
   heaplab profile job.hltrace                       a trace recorded with --stacks
   heaplab profile --format json job.hltrace | jq '.sites[0]'
 
-Exit status with a program: its own, 128 + n if signal n ended it; 125 heaplab itself failed or nothing could be
+Exit status with a program: its own, 128 + n if signal n ended it; 125 heaplab itself failed or nothing could be \
 recorded, 126 the program is not executable, 127 it was not found.";
+
+const STACKS: &str = "Stacks";
 
 /// Which allocations bring their stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -34,7 +36,7 @@ pub enum Stacks {
     Off,
     /// One of so many bytes on average: next to no cost
     Sampled,
-    /// All
+    /// Each of them
     Full,
 }
 
@@ -52,13 +54,13 @@ impl Stacks {
 #[derive(Args, Clone, Debug)]
 pub struct StackArgs {
     /// Which allocations bring their stacks, for `heaplab profile`
-    #[arg(long, value_enum, default_value_t = Stacks::Off, help_heading = "Stacks")]
+    #[arg(long, value_enum, default_value_t = Stacks::Off, help_heading = STACKS)]
     pub stacks: Stacks,
     /// Bytes allocated for each stack, on average
-    #[arg(long, value_name = "SIZE", value_parser = value::stack_period, default_value = "512KiB", help_heading = "Stacks")]
+    #[arg(long, value_name = "SIZE", value_parser = value::stack_period, default_value = "512KiB", help_heading = STACKS)]
     pub stack_period: u32,
     /// Store names with the trace, so that it can be read on another machine
-    #[arg(long, help_heading = "Stacks")]
+    #[arg(long, help_heading = STACKS)]
     pub embed_symbols: bool,
 }
 
@@ -80,13 +82,13 @@ pub struct ProfileArgs {
     )]
     pub trace: Option<PathBuf>,
     /// Folder for the profile [default: heaplab-results/<UTC time>-profile-<name>]
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", help_heading = OUTPUT)]
     pub out: Option<PathBuf>,
     /// Which allocations of the program bring their stacks [default: sampled]
-    #[arg(long, value_enum, conflicts_with = "trace")]
+    #[arg(long, value_enum, conflicts_with = "trace", help_heading = STACKS)]
     pub stacks: Option<Stacks>,
     /// Bytes allocated for each stack, on average, where they are sampled
-    #[arg(long, value_name = "SIZE", value_parser = value::stack_period, default_value = "64KiB")]
+    #[arg(long, value_name = "SIZE", value_parser = value::stack_period, default_value = "64KiB", help_heading = STACKS)]
     pub stack_period: u32,
     /// A block is short-lived when it is freed before its thread makes this many more allocations
     #[arg(long, value_name = "N", default_value = "10", value_parser = value::positive)]
@@ -95,10 +97,10 @@ pub struct ProfileArgs {
     #[arg(long, value_name = "PID", requires = "trace")]
     pub process: Option<String>,
     /// Rows of each table
-    #[arg(long, value_name = "N", default_value = "10", value_parser = value::positive)]
+    #[arg(long, value_name = "N", default_value = "10", value_parser = value::positive, help_heading = OUTPUT)]
     pub top: u32,
     /// What is printed on standard output
-    #[arg(long, value_enum, default_value_t = ProfileFormat::Table)]
+    #[arg(long, value_enum, default_value_t = ProfileFormat::Table, help_heading = OUTPUT)]
     pub format: ProfileFormat,
     /// The recording.
     #[command(flatten)]

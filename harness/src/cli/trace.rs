@@ -46,7 +46,7 @@ Examples:
   --load F      each block becomes F blocks in the same thread at the same moment (2.5: two or
                 three): the same threads with more live bytes. Below 1, this share of the
                 blocks stays, with all that happens to them
-Kept addresses stay as long as no block becomes several; else they are left out, and 'trace info' says so
+Kept addresses stay as long as no block becomes several; else they are left out, and `trace info` says so.
 
 Examples:
   heaplab trace scale prog.hltrace -o four.hltrace --copies 4 --stagger 50ms
@@ -57,7 +57,7 @@ Examples:
         after_help = "The first trace keeps its thread numbers, those of the others follow. Events are ordered by \
 time; --start together (default) lets all begin at once, --start after one when the one before has ended. Each trace stays a \
 process of its own unless --one-process makes all their threads those of one program. Kept addresses stay where all traces \
-have them and stay processes of their own; else they are left out, and 'trace info' says so.
+have them and stay processes of their own; else they are left out, and `trace info` says so.
 
 Example:
   heaplab trace merge worker.hltrace frontend.hltrace -o node.hltrace"
@@ -94,7 +94,7 @@ Example:
     /// Fit a model to a trace: a small text that behaves like it and holds nothing of the program
     #[command(
         after_help = "The trace is cut into phases; in each, blocks are sorted by role of thread and class of size into \
-groups with their sizes, ages, hand-over and share of the calls (docs/MODELS.md has the language). The model is then replayed \
+groups with their sizes, ages, hand-over and share of the calls (workloads/docs/MODELS.md has the language). The model is then replayed \
 beside the trace under each allocator, and the table says how near it comes (of times the least of the replays, and beside them \
 how far the same model under another name is from itself). --no-check leaves the replays out.
 

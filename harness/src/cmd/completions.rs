@@ -1,9 +1,8 @@
 //! `heaplab completions SHELL`: the completion script on standard output.
 
-use crate::cli::{Cli, CompletionsArgs};
+use crate::cli::{CompletionsArgs, help};
 use crate::error::{Error, Outcome};
 use crate::out;
-use clap::CommandFactory;
 
 /// Prints the script.
 ///
@@ -12,7 +11,7 @@ use clap::CommandFactory;
 pub fn run(args: &CompletionsArgs) -> Result<Outcome, Error> {
     // Into memory first: the generator panics when its writer fails, and a pipe may be closed early.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "heaplab", &mut script);
+    clap_complete::generate(args.shell, &mut help::unfolded(), "heaplab", &mut script);
     out::print(&String::from_utf8_lossy(&script))?;
     Ok(Outcome::Done)
 }
