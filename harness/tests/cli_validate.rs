@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
 use support::{heaplab, run};
 
 const PYTHON: &str = "/usr/bin/python3";
@@ -84,4 +86,29 @@ fn programs_that_cannot_be_validated_are_refused() {
             "{status} {out}{err}"
         );
     }
+}
+
+/// Ctrl-C reaches the whole group, so that the program that is being recorded ends with it: there is no recording to go on with.
+#[test]
+fn control_c_during_the_first_recording_ends_it_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let begun = folder.path().join("begun");
+    let child = heaplab(folder.path())
+        .args(["validate", "-a", "system", "--"])
+        .args(["sh", "-c", ": > begun; exec sleep 300"])
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !begun.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let group = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process_group(group, rustix::process::Signal::INT).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert_eq!(said, "interrupted; nothing is kept of a validation\n");
+    assert!(ended.stdout.is_empty());
 }

@@ -95,6 +95,10 @@ pub fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     let watch = Watch::new();
     let mut recordings = Recordings::default();
     recordings.up_to(1, &trial)?;
+    // Without a recording there is nothing to go on with.
+    if interrupt::requested() {
+        return interrupted(&trial);
+    }
     let in_place = programs::in_place(&all, trial.brought.as_ref(), &mut remarks);
     let mut sides = Sides {
         subjects: &subjects,
