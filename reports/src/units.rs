@@ -142,6 +142,13 @@ pub fn count(v: f64) -> String {
     }
 }
 
+/// `1 block`, `12,004 blocks`.
+pub fn counted(v: f64, noun: &str) -> String {
+    let v = v.round();
+    let end = if v == 1.0 { "" } else { "s" };
+    format!("{} {noun}{end}", count(v))
+}
+
 /// Whole number with thousands separated by commas.
 pub fn grouped(v: f64) -> String {
     let digits = format!("{:.0}", v.abs());
@@ -229,6 +236,9 @@ mod tests {
     fn numbers_read_well() {
         assert_eq!(bytes(7_312_181_985.0), "6.81 GiB");
         assert_eq!(bytes(352_256.0), "344 KiB");
+        assert_eq!(counted(1.2, "block"), "1 block");
+        assert_eq!(counted(12_004.0, "block"), "12,004 blocks");
+        assert_eq!(counted(0.0, "block"), "0 blocks");
         assert_eq!(bytes(1_048_575.0), "1.00 MiB");
         assert_eq!(bytes(12.0), "12 B");
         assert_eq!(value("ns", 38.12), "38.1 ns");

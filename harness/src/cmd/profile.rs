@@ -155,10 +155,14 @@ fn report(
     let files = profile::write(&made, folder).map_err(render::error)?;
     show(args, &made, terminal, beside)?;
     let picture = |file: &&PathBuf| file.extension().is_some_and(|end| end == "svg");
+    let pictures = match files.iter().filter(picture).count() {
+        0 => String::new(),
+        1 => "1 flame graph, ".to_owned(),
+        all => format!("{all} flame graphs, "),
+    };
     terminal.say(&format!(
-        "profile: {} ({} flame graphs, profile.json and profile.pb.gz for pprof beside it)",
+        "profile: {} ({pictures}profile.json and profile.pb.gz for pprof beside it)",
         folder.join("profile.html").display(),
-        files.iter().filter(picture).count()
     ));
     Ok(())
 }

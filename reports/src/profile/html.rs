@@ -103,18 +103,18 @@ pub fn render(profile: &Profile) -> Result<String, ReportError> {
                 units::seconds(totals.duration_ns as f64 / 1e9)
             ),
             format!(
-                "{} allocated in {} allocations",
+                "{} allocated in {}",
                 units::bytes(totals.bytes as f64),
-                units::count(totals.allocations as f64)
+                units::counted(totals.allocations as f64, "allocation")
             ),
             format!(
                 "{} of them short-lived",
                 share(totals.short_lived_blocks as f64, totals.allocations as f64)
             ),
             format!(
-                "{} in {} blocks never freed",
+                "{} in {} never freed",
                 units::bytes(totals.leaked_bytes as f64),
-                units::count(totals.leaked_blocks as f64)
+                units::counted(totals.leaked_blocks as f64, "block")
             ),
         ],
         sections: Metric::ALL

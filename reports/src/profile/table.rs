@@ -58,12 +58,12 @@ fn head(profile: &Profile, style: Style) -> Vec<String> {
             seconds(totals.duration_ns)
         ),
         format!(
-            "{} allocations of {}, {} of them short-lived; {} in {} blocks never freed",
-            units::count(totals.allocations as f64),
+            "{} of {}, {} of them short-lived; {} in {} never freed",
+            units::counted(totals.allocations as f64, "allocation"),
             units::bytes(totals.bytes as f64),
             share(totals.short_lived_blocks as f64, totals.allocations as f64),
             units::bytes(totals.leaked_bytes as f64),
-            units::count(totals.leaked_blocks as f64)
+            units::counted(totals.leaked_blocks as f64, "block")
         ),
     ]
 }
@@ -71,28 +71,28 @@ fn head(profile: &Profile, style: Style) -> Vec<String> {
 pub(super) fn title(profile: &Profile, metric: Metric) -> String {
     let totals = &profile.totals;
     let bytes = |value: u64| units::bytes(value as f64);
-    let count = |value: u64| units::count(value as f64);
+    let blocks = |value: u64| units::counted(value as f64, "block");
     match metric {
         Metric::Peak => format!(
-            "LIVE AT THE PEAK   {} in {} blocks",
+            "LIVE AT THE PEAK   {} in {}",
             bytes(totals.peak_bytes),
-            count(totals.peak_blocks)
+            blocks(totals.peak_blocks)
         ),
         Metric::Allocated => format!(
-            "ALLOCATED   {} in {} allocations",
+            "ALLOCATED   {} in {}",
             bytes(totals.bytes),
-            count(totals.allocations)
+            units::counted(totals.allocations as f64, "allocation")
         ),
         Metric::ShortLived => format!(
-            "SHORT-LIVED   {} blocks, {}: freed before their thread's {} next allocations",
-            count(totals.short_lived_blocks),
+            "SHORT-LIVED   {}, {}: freed before their thread's {} next allocations",
+            blocks(totals.short_lived_blocks),
             bytes(totals.short_lived_bytes),
             profile.short_lived_within
         ),
         Metric::Leaked => format!(
-            "NEVER FREED   {} in {} blocks",
+            "NEVER FREED   {} in {}",
             bytes(totals.leaked_bytes),
-            count(totals.leaked_blocks)
+            blocks(totals.leaked_blocks)
         ),
     }
 }
@@ -255,11 +255,11 @@ fn section(profile: &Profile, metric: Metric, style: Style, top: usize) -> Vec<S
             .skip(top)
             .map(|site| metric.of(&site.costs).value)
             .sum();
-        let unit = if metric.is_bytes() { "" } else { " blocks" };
-        lines.push(format!(
-            "    and {rest} more with {}{unit}",
-            amounts(metric.is_bytes(), sum)
-        ));
+        let sum = match metric.is_bytes() {
+            true => units::bytes(sum),
+            false => units::counted(sum, "block"),
+        };
+        lines.push(format!("    and {rest} more with {sum}"));
     }
     lines.extend(rarely);
     lines
