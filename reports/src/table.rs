@@ -135,7 +135,7 @@ pub fn render_within(
         push_group(&mut out, result, group, style, width);
     }
     out.push(String::new());
-    push_legend(&mut out, &view);
+    push_legend(&mut out, &view, width);
     for warning in &view.warnings {
         for (i, line) in wrapped(warning, width.saturating_sub(2), width.saturating_sub(4))
             .iter()
@@ -442,7 +442,7 @@ fn push_scaling(out: &mut Vec<String>, scaling: &Scaling, style: Style, width: u
     }
 }
 
-fn push_legend(out: &mut Vec<String>, view: &View) {
+fn push_legend(out: &mut Vec<String>, view: &View, width: usize) {
     let marks: Vec<&str> = view
         .groups
         .iter()
@@ -450,16 +450,18 @@ fn push_legend(out: &mut Vec<String>, view: &View) {
         .flat_map(|r| &r.values)
         .map(|v| v.mark.as_str())
         .collect();
-    if marks.iter().any(|m| ["v", "^", "~"].contains(m)) {
-        out.push(
-            "v/^ the 95 % interval of the paired ratio excludes 1; ~ not shown to differ."
-                .to_owned(),
-        );
-    }
-    if marks.contains(&"?") {
-        out.push(
-            "? fewer than 6 blocks: ranges, no difference is claimed (more: --blocks 8)."
-                .to_owned(),
-        );
+    let said = [
+        (
+            marks.iter().any(|m| ["v", "^", "~"].contains(m)),
+            "v/^ the 95 % interval of the paired ratio excludes 1; ~ not shown to differ.",
+        ),
+        (
+            marks.contains(&"?"),
+            "? fewer than 6 blocks: ranges, no difference is claimed (more: --blocks 8).",
+        ),
+    ];
+    for (_, sentence) in said.iter().filter(|(shown, _)| *shown) {
+        let lines = wrapped(sentence, width, width.saturating_sub(2));
+        out.push(lines.join("\n  "));
     }
 }

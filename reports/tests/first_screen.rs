@@ -215,6 +215,19 @@ fn a_narrow_terminal_gets_whole_lines() {
     for line in narrow.lines().filter(|line| !free(line)) {
         assert!(line.chars().count() <= 80, "{line}\n{narrow}");
     }
+    // What the marks mean is longer than these.
+    let legend = table::render_within(&result, Style::Plain, None, 60);
+    let mut meaning = legend.lines().skip_while(|line| !line.starts_with("v/^"));
+    assert!(
+        meaning
+            .next()
+            .is_some_and(|line| line.chars().count() <= 60),
+        "{legend}"
+    );
+    assert!(
+        meaning.next().is_some_and(|line| line.starts_with("  ")),
+        "{legend}"
+    );
     for wanted in [
         "ANSWER",
         "ns/op",
