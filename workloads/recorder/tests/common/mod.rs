@@ -114,9 +114,12 @@ pub fn compile_as(
     command.args(["-pthread", "-D_GNU_SOURCE"]);
     // Libraries are looked through for what the source before them needs.
     command.arg("-o").arg(&out).arg(&source).args(options);
+    // What it warns of is told only where it fails: these programs do what compilers warn of.
+    let compiled = command.output().expect("the compiler runs");
     assert!(
-        command.status().expect("the compiler runs").success(),
-        "{command:?} failed"
+        compiled.status.success(),
+        "{command:?} failed: {}",
+        String::from_utf8_lossy(&compiled.stderr)
     );
     out
 }
