@@ -59,4 +59,19 @@ fn cuts_replay_and_keep_the_live_bytes() {
         .to_string();
     assert!(error.contains("the part is empty"), "{error}");
     assert!(!nothing.exists());
+    // A thread that is silent there: its bounds are not what is wrong.
+    let other = u32::from(all(&trace)[0].thread == 0);
+    let silent = CutOptions {
+        to_event: Some(1),
+        threads: vec![other],
+        ..CutOptions::default()
+    };
+    let error = cut(&trace, &nothing, &silent, &mut |_, _| {})
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains(&format!("thread {other} allocates nothing")),
+        "{error}"
+    );
+    assert!(!nothing.exists());
 }

@@ -187,7 +187,11 @@ impl ChunkReader {
             reason,
         };
         if length < FILE_HEADER {
-            return Err(not(format!("it has only {length} bytes")));
+            return Err(not(match length {
+                0 => "it is empty".into(),
+                1 => "it has only 1 byte".into(),
+                _ => format!("it has only {length} bytes"),
+            }));
         }
         let this = Self {
             path: path.to_path_buf(),

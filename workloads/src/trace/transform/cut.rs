@@ -132,6 +132,13 @@ pub fn cut(
         numbers[0].copy(&mut to, &event, stack)?;
     }
     forks.tell(&mut to);
+    if first_tick.is_some() && to.writer.is_empty() && !part.threads.is_empty() {
+        let names: Vec<String> = part.threads.iter().map(u32::to_string).collect();
+        return Err(TraceError::Usage(format!(
+            "the part is empty: within its bounds thread {} allocates nothing; `heaplab trace stats` lists the threads",
+            names.join(" or ")
+        )));
+    }
     if first_tick.is_none() || to.writer.is_empty() {
         return Err(TraceError::Usage(format!(
             "the part is empty: the trace has {total} events and lasts {} ms; name a part inside of that",
