@@ -124,9 +124,6 @@ impl Campaign<'_> {
         if (self.comparisons.iter()).any(|c| c.kinds.iter().any(timed)) {
             notes.extend(watch.end().and_then(|found| marks::throughout(&found)));
         }
-        if !driven.complete {
-            notes.push("the run was ended before its plan was finished; rows hold what was measured until then".into());
-        }
         let result = assemble::assemble(Input {
             machine,
             command: self.command.clone(),

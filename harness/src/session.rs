@@ -6,8 +6,9 @@
 
 use crate::clock::Utc;
 use crate::error::Error;
+use crate::render;
 use heaplab_reports::schema::RunLine;
-use heaplab_reports::{RESULT_FILE, RUNS_FILE};
+use heaplab_reports::{RESULT_FILE, RUNS_FILE, write_atomic};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -98,7 +99,8 @@ impl Session {
         let folder = folder(out, name)?;
         let path = folder.join(SESSION_FILE);
         let text = serde_json::to_string_pretty(start).unwrap_or_default();
-        fs::write(&path, text + "\n").map_err(|e| Error::io("write", &path, &e))?;
+        let written = write_atomic(&path, (text + "\n").as_bytes());
+        written.map_err(render::error)?;
         let path = folder.join(RUNS_FILE);
         let journal = File::create_new(&path).map_err(|e| Error::io("create", &path, &e))?;
         Ok(Self {

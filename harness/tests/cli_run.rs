@@ -81,10 +81,10 @@ fn a_tiny_model_gives_a_whole_result_set() {
 #[test]
 fn control_c_keeps_what_was_finished() {
     let folder = tempfile::tempdir().unwrap();
-    let mut child = heaplab(folder.path())
+    let child = heaplab(folder.path())
         .args(TINY)
         .args(["--blocks", "40", "--no-report", "-o", "r"])
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -100,15 +100,13 @@ fn control_c_keeps_what_was_finished() {
         .status()
         .unwrap();
     assert!(kill.success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130));
     let result = heaplab_reports::load(&folder.path().join("r")).unwrap();
-    assert!(
-        !result.complete
-            && result
-                .notes
-                .iter()
-                .any(|n| n.contains("before its plan was finished"))
-    );
+    assert!(!result.complete);
+    let said = String::from_utf8(ended.stdout).unwrap();
+    assert_eq!(said.matches("plan was not finished").count(), 1, "{said}");
+    assert_eq!(said.matches("measured until then").count(), 1, "{said}");
     let kept = lines();
     assert!((3..40 * 6).contains(&kept), "{kept}");
     assert!(
@@ -117,6 +115,28 @@ fn control_c_keeps_what_was_finished() {
             .iter()
             .all(|c| c.reason.as_deref().is_none_or(|r| !r.contains("interrupt")))
     );
+}
+
+/// Without room for it there is no `session.json`, and no half of one.
+#[test]
+fn a_session_that_cannot_be_written_leaves_no_part_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    // What it makes beforehand lies in the cache after the first.
+    let first = |name: &str| {
+        let words = format!("run -a system --blocks 1 --no-report -o {name} -- true");
+        words.split(' ').map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (status, _, err) = run(heaplab(at).args(first("a")));
+    assert_eq!(status, 0, "{err}");
+    let (status, _, err) = run(std::process::Command::new("sh")
+        .args(["-c", "ulimit -f 0; exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_heaplab"))
+        .args(first("b"))
+        .current_dir(at));
+    assert_eq!(status, 3, "{err}");
+    assert!(err.contains("cannot write 'b/session.json'"), "{err}");
+    assert_eq!(std::fs::read_dir(at.join("b")).unwrap().count(), 0);
 }
 
 #[test]
