@@ -81,6 +81,8 @@ pub(crate) struct Scatter {
     pub points: Vec<ScatterPoint>,
     /// Whether points carry names (one workload) or only the legend does.
     pub named: bool,
+    /// What the ratios across are of: time, or instructions.
+    pub across: &'static str,
     /// Label of the subject at 1, 1.
     pub baseline: String,
 }

@@ -492,7 +492,10 @@ fn draw_scatter<DB: DrawingBackend>(
     }
     let below_centre = ((x0 + x1) / 2, y1 + f.px(20.0));
     area.draw_text(
-        &format!("time / {}'s   (less is better)", scatter.baseline),
+        &format!(
+            "{} / {}'s   (less is better)",
+            scatter.across, scatter.baseline
+        ),
         &f.text(11.5).pos(below),
         below_centre,
     )?;

@@ -5,10 +5,17 @@ use super::subjects::{legend_name, look, ok_cells};
 use crate::builder::BASELINE;
 use crate::schema::{Cell, IntervalKind, Ratio, ResultSet};
 use crate::stats;
-use crate::view::{View, memory_metric, time_metric};
+use crate::view::{View, common_time_word, memory_metric, time_metric};
 
 fn ratio(cell: &Cell, metric: Option<&str>) -> Option<Ratio> {
     cell.metrics.get(metric?)?.ratio_to_system
+}
+
+/// A word that begins a sentence.
+fn capitalised(word: &str) -> String {
+    let mut letters = word.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
 }
 
 /// The baseline in a sentence.
@@ -23,8 +30,9 @@ fn in_words(base: &str) -> &str {
 pub(super) fn dots(result: &ResultSet, view: &View) -> Option<Chart> {
     type Get = fn(&Cell) -> Option<Ratio>;
     let base = result.baseline();
+    let word = common_time_word(&result.cells).unwrap_or("time");
     let panels: [(String, Get); 2] = [
-        (format!("time / {base}'s"), |c| ratio(c, time_metric(c))),
+        (format!("{word} / {base}'s"), |c| ratio(c, time_metric(c))),
         (format!("peak memory / {base}'s"), |c| {
             ratio(c, memory_metric(c))
         }),
@@ -79,8 +87,9 @@ pub(super) fn dots(result: &ResultSet, view: &View) -> Option<Chart> {
         stem: "ratios".to_owned(),
         title: format!("Against {} (left of 1: less)", in_words(base)),
         caption: format!(
-            "Time and peak memory of each subject as a ratio to {}'s, with 95 % \
+            "{} and peak memory of each subject as a ratio to {}'s, with 95 % \
              intervals; a hollow point has fewer than six blocks and its ends are a range.",
+            capitalised(word),
             in_words(base)
         ),
         group: None,
@@ -96,6 +105,7 @@ pub(super) fn dots(result: &ResultSet, view: &View) -> Option<Chart> {
 /// Time against peak memory: one point a subject and workload, the baseline at (1, 1).
 pub(super) fn scatter(result: &ResultSet, view: &View) -> Option<Chart> {
     let named = view.groups.len() == 1;
+    let word = common_time_word(&result.cells).unwrap_or("time");
     let base = result.baseline();
     let mut points = Vec::new();
     for group in &view.groups {
@@ -129,9 +139,9 @@ pub(super) fn scatter(result: &ResultSet, view: &View) -> Option<Chart> {
     };
     Some(Chart {
         stem: "time-memory".to_owned(),
-        title: format!("Time against memory, {what}"),
+        title: format!("{} against memory, {what}", capitalised(word)),
         caption: format!(
-            "Each point is one subject on one workload: time (across) and peak memory (up) as ratios to \
+            "Each point is one subject on one workload: {word} (across) and peak memory (up) as ratios to \
              {}'s at 1, 1. Down and left is better.",
             in_words(base)
         ),
@@ -141,6 +151,7 @@ pub(super) fn scatter(result: &ResultSet, view: &View) -> Option<Chart> {
         spec: Spec::Scatter(Scatter {
             points,
             named,
+            across: word,
             baseline: base.to_owned(),
         }),
     })

@@ -146,6 +146,20 @@ pub(crate) fn time_word(cell: &Cell) -> &'static str {
     }
 }
 
+/// [`time_word`] of what several cells are judged by; `None` where none of them is.
+pub(crate) fn common_time_word<'a>(
+    cells: impl IntoIterator<Item = &'a Cell>,
+) -> Option<&'static str> {
+    let judged = |cell: &&Cell| time_metric(cell).is_some();
+    let mut words = cells.into_iter().filter(judged).map(time_word);
+    let first = words.next()?;
+    Some(if words.all(|word| word == first) {
+        first
+    } else {
+        "time"
+    })
+}
+
 /// Whether its time is given by a recording.
 pub(crate) fn paced(metric: &Metric) -> bool {
     metric.mode == "paced"

@@ -1,6 +1,8 @@
 //! What must be said beside the figures: shape, modes, smallest visible change, warnings.
 
-use super::{cells, facts_of, group_name, keys, memory_metric, recorded, time_metric};
+use super::{
+    cells, common_time_word, facts_of, group_name, keys, memory_metric, recorded, time_metric,
+};
 use crate::builder::{BASELINE, WorkloadKey};
 use crate::schema::{Cell, HARNESS_SHARE, ResultSet, Status, Subject};
 use crate::{shell, stats, units};
@@ -199,8 +201,9 @@ pub(super) fn could_have_been_shown(cells: &[&Cell]) -> Option<String> {
             .filter_map(|r| stats::detectable(&r))
             .max_by(f64::total_cmp)
     };
+    let word = common_time_word(cells.iter().copied()).unwrap_or("time");
     let parts: Vec<String> = [
-        ("time", largest(time_metric)),
+        (word, largest(time_metric)),
         ("peak", largest(memory_metric)),
     ]
     .into_iter()

@@ -3,7 +3,7 @@
 //! There is no mean of memory over workloads: models and traces differ too much in what a byte means, so the
 //! lowest and highest ratio are named with their workloads.
 
-use super::{cells, group_name, keys, memory_metric, time_metric, time_word};
+use super::{cells, common_time_word, group_name, keys, memory_metric, time_metric};
 use crate::schema::{IntervalKind, Ratio, ResultSet, Status, Subject};
 use crate::{stats, units};
 use serde::Serialize;
@@ -65,16 +65,7 @@ impl Summary {
         if !rows.iter().any(says) {
             return None;
         }
-        let mut words = (result.cells.iter())
-            .filter(|cell| time_metric(cell).is_some())
-            .map(time_word);
-        let measure = words.next().map(|first| {
-            if first == "instructions" && words.all(|word| word == first) {
-                "instructions"
-            } else {
-                "time"
-            }
-        });
+        let measure = common_time_word(&result.cells);
         Some(Self {
             baseline: result.baseline().to_owned(),
             measure,
