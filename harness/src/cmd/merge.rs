@@ -5,6 +5,7 @@ use crate::error::{Error, Outcome};
 use crate::out::Terminal;
 use crate::{render, session};
 use heaplab_reports::schema::Status;
+use heaplab_reports::units;
 
 /// Joins, writes and reports.
 ///
@@ -18,11 +19,8 @@ pub fn run(args: &MergeArgs, terminal: &Terminal) -> Result<Outcome, Error> {
     let joined = heaplab_reports::merge(&shards).map_err(render::error)?;
     session::claim(&args.out)?;
     heaplab_reports::save_atomic(&joined, &args.out).map_err(render::error)?;
-    terminal.say(&format!(
-        "joined {} result sets: {}",
-        shards.len(),
-        args.out.display()
-    ));
+    let count = units::counted(shards.len() as f64, "result set");
+    terminal.say(&format!("joined {count}: {}", args.out.display()));
     if !args.no_report {
         let report = render::write_report(&joined, &args.out)?;
         terminal.say(&format!("report: {}", report.display()));

@@ -72,7 +72,7 @@ pub(super) fn of_process(path: &Path) -> Option<(PathBuf, String)> {
     let named = path.to_str()?;
     let (file, process) = named.rsplit_once('#')?;
     let file = PathBuf::from(file);
-    (!path.exists() && file.exists()).then(|| (file, process.to_owned()))
+    (!process.is_empty() && !path.exists() && file.exists()).then(|| (file, process.to_owned()))
 }
 
 /// Makes the trace `out` by `work`, which gets a progress function: watched, and with a line about the result.
