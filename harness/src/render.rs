@@ -43,7 +43,28 @@ pub fn result(
 /// # Errors
 /// If a file cannot be written.
 pub fn write_report(result: &ResultSet, folder: &Path) -> Result<PathBuf, Error> {
-    let mut options = ReportOptions::default();
+    write_judged(result, folder, ReportOptions::default())
+}
+
+/// As [`write_report`], with the verdict of a gate on it as it was printed.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write_verdict(result: &ResultSet, folder: &Path, verdict: String) -> Result<(), Error> {
+    let options = ReportOptions {
+        verdict: Some(verdict),
+        // They are there since the result is.
+        no_chart_files: true,
+        ..ReportOptions::default()
+    };
+    write_judged(result, folder, options).map(drop)
+}
+
+fn write_judged(
+    result: &ResultSet,
+    folder: &Path,
+    mut options: ReportOptions,
+) -> Result<PathBuf, Error> {
     // Models of the user's own are files that the command names, if they are still there.
     let own: Vec<Model> = (result.command.iter())
         .filter(|word| word.ends_with(".toml"))

@@ -41,6 +41,27 @@ fn a_head_that_needs_more_memory_is_a_regression_that_can_be_reproduced() {
     );
 }
 
+/// Who opens the page of a gate looks for its verdict, and counts are no time.
+#[test]
+fn the_page_of_a_gate_begins_with_its_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = "gate run --seed 7 --base system --head new=jemalloc churn --scale 0.005 --blocks 2 \
+                 --measure memory,counts -o g";
+    let (status, out, err) = run(heaplab(folder.path()).args(words.split_whitespace()));
+    assert_eq!(status, 1, "{out}{err}");
+    let page = std::fs::read_to_string(folder.path().join("g/report.html")).unwrap();
+    let (_, below) = page.split_once("<pre id=\"verdict\">").expect("a verdict");
+    let (verdict, below) = below.split_once("</pre>").unwrap();
+    assert!(
+        verdict.starts_with("FAIL") && verdict.contains("REGRESSION"),
+        "{verdict}"
+    );
+    assert!(below.contains("ANSWER"));
+    assert!(page.contains("instructions / base"), "of the charts");
+    assert!(!page.contains("time / base"), "nothing was timed");
+    assert!(page.contains("shown: instructions") || !page.contains("shown: time"));
+}
+
 #[test]
 fn a_missing_cell_is_never_a_pass() {
     let folder = tempfile::tempdir().unwrap();

@@ -15,6 +15,8 @@ pub struct ReportOptions {
     /// Analysis text by name of workload: what it stresses, what a change means, where it comes from; an empty line parts
     /// paragraphs.
     pub analysis: BTreeMap<String, String>,
+    /// What a gate said of it, as it was printed; stands above everything else.
+    pub verdict: Option<String>,
     /// Leave out the files under `charts/` (the HTML still holds its charts).
     pub no_chart_files: bool,
 }
@@ -28,7 +30,7 @@ pub fn write_report(
 ) -> Result<Vec<PathBuf>, ReportError> {
     let view = View::new(result);
     let charts = charts::all(result, &view);
-    let page = html::render(result, &view, &charts, &options.analysis)?;
+    let page = html::render(result, &view, &charts, options)?;
     let mut files: Vec<(PathBuf, Vec<u8>)> = vec![
         (dir.join("report.html"), page.into_bytes()),
         (

@@ -3,6 +3,7 @@
 use crate::charts::{Chart, FONT};
 use crate::error::ReportError;
 use crate::latency::CAUSES;
+use crate::report::ReportOptions;
 use crate::schema::ResultSet;
 use crate::view::View;
 use crate::{shell, units};
@@ -64,6 +65,7 @@ struct Section {
 #[derive(Serialize)]
 struct Page<'a> {
     title: String,
+    verdict: Option<&'a str>,
     view: &'a View,
     sections: Vec<Section>,
     figures: Vec<Figure>,
@@ -85,12 +87,12 @@ struct Page<'a> {
     data: String,
 }
 
-/// The page; `analysis` is text by name of workload.
+/// The page.
 pub(crate) fn render(
     result: &ResultSet,
     view: &View,
     charts: &[Chart],
-    analysis: &BTreeMap<String, String>,
+    options: &ReportOptions,
 ) -> Result<String, ReportError> {
     let fail = |e: minijinja::Error| ReportError::Template {
         message: format!("{e}"),
@@ -114,7 +116,7 @@ pub(crate) fn render(
         .map(|g| Section {
             bars: bars(g),
             latency: latency_rows(result, g),
-            analysis: (analysis.get(&g.key.workload).into_iter())
+            analysis: (options.analysis.get(&g.key.workload).into_iter())
                 .flat_map(|text| text.split("\n\n"))
                 .map(|part| part.trim().to_owned())
                 .collect(),
@@ -140,6 +142,7 @@ pub(crate) fn render(
         .map_err(fail)?
         .render(Value::from(minijinja::value::Serde(Page {
             title: title(result),
+            verdict: options.verdict.as_deref().map(str::trim_end),
             view,
             sections,
             figures,
