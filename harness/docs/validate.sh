@@ -16,7 +16,7 @@ shift
 here=$(cd "$(dirname "$0")" && pwd)
 runs=${RUNS:-4} most=${MOST:-16} failed=0
 measure=yes only=" "
-declare -A rows=() seconds=()
+declare -A rows=() seconds=() took=()
 if [ "${1:-}" = --about ]; then
     measure=
     shift
@@ -49,21 +49,25 @@ trap 'rm -rf "$work"' EXIT
 "$here/validate-inputs.sh" "$work"
 commit=$(git -C "$here" rev-parse --short HEAD 2>/dev/null || echo unknown)
 
-# about SUBJECTS OPTION… -- CMD…: seconds that the first round of runs takes. The program alone, once; with each subject it is
-# run twice a round and replayed, which takes about three times as long as it, and recorded once for all of them. A server is given a minute.
+# about NAME SUBJECTS OPTION… -- CMD…: seconds that the first rounds of so many subjects take: as when all four were measured last; of a program that
+# never was, the program alone, once; with each subject it is run twice a round and replayed, which takes about three times as long as it,
+# and recorded once for all of them. A server is given a minute.
 about() {
-    local subjects=$1
-    shift
-    if [[ " $* " == *" --until-ready "* ]]; then
+    local last=${took[$1]:-} subjects=$2 alone=0
+    shift 2
+    if [ -z "$last" ] && [[ " $* " == *" --until-ready "* ]]; then
         echo 60
         return
     fi
-    while [ "$1" != -- ]; do shift; done
-    shift
-    local begin=$EPOCHREALTIME
-    (cd "$work" && "$@") >"$work/alone.out" 2>&1 </dev/null || true
-    awk -v begin="$begin" -v end="$EPOCHREALTIME" -v rounds="$runs" -v subjects="$subjects" \
-        'BEGIN { printf "%d", 10 + (end - begin) * rounds * (5 * subjects + 1) }'
+    if [ -z "$last" ]; then
+        while [ "$1" != -- ]; do shift; done
+        shift
+        local begin=$EPOCHREALTIME
+        (cd "$work" && "$@") >"$work/alone.out" 2>&1 </dev/null || true
+        alone=$(awk -v begin="$begin" -v end="$EPOCHREALTIME" 'BEGIN { print end - begin }')
+    fi
+    awk -v alone="$alone" -v last="${last:-0}" -v rounds="$runs" -v subjects="$subjects" \
+        'BEGIN { printf "%d", last ? last * rounds * (5 * subjects + 1) / 21 + 1 : 10 + alone * rounds * (5 * subjects + 1) }'
 }
 
 # validate NAME KIND DESCRIPTION OPTION… -- CMD…: one program's figures; KIND is "open" or "set aside". validation.py reads the names here.
@@ -75,7 +79,7 @@ validate() {
     local subjects=${rows[$name]:-system,jemalloc,mimalloc,spanalloc} most_here=$most
     if [ -z "${seconds[$name]:-}" ]; then
         local commas=${subjects//[^,]/}
-        seconds[$name]=$(about $((${#commas} + 1)) "$@")
+        seconds[$name]=$(about "$name" $((${#commas} + 1)) "$@")
         return
     fi
     local first=${seconds[$name]}
@@ -132,6 +136,7 @@ programs() {
     validate qpdf "set aside" "A file of 40,000 objects rewritten" -- qpdf --qdf --object-streams=disable objects.pdf rewritten.pdf
 }
 
+while read -r name last; do took[$name]=$last; done < <(python3 "$here/validation.py" --took)
 programs
 total=0
 for name in "${!seconds[@]}"; do total=$((total + seconds[$name])); done

@@ -7,6 +7,7 @@ validation.py --store NAME KIND WHAT COMMIT TIME <JSON
 validation.py --merge NAME COMMIT TIME <JSON
                                         the same of some of its rows, in the place of those that are there
 validation.py --undecided MOST [NAME…]  prints the programs with rows that have no verdict and had fewer than MOST runs, and these rows
+validation.py --took                    prints the programs and how many seconds a round of all subjects took when they were measured last
 """
 
 import json
@@ -102,6 +103,14 @@ def undecided(most, *names):
             rows.append(row["subject"])
         if rows:
             print(name, ",".join(rows))
+
+
+def took():
+    """Programs and the seconds of a round of all subjects when they were measured last."""
+    for name in order():
+        if (found := read(name)) and found.get("beside"):
+            rounds = statistics.mean(len(row["actual_samples"]) for row in found["subjects"])
+            print(name, f"{found['beside']['seconds'] / max(rounds, 1):.2f}")
 
 
 def likely(threads, row, runs):
@@ -273,5 +282,7 @@ if __name__ == "__main__":
         merge(*sys.argv[2:])
     elif sys.argv[1:2] == ["--undecided"]:
         undecided(*sys.argv[2:])
+    elif sys.argv[1:2] == ["--took"]:
+        took()
     else:
         assemble()

@@ -15,7 +15,7 @@ fn page(folder: &Path, subjects: &[Value]) -> PathBuf {
     let figures = folder.join("validation/jq.json");
     std::fs::create_dir_all(figures.parent().unwrap()).unwrap();
     let all = json!({
-        "beside": {"others": 0.01}, "command": ["jq", "."], "disturbed_recordings": 0, "recordings": 4, "own_mappings_bytes": 0,
+        "beside": {"others": 0.01, "seconds": 30.0}, "command": ["jq", "."], "disturbed_recordings": 0, "recordings": 4, "own_mappings_bytes": 0,
         "measured": {"kind": "open", "what": "A list", "commit": "aaaaaaa", "time": "2026-11-01 10:00 UTC"},
         "ranking": {"agree": 9, "disagree": 9, "undecided": 9}, "time_ranking": {"agree": 1, "disagree": 2, "undecided": 3},
         "remarks": ["a remark"], "trace": {"events": 10, "threads": 1, "peak_live_bytes": 100}, "subjects": subjects,
@@ -84,6 +84,9 @@ fn rows_without_a_verdict_are_named_until_they_have_had_their_runs() {
     );
     let (_, found, told) = script(folder.path(), &["--undecided", "4"], "");
     assert!(found.is_empty() && told.contains("MOST above 4"), "{told}");
+    // 30 s for four rounds.
+    let (_, found, _) = script(folder.path(), &["--took"], "");
+    assert_eq!(found, "jq 7.50\n");
     let (_, found, _) = script(folder.path(), &["--undecided", "16", "lua"], "");
     assert_eq!(found, "");
 }
