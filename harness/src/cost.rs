@@ -1,5 +1,7 @@
 //! The harness's own cost as a benchmark: scripts of known shape replayed with the null allocator, nothing touched.
 
+mod line;
+
 use crate::disturbance::{Disturbance, Watch};
 use crate::error::Error;
 use crate::exec::{self, Limits};
@@ -29,12 +31,14 @@ const RUNS: usize = 7;
 pub struct Cost {
     /// A local op.
     pub local: Vec<LocalCost>,
-    /// Handing a block from one thread to another, beside its two calls; waiting is not in it. Absent on one CPU, as the next two.
+    /// Handing a block from one thread to another, beside its two calls; waiting is not in it. Absent on one CPU, as the next three.
     pub hand_over_ns: Option<f64>,
     /// From one handed block to the next, by the clock on the wall, waiting and calls included.
     pub handed_wall_ns: Option<f64>,
     /// The same where each block must be freed by the other thread before the next one is allocated.
     pub answered_wall_ns: Option<f64>,
+    /// The way of a cache line from one of the two CPUs to the other and back, right after the run that had this time.
+    pub line_there_and_back_ns: Option<f64>,
     /// An empty pair of time stamps.
     pub timer_ns: f64,
     /// CPU time that other programs and the host took meanwhile, as a share of one CPU, where it was enough to matter.
@@ -78,14 +82,15 @@ fn rounds(cpus: u32) -> Result<Cost, Error> {
         scripts.push((threads, path));
     }
     let handed = folder.path().join("handed");
-    let answered = folder.path().join("answered");
+    let answering = folder.path().join("answered");
     if cpus >= 2 {
         hand_over(&handed, OPS / 2, HANDED).map_err(failed)?;
-        hand_over(&answered, ANSWERED, 1).map_err(failed)?;
+        hand_over(&answering, ANSWERED, 1).map_err(failed)?;
     }
     let mut local = vec![f64::INFINITY; scripts.len()];
     let (mut pair, mut timer) = (f64::INFINITY, f64::INFINITY);
-    let (mut handed_wall, mut answered_wall) = (f64::INFINITY, f64::INFINITY);
+    let mut handed_wall = f64::INFINITY;
+    let mut answered = (f64::INFINITY, None);
     for _ in 0..RUNS {
         for ((threads, script), best) in scripts.iter().zip(&mut local) {
             let report = replay(&null, script)?;
@@ -101,13 +106,19 @@ fn rounds(cpus: u32) -> Result<Cost, Error> {
             let busy = (2 * report.wall_ns).saturating_sub(report.wait_ns);
             pair = pair.min(busy as f64 / (report.calls / 2) as f64);
             handed_wall = handed_wall.min(wall_of_a_block(&report));
-            answered_wall = answered_wall.min(wall_of_a_block(&replay(&null, &answered)?));
+            let wall = wall_of_a_block(&replay(&null, &answering)?);
+            // The host may move the CPUs from one run to the next.
+            let line = line::there_and_back_ns();
+            if wall < answered.0 {
+                answered = (wall, line);
+            }
         }
     }
     Ok(Cost {
         hand_over_ns: (cpus >= 2).then(|| (pair - 2.0 * local[0]).max(0.0)),
         handed_wall_ns: (cpus >= 2).then_some(handed_wall),
-        answered_wall_ns: (cpus >= 2).then_some(answered_wall),
+        answered_wall_ns: (cpus >= 2).then_some(answered.0),
+        line_there_and_back_ns: answered.1,
         local: (scripts.iter().zip(local))
             .map(|((threads, _), ns)| LocalCost {
                 threads: *threads,

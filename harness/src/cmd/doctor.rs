@@ -77,6 +77,10 @@ fn cost_text(cost: &Cost) -> String {
         "the same, each answered by the other",
         cost.answered_wall_ns,
     );
+    line(
+        "a cache line to the other CPU and back",
+        cost.line_there_and_back_ns,
+    );
     line("an empty pair of time stamps", Some(cost.timer_ns));
     if let Some(share) = cost.disturbed {
         text.push_str(&format!(
