@@ -6,9 +6,12 @@ use crate::fault::Line;
 use crate::lookup::LOOKUP;
 use crate::page_heap::{ahead, huge, moving};
 use crate::process::HEAP;
-use crate::{dump, front_end, hardened, helper, profile, scavenger, thread_cache};
+use crate::{dump, front_end, hardened, helper, os, profile, scavenger, thread_cache};
 use core::ffi::{CStr, c_char};
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 /// The variable's name.
 pub const VARIABLE: &str = "SPANALLOC_CONF";
@@ -70,12 +73,15 @@ enum Problem {
     OutOfRange(usize),
 }
 
-static LOADED: AtomicU32 = AtomicU32::new(0);
+/// 0: nobody has read the settings yet; [`READ`]; else the number of the thread that reads them.
+static STATE: AtomicU32 = AtomicU32::new(0);
+const READ: u32 = u32::MAX;
 
-/// Reads the environment unless that has been done.
+/// Reads the environment unless that has been done. Whoever comes meanwhile waits, as what is allocated under other settings would stay
+/// so, and the checks are switched on while nobody looks anything up ([`crate::lookup`]).
 #[inline]
 pub(crate) fn load_once() {
-    if LOADED.load(Relaxed) == 0 {
+    if STATE.load(Acquire) != READ {
         load();
     }
 }
@@ -88,11 +94,16 @@ fn load() {
     }
     // SAFETY: libc's variable; a null means that libc is not initialised yet.
     let mut entry = unsafe { environ };
-    if entry.is_null() || LOADED.swap(1, Relaxed) != 0 {
+    if entry.is_null() {
+        return;
+    }
+    let own = os::thread_number() as u32;
+    let claimed = STATE.compare_exchange(0, own, Acquire, Acquire);
+    if claimed.is_err_and(|reader| !takes_over(reader, own)) {
         return;
     }
     // Now, as programs bind their threads to one processor each later.
-    crate::os::count_processors();
+    os::count_processors();
     let mut given = 0;
     // SAFETY: `environ` is an array of C strings that ends with null.
     unsafe {
@@ -118,6 +129,26 @@ fn load() {
         warn_of_front_end();
     }
     profile::settle();
+    STATE.store(READ, Release);
+}
+
+/// Waits for the thread that reads the settings. True: it does not exist any more, as in a child that another thread forked meanwhile, and
+/// the caller is to read them. A handler of a signal that interrupted the reading does not wait.
+#[cold]
+#[inline(never)]
+fn takes_over(mut reader: u32, own: u32) -> bool {
+    while reader != READ && reader != own {
+        if !os::thread_exists(reader) {
+            match STATE.compare_exchange(reader, own, Acquire, Acquire) {
+                Ok(_) => return true,
+                Err(now) => reader = now,
+            }
+            continue;
+        }
+        os::sleep_ms(&AtomicU32::new(0), 1);
+        reader = STATE.load(Acquire);
+    }
+    false
 }
 
 #[cold]

@@ -46,7 +46,7 @@ impl Lookup {
     }
 
     /// From now on every address is foreign to fast paths, so that each operation comes to where it is checked: as
-    /// [`Lookup::new`] has it, for good. The caller is the only thread.
+    /// [`Lookup::new`] has it, for good. Nobody has a block yet, or comes to one before this is done ([`crate::config`]).
     pub(crate) fn hide(&self) {
         self.hidden.store(true, Relaxed);
         self.words.store(0, Release);

@@ -15,6 +15,7 @@ pub(crate) use resize::stays;
 pub use resize::{reallocate, reallocate_exact, resize_aligned, try_grow, usable_size};
 pub use trim::{Trimmed, trim};
 
+use crate::config;
 use crate::cpu_cache;
 use crate::fault::DETECT;
 use crate::front_end;
@@ -229,6 +230,8 @@ fn allocate_detour(size: usize, align: usize) -> *mut u8 {
 
 /// A block in a span of its own.
 fn allocate_large(size: usize, align: usize) -> *mut u8 {
+    // The first of the process, perhaps; those of classes come to it where threads get caches.
+    config::load_once();
     let _slow_path = SlowPath::with_bins();
     HEAP.allocate_large_after(size, align, Use::Large, || give_idle(size))
         .0
@@ -346,6 +349,7 @@ fn filled(block: *mut u8, size: usize) -> *mut u8 {
 
 /// A zero block of a page or more: from there on it pays to know that memory is zero already.
 fn zeroed_pages(size: usize, align: usize) -> *mut u8 {
+    config::load_once();
     if hardened::on() {
         return filled(allocate_aligned(align, size), size);
     }

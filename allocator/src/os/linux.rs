@@ -376,6 +376,14 @@ pub fn thread_number() -> i32 {
     unsafe { libc::gettid() }
 }
 
+/// A thread of this number exists, in this process or another one.
+pub fn thread_exists(number: u32) -> bool {
+    // SAFETY: signal 0 is none, it only asks.
+    unsafe {
+        syscall6(libc::SYS_tkill, [number as usize, 0, 0, 0, 0, 0]) != -(libc::ESRCH as isize)
+    }
+}
+
 /// From now on SIGABRT ends the process whatever the program had asked for.
 pub fn forget_abort_handler() {
     // SAFETY: a valid signal and disposition.

@@ -13,7 +13,7 @@ mod thread;
 pub use file::{File, map_fresh, process_number, remove, rename, unmap};
 pub use linux::{
     Linux, abort_process, cpu_count, forget_abort_handler, futex_wait, futex_wake_one, sleep_ms,
-    thread_ns, thread_number, write_stderr,
+    thread_exists, thread_ns, thread_number, write_stderr,
 };
 pub use linux::{block_signals, restore_signals};
 pub(crate) use linux::{count_processors, syscall6};
