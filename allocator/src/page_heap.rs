@@ -285,11 +285,17 @@ impl<O: Os> PageHeap<O> {
     /// Takes back a span whose pages [`PageHeap::move_pages`] gave to another.
     ///
     /// # Safety
-    /// As [`PageHeap::free`], and it is in this state.
+    /// As [`PageHeap::free`], and it is in this state; [`State::Unused`]: something of it is not mapped any more.
     pub unsafe fn free_moved(&self, span: *mut Span, state: State) {
         let mut inner = self.inner.lock();
         // SAFETY: the caller's duty.
-        unsafe { inner.free(self, span, state) };
+        unsafe {
+            if state == State::Unused {
+                inner.lose(self, span);
+            } else {
+                inner.free(self, span, state);
+            }
+        }
         self.in_use.store(inner.in_use, Relaxed);
     }
 

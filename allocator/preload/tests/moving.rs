@@ -297,3 +297,78 @@ fn buffers_keep_their_contents_while_everything_is_against_them() {
         assert!(!wrong.contains('p') || figures[1] == 0, "{figures:?}");
     }
 }
+
+/// Large buffers while another thread sets limits below what is mapped, and takes them back. The kernel unmaps what pages are to move
+/// to before it says that they may not.
+const LIMITED: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include "check.h"
+#define BLOCKS 12
+#define PAGE 4096
+size_t spanalloc_stats_json(char *, size_t);
+static volatile int stop;
+static unsigned next(uint64_t *state) {
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return *state >> 33;
+}
+static void *limit(void *unused) {
+    uint64_t state = 1;
+    while (!stop) {
+        /* The hard limit stays, so that it can be taken back. */
+        struct rlimit l = {next(&state) % 3 ? RLIM_INFINITY : next(&state) % (64 << 20), RLIM_INFINITY};
+        CHECK(!setrlimit(next(&state) % 2 ? RLIMIT_AS : RLIMIT_DATA, &l));
+        usleep(300);
+    }
+    return 0;
+}
+int main(void) {
+    pthread_t thread;
+    uint64_t state = 7;
+    struct { unsigned char *bytes; size_t size; unsigned char stamp; } b[BLOCKS] = {0};
+    CHECK(!pthread_create(&thread, 0, limit, 0));
+    for (int i = 0; i < 2500; i++) {
+        int at = next(&state) % BLOCKS;
+        size_t size = (300 << 10) + next(&state) % (3 << 20), kept = 0;
+        for (size_t k = 0; b[at].bytes && k < b[at].size; k += PAGE) CHECK(b[at].bytes[k] == (unsigned char)(b[at].stamp + k / PAGE));
+        unsigned char *got;
+        if (next(&state) % 4 == 0 && b[at].bytes) {
+            kept = size < b[at].size ? size : b[at].size;
+            got = realloc(b[at].bytes, size);
+            if (!got) { CHECK(errno == ENOMEM); continue; }
+        } else {
+            free(b[at].bytes);
+            b[at].bytes = 0;
+            got = malloc(size);
+            if (!got) { CHECK(errno == ENOMEM); continue; }
+        }
+        for (size_t k = 0; k < kept; k += PAGE) CHECK(got[k] == (unsigned char)(b[at].stamp + k / PAGE));
+        b[at].bytes = got; b[at].size = size; b[at].stamp = next(&state);
+        for (size_t k = 0; k < size; k += PAGE) got[k] = b[at].stamp + k / PAGE;
+    }
+    stop = 1;
+    CHECK(!pthread_join(thread, 0));
+    struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
+    CHECK(!setrlimit(RLIMIT_AS, &none) && !setrlimit(RLIMIT_DATA, &none));
+    char json[1 << 15];
+    CHECK(spanalloc_stats_json(json, sizeof json) < sizeof json);
+    char *moves = strstr(json, "\"moves\":");
+    CHECK(moves && atoi(moves + 8) > 10);
+    return 0;
+}
+"#;
+
+#[test]
+fn limits_below_what_is_mapped_leave_every_block_whole() {
+    let program = compile("moving_limited.c", LIMITED);
+    for settings in ["", "front_end=cpu"] {
+        passes(preloaded(&program).env("SPANALLOC_CONF", settings));
+    }
+}

@@ -1,6 +1,6 @@
 //! A page source for tests: a block of ordinary memory, with failures on demand.
 
-use super::{Mapped, Os};
+use super::{Mapped, Moved, Os};
 use core::ops::Index;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -245,16 +245,21 @@ impl Os for FakeOs {
         super::Linux::BESIDE.is_resident(addr, len)
     }
 
-    fn move_pages(&self, from: usize, to: usize, len: usize) -> bool {
+    fn move_pages(&self, from: usize, to: usize, len: usize) -> Moved {
         if !self.may(Call::Move) {
-            return false;
+            return Moved::No;
         }
         // SAFETY: both ranges lie in spans that the caller owns and do not overlap.
         unsafe {
             (to as *mut u8).copy_from_nonoverlapping(from as *const u8, len);
+            if self.mapped.load(Relaxed) > self.limit.load(Relaxed) {
+                // Whoever touches it from now on ends the tests.
+                libc::mprotect(from as *mut libc::c_void, len, libc::PROT_NONE);
+                return Moved::WithPlace;
+            }
             (from as *mut u8).write_bytes(0, len);
         }
-        true
+        Moved::Yes
     }
 
     fn protect(&self, _: usize, _: usize, _: bool) -> bool {

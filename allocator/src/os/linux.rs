@@ -3,9 +3,9 @@
 //! Calls are made by the `syscall` instruction itself rather than through libc's wrappers, so
 //! that nothing here can touch `errno` (free must keep it) or need libc to be initialised.
 
-use super::{Mapped, Os};
+use super::{Mapped, Moved, Os};
 use crate::lookup::{LOOKUP, Lookup};
-use crate::units::OS_PAGE;
+use crate::units::{OS_PAGE, PAGE_SIZE};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -127,14 +127,7 @@ impl Os for Linux {
     }
 
     fn hand_over(&self, from: usize, to: usize, len: usize) -> bool {
-        let is_free = |page: usize| {
-            let mut answer = 0_u8;
-            let place = &raw mut answer as usize;
-            // SAFETY: the kernel writes one byte, if the page is mapped.
-            let code = unsafe { syscall6(libc::SYS_mincore, [page, OS_PAGE, place, 0, 0, 0]) };
-            code == -(libc::ENOMEM as isize)
-        };
-        if !(to..to + len).step_by(OS_PAGE).all(is_free) {
+        if (to..to + len).step_by(OS_PAGE).any(is_mapped) {
             return false;
         }
         let flags = libc::MREMAP_MAYMOVE as usize | libc::MREMAP_FIXED as usize;
@@ -174,13 +167,20 @@ impl Os for Linux {
         answer == 0 && pages.iter().all(|page| page & 1 != 0)
     }
 
-    fn move_pages(&self, from: usize, to: usize, len: usize) -> bool {
+    fn move_pages(&self, from: usize, to: usize, len: usize) -> Moved {
         const MREMAP_DONTUNMAP: usize = 4;
         let flags = libc::MREMAP_MAYMOVE as usize | libc::MREMAP_FIXED as usize | MREMAP_DONTUNMAP;
         // SAFETY: both ranges lie in spans that the caller owns; the target's contents are not
         // needed, the source stays mapped by DONTUNMAP.
         let got = unsafe { syscall6(libc::SYS_mremap, [from, len, len, flags, to, 0]) };
-        got == to as isize
+        if got == to as isize {
+            Moved::Yes
+        } else if got == -(libc::EINVAL as isize) {
+            // Not known: arguments are looked at first.
+            Moved::No
+        } else {
+            after_refused_move(self, from, to, len)
+        }
     }
 
     fn protect(&self, addr: usize, len: usize, usable: bool) -> bool {
@@ -214,6 +214,56 @@ impl Os for Linux {
             known => known,
         }
     }
+}
+
+/// A move was refused. The kernel unmaps the target before it looks whether what is mapped may grow by as much again (a limit that was set
+/// below what is mapped, strict accounting), mapping after mapping of the source, if there are several. Where what is missing cannot
+/// be mapped again either, the move that leaves nothing at the old place is allowed, as by it nothing grows.
+#[cold]
+#[inline(never)]
+fn after_refused_move(os: &Linux, from: usize, to: usize, len: usize) -> Moved {
+    if os.map_at(to, len) == Mapped::Yes {
+        return Moved::No;
+    }
+    let pages = || (0..len).step_by(PAGE_SIZE);
+    let Some(missing) = pages().find(|&at| !is_mapped(to + at)) else {
+        return Moved::No;
+    };
+    if missing == 0 {
+        let end = pages().find(|&at| is_mapped(to + at)).unwrap_or(len);
+        if os.map_at(to, end) == Mapped::Yes {
+            return Moved::No;
+        }
+    }
+    // What lies before it has moved.
+    move_with_place(from + missing, to + missing, len - missing);
+    Moved::WithPlace
+}
+
+/// Moves pages without leaving anything at their old place. Ends the process where that is refused, as a part of the caller's block is missing.
+fn move_with_place(from: usize, to: usize, len: usize) {
+    let flags = libc::MREMAP_MAYMOVE as usize | libc::MREMAP_FIXED as usize;
+    // SAFETY: the caller of `move_pages` owns both ranges, and forgets the source.
+    let got = unsafe { syscall6(libc::SYS_mremap, [from, len, len, flags, to, 0]) };
+    if got == to as isize {
+        return;
+    }
+    if len <= PAGE_SIZE {
+        crate::fault::die_out_of_memory("a move by the page tables", len);
+    }
+    // Before Linux 6.17 one mapping at a time.
+    let half = (len / 2).next_multiple_of(PAGE_SIZE);
+    move_with_place(from, to, half);
+    move_with_place(from + half, to + half, len - half);
+}
+
+/// Something is mapped at the page.
+fn is_mapped(page: usize) -> bool {
+    let mut answer = 0_u8;
+    let place = &raw mut answer as usize;
+    // SAFETY: the kernel writes one byte, if the page is mapped.
+    let code = unsafe { syscall6(libc::SYS_mincore, [page, OS_PAGE, place, 0, 0, 0]) };
+    code != -(libc::ENOMEM as isize)
 }
 
 /// Seconds and nanoseconds of a monotonic clock. Through libc, because its vDSO path is 10 times cheaper than a system call; it does not

@@ -33,6 +33,17 @@ pub enum Mapped {
     NoMemory,
 }
 
+/// Answer of [`Os::move_pages`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// Both ranges are mapped.
+    Yes,
+    /// The contents have moved, and nothing is mapped at their old place: the system maps nothing anew.
+    WithPlace,
+    /// Refused. The contents are where they were, and the target is mapped.
+    No,
+}
+
 /// A source of zeroed pages at chosen addresses.
 pub trait Os: Sync {
     /// A start address, 64 MiB aligned, with `len` bytes of presumably unused address space after
@@ -78,9 +89,9 @@ pub trait Os: Sync {
     /// Whether all pages of a range, at most a huge page, are in memory. False also if the system does not tell.
     fn is_resident(&self, addr: usize, len: usize) -> bool;
 
-    /// Moves the contents of `len` bytes from `from` to `to` without copying; both ranges stay
-    /// mapped and `from` reads as zero afterwards. False: refused, nothing has changed.
-    fn move_pages(&self, from: usize, to: usize, len: usize) -> bool;
+    /// Moves the contents of `len` bytes from `from` to `to` without copying, whose own contents nobody needs; both ranges stay
+    /// mapped, if the system permits it, and `from` reads as zero afterwards.
+    fn move_pages(&self, from: usize, to: usize, len: usize) -> Moved;
 
     /// Makes mapped pages usable, or untouchable. False: refused, nothing has changed.
     fn protect(&self, addr: usize, len: usize, usable: bool) -> bool;

@@ -6,11 +6,12 @@
 //! Linux 5.7) costs 10 ns, and nothing is given back. So what would be given back goes under the block instead.
 //!
 //! Not for blocks that are to read as zero, and not in pieces for which the call costs as much as their faults. Where the system
-//! refuses it is given back as before.
+//! refuses it is given back as before. Where it has unmapped the target before it refused and maps nothing anew, as under a limit that was set
+//! below what is mapped, the pages move with their place, which is a hole from then on.
 
 use super::pieces::{Pieces, TABLE_BYTES};
 use super::{Inner, PageHeap};
-use crate::os::Os;
+use crate::os::{Moved, Os};
 use crate::plant::{Plant, planted};
 use crate::scavenger::timed;
 use crate::span::{Span, State};
@@ -101,14 +102,55 @@ impl Inner {
         }
     }
 
-    /// What came of a move.
-    pub(super) fn moved(&mut self, done: bool) -> bool {
+    /// What came of a move. One that has cost its place counts as a refusal.
+    pub(super) fn moved(&mut self, moved: Moved) -> Moved {
         self.moving.refusals = match self.moving.refusals {
-            _ if done => 0,
+            _ if moved == Moved::Yes => 0,
             few @ 0..MAX_REFUSALS => few + 1,
             many => many,
         };
-        done
+        moved
+    }
+
+    /// Pages of which something is not mapped any more are a hole from now on.
+    ///
+    /// # Safety
+    /// `span` is in no list and its pages are nobody's.
+    #[cold]
+    #[inline(never)]
+    unsafe fn forget<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span) {
+        // SAFETY: the caller's duty.
+        unsafe {
+            let (address, bytes) = (heap.map.address((*span).start) as usize, (*span).bytes());
+            // What is mapped of it yet is of no use.
+            if !heap.os.unmap(address, bytes) {
+                heap.os.purge(address, bytes);
+            }
+            let range = range_of(&*span);
+            if let Some(pieces) = self.moving.pieces()
+                && pieces.can_forget(&range)
+            {
+                pieces.forget(&range);
+            }
+            heap.map.forget((*span).start, (*span).pages);
+            self.holes += (*span).pages as usize;
+            self.drop_record(span);
+        }
+    }
+
+    /// [`Inner::free`] of a large span of which something is not mapped any more.
+    ///
+    /// # Safety
+    /// As [`PageHeap::free`].
+    #[cold]
+    #[inline(never)]
+    pub(super) unsafe fn lose<O: Os>(&mut self, heap: &PageHeap<O>, span: *mut Span) {
+        // SAFETY: the caller's duty.
+        unsafe {
+            self.in_use -= (*span).pages as usize;
+            self.counters.spans_freed += 1;
+            self.forget(heap, span);
+        }
     }
 
     /// Puts resident pages of free runs under `span` and gives back what is then still more than should be resident, `excess` pages
@@ -179,14 +221,21 @@ impl Inner {
                 }
                 let under = start..start + pages as u32;
                 let place = |page: u32| heap.map.address(page) as usize;
-                let moved = self.expect_move(heap, &under)
-                    && self.moved(heap.os.move_pages(
-                        place((*run).start),
-                        place(start),
-                        page_bytes(pages),
-                    ));
-                if !moved {
+                let moved = if self.expect_move(heap, &under) {
+                    let (from, to) = (place((*run).start), place(start));
+                    self.moved(heap.os.move_pages(from, to, page_bytes(pages)))
+                } else {
+                    Moved::No
+                };
+                if moved == Moved::No {
                     self.free_run(heap, run, State::FreeDirty);
+                    break;
+                }
+                self.counters.moves += 1;
+                filled += pages;
+                self.huge.given_back(&*run);
+                if moved == Moved::WithPlace {
+                    self.forget(heap, run);
                     break;
                 }
                 if self
@@ -196,10 +245,7 @@ impl Inner {
                 {
                     self.renew(heap, &range_of(&*run));
                 }
-                self.huge.given_back(&*run);
                 self.free_run(heap, run, State::FreeClean);
-                self.counters.moves += 1;
-                filled += pages;
             }
         }
         self.counters.pages_moved += filled as u64;
@@ -255,7 +301,7 @@ impl Inner {
 
 impl<O: Os> PageHeap<O> {
     /// Gives all pages of one large span to another by the page tables. In which state the first is now, with which it is to
-    /// be freed ([`PageHeap::free_moved`]); `None`: that is not possible, and nothing has changed.
+    /// be freed ([`PageHeap::free_moved`]), [`State::Unused`] if not all of it is mapped any more; `None`: that is not possible, and nothing has changed.
     ///
     /// # Safety
     /// Both spans are of this heap and in use by the caller.
@@ -270,6 +316,7 @@ impl<O: Os> PageHeap<O> {
         };
         let place = |page: u32| self.map.address(page);
         let mut done = 0;
+        let mut place_lost = false;
         while done < source.len() as u32 {
             let (at, under) = (source.start + done, target + done);
             let expected = {
@@ -281,8 +328,9 @@ impl<O: Os> PageHeap<O> {
             };
             let moved = expected.filter(|&pages| {
                 let (from, to) = (place(at) as usize, place(under) as usize);
-                let done = self.os.move_pages(from, to, page_bytes(pages as usize));
-                self.inner.lock().moved(done)
+                let moved = self.os.move_pages(from, to, page_bytes(pages as usize));
+                place_lost |= moved == Moved::WithPlace;
+                self.inner.lock().moved(moved) != Moved::No
             });
             match moved {
                 Some(pages) => done += pages,
@@ -296,7 +344,9 @@ impl<O: Os> PageHeap<O> {
             }
         }
         self.inner.lock().counters.moved_by_remap += 1;
-        Some(if done == source.len() as u32 {
+        Some(if place_lost {
+            State::Unused
+        } else if done == source.len() as u32 {
             State::FreeClean
         } else {
             State::FreeDirty
@@ -423,6 +473,67 @@ mod tests {
         heap.check_invariants();
     }
 
+    /// From now on no more may be mapped than half of what is.
+    fn limit_below_what_is_mapped(heap: &Heap<FakeOs>) {
+        let os = &heap.pages.os;
+        os.limit.store(os.mapped.load(Relaxed) / 2, Relaxed);
+    }
+
+    #[test]
+    fn where_nothing_is_mapped_anew_pages_move_with_their_place() {
+        let heap = with_a_free_run();
+        assert!(
+            heap.pages
+                .inner
+                .lock()
+                .grow(&heap.pages, pages_for(4 * MIB))
+        );
+        limit_below_what_is_mapped(&heap);
+        let (block, _) = heap.allocate_large(3 * MIB, 1);
+        // SAFETY: the block is ours.
+        unsafe { block.write_bytes(7, 3 * MIB) };
+        let moved = counted(&heap).1 as usize;
+        assert!(moved >= LEAST_PAGES);
+        assert_eq!(heap.check_invariants().holes, moved);
+        free(&heap, block);
+        heap.trim(0);
+        assert_eq!(heap.check_invariants().holes, moved);
+    }
+
+    #[test]
+    fn a_block_of_which_a_place_was_lost_leaves_a_hole() {
+        // As many moves as are not refused: all, or the first one, so that the rest is copied.
+        for allowed in [usize::MAX, 1] {
+            let heap = with_a_free_run();
+            let from = heap.allocate_large(3 * MIB, 1).0;
+            for page in 0..3 * MIB / OS_PAGE {
+                // SAFETY: the block is ours.
+                unsafe { from.add(page * OS_PAGE).write(page as u8) };
+            }
+            let to = heap.allocate_growing(5 * MIB, || ()).0;
+            limit_below_what_is_mapped(&heap);
+            heap.pages.os[Call::Move].allow(allowed);
+            let (source, target) = (span_of(&heap, from), span_of(&heap, to));
+            // SAFETY: both are ours.
+            let state = unsafe { heap.pages.move_pages(source, target) };
+            assert_eq!(state, Some(State::Unused));
+            for page in 0..3 * MIB / OS_PAGE {
+                // SAFETY: the block has the contents.
+                assert_eq!(unsafe { *to.add(page * OS_PAGE) }, page as u8);
+            }
+            // SAFETY: its contents have gone.
+            let pages = unsafe {
+                let pages = (*source).pages as usize;
+                heap.pages.free_moved(source, State::Unused);
+                pages
+            };
+            assert_eq!(heap.check_invariants().holes, pages);
+            free(&heap, to);
+            heap.trim(0);
+            heap.check_invariants();
+        }
+    }
+
     #[test]
     fn who_always_refuses_is_asked_seldom() {
         let heap = with_a_free_run();
@@ -430,7 +541,7 @@ mod tests {
         let mut asks = |refused: bool| {
             let asked = inner.expect_move(&heap.pages, &(0..LEAST_PAGES as u32));
             if asked {
-                inner.moved(!refused);
+                inner.moved(if refused { Moved::No } else { Moved::Yes });
             }
             asked
         };
