@@ -27,12 +27,13 @@ int main(int argc, char **argv) {
     free(file_of_c);
     int f = open("/proc/self/smaps", O_RDONLY), n = 0;
     for (ssize_t k; (k = read(f, text + n, sizeof text - 1 - n)) > 0;) n += k;
-    int ours = 0, file = 0, mappings = 0, code[9] = {0}, *in = NULL;
+    int ours = 0, file = 0, mappings = 0, code[9] = {0}, length[9] = {0}, *in = NULL;
     char name[300];
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
-        char kind[8]; int kib;
-        if (sscanf(line, "%*x-%*x %7s %*s %*s %*s %299s", kind, name) >= 1 && strchr(kind, 'p')) {
+        char kind[8]; int kib; unsigned long start, end;
+        if (sscanf(line, "%lx-%lx %7s %*s %*s %*s %299s", &start, &end, kind, name) >= 3 && strchr(kind, 'p')) {
             ours = strstr(line, "libspanalloc") != NULL;
+            if (ours && kind[2] == 'x' && mappings < 9) length[mappings] = (end - start) >> 10;
             in = ours && kind[2] == 'x' && mappings < 9 ? &code[mappings++] : NULL;
         } else if (ours && sscanf(line, "Rss: %d", &kib) == 1) {
             file += kib;
@@ -40,6 +41,7 @@ int main(int argc, char **argv) {
         }
     }
     if (mappings != 3) { fprintf(stderr, "%d mappings of code\n", mappings); return 1; }
+    if (length[0] > 40 || length[1] > 40) { fprintf(stderr, "code of %d and %d KiB\n", length[0], length[1]); return 1; }
     if (code[2] != 0) { fprintf(stderr, "%d KiB of what is rare\n", code[2]); return 1; }
     if (!works && code[1] != 0) { fprintf(stderr, "%d KiB of what comes later\n", code[1]); return 1; }
     if (code[0] < 16 || file > (works ? 104 : 64)) { fprintf(stderr, "%d KiB of the library are resident\n", file); return 1; }
