@@ -56,6 +56,7 @@ fn write_all(out: &mut impl Write) -> fmt::Result {
         ("free in transfer caches", s.transfer_cache_bytes),
         ("free in spans", s.central_bytes),
         ("of it given back", s.purged_bytes),
+        ("freed and set aside", s.quarantined_bytes),
         ("free pages, resident", s.dirty_bytes),
         ("free pages, given back", s.clean_bytes),
         ("longest free run", s.longest_free_run_bytes),

@@ -69,6 +69,15 @@ pub(crate) fn on() -> bool {
     HARDENED.load(Relaxed) != 0
 }
 
+/// Bytes that are in use for the tiers below, and not by the program: of small blocks, and of spans.
+pub(crate) fn set_aside() -> [usize; 2] {
+    if on() {
+        [STATE.lock().quarantine.bytes(), guard::unused_bytes()]
+    } else {
+        [0; 2]
+    }
+}
+
 /// A block as [`crate::alloc::allocate_aligned`] gives it; null: no memory.
 pub(crate) fn allocate(size: usize, align: usize) -> *mut u8 {
     let _slow_path = SlowPath::enter();

@@ -37,6 +37,8 @@ pub struct Stats {
     pub transfer_cache_bytes: usize,
     /// Free or never used blocks, and ends of spans, in central free lists.
     pub central_bytes: usize,
+    /// With `hardened=1` freed blocks in the quarantine, and pages of guarded places that hold no live block.
+    pub quarantined_bytes: usize,
     /// Free pages that still occupy memory.
     pub dirty_bytes: usize,
     /// Free pages that do not.
@@ -206,6 +208,10 @@ pub(crate) fn count() -> Stats {
         stats.data_in_use_bytes = data.in_use_bytes;
         stats.data_heap_bytes = data.heap_bytes;
     }
+    let [waiting, guards] = hardened::set_aside();
+    stats.quarantined_bytes = waiting + guards;
+    stats.in_use_bytes = stats.in_use_bytes.saturating_sub(waiting + guards);
+    stats.large_bytes = stats.large_bytes.saturating_sub(guards);
     stats.resident_bytes = (stats.heap_bytes + stats.metadata_bytes)
         .saturating_sub(stats.clean_bytes + stats.purged_bytes);
     stats
@@ -408,6 +414,7 @@ fn format_json(out: &mut impl Write) -> fmt::Result {
         ("thread_cache_bytes", s.thread_cache_bytes as u64),
         ("transfer_cache_bytes", s.transfer_cache_bytes as u64),
         ("central_bytes", s.central_bytes as u64),
+        ("quarantined_bytes", s.quarantined_bytes as u64),
         ("dirty_bytes", s.dirty_bytes as u64),
         ("clean_bytes", s.clean_bytes as u64),
         ("longest_free_run_bytes", s.longest_free_run_bytes as u64),

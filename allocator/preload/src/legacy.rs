@@ -49,7 +49,7 @@ pub extern "C" fn mallinfo2() -> Mallinfo2 {
         usmblks: 0,
         fsmblks: cached,
         uordblks: s.in_use_bytes,
-        fordblks: cached + s.central_bytes + s.dirty_bytes,
+        fordblks: cached + s.central_bytes + s.quarantined_bytes + s.dirty_bytes,
         keepcost: s.dirty_bytes,
     }
 }

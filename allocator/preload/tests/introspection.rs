@@ -351,3 +351,46 @@ int main(void) {
         passes(preloaded(&program).env("SPANALLOC_CONF", settings));
     }
 }
+
+/// What hardened mode keeps of freed blocks is not what the program holds.
+#[test]
+fn what_is_set_aside_is_not_in_use() {
+    let program = compile(
+        "set_aside.c",
+        &format!(
+            "{HEAD}{}",
+            r#"
+#include <malloc.h>
+#define N 2000
+static char *blocks[N];
+static size_t in_use(size_t *set_aside) {
+    static char json[1 << 16];
+    CHECK(spanalloc_stats_json(json, sizeof json) < sizeof json);
+    char *held = strstr(json, "\"in_use_bytes\":"), *aside = strstr(json, "\"quarantined_bytes\":");
+    CHECK(held && aside);
+    *set_aside = atol(aside + 20);
+    return atol(held + 15);
+}
+int main(void) {
+    size_t none, some, before = in_use(&none);
+    CHECK(none == 0);
+    for (int i = 0; i < N; i++) CHECK(blocks[i] = malloc(1000));
+    size_t full = in_use(&some);
+    /* A guarded block counts as a page of 8 KiB; the two beside it are not in use. */
+    CHECK(full >= before + N * 1000 && full <= before + N * 1024 + 64 * 8192);
+    CHECK(some > 0 && some % 8192 == 0);
+    for (int i = 0; i < N; i++) free(blocks[i]);
+    size_t now = in_use(&some);
+    CHECK(now == before);
+    CHECK(some >= 900000);
+    CHECK(mallinfo2().uordblks == now && mallinfo2().fordblks >= some);
+    return 0;
+}
+"#
+        ),
+    );
+    passes(preloaded(&program).env(
+        "SPANALLOC_CONF",
+        "hardened=1,guard_rate=50,quarantine_bytes=1m",
+    ));
+}

@@ -93,6 +93,16 @@ pub(super) fn size_of(block: *mut u8) -> Option<usize> {
     slot_of(block as usize).map(|slot| slot.size.load(Relaxed))
 }
 
+/// Bytes of the guarded places that are no live block's page.
+pub(super) fn unused_bytes() -> usize {
+    let made = TABLE.iter().filter(|slot| slot.start.load(Relaxed) != 0);
+    made.map(|slot| match slot.state.load(Relaxed) {
+        LIVE => 2 * PAGE_SIZE,
+        _ => 3 * PAGE_SIZE,
+    })
+    .sum()
+}
+
 /// A guarded block, or null: not this one's turn, or not possible.
 pub(super) fn allocate(size: usize, align: usize) -> *mut u8 {
     let rate = RATE.load(Relaxed);

@@ -48,6 +48,10 @@ impl Quarantine {
         (0..self.len).any(|at| self.ring[(self.first + at) % PLACES].block == block)
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn push(&mut self, waiting: Waiting) {
         self.ring[(self.first + self.len) % PLACES] = waiting;
         self.len += 1;
