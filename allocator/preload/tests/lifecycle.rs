@@ -520,11 +520,29 @@ fn the_library_can_be_linked_and_opened_instead_of_preloaded() {
         "int main(void) { void *p = malloc(100); CHECK(p); void *self = dlopen(NULL, RTLD_NOW); CHECK(dlsym(self, \"spanalloc_version\")); free(p); return 0; }",
     );
     passes(&mut Command::new(linked));
-    // Opened late it is another allocator beside the program's: it loads, works through its own names and stays.
+    // Opened late it is another allocator beside the program's: it loads, works through its own names and stays, as a thread that has
+    // used it ends after it was closed.
     let opener = scratch().join("opener.c");
     let source = format!(
         "{HEAD}{}",
-        r#"int main(int argc, char **argv) {
+        r#"static void *library;
+static pthread_barrier_t barrier;
+static void *user(void *unused) {
+    void *(*m)(size_t) = (void *(*)(size_t))dlsym(library, "malloc"); void (*f)(void *) = (void (*)(void *))dlsym(library, "free");
+    f(m(100));
+    pthread_barrier_wait(&barrier); pthread_barrier_wait(&barrier);
+    return 0;
+}
+int main(int argc, char **argv) {
+    pthread_t thread;
+    CHECK(library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL));
+    CHECK(!pthread_barrier_init(&barrier, NULL, 2) && !pthread_create(&thread, NULL, user, NULL));
+    pthread_barrier_wait(&barrier);
+    CHECK(!dlclose(library));
+    pthread_barrier_wait(&barrier);
+    CHECK(!pthread_join(thread, NULL));
+    pid_t child = fork(); if (child == 0) _exit(0);
+    int status; CHECK(waitpid(child, &status, 0) == child && status == 0);
     for (int n = 0; n < 20; n++) {
         void *lib = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL); if (!lib) { fprintf(stderr, "%s\n", dlerror()); return 1; }
         void *(*m)(size_t) = (void *(*)(size_t))dlsym(lib, "malloc"); void (*f)(void *) = (void (*)(void *))dlsym(lib, "free");
