@@ -5,7 +5,7 @@ use super::options::{
     WorkloadArgs,
 };
 use super::{ListFormat, value};
-use clap::{Args, Subcommand};
+use clap::{Arg, Args, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +13,14 @@ use std::time::Duration;
 #[derive(Subcommand, Debug, Clone)]
 pub enum GateCommand {
     /// Compare two allocators or two builds of a program in this job and judge the difference
-    #[command(after_help = "Examples:
+    #[command(
+        mut_arg("idle", |arg| arg.hide(true)),
+        mut_arg("measure", |arg| arg.help("What to measure [default: speed,memory,counts]")),
+        mut_arg("budget", |arg| {
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            arg.help(help.replace("[default: 90s;", "[default: 5m;"))
+        }),
+        after_help = "Examples:
   heaplab gate run --base system --head ./libnew.so
   heaplab gate run --base old=./old.so --head new=./new.so --suite gate --format markdown
   heaplab gate run --base-cmd './old --bench' --head-cmd './new --bench'
@@ -26,7 +33,8 @@ Which commit made it worse? The base is a library of the good commit, built befo
 
 Exit status: 0 pass, 1 regression, 4 a cell failed or is missing, 5 not decided (only with --strict), \
 6 the machine cannot judge. With --bisect: 0 pass, 1 regression, 125 (git bisect skips the commit) for everything else, wrong \
-usage and figures that are not decided included.")]
+usage and figures that are not decided included."
+    )]
     Run(Box<GateRunArgs>),
     /// Judge stored results or counts: exact counts and memory
     #[command(after_help = "Examples:
@@ -57,19 +65,34 @@ in time could not be decided (only with --strict), 6 a false alarm: this machine
 #[derive(Subcommand, Debug, Clone)]
 pub enum BaselineCommand {
     /// Measure memory and counts and rewrite the file
-    #[command(after_help = "Examples:
+    #[command(
+        mut_args(of_baselines),
+        after_help = "Examples:
   heaplab gate baseline update -a ./libnew.so churn json-dom
   heaplab gate baseline update --from heaplab-results/20261125T020305Z-gate --file counts.txt
 
 Each figure is measured twice and must repeat. The seed is that of the file that is there, else drawn; both sides of a \
-comparison need the same.")]
+comparison need the same."
+    )]
     Update(Box<BaselineUpdateArgs>),
     /// Measure the same again and judge it by the file
-    #[command(after_help = "Example:
+    #[command(
+        mut_args(of_baselines),
+        after_help = "Example:
   heaplab gate baseline check -a ./libnew.so churn json-dom
 
-Exit status: 0 pass, 1 regression, 3 there is no file, 4 a cell failed or is missing.")]
+Exit status: 0 pass, 1 regression, 3 there is no file, 4 a cell failed or is missing."
+    )]
     Check(Box<BaselineCheckArgs>),
+}
+
+/// Options that other commands have, too, as baselines have them.
+fn of_baselines(arg: Arg) -> Arg {
+    match arg.get_id().as_str() {
+        "idle" => arg.hide(true),
+        "measure" => arg.help("What to measure, memory and counts at most [default: both]"),
+        _ => arg,
+    }
 }
 
 /// What `heaplab gate baseline update` and `check` measure.

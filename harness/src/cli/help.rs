@@ -162,6 +162,35 @@ mod tests {
     }
 
     #[test]
+    fn a_gate_shows_what_it_takes_and_its_own_defaults() {
+        each(&mut |path, command| {
+            let help = command.render_long_help().to_string();
+            let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            let has = |words: &str| help.contains(words);
+            match path {
+                "heaplab run" => {
+                    assert!(
+                        has("--idle") && has("[default: speed,latency,memory]"),
+                        "{help}"
+                    );
+                    assert!(has("[default: 90s; up to"), "{help}");
+                }
+                "heaplab gate run" => {
+                    assert!(
+                        !has("--idle") && has("[default: speed,memory,counts]"),
+                        "{help}"
+                    );
+                    assert!(has("[default: 5m; up to"), "{help}");
+                }
+                "heaplab gate baseline update" | "heaplab gate baseline check" => {
+                    assert!(!has("--idle") && has("[default: both]"), "{path}: {help}");
+                }
+                _ => {}
+            }
+        });
+    }
+
+    #[test]
     fn a_default_stands_behind_its_sentence() {
         each(&mut |path, command| {
             let help = command.render_long_help().to_string();

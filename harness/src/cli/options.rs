@@ -111,7 +111,7 @@ pub enum ThpArg {
 /// How workloads are made and replayed.
 #[derive(Args, Clone, Debug, Default)]
 pub struct WorkloadArgs {
-    /// What to measure [default: speed,latency,memory; of a gate speed,memory,counts]
+    /// What to measure [default: speed,latency,memory]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     pub measure: Vec<MeasureArg>,
     /// Entry points to call; may be a list [default: malloc]
@@ -193,7 +193,7 @@ pub struct RepeatArgs {
     /// Exactly N blocks (a block is one run of every subject); below 6 a range is shown instead of an interval
     #[arg(long, alias = "runs", value_name = "N", value_parser = value::positive, help_heading = REPETITIONS)]
     pub blocks: Option<u32>,
-    /// Add blocks until the intervals are narrow or the time is used up (90s, 10m) [default: 90s, of a gate 5m; up to twice that where six blocks take longer]
+    /// Add blocks until the intervals are narrow or the time is used up (90s, 10m) [default: 90s; up to twice that where six blocks take longer]
     #[arg(long, value_name = "DURATION", value_parser = value::duration, conflicts_with = "blocks", help_heading = REPETITIONS)]
     pub budget: Option<Duration>,
 }

@@ -236,6 +236,66 @@ mod tests {
         );
     }
 
+    /// The commands among `lines`, which go on behind a backslash; what a shell would do with their output is cut off.
+    fn commands<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        let mut goes_on = false;
+        for line in lines {
+            let (text, more) = match line.strip_suffix('\\') {
+                Some(text) => (text, true),
+                None => (line, false),
+            };
+            match all.last_mut() {
+                Some(last) if goes_on => last.push_str(text.trim_start()),
+                _ if text.starts_with("heaplab ") => all.push(text.to_owned()),
+                _ => {}
+            }
+            goes_on = more && (goes_on || text.starts_with("heaplab "));
+        }
+        all.iter()
+            .map(|command| {
+                let ends = [" | ", " && ", " > ", " #", "   "];
+                let end = ends.iter().filter_map(|end| command.find(end)).min();
+                command[..end.unwrap_or(command.len())].to_owned()
+            })
+            .collect()
+    }
+
+    fn is_understood(command: &str) {
+        let words = shlex::split(command).unwrap_or_else(|| panic!("no shell splits {command}"));
+        let parsed = parse(words.into_iter().map(OsString::from));
+        assert!(parsed.is_ok(), "{command}: {}", parsed.unwrap_err());
+    }
+
+    #[test]
+    fn every_command_of_the_readme_is_understood() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let text = std::fs::read_to_string(readme).unwrap();
+        let fenced = text.split("```sh\n").skip(1);
+        let lines = fenced.flat_map(|part| part.split("```").next().unwrap_or_default().lines());
+        let all = commands(lines);
+        assert!(all.len() > 25, "{all:#?}");
+        all.iter().for_each(|command| is_understood(command));
+    }
+
+    #[test]
+    fn every_example_of_a_help_is_understood() {
+        fn walk(command: &Command, all: &mut Vec<String>) {
+            let text = command.get_after_help().map(ToString::to_string);
+            let text = text.unwrap_or_default();
+            // Deeper ones are parts of other commands.
+            let lines = text
+                .lines()
+                .map(|line| line.strip_prefix("  ").unwrap_or(line));
+            all.extend(commands(lines));
+            command.get_subcommands().for_each(|inner| walk(inner, all));
+        }
+        let mut all = Vec::new();
+        walk(&help::unfolded(), &mut all);
+        assert!(all.len() > 50, "{all:#?}");
+        all.iter().for_each(|command| is_understood(command));
+    }
+
     #[test]
     fn a_word_that_is_not_utf8_is_named() {
         use std::os::unix::ffi::OsStringExt;
