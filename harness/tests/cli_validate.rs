@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use support::{heaplab, run};
@@ -95,7 +96,7 @@ fn control_c_during_the_first_recording_ends_it_in_one_line() {
     let begun = folder.path().join("begun");
     let child = heaplab(folder.path())
         .args(["validate", "-a", "system", "--"])
-        .args(["sh", "-c", ": > begun; exec sleep 300"])
+        .args(["perl", "-e", "open my $f, '>', 'begun'; sleep 300"])
         .process_group(0)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -111,4 +112,40 @@ fn control_c_during_the_first_recording_ends_it_in_one_line() {
     assert_eq!(ended.status.code(), Some(130), "{said}");
     assert_eq!(said, "interrupted; nothing is kept of a validation\n");
     assert!(ended.stdout.is_empty());
+}
+
+/// Ctrl-C while the events of a recording are brought into order: the folder with all that was made until then goes, too.
+#[test]
+fn control_c_between_recording_and_replay_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, temporary) = (folder.path(), folder.path().join("tmp"));
+    std::fs::create_dir(&temporary).unwrap();
+    let mut child = heaplab(at)
+        .args(["validate", "-v", "-a", "system", "--"])
+        .args([
+            "perl",
+            "-e",
+            "my @a = map { 'x' x ($_ % 999) } 1 .. 400_000",
+        ])
+        .env("TMPDIR", &temporary)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("brought into order") {
+        line.clear();
+        assert!(said.read_line(&mut line).unwrap() > 0, "it ended before");
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    assert!(
+        rest.ends_with("interrupted; nothing is kept of a validation\n"),
+        "{rest}"
+    );
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "{rest}");
 }

@@ -117,7 +117,8 @@ impl Recording<'_> {
         };
         let mut bar = Bar::new(terminal, "bringing the events into order");
         resolve_file(part, &self.out, &options, &mut |done, all| {
-            if let Some(signal) = ended.signals.asked_to_end() {
+            // What this is a part of looks for it, too, and has files of its own to remove: a moment later.
+            if let Some(signal) = ended.signals.asked_to_end().filter(|_| !self.silent) {
                 bar.clear();
                 let _ = std::fs::remove_file(temporary_path(&self.out));
                 remark(&format!(
