@@ -11,7 +11,7 @@ use crate::fault::{DETECT, Fault, die};
 use crate::heap::Heap;
 use crate::os::Os;
 use crate::process::HEAP;
-use crate::size_class::{NUM_CLASSES, object_at, reciprocal_of};
+use crate::size_class::{NUM_CLASSES, object_at, reciprocal_of, size_of_class};
 use crate::slow_path::SlowPath;
 use crate::span::State;
 use crate::thread_cache::ThreadCache;
@@ -84,8 +84,8 @@ fn report<O: Os>(heap: &Heap<O>, class: usize, object: *mut u8) -> ! {
 #[inline(never)]
 fn find<O: Os>(heap: &Heap<O>, class: usize, list: &[*mut u8]) -> *mut u8 {
     let _central = heap.central(class).inner.lock();
-    let good = toggle(heap, class, list, usize::MAX, true);
-    toggle(heap, class, list, good, false);
+    let good = toggle::<O, true>(heap, class, list, usize::MAX);
+    toggle::<O, false>(heap, class, list, good);
     list.get(good).copied().unwrap_or(null_mut())
 }
 
@@ -106,7 +106,7 @@ fn find_with_stored<O: Os>(heap: &Heap<O>, class: usize, cached: &[*mut u8]) -> 
     let _central = heap.central(class).inner.lock();
     let mut wrong = null_mut();
     for (at, list) in lists.iter_mut().enumerate().take(count) {
-        let good = toggle(heap, class, list, usize::MAX, true);
+        let good = toggle::<O, true>(heap, class, list, usize::MAX);
         if let Some(&object) = list.get(good) {
             wrong = object;
             *list = &list[..good];
@@ -115,44 +115,90 @@ fn find_with_stored<O: Os>(heap: &Heap<O>, class: usize, cached: &[*mut u8]) -> 
         }
     }
     for list in &lists[..count] {
-        toggle(heap, class, list, usize::MAX, false);
+        toggle::<O, false>(heap, class, list, usize::MAX);
     }
     wrong
 }
 
+/// The span that the last object of a list lay in: neighbours follow each other in most lists, and to look a span up and compare its
+/// record is more work than all else.
+struct Spot {
+    origin: usize,
+    /// Of all its objects; 0: it is none of the class.
+    bytes: usize,
+    bits: *mut u64,
+}
+
+/// Where an object of `class` lies: its span, in which objects are joined, too, if there are no `bytes`. `None`: it is none of the class.
+///
+/// # Safety
+/// The caller holds the lock of the class.
+unsafe fn spot<O: Os>(heap: &Heap<O>, class: usize, object: usize) -> Option<Spot> {
+    let span = heap.pages.map.view().span_at(object)?;
+    // SAFETY: numbers in the map have records. A span in which an object is cached stays as it is; if none is, the record says
+    // that it is another class's, or lies elsewhere.
+    unsafe {
+        let (origin, objects) = ((*span).origin, usize::from((*span).objects));
+        let bytes = if (*span).joined {
+            0
+        } else if (*span).state == State::Small && usize::from((*span).class) == class {
+            objects * size_of_class(class)
+        } else {
+            return None;
+        };
+        Some(Spot {
+            origin,
+            bytes,
+            bits: (*span).bits,
+        })
+    }
+}
+
 /// Sets the bits of the objects of a list, up to one whose bit is set already or that is none of the class, or clears those of the first
-/// `most`; how many it were. Objects in spans some of whose objects are joined ([`crate::joining`]) are passed over, as these are perhaps of
+/// `most`, which were set; how many it were. Objects in spans some of whose objects are joined ([`crate::joining`]) are passed over, as these are perhaps of
 /// another class, whose lock we do not have. The caller holds the lock of the class, and nobody changes the list.
 #[inline(never)]
-fn toggle<O: Os>(heap: &Heap<O>, class: usize, list: &[*mut u8], most: usize, set: bool) -> usize {
-    let view = heap.pages.map.view();
+fn toggle<O: Os, const SET: bool>(
+    heap: &Heap<O>,
+    class: usize,
+    list: &[*mut u8],
+    most: usize,
+) -> usize {
     let reciprocal = reciprocal_of(class);
-    let mut good = 0;
-    for &object in list.iter().take(most) {
-        let Some(span) = view.span_at(object as usize) else {
-            break;
-        };
-        // SAFETY: numbers in the map have records. A span in which an object is cached stays as it is; if none is, the record says
-        // that it is another class's, or lies elsewhere. The bits of a span of the class are changed under its lock.
-        unsafe {
-            if !(*span).joined {
-                let offset = (object as usize).wrapping_sub((*span).origin);
-                let (index, starts) = object_at(reciprocal, offset);
-                let ours = (*span).state == State::Small && usize::from((*span).class) == class;
-                if !ours || !starts || index >= usize::from((*span).objects) {
-                    break;
-                }
-                let word = (*span).bits.add(index / 64);
-                let mask = 1 << (index % 64);
-                if set == (*word & mask != 0) {
-                    break;
-                }
-                *word ^= mask;
+    let mut at = Spot {
+        origin: 0,
+        bytes: 0,
+        bits: null_mut(),
+    };
+    let most = most.min(list.len());
+    for (good, &object) in list[..most].iter().enumerate() {
+        let mut offset = (object as usize).wrapping_sub(at.origin);
+        if offset >= at.bytes {
+            // SAFETY: the caller holds the lock.
+            match unsafe { spot(heap, class, object as usize) } {
+                Some(found) => at = found,
+                None => return good,
+            }
+            if at.bytes == 0 {
+                continue;
+            }
+            offset = (object as usize).wrapping_sub(at.origin);
+            if offset >= at.bytes {
+                return good;
             }
         }
-        good += 1;
+        let (index, starts) = object_at(reciprocal, offset);
+        // SAFETY: the bits of a span of the class are changed under its lock.
+        unsafe {
+            let word = at.bits.add(index / 64);
+            let mask = 1 << (index % 64);
+            if SET && (!starts || *word & mask != 0) {
+                return good;
+            }
+            *word ^= mask;
+        }
     }
-    good
+    most
 }
 
 #[cfg(all(test, not(loom)))]
@@ -222,6 +268,34 @@ mod tests {
                 assert_eq!(find_with_stored(&heap, class, cached), stored[0]);
             }
         }
+    }
+
+    #[test]
+    fn spans_may_follow_each_other_in_any_order() {
+        let (heap, class, mut objects) = objects();
+        while objects.len() < 500 {
+            objects.push(heap.take_one(class).0);
+        }
+        // Every seventh: from span to span and back.
+        let apart: Vec<*mut u8> = (0..7)
+            .flat_map(|first| objects.iter().skip(first).step_by(7).copied())
+            .collect();
+        let span_of = |object: *mut u8| heap.pages.map.view().span_at(object as usize);
+        let changes = apart
+            .windows(2)
+            .filter(|two| span_of(two[0]) != span_of(two[1]));
+        assert!(changes.count() > 7);
+        assert!(find(&heap, class, &apart).is_null());
+        for &object in &apart {
+            let again = [&apart[..], &[object]].concat();
+            assert_eq!(find(&heap, class, &again), object);
+        }
+        let (other, _) = heap.take_one(class_of(256).expect("small"));
+        for wrong in [apart[400].wrapping_add(16), other] {
+            let list = [&apart[..300], &[wrong], &apart[300..]].concat();
+            assert_eq!(find(&heap, class, &list), wrong);
+        }
+        heap.check_invariants();
     }
 
     #[test]
