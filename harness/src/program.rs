@@ -148,6 +148,9 @@ pub struct ProgramReport {
     /// Most bytes seen in shared memory and in pages of the hugetlb pool, where an allocator may have a heap as well.
     #[serde(default)]
     pub elsewhere_peak_bytes: u64,
+    /// The same with files that lie in memory.
+    #[serde(default)]
+    pub shared_peak_bytes: u64,
     /// Peak of all anonymous memory and these together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub with_elsewhere_peak_bytes: Option<u64>,
@@ -381,6 +384,7 @@ fn run_within(
         heap_peak_bytes: seen.heap.and_then(|peak| peak.heap()),
         anonymous_peak_bytes: seen.heap.map(|peak| peak.anonymous),
         elsewhere_peak_bytes: seen.heap.map_or(0, |peak| peak.elsewhere),
+        shared_peak_bytes: seen.heap.map_or(0, |peak| peak.shared),
         with_elsewhere_peak_bytes: seen.heap.map(|peak| peak.with_elsewhere),
         beside_heap_bytes: walked.map(|walked| walked.others),
         outside_brk_bytes: walked.map(|walked| walked.outside_brk),

@@ -208,10 +208,12 @@ fn a_heap_in_shared_memory_counts_as_it_does_in_the_replay() {
          size_t malloc_usable_size(void *p) { return p ? LARGE : 0; }\n",
         &["-shared", "-fPIC", "-fno-builtin"],
     );
-    // Beside them it has shared memory of its own.
+    // Beside them it has shared memory of its own, and a file in memory, which is none to `validate` where nothing else is.
     let program = built(
         "p",
-        "#include <stdlib.h>\n#include <string.h>\n#include <sys/mman.h>\n#include <unistd.h>\nint main(void) {\n\
+        "#define _GNU_SOURCE\n#include <stdlib.h>\n#include <string.h>\n#include <sys/mman.h>\n#include <unistd.h>\nint main(void) {\n\
+           int f = memfd_create(\"file\", 0);\n  if (ftruncate(f, 8 << 20)) return 1;\n\
+           volatile char *b = mmap(0, 8 << 20, PROT_READ, MAP_PRIVATE, f, 0);\n  for (long i = 0; i < 8 << 20; i += 4096) b[i];\n\
            memset(mmap(0, 8 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), 1, 8 << 20);\n\
            void *p[2];\n  for (int i = 0; i < 2; i++) memset(p[i] = malloc(16 << 20), 1, 16 << 20);\n\
            usleep(200000);\n  for (int i = 0; i < 2; i++) free(p[i]);\n  return 0;\n}\n",

@@ -21,6 +21,8 @@ pub(super) struct Counted {
     /// What an allocator may have beside anonymous memory: pages of the hugetlb pool and of shared mappings, as of a replay (`elsewhere` of the
     /// worker). Whether it is the allocator's or the program's own no counter tells.
     pub elsewhere: u64,
+    /// The same with files that happen to lie in memory.
+    pub shared: u64,
     /// Most resident bytes that it has ever had.
     pub mark: Option<u64>,
 }
@@ -88,8 +90,9 @@ impl Counters {
         let status = std::str::from_utf8(&text[..read.unwrap_or(0)]).unwrap_or_default();
         counted.mark = field(status, "VmHWM:");
         let shared = field(status, "RssShmem:").unwrap_or(0);
-        counted.elsewhere = field(status, "HugetlbPages:").unwrap_or(0)
-            + self.shared.counted(shared, || has_foreign(self.pid));
+        let pool = field(status, "HugetlbPages:").unwrap_or(0);
+        counted.shared = pool + shared;
+        counted.elsewhere = pool + self.shared.counted(shared, || has_foreign(self.pid));
         Some(counted)
     }
 }

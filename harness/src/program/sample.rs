@@ -27,8 +27,10 @@ pub(super) struct Peak {
     pub anonymous: u64,
     /// What its mappings were when they were last walked.
     pub walked: Option<Walked>,
-    /// The peak of what an allocator may have elsewhere ([`Counted`]), and that of both together; not of the same instant.
+    /// The peaks of what an allocator may have elsewhere ([`Counted`]), of all that is there, and of the former and the anonymous memory together; not
+    /// of the same instant.
     pub elsewhere: u64,
+    pub shared: u64,
     pub with_elsewhere: u64,
 }
 
@@ -182,6 +184,7 @@ impl Heap {
             anonymous,
             others,
             elsewhere,
+            shared,
             mark,
         } = counted;
         let missed = (self.missed.as_mut().zip(mark))
@@ -210,6 +213,7 @@ impl Heap {
             (peak.anonymous, peak.walked) = (highest, self.walked);
         }
         peak.elsewhere = peak.elsewhere.max(elsewhere);
+        peak.shared = peak.shared.max(shared);
         peak.with_elsewhere = peak.with_elsewhere.max(highest + elsewhere);
         if let Some(mut own) = self.own.take() {
             own.look(anonymous, || self.counters.look().map(|now| now.anonymous));

@@ -83,11 +83,12 @@ pub struct Own {
     /// What no call of the C library's tells of: the loader's, stacks of threads; all of it where nothing can be followed. It is the
     /// same under every allocator.
     pub rest: u64,
-    /// Most bytes in shared memory and pages of the hugetlb pool, where the C library's malloc has nothing: the program's own.
+    /// Most bytes in shared memory, files in memory included, and pages of the hugetlb pool, where the C library's malloc has nothing: the
+    /// program's own.
     pub elsewhere: u64,
 }
 
-/// What a subject has there beyond that is its heap; less is files in memory, and chance.
+/// What a subject has there beyond that is its heap; less is its library's file in memory, and chance.
 const ELSEWHERE: u64 = 1 << 20;
 
 /// One run of the program by which [`Own`] is measured, bytes.
@@ -170,7 +171,7 @@ pub fn own_mappings(trial: &Trial<'_>) -> Own {
                 .map(|report| OwnRun {
                     outside: report.outside_brk_bytes.unwrap_or(0),
                     followed: report.own_outside_brk_bytes,
-                    elsewhere: report.elsewhere_peak_bytes,
+                    elsewhere: report.shared_peak_bytes,
                 })
         },
     );
