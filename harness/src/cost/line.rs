@@ -1,7 +1,7 @@
 //! What two threads that answer each other cannot go below: the way of a cache line from one CPU to another and back.
 //!
-//! It tells where the CPUs are. A virtual machine calls its CPUs cores; whether they are two of them or two hyperthreads of one is decided by
-//! its host, anew whenever that moves them.
+//! It tells in which state the machine is: two threads that answer each other take twice as long where a line takes some nanoseconds longer. A
+//! virtual machine is not told where its CPUs are, and its host moves them.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::hint::spin_loop;
