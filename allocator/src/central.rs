@@ -19,7 +19,7 @@ use crate::size_class::{object_at, reciprocal_of, size_of_class, span_pages};
 use crate::span::{NO_LIST, Span, SpanList, SpanTable, State};
 use crate::sync::Locked;
 use crate::units::page_bytes;
-use bitmap::{neighbours, take_first, take_from};
+use bitmap::{beside, neighbours, take_first, take_from};
 use core::ptr::with_exposed_provenance_mut;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed};
 
@@ -401,17 +401,23 @@ impl Inner {
                             break;
                         }
                         let rest = left.as_slice();
-                        let (lowest, more) = neighbours(rest, object, size, inside, inside_word);
-                        let these = u64::MAX >> (63 - more) << lowest;
+                        next = left.next();
+                        let mut these = 1 << inside;
+                        if next.is_some_and(|&other| beside(object, other, size)) {
+                            let (lowest, more) =
+                                neighbours(rest, object, size, inside, inside_word);
+                            these = u64::MAX >> (63 - more) << lowest;
+                            given += more as i32;
+                            left = rest[more..].iter();
+                            next = left.next();
+                        }
                         if DETECT && word & these != 0 {
                             let twice = (word & these).trailing_zeros() as usize;
                             let twice = word_start + twice * size;
                             wrong(heap, class, with_exposed_provenance_mut(twice));
                         }
                         word |= these;
-                        given += more as i32 + 1;
-                        left = rest[more..].iter();
-                        next = left.next();
+                        given += 1;
                     }
                 }
                 *place = word;

@@ -4,6 +4,12 @@
 use crate::span::Span;
 use core::ptr::with_exposed_provenance_mut;
 
+/// Objects of this size at the two addresses lie side by side.
+#[inline(always)]
+pub(super) fn beside(object: *mut u8, other: *mut u8, size: usize) -> bool {
+    (object as usize).abs_diff(other as usize) == size
+}
+
 /// How many of the `objects` lie each beside the one before, the first of them beside `object`, all on the same side and among
 /// the `all` objects of a word of the bitmap, in which `object` is number `inside`; and the lowest number of them all.
 #[inline(always)]
