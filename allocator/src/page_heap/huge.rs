@@ -1,11 +1,11 @@
 //! Huge pages for heaps that the translation caches do not cover with small ones.
 //!
 //! A heap of tens of megabytes on pages of 4 KiB spends much of a program's time on faults while it grows and
-//! on misses of the TLB. Above 16 MiB in use, the range of 2 MiB that the heap grows into is collapsed into a
+//! on misses of the TLB. Above 8 MiB in use, the range of 2 MiB that the heap grows into is collapsed into a
 //! huge page (`MADV_COLLAPSE`, Linux 6.1) as soon as what would become resident by it, unused, is at most a
-//! 32nd of what is in use: at 16 MiB in use a quarter of the range is not faulted in page by page any more,
-//! at 64 MiB all but its first page. It is asked for by the call alone, no range is marked, so that
-//! the kernel's own thread does not bring back what is released later.
+//! 16th of what is in use (a 64th where the class that asks replaces its objects): at 8 MiB a quarter of the
+//! range is not faulted in page by page any more, from 32 MiB on all but its first page. It is asked for by the
+//! call alone, no range is marked, so that the kernel's own thread does not bring back what is released later.
 //!
 //! Ranges that the heap had grown past before it was that large are looked at one by one when it grows further
 //! after a decay window: their faults are paid for, and only a program that lives longer earns the copy back.
