@@ -3,6 +3,7 @@
 use crate::cli::options::Format;
 use crate::error::Error;
 use crate::out::{self, Terminal};
+use heaplab_ci::render::VERDICT_FILE;
 use heaplab_reports::schema::{Cell, ResultSet};
 use heaplab_reports::{ReportError, ReportOptions, Style, export, shell, table};
 use heaplab_workloads::{Model, Workload};
@@ -43,28 +44,27 @@ pub fn result(
 /// # Errors
 /// If a file cannot be written.
 pub fn write_report(result: &ResultSet, folder: &Path) -> Result<PathBuf, Error> {
-    write_judged(result, folder, ReportOptions::default())
+    write_judged(result, folder, None)
 }
 
-/// As [`write_report`], with the verdict of a gate on it as it was printed.
+/// What a gate said of the result in `folder`, if one did.
+pub fn verdict_in(folder: &Path) -> Option<String> {
+    heaplab_bounded::read_text(&folder.join(VERDICT_FILE), heaplab_bounded::MIB).ok()
+}
+
+/// As [`write_report`], under the verdict of a gate.
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn write_verdict(result: &ResultSet, folder: &Path, verdict: String) -> Result<(), Error> {
-    let options = ReportOptions {
-        verdict: Some(verdict),
-        // They are there since the result is.
-        no_chart_files: true,
-        ..ReportOptions::default()
-    };
-    write_judged(result, folder, options).map(drop)
-}
-
-fn write_judged(
+pub fn write_judged(
     result: &ResultSet,
     folder: &Path,
-    mut options: ReportOptions,
+    verdict: Option<String>,
 ) -> Result<PathBuf, Error> {
+    let mut options = ReportOptions {
+        verdict,
+        ..ReportOptions::default()
+    };
     // Models of the user's own are files that the command names, if they are still there.
     let own: Vec<Model> = (result.command.iter())
         .filter(|word| word.ends_with(".toml"))

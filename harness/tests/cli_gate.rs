@@ -56,7 +56,12 @@ fn the_page_of_a_gate_begins_with_its_verdict() {
         verdict.starts_with("FAIL") && verdict.contains("REGRESSION"),
         "{verdict}"
     );
-    assert!(below.contains("ANSWER"));
+    assert!(below.contains("ANSWER") && !below.contains("-a system adds it"));
+    // Made again it still has it.
+    let (status, _, err) = run(heaplab(folder.path()).args(["report", "g", "-o", "again"]));
+    assert_eq!(status, 0, "{err}");
+    let again = std::fs::read_to_string(folder.path().join("again/report.html")).unwrap();
+    assert!(again.contains(verdict), "{again}");
     assert!(page.contains("instructions / base"), "of the charts");
     assert!(!page.contains("time / base"), "nothing was timed");
     assert!(page.contains("shown: instructions") || !page.contains("shown: time"));

@@ -18,11 +18,20 @@ pub use terminal::{Look, terminal};
 
 use crate::report::GateReport;
 
+/// What was printed; it stands at the top of the HTML report, too.
+pub const VERDICT_FILE: &str = "gate.txt";
+
 /// The files that go beside `result.json`: name and contents.
-pub fn files(report: &GateReport, strict: bool) -> [(&'static str, String); 3] {
+pub fn files(report: &GateReport, strict: bool) -> [(&'static str, String); 4] {
+    let look = Look {
+        color: false,
+        all: false,
+        strict,
+    };
     [
         ("gate.json", json(report, strict)),
         ("gate.md", markdown(report, strict)),
         ("junit.xml", junit(report, strict)),
+        (VERDICT_FILE, terminal(report, look)),
     ]
 }

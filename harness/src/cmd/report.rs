@@ -20,12 +20,15 @@ pub fn run(args: &ReportArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         Some(folder) => folder.clone(),
         None => home_of(&args.results[0]),
     };
-    let result = match <[_; 1]>::try_from(sets) {
-        Ok([only]) => only,
-        Err(several) => heaplab_reports::merge(&several).map_err(render::error)?,
+    let (result, verdict) = match <[_; 1]>::try_from(sets) {
+        Ok([only]) => (only, render::verdict_in(&home_of(&args.results[0]))),
+        Err(several) => {
+            let joined = heaplab_reports::merge(&several).map_err(render::error)?;
+            (joined, None)
+        }
     };
     std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, &e))?;
-    let report = render::write_report(&result, &folder)?;
+    let report = render::write_judged(&result, &folder, verdict)?;
     terminal.detail(&format!(
         "{} cells of {}",
         result.cells.len(),

@@ -218,10 +218,16 @@ fn no_baseline<'a>(subjects: impl Iterator<Item = &'a str>, base: &str) -> Strin
 }
 
 /// What is said where something else than [`BASELINE`] stands at 1.
-pub(super) fn another_baseline(base: &str) -> String {
-    format!(
-        "ratios are taken against {base}, the subject named first, as \"{BASELINE}\" is not among them (-a {BASELINE} adds it)."
-    )
+pub(super) fn another_baseline(result: &ResultSet) -> String {
+    let base = result.baseline();
+    let mut words = result.command.iter().skip(1);
+    match words.find(|word| !word.starts_with('-')) {
+        // It compares what it is given, and nothing can be added.
+        Some(command) if command == "gate" => format!("ratios are taken against {base}."),
+        _ => format!(
+            "ratios are taken against {base}, the subject named first, as \"{BASELINE}\" is not among them (-a {BASELINE} adds it)."
+        ),
+    }
 }
 
 /// `system (the program's own)`.

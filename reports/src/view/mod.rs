@@ -299,7 +299,7 @@ impl View {
             answer.push("nothing was measured; see the reasons below.".to_owned());
         }
         if base != BASELINE && finished.contains(&base) && finished.len() > 1 {
-            answer.push(answer::another_baseline(base));
+            answer.push(answer::another_baseline(result));
         }
         let mut warnings: Vec<String> = groups
             .iter()

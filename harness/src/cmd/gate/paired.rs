@@ -102,13 +102,8 @@ pub fn run(args: &GateRunArgs, terminal: &Terminal) -> Result<Outcome, Error> {
         write_atomic(&finished.folder.join(name), text.as_bytes()).map_err(render::error)?;
     }
     if !args.output.no_report {
-        let look = faces::Look {
-            color: false,
-            all: false,
-            strict: args.strict(),
-        };
-        let verdict = faces::terminal(&report, look);
-        render::write_verdict(&finished.result, &finished.folder, verdict)?;
+        let verdict = render::verdict_in(&finished.folder);
+        render::write_judged(&finished.result, &finished.folder, verdict)?;
     }
     super::print(&report, args.output.format, args.strict(), terminal)?;
     terminal.say(&format!("results: {}", finished.folder.display()));
