@@ -235,6 +235,26 @@ fn every_command_has_an_example_in_its_help() {
 }
 
 #[test]
+fn what_the_doctor_finds_is_folded_to_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, out, _) = run(heaplab(folder.path()).arg("doctor").env("COLUMNS", "60"));
+    assert_eq!(status, 0);
+    let findings: Vec<&str> = (out.lines().skip(2))
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let whole = |line: &&str| line.starts_with(' ') && !line[17..].contains(' ');
+    for line in findings.iter().filter(|line| !whole(line)) {
+        assert!(line.chars().count() <= 60, "{out}");
+    }
+    assert!(
+        findings
+            .iter()
+            .any(|line| line.starts_with("                 ")),
+        "{out}"
+    );
+}
+
+#[test]
 fn a_model_is_called_by_its_threads_whatever_the_seed() {
     let folder = tempfile::tempdir().unwrap();
     let (_, out, _) = run(heaplab(folder.path()).args(["list", "workloads", "--format", "json"]));

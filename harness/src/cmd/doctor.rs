@@ -6,6 +6,8 @@ use crate::error::{Error, Outcome};
 use crate::tools;
 use crate::{cost, fingerprint, out};
 use heaplab_reports::schema::Machine;
+use heaplab_reports::text::wrapped;
+use heaplab_reports::units;
 use serde::Serialize;
 
 /// How a finding is meant.
@@ -91,6 +93,9 @@ fn cost_text(cost: &Cost) -> String {
     text
 }
 
+/// Where a finding begins, behind its sign and its topic.
+const COLUMN: usize = 17;
+
 fn text(machine: &Machine, findings: &[Finding]) -> String {
     let mut text = format!(
         "{}   {} CPUs   {}   Linux {}   {}\n\n",
@@ -106,7 +111,9 @@ fn text(machine: &Machine, findings: &[Finding]) -> String {
             Weight::Care => "! ",
             Weight::Missing => "- ",
         };
-        text.push_str(&format!("{sign}  {:<12} {}\n", f.topic, f.finding));
+        let room = out::width().saturating_sub(COLUMN);
+        let lines = wrapped(&f.finding, room, room).join(&format!("\n{}", " ".repeat(COLUMN)));
+        text.push_str(&format!("{sign}  {:<12} {lines}\n", f.topic));
     }
     let care = findings.iter().filter(|f| f.weight == Weight::Care).count();
     let missing = findings
@@ -115,7 +122,11 @@ fn text(machine: &Machine, findings: &[Finding]) -> String {
         .count();
     text.push_str(&match (care, missing) {
         (0, 0) => "\nnothing stands in the way of good figures\n".to_string(),
-        _ => format!("\n{care} things to keep in mind, {missing} things missing\n"),
+        _ => format!(
+            "\n{} to keep in mind, {} missing\n",
+            units::counted(care as f64, "thing"),
+            units::counted(missing as f64, "thing")
+        ),
     });
     text
 }
