@@ -11,7 +11,8 @@
 # time for them. Needs the programs (Debian: apt-get install python3 sqlite3 g++ redis-server redis-tools perl jq xz-utils git
 # libxml2-utils ripgrep lua5.4 gawk graphviz zstd ruby imagemagick bc make groff qpdf).
 set -euo pipefail
-heaplab=$(realpath "${1:?usage: validate.sh PATH-OF-HEAPLAB [--about] [--undecided] [PROGRAM…]}")
+source "$(dirname "$0")/../../ci/common.sh"
+heaplab=$(path_of_heaplab "${1:-}")
 shift
 here=$(cd "$(dirname "$0")" && pwd)
 runs=${RUNS:-4} most=${MOST:-16} failed=0
